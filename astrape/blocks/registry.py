@@ -1,0 +1,67 @@
+"""The names by which recipes know blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import TypeVar
+
+from astrape.blocks.base import StreamBlock
+from astrape.errors import RecipeError
+
+__all__ = ["block_class", "block_names", "register"]
+
+GROUP = "astrape.blocks"
+_classes: dict[str, type[StreamBlock]] = {}
+
+Block = TypeVar("Block", bound=type[StreamBlock])
+
+
+def register(name: str) -> Callable[[Block], Block]:
+    """Put a block class in reach of recipes as ``use: name``.
+
+    A package makes its own blocks known without being imported by naming them in the entry-point group
+    ``astrape.blocks``, where each entry is a name and the class or module that registers it.
+
+    Raises:
+        RecipeError: when another class already has the name. The same class may come again, as it does when a
+            notebook cell runs twice.
+    """
+
+    def add(cls: Block) -> Block:
+        known = _classes.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise RecipeError(f"block name '{name}' is taken by {known.__module__}.{known.__qualname__}: choose another")
+        _classes[name] = cls
+        return cls
+
+    return add
+
+
+def block_class(name: str) -> type[StreamBlock]:
+    """The class registered as ``name``, from this process or from an installed package's entry point.
+
+    Raises:
+        RecipeError: for an unknown name, with the nearest known ones.
+    """
+    if name not in _classes and name in _entry_points():
+        loaded = _entry_points()[name].load()
+        if isinstance(loaded, type) and issubclass(loaded, StreamBlock):
+            _classes.setdefault(name, loaded)
+    if name not in _classes:
+        near = get_close_matches(name, block_names(), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "`astrape recipes --blocks` lists the known ones"
+        raise RecipeError(f"unknown block '{name}': {hint}")
+    return _classes[name]
+
+
+def block_names() -> list[str]:
+    """All block names that recipes can use, sorted."""
+    return sorted(_classes.keys() | _entry_points().keys())
+
+
+@cache
+def _entry_points() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
