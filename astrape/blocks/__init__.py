@@ -1,0 +1,13 @@
+"""Strictly causal blocks: the base class, the names recipes know, and every family that comes with the package.
+
+Importing this package registers all of them. A family imports :mod:`astrape.blocks.base`,
+:mod:`astrape.blocks.registry` and the modules of the families it builds on, never this package, so that the order of
+the lines below does not matter.
+"""
+
+from __future__ import annotations
+
+from astrape.blocks.base import Signal, State, Stream, StreamBlock
+from astrape.blocks.registry import block_class, block_names, register
+
+__all__ = ["Signal", "State", "Stream", "StreamBlock", "block_class", "block_names", "register"]
