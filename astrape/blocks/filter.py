@@ -14,7 +14,7 @@ from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.recurrence import Recurrence
 from astrape.blocks.registry import register
 
-__all__ = ["Biquad", "DCBlock", "FIR"]
+__all__ = ["FIR", "Biquad", "DCBlock"]
 
 KINDS = ("lowpass", "highpass", "bandpass", "notch", "peaking", "low_shelf", "high_shelf")
 MAX_TAPS = 65536
