@@ -1,0 +1,1 @@
+"""Recipes, the compiler, schedules, sessions and reports."""
