@@ -170,7 +170,7 @@ class Compressor(StreamBlock):
         ):
             if not isinstance(value, str):
                 within(name, value, low, high, unit)
-        self.threshold_db, self.ratio = self.live(threshold_db), self.live(ratio)
+        self.threshold_db, self.compression = self.live(threshold_db), self.live(ratio)
         self.makeup_db = self.live(makeup_db)
         self.knee_db = within("knee_db", knee_db, 0, 40, "dB")
         self.release = samples("release_ms", release_ms, self)
@@ -187,7 +187,7 @@ class Compressor(StreamBlock):
         def value(of: float | str, low: float, high: float) -> Tensor:
             return controls[of].clamp(low, high) if isinstance(of, str) else like + of
 
-        slope = 1 - 1 / value(self.ratio, 1, 1000)
+        slope = 1 - 1 / value(self.compression, 1, 1000)
         return CompressorSettings(value(self.threshold_db, -120, 0), slope, value(self.makeup_db, -60, 60))
 
     def step(self, x: Tensor, state: State, controls: CompressorSettings) -> tuple[Tensor, State]:
