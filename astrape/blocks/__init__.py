@@ -9,5 +9,18 @@ from __future__ import annotations
 
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.registry import block_class, block_names, register
+from astrape.blocks.spectral import ISTFT, STFT, ExpPolar, Magnitude
 
-__all__ = ["Signal", "State", "Stream", "StreamBlock", "block_class", "block_names", "register"]
+__all__ = [
+    "ISTFT",
+    "STFT",
+    "ExpPolar",
+    "Magnitude",
+    "Signal",
+    "State",
+    "Stream",
+    "StreamBlock",
+    "block_class",
+    "block_names",
+    "register",
+]
