@@ -8,15 +8,22 @@ the lines below does not matter.
 from __future__ import annotations
 
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
+from astrape.blocks.plumbing import Add, Concat, Delay, Gain, Mix, Split
 from astrape.blocks.registry import block_class, block_names, register
 from astrape.blocks.spectral import ISTFT, STFT, ExpPolar, Magnitude
 
 __all__ = [
     "ISTFT",
     "STFT",
+    "Add",
+    "Concat",
+    "Delay",
     "ExpPolar",
+    "Gain",
     "Magnitude",
+    "Mix",
     "Signal",
+    "Split",
     "State",
     "Stream",
     "StreamBlock",

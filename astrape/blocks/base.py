@@ -104,7 +104,9 @@ class StreamBlock(nn.Module):
         controls: ``dict`` from the name of each control the block listens to, to the number of its channels.
         latency_by: how the declared latency is to be measured. ``"newest"``, for learned layers: the age of the newest
             input that an output frame depends on. ``"centre"``, for fixed windows and filters: the age of the centre
-            of the input that it depends on, which for a symmetric impulse response is the group delay.
+            of the input that it depends on, which for a symmetric impulse response is the group delay. ``"declared"``:
+            not at all, for a block whose lateness is an effect and no latency, such as an echo; contract checks take
+            the declared number as it stands.
 
     Raises:
         RateError: for inputs at different rates, or a quantum that yields no whole number of output frames.
@@ -113,7 +115,7 @@ class StreamBlock(nn.Module):
     variadic: ClassVar[bool] = False
     """True for a block that takes several inputs: it is built on a mapping of streams and steps on dicts of tensors."""
 
-    latency_by: Literal["newest", "centre"] = "newest"
+    latency_by: Literal["newest", "centre", "declared"] = "newest"
 
     def __init__(
         self,
