@@ -37,8 +37,8 @@ class PitchSearch:
     jumps in pitch, in octaves, and for starting and stopping: P. Boersma, "Accurate short-term analysis of the
     fundamental frequency and the harmonics-to-noise ratio of a sampled sound" (IFA Proceedings 17, 1993), with costs
     near to his. The path is followed forward only: a frame's answer is the end of the best path up to it, and never
-    changes afterwards. What a path can gain on another is bounded by the cost of a jump, so that a wrong octave is left within
-    a few frames.
+    changes afterwards. What a path can gain on another is bounded by the cost of a jump, so that a wrong octave is left
+    within a few frames.
 
     Args:
         lags: the grid, seconds, evenly spaced and rising; the search is for peaks inside of it.
