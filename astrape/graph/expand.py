@@ -254,10 +254,12 @@ class _Expansion:
             for node in nodes
             if node.name in live or node.name in wanted
         ]
-        expectations = (
+        known = {node.name for node in kept} | set(sheet.inputs)
+        expectations = [
             replace(expectation, reference=self.follow(symbol, expectation.where))
             for expectation, symbol in self.expectations
-        )
+        ]
+        expectations = [expectation for expectation in expectations if expectation.reference.node in known]
         return Flat(tuple(kept), self.controls, finals, training_finals, tuple(expectations))
 
     def follow(self, symbol: Symbol, where: Where) -> Reference:

@@ -265,6 +265,8 @@ def _draft(name: str, spot: Spot, before: Sequence[str], training: bool) -> Draf
     if "use" not in entries:
         raise recipe_error("it lacks the key 'use'", spot.where, name, "add use: BLOCK")
     use = _text(entries["use"], "use", name)
+    if not 1 <= len(use) <= 64:
+        raise recipe_error(f"use is {quote(use)}", entries["use"].where, name, "give a block's name")
     nested = use == "graph"
     if nested:
         for key, at in entries.items():

@@ -1,0 +1,169 @@
+"""The compiler: from a recipe to a graph that is proven to stream, in the order of the time model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+
+from astrape.blocks.base import Stream
+from astrape.errors import CausalityError, RateError, RecipeError
+from astrape.graph.align import align
+from astrape.graph.build import Built, build
+from astrape.graph.graph import Graph
+from astrape.graph.plan import PlannedNode, Signal, digraph
+from astrape.graph.recipe import Recipe
+from astrape.graph.schedule import period_of
+from astrape.graph.where import recipe_error
+
+__all__ = ["compile", "cut_training", "load"]
+
+
+def load(recipe: str | Path, *, weights: str | Path | None = None, training: bool = False) -> Graph:
+    """Load and compile a recipe.
+
+    Args:
+        recipe: the name of a shipped recipe, or the path of a YAML file.
+        weights: a safetensors file with the graph's ``state_dict``.
+        training: build the training-only nodes too; see ``compile``.
+
+    Raises:
+        RecipeError: for a recipe that cannot be read, or weights that do not fit it.
+    """
+    graph = compile(Recipe.load(recipe), training=training)
+    if weights is not None:
+        load_weights(graph, Path(weights))
+    return graph
+
+
+def load_weights(graph: Graph, path: Path) -> None:
+    """Fill a graph with weights from a safetensors file.
+
+    Raises:
+        RecipeError: for a file that cannot be read, and for tensors that are missing, unknown or of another shape.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RecipeError(f"{path}: cannot be read as safetensors: {error}") from error
+    own = graph.state_dict()
+    wrong = [f"'{name}' is missing" for name in own if name not in tensors]
+    wrong += [f"'{name}' is unknown" for name in tensors if name not in own]
+    wrong += [
+        f"'{name}' is {tuple(tensors[name].shape)} and not {tuple(own[name].shape)}"
+        for name in own
+        if name in tensors and own[name].shape != tensors[name].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise RecipeError(f"{path}: does not fit '{graph.name}': {', '.join(wrong[:5])}{more}")
+    graph.load_state_dict(tensors)
+
+
+def compile(recipe: Recipe | Mapping[str, Any], *, training: bool = False) -> Graph:
+    """Compile a recipe into a graph.
+
+    In order: build the blocks and check rates and channels; solve the balance equations; refuse cycles without a delay
+    and look-ahead; align every fan-in; derive framing, host latency and receptive field.
+
+    Args:
+        recipe: parsed, or as a dict of the same form as the YAML.
+        training: keep the training-only nodes. Such a graph has ``forward`` alone, with the training outputs among its
+            outputs; its ``deploy()`` is the graph that streams.
+
+    Raises:
+        RecipeError: and its kinds ``CausalityError``, ``RateError``, ``AlignmentError``, with file, line and mend.
+    """
+    parsed = recipe if isinstance(recipe, Recipe) else Recipe.from_dict(dict(recipe))
+    outputs = dict(parsed.outputs) | (dict(parsed.training_outputs) if training else {})
+    live = [node for node in parsed.nodes if training or not node.training]
+    built = build(parsed, live)
+    wired = {}
+    for name, reference in outputs.items():
+        section = "outputs" if name in parsed.outputs else "training"
+        wired[name] = built.resolve(reference, parsed.where_of(section, name), None)
+    nodes = built.nodes if training else _reaching(built.nodes, wired)
+    for node in nodes.values():
+        try:
+            period_of(node.block)
+        except RateError as error:
+            raise recipe_error(str(error), node.where, node.name, cls=RateError) from error
+    inputs = _heard(parsed.inputs, nodes, wired)
+    if not training:
+        _refuse_lookahead(nodes, inputs)
+    return _assemble(parsed, built, nodes, inputs, wired)
+
+
+def cut_training(graph: Graph) -> Graph:
+    """The streaming graph of a training graph; the nodes' blocks are shared.
+
+    Raises:
+        CausalityError: when what is left looks ahead.
+    """
+    training = {name for name, node in graph.nodes.items() if node.training}
+    wired = {name: signal for name, signal in graph.wiring.items() if signal.node not in training}
+    nodes = _reaching(graph.nodes, wired)
+    inputs = _heard(graph.inputs, nodes, wired)
+    _refuse_lookahead(nodes, inputs)
+    loops = {name: number for name, number in graph.loops.items() if name in nodes}
+    return Graph(graph.name, nodes, loops, inputs, graph.control_specs, wired, graph.signal_latency)
+
+
+def _assemble(
+    recipe: Recipe, built: Built, nodes: dict[str, PlannedNode], inputs: dict[str, Stream], wired: dict[str, Signal]
+) -> Graph:
+    loops = {name: number for name, number in built.loops.items() if name in nodes}
+    aligned, latency = align(nodes, inputs, loops)
+    try:
+        return Graph(recipe.name, aligned, loops, inputs, recipe.controls, wired, latency)
+    except (CausalityError, RateError) as error:
+        raise recipe_error(str(error), recipe.where, cls=type(error)) from error
+
+
+def _reaching(nodes: Mapping[str, PlannedNode], outputs: Mapping[str, Signal]) -> dict[str, PlannedNode]:
+    """The nodes that an output depends on; proves that no training-only node is among those of a streaming graph."""
+    graph = _digraph(nodes)
+    wanted = {signal.node for signal in outputs.values()}
+    wanted |= {above for name in list(wanted) if name in graph for above in nx.ancestors(graph, name)}
+    needed = {name: node for name, node in nodes.items() if name in wanted}
+    for node in needed.values():
+        if node.training:
+            raise recipe_error("an output depends on this training-only node", node.where, node.name, cls=CausalityError)
+    return needed
+
+
+def _heard(
+    inputs: Mapping[str, Stream], nodes: Mapping[str, PlannedNode], outputs: Mapping[str, Signal]
+) -> dict[str, Stream]:
+    """The inputs that something reads; an input for training-only nodes alone is no input of the streaming graph."""
+    read = {signal.node for node in nodes.values() for signal in node.sources.values()}
+    read |= {signal.node for signal in outputs.values()}
+    return {name: stream for name, stream in inputs.items() if name in read}
+
+
+def _refuse_lookahead(nodes: Mapping[str, PlannedNode], inputs: Mapping[str, Stream]) -> None:
+    graph = _digraph(nodes)
+    for node in nodes.values():
+        ahead = node.block.lookahead
+        if ahead == 0:
+            continue
+        start = next((name for name in inputs if name in graph and nx.has_path(graph, name, node.name)), None)
+        path = nx.shortest_path(graph, start, node.name) if start is not None else [node.name]
+        far = "without bound" if ahead is None else f"{float(ahead * Fraction(1000)):.6g} ms"
+        raise recipe_error(
+            f"looks ahead {far}, on the path {' -> '.join(path)}",
+            node.where,
+            node.name,
+            "choose a causal form of it, or move it into the training section",
+            CausalityError,
+        )
+
+
+def _digraph(nodes: Mapping[str, PlannedNode]) -> nx.DiGraph[str]:
+    return digraph((node.name, [signal.node for signal in node.sources.values()]) for node in nodes.values())

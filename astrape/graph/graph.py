@@ -1,0 +1,388 @@
+"""The compiled graph: itself a StreamBlock, with the same step for training and for streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from astrape.blocks.base import Signal as Frames
+from astrape.blocks.base import State, Stream, StreamBlock, check_signal, spread_control
+from astrape.errors import CausalityError, StreamError
+from astrape.graph.loop import FeedbackLoop
+from astrape.graph.node import Control
+from astrape.graph.plan import PlannedNode, Signal, digraph, execution_order
+from astrape.graph.schedule import Framing, TokenCounts, Unit, hyperperiod, period_of
+from astrape.graph.where import suggest
+
+if TYPE_CHECKING:
+    from astrape.graph.report import Report
+    from astrape.graph.session import Session
+
+__all__ = ["Graph", "Prepared"]
+
+
+class Prepared(dict[str, Any]):
+    """What the units of a graph derived from its controls, by unit."""
+
+
+class Graph(StreamBlock):
+    """A compiled recipe. ``astrape.load`` and ``astrape.compile`` make it.
+
+    ``graph(x, **controls)`` runs a whole sequence, ``graph.step`` whole quanta with explicit state, ``graph.stream()``
+    any number of frames at a time.
+
+    Attributes:
+        name: the recipe's.
+        nodes: the nodes in execution order, by flat name, the inserted delays among them.
+        units: what fires as one: a node, or a whole feedback loop.
+        period: seconds after which the schedule repeats; ``quantum`` is this in frames of the first input.
+        repetitions: firings of every unit in one period: the repetition vector.
+        training_only: training-only nodes are present, and there is no ``step``.
+        wiring: the signal that each output carries.
+        signal_latency: algorithmic latency of every signal, seconds.
+    """
+
+    variadic = False
+
+    def __init__(
+        self,
+        name: str,
+        nodes: dict[str, PlannedNode],
+        loops: dict[str, int],
+        inputs: dict[str, Stream],
+        controls: dict[str, Control],
+        outputs: dict[str, Signal],
+        latency: Mapping[Signal, Fraction],
+    ) -> None:
+        nn.Module.__init__(self)
+        self.name = name
+        self.nodes = nodes
+        self.inputs = dict(inputs)
+        self.controls = {name: control.channels for name, control in controls.items()}
+        self.training_only = any(node.training for node in nodes.values())
+        self.loops = loops
+        self.control_specs = dict(controls)
+        self.wiring = dict(outputs)
+        self.signal_latency = dict(latency)
+        streams = {Signal(name, "out"): stream for name, stream in inputs.items()}
+        for node in nodes.values():
+            streams.update(node.output_streams())
+            if not node.inserted:
+                _add_module(self, node.name, node.block)
+        self.outputs = {name: streams[signal] for name, signal in outputs.items()}
+        self.units = _units(nodes, loops, streams, outputs)
+        self.period = hyperperiod(self.units, inputs)
+        self.repetitions = {unit.name: int(self.period / period_of(unit.block)) for unit in self.units}
+        self.quantum = self.consumes[next(iter(self.inputs))]
+        self.ratio = self.rate_out / self.rate_in
+        self._latencies = {name: latency[signal] for name, signal in outputs.items()}
+        self._counts = TokenCounts(self.units, self.inputs, self.period)
+        self._framings = {name: self._counts.framing(signal) for name, signal in outputs.items()}
+
+    @property
+    def consumes(self) -> dict[str, int]:
+        return {name: int(self.period * stream.rate) for name, stream in self.inputs.items()}
+
+    @property
+    def produces(self) -> dict[str, int]:
+        return {name: int(self.period * stream.rate) for name, stream in self.outputs.items()}
+
+    @property
+    def lookahead(self) -> Fraction | None:
+        """Seconds: the largest of any node, 0 for every graph that can stream."""
+        ahead = [node.block.lookahead for node in self.nodes.values()]
+        return None if None in ahead else max((a for a in ahead if a is not None), default=Fraction(0))
+
+    @property
+    def latency(self) -> Fraction:
+        """Algorithmic latency of the latest output, seconds."""
+        return max(self._latencies.values())
+
+    @property
+    def latencies(self) -> dict[str, Fraction]:
+        return dict(self._latencies)
+
+    @property
+    def framing(self) -> Fraction:
+        """Framing latency of the latest output, seconds."""
+        return max(framing.seconds for framing in self._framings.values())
+
+    @property
+    def framings(self) -> dict[str, Framing]:
+        """Framing by output."""
+        return dict(self._framings)
+
+    @property
+    def host_latencies(self) -> dict[str, int]:
+        """Host-facing latency by output: algorithmic and framing together, in its frames, rounded up once."""
+        return {
+            name: -int(-(self._latencies[name] + self._framings[name].seconds) * stream.rate // 1)
+            for name, stream in self.outputs.items()
+        }
+
+    @property
+    def host_latency(self) -> Fraction:
+        """Host-facing latency of the latest output, seconds: a whole number of its frames."""
+        return max(frames / self.outputs[name].rate for name, frames in self.host_latencies.items())
+
+    @property
+    def host_samples(self) -> int:
+        """Host-facing latency in samples of the first output: what a DAW must compensate."""
+        return self.host_latencies[next(iter(self.outputs))]
+
+    @property
+    def receptive_field(self) -> Fraction | None:
+        oldest = [self._counts.oldest_input(signal) for signal in self.wiring.values()]
+        return None if None in oldest else self.period - min(time for time in oldest if time is not None)
+
+    def oldest_input(self, frame: int) -> int | None:
+        span = self.receptive_field
+        return None if span is None else self.quantum - int(span * self.rate_in)
+
+    def init_state(
+        self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> State:
+        return {unit.name: unit.block.init_state(batch_size, device, dtype) for unit in self.units}
+
+    def prepare(self, controls: Mapping[str, Tensor]) -> Prepared:
+        prepared = Prepared()
+        self.prepare_units(prepared, controls, self.controls)
+        return prepared
+
+    def prepare_units(self, prepared: Prepared, controls: Mapping[str, Tensor], changed: Iterable[str]) -> None:
+        """Bring ``prepared`` up to date for the units that listen to a changed control, and for new ones."""
+        new = set(changed)
+        for unit in self.units:
+            if unit.name not in prepared or not new.isdisjoint(unit.controls.values()):
+                own = {name: controls[outer] for name, outer in unit.controls.items()}
+                prepared[unit.name] = unit.block.prepare(own)
+
+    def read_controls(self, given: Mapping[str, Tensor | float], like: Tensor) -> dict[str, Tensor]:
+        defaults = {name: torch.tensor(c.default) for name, c in self.control_specs.items() if c.default is not None}
+        for name, value in given.items():
+            self.check_control(name, value)
+        return super().read_controls({**defaults, **given}, like)
+
+    def check_control(self, name: str, value: Tensor | float) -> None:
+        """Refuse an unknown control and values out of its range with a ``StreamError``."""
+        spec = self.control_specs.get(name)
+        if spec is None:
+            raise StreamError(f"unknown control '{name}': {suggest(name, self.control_specs, 'control')}")
+        tensor = torch.as_tensor(value)
+        for bound, beyond, word in ((spec.minimum, torch.lt, "below"), (spec.maximum, torch.gt, "above")):
+            if bound is not None and bool(beyond(tensor, bound).any()):
+                extreme = float(tensor.min() if word == "below" else tensor.max())
+                raise StreamError(
+                    f"control '{name}' is {extreme:g}, {word} {bound:g}: give {spec.minimum} to {spec.maximum}"
+                )
+
+    def step(self, x: Frames, state: State, controls: Any = None) -> tuple[Frames, State]:
+        """Whole quanta: ``k * consumes[name]`` frames at every input.
+
+        Args:
+            x: ``(batch, channels, frames)``, or a dict of them where there are several inputs.
+            state: as ``init_state`` or the last step returned it.
+            controls: what ``prepare`` returned, or the controls' own values by name.
+
+        Raises:
+            StreamError: for a number of frames that is no whole number of quanta; ``stream()`` takes any.
+        """
+        if self.training_only:
+            raise CausalityError(f"'{self.name}' holds training-only nodes: step and stream its deploy()")
+        arrived = self.as_inputs(x)
+        lead = next(iter(arrived.values()))
+        firings = {arrived[name].shape[-1] / Fraction(count) for name, count in self.consumes.items()}
+        if len(firings) != 1 or next(iter(firings)).denominator != 1:
+            got = ", ".join(f"{tensor.shape[-1]} at '{name}'" for name, tensor in arrived.items())
+            wanted = ", ".join(f"{count} at '{name}'" for name, count in self.consumes.items())
+            raise StreamError(f"a step takes the same whole multiple of {wanted}, not {got}: stream() takes any number")
+        if not isinstance(controls, Prepared):
+            controls = self.prepare(self.read_controls(controls or {}, lead))
+        outputs, state, _ = self.advance(arrived, state, {}, controls)
+        return self.as_output(outputs, lead), state
+
+    def forward(self, x: Frames, **controls: Tensor | float) -> Frames:
+        arrived = self.as_inputs(x)
+        lead = next(iter(arrived.values()))
+        values = self.read_controls(controls, lead)
+        signals = {Signal(name, "out"): tensor for name, tensor in arrived.items()}
+        for unit in self.units:
+            own = {name: values[outer] for name, outer in unit.controls.items()}
+            taken = {port: signals[read] for port, read in unit.sources.items()}
+            y = unit.block(taken if unit.block.variadic else next(iter(taken.values())), **own)
+            for port, signal in unit.signals.items():
+                signals[signal] = y[port] if isinstance(y, dict) else y
+        return self.as_output({name: signals[signal] for name, signal in self.wiring.items()}, lead)
+
+    def advance(
+        self, arrived: Mapping[str, Tensor], state: State, waiting: Mapping[str, Tensor], prepared: Prepared
+    ) -> tuple[dict[str, Tensor], State, dict[str, Tensor]]:
+        """Fire every unit as often as its inputs allow.
+
+        Args:
+            arrived: new frames by input.
+            state: of the units.
+            waiting: frames that did not fill a quantum yet, by ``unit.port``.
+            prepared: of the units.
+
+        Returns:
+            New frames by output (an output with none is left out), the next state, and what is waiting now.
+        """
+        signals: dict[Signal, Tensor] = {Signal(name, "out"): x for name, x in arrived.items() if x.shape[-1]}
+        after = dict(state)
+        kept: dict[str, Tensor] = {}
+        for unit in self.units:
+            block = unit.block
+            taken = _take(unit, signals, waiting, kept)
+            if taken is None:
+                continue
+            y, after[unit.name] = block.step(
+                taken if block.variadic else next(iter(taken.values())), state[unit.name], prepared[unit.name]
+            )
+            if isinstance(y, dict):
+                for port, signal in unit.signals.items():
+                    signals[signal] = y[port]
+            else:
+                signals[next(iter(unit.signals.values()))] = y
+        outputs = {name: signals[signal] for name, signal in self.wiring.items() if signal in signals}
+        return outputs, after, kept
+
+    def as_inputs(self, x: Frames) -> dict[str, Tensor]:
+        """Check the input's form and name its parts."""
+        if isinstance(x, Tensor):
+            if len(self.inputs) != 1:
+                raise StreamError(f"'{self.name}' takes a dict of inputs: {', '.join(self.inputs)}")
+            x = {next(iter(self.inputs)): x}
+        if set(x) != set(self.inputs):
+            raise StreamError(f"'{self.name}' takes inputs {', '.join(self.inputs)}, not {', '.join(map(str, x))}")
+        arrived = {name: check_signal(x[name], stream, name) for name, stream in self.inputs.items()}
+        if len({tensor.shape[0] for tensor in arrived.values()}) > 1:
+            raise StreamError(f"the inputs of '{self.name}' differ in batch size")
+        return arrived
+
+    def as_output(self, outputs: Mapping[str, Tensor], like: Tensor) -> Frames:
+        """All outputs, empty ones where nothing has come; the tensor itself where there is one."""
+        full = {
+            name: outputs[name] if name in outputs else like.new_zeros(like.shape[0], stream.channels, 0)
+            for name, stream in self.outputs.items()
+        }
+        return next(iter(full.values())) if len(full) == 1 else full
+
+    def output_lengths(self, lengths: Tensor) -> Any:
+        """Valid output frames for inputs of these lengths, a tensor; a dict where there are several outputs.
+
+        All inputs are taken to last as long as ``lengths`` frames of the first one.
+        """
+        seconds = {int(n): int(n) / self.rate_in for n in lengths.flatten().tolist()}
+        found = {n: self._counts.available(list(self.wiring.values()), time) for n, time in seconds.items()}
+        columns = {
+            name: torch.tensor([found[int(n)][signal] for n in lengths.flatten().tolist()]).reshape(lengths.shape)
+            for name, signal in self.wiring.items()
+        }
+        moved = {name: column.to(lengths) for name, column in columns.items()}
+        return next(iter(moved.values())) if len(moved) == 1 else moved
+
+    def deploy(self) -> Graph:
+        """The streaming graph, without the training-only nodes; it shares this graph's modules and parameters."""
+        from astrape.graph.compile import cut_training
+
+        return cut_training(self)
+
+    def stream(
+        self,
+        batch_size: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        constant_latency: bool = False,
+    ) -> Session:
+        """A live session that takes any number of frames at a time. See ``Session``."""
+        from astrape.graph.session import Session
+
+        return Session(self, batch_size, device=device, dtype=dtype, constant_latency=constant_latency)
+
+    def report(self, measure: bool = False) -> Report:
+        """The latency report; with ``measure`` the measured numbers stand beside the declared ones. See ``Report``."""
+        from astrape.graph.report import Report
+
+        return Report(self, measure=measure)
+
+
+def _take(
+    unit: Unit, signals: Mapping[Signal, Tensor], waiting: Mapping[str, Tensor], kept: dict[str, Tensor]
+) -> dict[str, Tensor] | None:
+    """The whole quanta that a unit can work on now, by port; what is left over goes to ``kept``."""
+    held: dict[str, Tensor] = {}
+    firings = None
+    for edge in unit.edges:
+        new, old = signals.get(edge.read), waiting.get(edge.key)
+        tensor = old if new is None else new if old is None else torch.cat((old, new), dim=-1)
+        ready = 0
+        if tensor is not None:
+            held[edge.port] = tensor
+            ready = tensor.shape[-1] // edge.consumes
+        firings = ready if firings is None or ready < firings else firings
+    for edge in unit.edges:
+        tensor = held.get(edge.port)
+        frames = (firings or 0) * edge.consumes
+        if tensor is not None and frames < tensor.shape[-1]:
+            kept[edge.key] = tensor[..., frames:].clone()
+            held[edge.port] = tensor[..., :frames]
+    return held if firings else None
+
+
+def _units(
+    nodes: dict[str, PlannedNode], loops: dict[str, int], streams: dict[Signal, Stream], outputs: dict[str, Signal]
+) -> list[Unit]:
+    """Group the nodes of every feedback loop, and order the units."""
+    read = {(signal, name) for name, node in nodes.items() for signal in node.sources.values()}
+    unit_of = {name: f"loop{loops[name]}" if name in loops else name for name in nodes}
+    units: dict[str, Unit] = {}
+    for number in sorted(set(loops[name] for name in nodes if name in loops)):
+        inside = {name for name, own in loops.items() if own == number and name in nodes}
+        members = [node for name, node in nodes.items() if name in inside and not node.cut]
+        delays = {name: node for name, node in nodes.items() if name in inside and node.cut}
+        readers = {signal for signal, name in read if name not in inside} | set(outputs.values())
+        readers |= {node.sources["in"] for node in delays.values() if _read_outside(node.name, read, inside, outputs)}
+        visible = [signal for m in members for signal, _ in m.output_streams() if signal in readers]
+        loop = FeedbackLoop(members, delays, streams, visible)
+        sources = {str(s): s for m in members for s in m.sources.values() if str(s) in loop.inputs}
+        units[f"loop{number}"] = Unit(
+            f"loop{number}", loop, sources, {name: name for name in loop.controls}, {str(s): s for s in visible}
+        )
+    for name, node in nodes.items():
+        outside = node.cut and _read_outside(name, read, {n for n in loops if loops[n] == loops[name]}, outputs)
+        if name not in loops or outside:
+            signals = {port: Signal(name, port) for port in node.block.outputs}
+            units[name] = Unit(name, node.block, dict(node.sources), dict(node.controls), signals)
+    producer = {signal: unit.name for unit in units.values() for signal in unit.signals.values()}
+    reads = {
+        name: [producer[signal] for signal in unit.sources.values() if signal in producer]
+        for name, unit in units.items()
+    }
+    first = list(dict.fromkeys(u for u in (unit_of[name] for name in nodes) if u in units))
+    return [units[name] for name in execution_order(digraph(reads.items()), [*first, *(set(units) - set(first))])]
+
+
+def _read_outside(
+    name: str, read: set[tuple[Signal, str]], inside: set[str], outputs: Mapping[str, Signal]
+) -> bool:
+    readers = {reader for signal, reader in read if signal.node == name}
+    return bool(readers - inside) or any(signal.node == name for signal in outputs.values())
+
+
+def _add_module(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Put a module at ``enc/conv`` so that its weights are called ``enc.conv.weight``.
+
+    The module tables are written directly, since a node may well have a name such as ``type`` or ``step`` that
+    ``add_module`` refuses.
+    """
+    *parents, last = path.split("/")
+    for name in parents:
+        if root._modules.get(name) is None:
+            root._modules[name] = nn.Module()
+        root = root._modules[name]  # type: ignore[assignment]
+    root._modules[last] = module

@@ -1,0 +1,288 @@
+"""The latency report: what every block costs in time, exactly, and where the graph's latency comes from."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from astrape.blocks.base import StreamBlock
+from astrape.blocks.state import state_bytes
+from astrape.graph.plan import PlannedNode, Signal
+
+if TYPE_CHECKING:
+    from astrape.graph.graph import Graph
+    from astrape.graph.probe import GraphMeasured, NodeMeasured
+
+__all__ = ["BlockRow", "Report"]
+
+
+@dataclass(frozen=True)
+class BlockRow:
+    """One block of the report, times in exact seconds.
+
+    Attributes:
+        age: algorithmic latency of what leaves the block, all before it included.
+        state_bytes: of one stream.
+        inserted: the compiler put it in to align a fan-in.
+        measured: the measured numbers, where they were asked for.
+    """
+
+    name: str
+    type: str
+    rate_in: Fraction
+    rate_out: Fraction
+    quantum: int
+    lookahead: Fraction | None
+    latency: Fraction
+    receptive_field: Fraction | None
+    age: Fraction
+    parameters: int
+    state_bytes: int
+    inserted: bool
+    measured: NodeMeasured | None = None
+
+
+class Report:
+    """The latency report of a graph. ``str()`` is the table.
+
+    Args:
+        graph: what to report on.
+        measure: measure every declared number too, on copies of the blocks. It takes seconds.
+
+    Attributes:
+        blocks: one row a block, in order of execution.
+        measured: the graph's own measured numbers, or ``None``.
+        disagreements: what was measured otherwise than declared, a line each; empty when all agree or nothing was
+            measured.
+    """
+
+    def __init__(self, graph: Graph, measure: bool = False) -> None:
+        self.graph = graph
+        self.measured: GraphMeasured | None = None
+        nodes: dict[str, NodeMeasured] = {}
+        if measure:
+            from astrape.graph.probe import measure_graph
+
+            self.measured = measure_graph(graph)
+            nodes = self.measured.nodes
+        self.blocks = [_row(graph, node, nodes.get(node.name)) for node in graph.nodes.values()]
+
+    @property
+    def disagreements(self) -> list[str]:
+        return [] if self.measured is None else self.measured.disagreements
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values: milliseconds as floats, and the exact seconds as strings under ``exact``."""
+        graph = self.graph
+        found = self.measured
+        content: dict[str, Any] = {
+            "recipe": graph.name,
+            "lookahead_ms": _ms(graph.lookahead),
+            "algorithmic_ms": _ms(graph.latency),
+            "framing_ms": _ms(graph.framing),
+            "host_ms": _ms(graph.host_latency),
+            "host_samples": graph.host_samples,
+            "receptive_field_ms": _ms(graph.receptive_field),
+            "quantum": graph.consumes,
+            "parameters": sum(p.numel() for p in graph.parameters()),
+            "state_bytes": sum(row.state_bytes for row in self.blocks),
+            "inputs": {name: {"rate": _number(s.rate), "channels": s.channels} for name, s in graph.inputs.items()},
+            "outputs": {
+                name: {
+                    "rate": _number(stream.rate),
+                    "channels": stream.channels,
+                    "algorithmic_ms": _ms(graph.latencies[name]),
+                    "framing_ms": _ms(graph.framings[name].seconds),
+                    "host_samples": graph.host_latencies[name],
+                }
+                for name, stream in graph.outputs.items()
+            },
+            "exact": {
+                "lookahead": _text(graph.lookahead),
+                "algorithmic": _text(graph.latency),
+                "framing": _text(graph.framing),
+                "host": _text(graph.host_latency),
+                "receptive_field": _text(graph.receptive_field),
+            },
+            "blocks": [_row_dict(row) for row in self.blocks],
+        }
+        if found is not None:
+            content |= {
+                "measured_lookahead_ms": _ms(found.lookahead),
+                "measured_algorithmic_ms": _ms(found.latency),
+                "measured_framing_ms": _ms(found.framing),
+                "measured_receptive_field_ms": _ms(found.receptive_field),
+                "disagreements": found.disagreements,
+            }
+            content["exact"] |= {
+                "measured_algorithmic": _text(found.latency),
+                "measured_framing": _text(found.framing),
+            }
+        return content
+
+    def to_json(self) -> str:
+        """The report as JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def save_plot(self, path: str | Path) -> None:
+        """Draw where the latency comes from; the file's ending picks the format (png, svg, pdf).
+
+        Raises:
+            AstrapeError: when matplotlib, the extra ``plot``, is not installed.
+        """
+        from astrape.graph.picture import save_latency_plot
+
+        save_latency_plot(self, Path(path))
+
+    def critical_path(self) -> list[BlockRow]:
+        """The rows that the latest output's algorithmic latency is made of, from its input on."""
+        rows = {row.name: row for row in self.blocks}
+        latest = max(self.graph.wiring.values(), key=lambda signal: self.graph.signal_latency[signal])
+        path: list[BlockRow] = []
+        signal = latest
+        while signal.node in rows:
+            path.append(rows[signal.node])
+            node = self.graph.nodes[signal.node]
+            if node.cut:
+                break
+            signal = max(node.sources.values(), key=self._age)
+            if any(row.name == signal.node for row in path):
+                break
+        return path[::-1]
+
+    def _age(self, signal: Signal) -> Fraction:
+        return self.graph.signal_latency.get(signal, Fraction(0))
+
+    def table(self) -> Table:
+        """The report as a rich table."""
+        found = self.measured is not None
+        graph = self.graph
+        table = Table(title=f"{graph.name}: latency", title_justify="left", caption=self.summary(), caption_justify="left")
+        heads = ["block", "type", "in Hz", "out Hz", "quantum", "look-ahead", "latency", "age", "receptive field"]
+        for head in [*heads, "parameters", "state", *(["measured latency", "step"] if found else [])]:
+            table.add_column(head, justify="left" if head in ("block", "type") else "right", no_wrap=head != "block")
+        for row in self.blocks:
+            cells = [row.name, row.type + (" (inserted)" if row.inserted else "")]
+            cells += [_rate(row.rate_in), _rate(row.rate_out), str(row.quantum), _shown(row.lookahead)]
+            cells += [_shown(row.latency), _shown(row.age), _shown(row.receptive_field)]
+            cells += [f"{row.parameters:,}", _size(row.state_bytes)]
+            if row.measured is not None:
+                mark = "" if row.measured.agrees else " !"
+                cells += [_shown(row.measured.latency, "-") + mark, f"{row.measured.step_ms:.3f} ms"]
+            table.add_row(*cells)
+        return table
+
+    def summary(self) -> str:
+        """The totals in words, and what disagrees."""
+        graph = self.graph
+        rate = graph.outputs[next(iter(graph.outputs))].rate
+        lines = [
+            f"look-ahead {_shown(graph.lookahead)}, algorithmic {_shown(graph.latency)}, "
+            f"framing {_shown(graph.framing)}, host {_shown(graph.host_latency)} "
+            f"= {graph.host_samples} samples at {_rate(rate)} Hz",
+            f"receptive field {_shown(graph.receptive_field)}, "
+            f"{sum(p.numel() for p in graph.parameters()):,} parameters, "
+            f"state {_size(sum(row.state_bytes for row in self.blocks))}",
+        ]
+        if self.measured is not None:
+            found = self.measured
+            lines.append(
+                f"measured: look-ahead {_shown(found.lookahead)}, algorithmic {_shown(found.latency, '-')}, "
+                f"framing {_shown(found.framing, '-')}"
+            )
+            lines += [f"! {line}" for line in found.disagreements] or ["all measured numbers agree with the declared ones"]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        buffer = io.StringIO()
+        Console(file=buffer, width=180, color_system=None).print(self.table())
+        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+
+def _row(graph: Graph, node: PlannedNode, measured: NodeMeasured | None) -> BlockRow:
+    block: StreamBlock = node.block
+    signals = [signal for signal, _ in node.output_streams()]
+    state: Any = block.init_state(1) if block.lookahead == 0 else ()
+    return BlockRow(
+        name=node.name,
+        type=node.use,
+        rate_in=block.rate_in,
+        rate_out=block.rate_out,
+        quantum=block.quantum,
+        lookahead=block.lookahead,
+        latency=block.latency,
+        receptive_field=block.receptive_field,
+        age=max((graph.signal_latency.get(signal, Fraction(0)) for signal in signals), default=Fraction(0)),
+        parameters=sum(p.numel() for p in block.parameters()),
+        state_bytes=state_bytes(state),
+        inserted=node.inserted,
+        measured=measured,
+    )
+
+
+def _row_dict(row: BlockRow) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "name": row.name,
+        "type": row.type,
+        "rate_in": _number(row.rate_in),
+        "rate_out": _number(row.rate_out),
+        "quantum": row.quantum,
+        "lookahead_ms": _ms(row.lookahead),
+        "latency_ms": _ms(row.latency),
+        "receptive_field_ms": _ms(row.receptive_field),
+        "age_ms": _ms(row.age),
+        "parameters": row.parameters,
+        "state_bytes": row.state_bytes,
+        "inserted": row.inserted,
+        "exact": {
+            "rate_in": str(row.rate_in),
+            "rate_out": str(row.rate_out),
+            "lookahead": _text(row.lookahead),
+            "latency": _text(row.latency),
+            "receptive_field": _text(row.receptive_field),
+            "age": _text(row.age),
+        },
+    }
+    if row.measured is not None:
+        content |= {
+            "measured_lookahead_ms": _ms(row.measured.lookahead),
+            "measured_latency_ms": _ms(row.measured.latency),
+            "measured_receptive_field_ms": _ms(row.measured.receptive_field),
+            "measured_state_bytes": row.measured.state_bytes,
+            "agrees": row.measured.agrees,
+            "step_ms": row.measured.step_ms,
+        }
+    return content
+
+
+def _ms(seconds: Fraction | None) -> float | None:
+    return None if seconds is None else float(seconds * 1000)
+
+
+def _text(seconds: Fraction | None) -> str | None:
+    return None if seconds is None else str(seconds)
+
+
+def _number(rate: Fraction) -> float | int:
+    return int(rate) if rate.denominator == 1 else float(rate)
+
+
+def _rate(rate: Fraction) -> str:
+    return str(rate) if rate.denominator == 1 else f"{float(rate):.3f}"
+
+
+def _shown(seconds: Fraction | None, none: str = "unbounded") -> str:
+    if seconds is None:
+        return none
+    return "0" if seconds == 0 else f"{float(seconds * 1000):.3f} ms"
+
+
+def _size(count: int) -> str:
+    return f"{count} B" if count < 10_000 else f"{count / 1000:,.0f} kB"

@@ -1,0 +1,310 @@
+"""The session: a graph run live, on any number of frames at a time."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from astrape.blocks.base import Signal as Frames
+from astrape.blocks.base import spread_control
+from astrape.blocks.state import clone_state, replace_rows, state_bytes
+from astrape.errors import StreamError
+from astrape.graph.faults import Fault, FaultGuard
+
+if TYPE_CHECKING:
+    from astrape.graph.graph import Graph
+
+__all__ = ["Session"]
+
+
+class Session:
+    """A stream through a compiled graph. ``graph.stream()`` makes it.
+
+    Every node fires as soon as its inputs hold a quantum, so that the work spreads over the host's callbacks. What
+    comes out does not depend on how the input was cut::
+
+        session = graph.stream()
+        parts = [session.push(piece) for piece in x.split(sizes, dim=-1)]
+        assert torch.allclose(torch.cat(parts, dim=-1), graph(x))
+
+    A control takes effect at the next quantum that has not been computed yet, so the result depends on the position in
+    the stream at which it was changed.
+
+    Args:
+        graph: what to run. Its weights are taken to stay as they are.
+        batch_size: independent streams that run in step.
+        device, dtype: where and in what precision to run; as the graph's parameters when left out. Where they differ,
+            the session works on a converted copy and leaves the graph alone.
+        constant_latency: return exactly as many frames as were given (times the ratio of rates, rounded down): frame
+            ``n`` stands for the input at ``n - graph.host_latencies[output]``. It is silence before the first.
+
+    Attributes:
+        positions: frames given so far, by input.
+        controls: current values by name, ``(batch, channels)``.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        batch_size: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        constant_latency: bool = False,
+    ) -> None:
+        if graph.training_only:
+            raise StreamError(f"'{graph.name}' holds training-only nodes and cannot stream: stream its deploy()")
+        if batch_size < 1:
+            raise StreamError(f"batch_size must be at least 1, not {batch_size}")
+        self.graph = _converted(graph, device, dtype)
+        self.batch_size = batch_size
+        self.constant_latency = constant_latency
+        self._like = torch.zeros(batch_size, 1, 1, **_precision(self.graph, device, dtype))
+        self.controls: dict[str, Tensor] = {}
+        self._faults = FaultGuard(batch_size)
+        self._begin()
+
+    @property
+    def faults(self) -> list[Fault]:
+        """What went wrong in which row, in order: non-finite input or output. Cleared by ``reset``.
+
+        From the first non-finite input frame on, a faulted row hears silence, so that its state stays sound; a row
+        whose output is not finite gives silence. Other rows go on undisturbed.
+        """
+        return list(self._faults.found)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of all state. It does not grow."""
+        return state_bytes(self._state)
+
+    def push(self, x: Frames, **controls: Tensor | float) -> Frames:
+        """Take any number of frames, zero included, and return what can be computed.
+
+        Args:
+            x: ``(batch, channels, frames)``, or a dict of them by input where there are several.
+            controls: values to hold from here on; a control without a default must be given at the first push.
+
+        Returns:
+            ``(batch, channels, frames)``, or a dict of them by output where there are several.
+
+        Raises:
+            StreamError: for input of the wrong shape, and for controls that are missing, unknown or out of range.
+        """
+        with torch.no_grad():
+            outputs = self._push(self._checked(x), controls)
+            return self.graph.as_output(outputs, self._like)
+
+    def flush(self) -> Frames:
+        """End the stream: return exactly the frames that are missing, and leave the session reset.
+
+        Silence is fed until every output has as many frames as the longest input lasts, plus its latency (the
+        algorithmic one; the host-facing one with ``constant_latency``). After that, output without its first
+        ``latency`` frames has the input's length times the ratio, to the sample. Controls stay as they are.
+        """
+        with torch.no_grad():
+            heard = max(self.positions[name] / stream.rate for name, stream in self.graph.inputs.items())
+            missing = {
+                name: max(0, math.ceil(heard * stream.rate) + self.latency_frames(name) - self._given[name])
+                for name, stream in self.graph.outputs.items()
+            }
+            until = heard
+            for name, stream in self.graph.outputs.items():
+                last = (self._given[name] + missing[name]) / stream.rate
+                until = max(until, last + self.graph.framings[name].seconds)
+            silence = {
+                name: self._like.new_zeros(
+                    self.batch_size, stream.channels, max(0, math.ceil(until * stream.rate) - self.positions[name])
+                )
+                for name, stream in self.graph.inputs.items()
+            }
+            outputs = self._push(silence, {})
+            wanted = {name: tensor[..., : missing[name]] for name, tensor in outputs.items()}
+            full = self.graph.as_output(wanted, self._like)
+            self._begin()
+            return full
+
+    def latency_frames(self, output: str) -> int:
+        """Frames by which this session's output is late: rounded up from the exact latency."""
+        if self.constant_latency:
+            return self.graph.host_latencies[output]
+        return math.ceil(self.graph.latencies[output] * self.graph.outputs[output].rate)
+
+    def compensated(self, chunks: Iterable[Frames], **controls: Tensor | float) -> Iterator[Frames]:
+        """Stream an iterable of chunks to its end and yield the output without its latency.
+
+        What is yielded has, put together, the input's length times the ratio, aligned with it to the sample.
+        """
+        skip = {name: self.latency_frames(name) for name in self.graph.outputs}
+        values = controls
+        for chunk in chunks:
+            yield self._skipped(self.push(chunk, **values), skip)
+            values = {}
+        yield self._skipped(self.flush(), skip)
+
+    def reset(self, rows: Sequence[int] | Tensor | None = None) -> None:
+        """Start anew: the whole session, or some rows of the batch while the others go on.
+
+        The rows of a batch share one clock. A row that is reset within a period of the graph therefore starts as a
+        stream that has heard silence since the period began; at a multiple of ``graph.consumes`` that is a fresh
+        stream. The whole session starts at frame zero.
+
+        Args:
+            rows: indices, or a boolean mask; all when left out.
+        """
+        if rows is None:
+            self._begin()
+            return
+        chosen = torch.as_tensor(rows, device=self._like.device)
+        if chosen.dtype != torch.bool:
+            mask = torch.zeros(self.batch_size, dtype=torch.bool, device=self._like.device)
+            if chosen.numel() and not bool(((chosen >= 0) & (chosen < self.batch_size)).all()):
+                raise StreamError(f"rows must be 0 to {self.batch_size - 1}, not {chosen.tolist()}")
+            mask[chosen.long()] = True
+            chosen = mask
+        if chosen.shape != (self.batch_size,):
+            raise StreamError(f"a mask of rows has {self.batch_size} entries, not {tuple(chosen.shape)}")
+        if not bool(chosen.any()):
+            return
+        fresh = copy.copy(self)
+        fresh._faults = FaultGuard(self.batch_size)
+        fresh._begin()
+        begun = min(self.positions[name] // count for name, count in self.graph.consumes.items())
+        silence = {
+            name: self._like.new_zeros(
+                self.batch_size, stream.channels, self.positions[name] - begun * self.graph.consumes[name]
+            )
+            for name, stream in self.graph.inputs.items()
+        }
+        if any(tensor.shape[-1] for tensor in silence.values()):
+            with torch.no_grad():
+                fresh._push(silence, {})
+        self._state = replace_rows(self._state, fresh._state, chosen)
+        self._waiting = replace_rows(self._waiting, fresh._waiting, chosen)
+        self._late = replace_rows(self._late, fresh._late, chosen)
+        self._faults.clear(chosen)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that the stream depends on, copied: state, waiting frames, positions, controls and faults."""
+        return {
+            "graph": self.graph.name,
+            "batch_size": self.batch_size,
+            "constant_latency": self.constant_latency,
+            "state": clone_state(self._state),
+            "waiting": clone_state(self._waiting),
+            "late": clone_state(self._late),
+            "controls": clone_state(self.controls),
+            "positions": dict(self.positions),
+            "given": dict(self._given),
+            "faults": self._faults.saved(),
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go back to a snapshot, of this session or of another of the same graph and batch size.
+
+        Raises:
+            StreamError: for a snapshot of another graph, batch size or mode.
+        """
+        mine = {"graph": self.graph.name, "batch_size": self.batch_size, "constant_latency": self.constant_latency}
+        for key, value in mine.items():
+            if saved.get(key) != value:
+                raise StreamError(f"the snapshot has {key} {saved.get(key)!r} and this session {value!r}")
+        self._state = clone_state(saved["state"])
+        self._waiting = clone_state(saved["waiting"])
+        self._late = clone_state(saved["late"])
+        self.controls = clone_state(saved["controls"])
+        self.positions = dict(saved["positions"])
+        self._given = dict(saved["given"])
+        self._faults.load(saved["faults"])
+        self._prepared = None
+
+    def _begin(self) -> None:
+        graph, like = self.graph, self._like
+        self._state = graph.init_state(self.batch_size, like.device, like.dtype)
+        self._waiting: dict[str, Tensor] = {}
+        self._late: dict[str, Tensor] = {}
+        self._prepared: Any = None
+        self.positions = dict.fromkeys(graph.inputs, 0)
+        self._given = dict.fromkeys(graph.outputs, 0)
+        self._faults.clear()
+        if self.constant_latency:
+            for name, stream in graph.outputs.items():
+                aged = math.ceil(graph.latencies[name] * stream.rate)
+                frames = max(graph.framings[name].prefill, graph.host_latencies[name] - aged)
+                self._late[name] = like.new_zeros(self.batch_size, stream.channels, frames)
+
+    def _push(self, arrived: dict[str, Tensor], controls: dict[str, Tensor | float]) -> dict[str, Tensor]:
+        graph = self.graph
+        if controls or self._prepared is None:
+            self._set_controls(controls)
+        arrived = self._faults.clean_inputs(arrived, self.positions)
+        outputs, self._state, self._waiting = graph.advance(arrived, self._state, self._waiting, self._prepared)
+        for name, tensor in arrived.items():
+            self.positions[name] += tensor.shape[-1]
+        outputs = self._faults.clean_outputs(outputs, self._given)
+        if self.constant_latency:
+            outputs = self._constant(outputs)
+        for name, tensor in outputs.items():
+            self._given[name] += tensor.shape[-1]
+        return outputs
+
+    def _constant(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Pass the output through a queue that began with the frames a host waits for."""
+        heard = min(Fraction(self.positions[name]) / stream.rate for name, stream in self.graph.inputs.items())
+        due: dict[str, Tensor] = {}
+        for name, stream in self.graph.outputs.items():
+            held = self._late[name]
+            if name in outputs:
+                held = torch.cat((held, outputs[name]), dim=-1)
+            frames = int(heard * stream.rate) - self._given[name]
+            due[name], self._late[name] = held[..., :frames], held[..., frames:].clone()
+        return due
+
+    def _checked(self, x: Frames) -> dict[str, Tensor]:
+        arrived = self.graph.as_inputs(x)
+        like = self._like
+        for name, tensor in arrived.items():
+            if tensor.shape[0] != self.batch_size:
+                raise StreamError(f"'{name}' has {tensor.shape[0]} rows and the session {self.batch_size}")
+            if tensor.dtype != like.dtype or tensor.device != like.device:
+                arrived[name] = tensor.to(device=like.device, dtype=like.dtype)
+        return arrived
+
+    def _set_controls(self, given: dict[str, Tensor | float]) -> None:
+        graph = self.graph
+        for name, value in given.items():
+            graph.check_control(name, value)
+            self.controls[name] = spread_control(name, value, graph.controls[name], self._like).clone()
+        if self._prepared is None:
+            self.controls = graph.read_controls(self.controls, self._like)
+            self._prepared = graph.prepare(self.controls)
+        else:
+            graph.prepare_units(self._prepared, self.controls, given)
+
+    def _skipped(self, y: Frames, skip: dict[str, int]) -> Frames:
+        named = y if isinstance(y, dict) else {next(iter(skip)): y}
+        for name, tensor in named.items():
+            dropped = min(skip[name], tensor.shape[-1])
+            skip[name] -= dropped
+            named[name] = tensor[..., dropped:]
+        return named if isinstance(y, dict) else next(iter(named.values()))
+
+
+def _precision(
+    graph: Graph, device: torch.device | str | None, dtype: torch.dtype | None
+) -> dict[str, Any]:
+    own = next((t for t in [*graph.parameters(), *graph.buffers()] if t.is_floating_point()), torch.empty(0))
+    return {"device": device if device is not None else own.device, "dtype": dtype if dtype is not None else own.dtype}
+
+
+def _converted(graph: Graph, device: torch.device | str | None, dtype: torch.dtype | None) -> Graph:
+    wanted = _precision(graph, device, dtype)
+    tensors = [t for t in [*graph.parameters(), *graph.buffers()] if t.is_floating_point()]
+    if all(t.dtype == wanted["dtype"] and t.device == torch.device(wanted["device"]) for t in tensors):
+        return graph
+    return copy.deepcopy(graph).to(**wanted)
