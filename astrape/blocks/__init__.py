@@ -8,6 +8,7 @@ the lines below does not matter.
 from __future__ import annotations
 
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
+from astrape.blocks.mel import Mel
 from astrape.blocks.plumbing import Add, Concat, Delay, Gain, Mix, Split
 from astrape.blocks.registry import block_class, block_names, register
 from astrape.blocks.spectral import ISTFT, STFT, ExpPolar, Magnitude
@@ -21,6 +22,7 @@ __all__ = [
     "ExpPolar",
     "Gain",
     "Magnitude",
+    "Mel",
     "Mix",
     "Signal",
     "Split",

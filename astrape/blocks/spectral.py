@@ -26,6 +26,7 @@ from torch import Tensor
 
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.bounds import bounded
+from astrape.blocks.history import own_copy
 from astrape.blocks.registry import register
 from astrape.errors import RateError
 
@@ -119,7 +120,7 @@ class STFT(StreamBlock):
 
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
         heard = torch.cat([state, x], dim=-1)
-        state = heard[..., heard.shape[-1] - state.shape[-1] :].clone(memory_format=torch.contiguous_format)
+        state = own_copy(heard[..., heard.shape[-1] - state.shape[-1] :])
         if x.shape[-1] == 0:
             return x.new_zeros(x.shape[0], self.channels_out, 0), state
         frames = heard[:, 0].unfold(-1, self.n_fft, self.hop)
@@ -240,7 +241,7 @@ class ISTFT(StreamBlock):
         position = torch.arange(count, device=x.device) + state["seen"]
         y = overlap[:, :count] * self.weights[position.clamp(max=earlier)]
         after = {
-            "tail": overlap[:, count:].clone(memory_format=torch.contiguous_format),
+            "tail": own_copy(overlap[:, count:]),
             "seen": (state["seen"] + count).clamp(max=earlier),
         }
         return y.reshape(batch, 1, count * self.hop), after

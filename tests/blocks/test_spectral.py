@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from chunks import run_chunks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -29,20 +30,7 @@ def _float64() -> Iterator[None]:
 
 
 def run_cut(block: StreamBlock, x: Tensor, cuts: Sequence[int]) -> Tensor:
-    state = block.init_state(len(x), dtype=x.dtype)
-    shapes = [(leaf.shape, leaf.dtype, leaf.stride()) for leaf in leaves(state)]
-    parts, position = [], 0
-    for quanta in [*cuts, x.shape[-1] // block.quantum - sum(cuts)]:
-        y, state = block.step(x[..., position : position + quanta * block.quantum], state, {})
-        assert [(leaf.shape, leaf.dtype, leaf.stride()) for leaf in leaves(state)] == shapes
-        assert all(leaf.untyped_storage().nbytes() == leaf.numel() * leaf.element_size() for leaf in leaves(state))
-        position += quanta * block.quantum
-        parts.append(y)
-    return torch.cat(parts, dim=-1)
-
-
-def leaves(state: Any) -> list[Tensor]:
-    return [state] if isinstance(state, Tensor) else [state[name] for name in state]
+    return run_chunks(block, x, [*cuts, x.shape[-1] // block.quantum - sum(cuts)])[""]
 
 
 def stft(n_fft: int, hop: int, window: str = "hann") -> STFT:
