@@ -119,7 +119,7 @@ def exact_number(value: Any) -> Fraction:
         ValueError: for anything else, infinities and NaN included.
     """
     if isinstance(value, float) and math.isfinite(value):
-        return Fraction(repr(value))
+        return Fraction(float.__repr__(value))
     if isinstance(value, (int, Fraction)) and not isinstance(value, bool):
         return Fraction(value)
     found = _EXACT.fullmatch(value.strip()) if isinstance(value, str) else None

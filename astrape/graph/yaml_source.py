@@ -12,6 +12,7 @@ are text.
 from __future__ import annotations
 
 import math
+import numbers
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -126,7 +127,7 @@ def read_yaml(text: str | bytes, file: str, base: Path | None = None) -> Source:
 def read_dict(data: Any, file: str = "<dict>", base: Path | None = None) -> Source:
     """Take plain Python values as if they had been read from a file without lines: copied, checked and counted.
 
-    Tuples become lists. A ``Fraction`` is taken too, where a rate is meant.
+    Tuples become lists. ``Fraction`` and NumPy's numbers are taken too.
 
     Raises:
         RecipeError: for keys that are not text, values of any other type, or a structure that is too deep (one that
@@ -154,15 +155,25 @@ def read_dict(data: Any, file: str = "<dict>", base: Path | None = None) -> Sour
             items: list[Any] = [None] * len(value)
             put(items)
             waiting += [(item, _setter(items, index), depth + 1) for index, item in enumerate(value)]
-        elif value is None or isinstance(value, (bool, int, float, str, Fraction)):
-            if isinstance(value, (int, Fraction)) and abs(value) >= 10**MOST_DIGITS:
-                raise recipe_error(f"a number has more than {MOST_DIGITS} digits", where, mend="give a smaller one")
-            put(value)
         else:
-            raise recipe_error(
-                f"a value is a {type(value).__name__}", where, mend="use dicts, lists, str, int, float, bool and None"
-            )
+            put(_plain(value, where))
     return Source(file, base or Path(), root[0], {}, values)
+
+
+def _plain(value: Any, where: Where) -> Any:
+    """A scalar as YAML would have given it; NumPy's numbers become Python's."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, numbers.Rational):
+        if max(abs(value.numerator), value.denominator) >= 10**MOST_DIGITS:
+            raise recipe_error(f"a number has more than {MOST_DIGITS} digits", where, mend="give a smaller one")
+        return int(value) if isinstance(value, numbers.Integral) else Fraction(value.numerator, value.denominator)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    mend = "use dicts, lists, str, int, float, bool and None"
+    raise recipe_error(f"a value is a {type(value).__name__}", where, mend=mend)
 
 
 def _setter(container: Any, key: Any) -> Any:
