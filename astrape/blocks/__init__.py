@@ -11,6 +11,7 @@ from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.mel import Mel
 from astrape.blocks.plumbing import Add, Concat, Delay, Gain, Mix, Split
 from astrape.blocks.registry import block_class, block_names, register
+from astrape.blocks.resample import Resampler
 from astrape.blocks.spectral import ISTFT, STFT, ExpPolar, Magnitude
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Magnitude",
     "Mel",
     "Mix",
+    "Resampler",
     "Signal",
     "Split",
     "State",
