@@ -104,17 +104,15 @@ class _Expansion:
         sheet, outermost = scope.sheet, scope.depth == 0
         drafts = [draft for draft in sheet.drafts if outermost or not draft.training]
         nested = {draft.name: self.nested(draft, scope) for draft in drafts if draft.recipe is not None}
-        resolve = _Names(scope, {name: tuple(inner.sheet.outputs) for name, inner in nested.items()}).symbol
+        names = _Names(scope, {name: tuple(inner.sheet.outputs) for name, inner in nested.items()})
         sources = {
-            draft.name: tuple((port, resolve(text, where, draft.name), where) for port, text, where in draft.sources)
+            draft.name: tuple(
+                (port, names.symbol(text, where, draft.name), where) for port, text, where in draft.sources
+            )
             for draft in drafts
         }
-        where_of = sheet.spot.where_of
-        outputs = {name: resolve(text, where_of("outputs", name)) for name, text in sheet.outputs.items()}
-        training = {}
-        if outermost:
-            way = ("training", "outputs")
-            training = {name: resolve(text, where_of(*way, name)) for name, text in sheet.training_outputs.items()}
+        outputs = names.outputs(sheet.outputs, "outputs")
+        training = names.outputs(sheet.training_outputs, "training", "outputs") if outermost else {}
         if id(sheet) not in self.checked:
             self.checked.add(id(sheet))
             check_reach(sheet)
@@ -167,7 +165,7 @@ class _Expansion:
         sheet = nested.sheet
         if draft.repeat > 1 and (len(sheet.inputs) > 1 or len(sheet.outputs) > 1):
             where = draft.wheres["repeat"]
-            shown = f"'{sheet.name}' has {len(sheet.inputs)} inputs and {len(sheet.outputs)} outputs"
+            shown = f"'{sheet.name}' has inputs {', '.join(sheet.inputs)} and outputs {', '.join(sheet.outputs)}"
             raise recipe_error(f"repeat makes a chain, and {shown}", where, draft.name, "give it one of each")
         stack = scope.stack if nested.path is None else (*scope.stack, nested.path)
         controls = self.bind_controls(draft, scope, sheet)
@@ -194,7 +192,7 @@ class _Expansion:
                 f"'{sheet.name}' has no input {quote(unknown[0])}" if unknown else f"input '{missing[0]}' is not fed"
             )
             if set(given) <= {"in"} or "0" in given:
-                fault = f"'{sheet.name}' has {len(sheet.inputs)} inputs, and from gives {len(given)} without names"
+                fault = f"from gives {len(given)} without names, and '{sheet.name}' does not take that"
             raise recipe_error(f"{fault} (inputs: {names})", where, draft.name, mend)
         inputs: dict[str, Symbol] = {}
         for port, stream in sheet.inputs.items():
@@ -283,6 +281,7 @@ class _Names:
     """Resolves references inside one recipe at one place in the graph."""
 
     def __init__(self, scope: _Scope, nested: Mapping[str, tuple[str, ...]]) -> None:
+        self.sheet = scope.sheet
         self.inputs = scope.inputs
         self.nested = nested
         self.last = {
@@ -292,24 +291,36 @@ class _Names:
         }
         self.training = {draft.name for draft in scope.sheet.drafts if draft.training}
 
-    def symbol(self, text: str, where: Where, node: str | None = None) -> Symbol:
+    def outputs(self, references: Mapping[str, str], *section: str) -> dict[str, Symbol]:
+        where_of, what = self.sheet.spot.where_of, " ".join(section)[:-1]
+        return {
+            name: self.symbol(text, where_of(*section, name), None, f"{what} '{name}': ")
+            for name, text in references.items()
+        }
+
+    def symbol(self, text: str, where: Where, node: str | None, what: str = "") -> Symbol:
+        """What a reference stands for.
+
+        Raises:
+            RecipeError: at ``where``, for a name or an output that does not exist. ``what`` begins the message.
+        """
         name, _, port = text.partition(".")
         if name in self.inputs:
             if port:
-                raise recipe_error(f"{quote(text)}: an input has no ports", where, node, f"write {name}")
+                raise recipe_error(f"{what}{quote(text)}: an input has no ports", where, node, f"write {name}")
             return self.inputs[name]
         if name not in self.last:
             mend = suggest(name, (*self.inputs, *self.last), "node")
             if name in self.training:
                 mend = "nested recipes leave their training section out: move it to blocks"
-            raise recipe_error(f"there is no node or input {quote(name)}", where, node, mend)
+            raise recipe_error(f"{what}there is no node or input {quote(name)}", where, node, mend)
         if name not in self.nested:
             return self.last[name], port or None
         outputs = self.nested[name]
         if port not in outputs and (port or len(outputs) > 1):
             choices = " or ".join(f"{name}.{output}" for output in outputs)
             fault = f"'{name}' has no output {quote(port)}" if port else f"'{name}' has {len(outputs)} outputs"
-            raise recipe_error(fault, where, node, f"write {choices}")
+            raise recipe_error(what + fault, where, node, f"write {choices}")
         return self.last[name], port or outputs[0]
 
 

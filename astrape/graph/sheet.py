@@ -164,7 +164,7 @@ def _check_name(name: str, where: Where, what: str) -> None:
 
 def _text(spot: Spot, what: str, node: str | None = None) -> str:
     if not isinstance(spot.value, str):
-        mend = "put quotes around it" if isinstance(spot.value, (bool, int, float)) else "write a text"
+        mend = "put quotes around it" if isinstance(spot.value, (bool, int, float)) else "write a name or text"
         raise recipe_error(f"{what} is {quote(spot.value)}, not text", spot.where, node, mend)
     return spot.value
 
@@ -338,9 +338,9 @@ def _sources(
 
 
 def _check_clashes(drafts: Sequence[Draft], inputs: Iterable[str], spot: Spot) -> None:
-    taken = {name: f"an input, on {spot.where_of('inputs', name)}" for name in inputs}
+    taken = {name: f"an input on {spot.where_of('inputs', name)}" for name in inputs}
     for draft in drafts:
         if draft.name in taken:
-            mend = f"choose another name: it is {taken[draft.name]}"
-            raise recipe_error("the name is taken", draft.where, draft.name, mend)
-        taken[draft.name] = f"a node, on {draft.where}"
+            fault = f"the name is taken by {taken[draft.name]}"
+            raise recipe_error(fault, draft.where, draft.name, "choose another")
+        taken[draft.name] = f"a node on {draft.where}"

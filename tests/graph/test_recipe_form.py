@@ -245,6 +245,7 @@ def test_a_nested_node_that_only_training_uses_is_a_training_node(folder: Path) 
         ("66.67", Fraction(6667, 100)),
         ("'0.1'", Fraction(1, 10)),
         ("1e3", Fraction(1000)),
+        ("' 9 '", Fraction(9)),
         ("11025.000001", Fraction(11025000001, 1000000)),
     ],
 )
@@ -255,13 +256,10 @@ def test_rates_are_exact(written: str, exact: Fraction) -> None:
 @pytest.mark.parametrize(
     "written",
     ["0", "-1", ".nan", ".inf", "-.inf", "1e10", "1e999", "1e-7", "'1/1000001'", "'1/0'", "'a'", "true", "~", "[1]",
-     "'1e1000000000'", "'9' ", "'999999999999/1'", "1_000", "'-3/2'", "'1/2/3'"],
+     "'1e1000000000'",  "'999999999999/1'", "1_000", "'-3/2'", "'1/2/3'"],
 )  # fmt: skip
 def test_rates_that_make_no_sense(written: str) -> None:
     text = TINY.replace("44100, channels", f"{written}, channels")
-    if written == "'9' ":
-        assert Recipe.parse(text).inputs["mic"].rate == 9
-        return
     with pytest.raises(RateError, match=r"^tiny.yaml:3: input 'mic': rate "):
         Recipe.parse(text, "tiny.yaml")
 
@@ -291,7 +289,7 @@ def test_a_shipped_recipe_is_found_by_name(monkeypatch: pytest.MonkeyPatch, tmp_
     (tmp_path / "recipes" / "voice.yaml").write_text(TINY)
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
     assert Recipe.load("voice").name == "tiny"
-    with pytest.raises(RecipeError, match="there is no recipe 'vioce'.*did you mean 'voice'"):
+    with pytest.raises(RecipeError, match=r"there is no recipe 'vioce'.*did you mean 'voice'"):
         Recipe.load("vioce")
     nested = wrap(" last: {use: graph, recipe: voice}\n")
     assert [node.name for node in Recipe.parse(nested).nodes] == ["last/down", "last/up"]
