@@ -1,0 +1,97 @@
+"""Controls: ``prepare`` depends on its argument alone, a change acts from the next quantum on, none may be missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from astrape.blocks.state import clone_state
+from astrape.errors import ContractError, StreamError
+from astrape.testing.compare import guarded, identical, require_close, tensors_of
+from astrape.testing.subject import Subject
+
+__all__ = ["CONTROLS", "check_controls"]
+
+CONTROLS = "controls"
+"""Name of the property: controls act, on later quanta only, through what ``prepare`` makes of them and nothing else."""
+
+
+def check_controls(subject: Subject) -> None:
+    """Nothing to do for a block that listens to none, save that it refuses one.
+
+    Raises:
+        ContractError: ``"controls"``.
+    """
+    with guarded(CONTROLS, f"the controls of {subject.name}"), torch.no_grad():
+        _check_refusals(subject)
+        if not subject.block.controls:
+            return
+        _check_prepare(subject)
+        _check_change(subject)
+        _check_effect(subject)
+
+
+def _check_refusals(subject: Subject) -> None:
+    x = subject.given(subject.signal(1))
+    values = subject.values()
+    trials: dict[str, dict[str, Any]] = {"an unknown one": {**values, "no_such_control": 1.0}}
+    trials |= {f"'{name}' missing": {k: v for k, v in values.items() if k != name} for name in values}
+    for what, given in trials.items():
+        try:
+            subject.block(x, **given)
+        except StreamError:
+            continue
+        except Exception as error:
+            found = f"{type(error).__name__} ({error})"
+            raise ContractError(CONTROLS, f"{what} raised {found}: raise a StreamError") from error
+        raise ContractError(CONTROLS, f"{what} was taken without a word: let read_controls check them")
+
+
+def _check_prepare(subject: Subject) -> None:
+    """``prepare`` gives equal things for equal values, whatever was prepared before, on this block or another."""
+    block = subject.block
+    first = [(path, t.clone()) for path, t in tensors_of(block.prepare(subject.values()), "prepared")]
+    other = [(path, t.clone()) for path, t in tensors_of(block.prepare(subject.values(setting=1)), "prepared")]
+    again = list(tensors_of(block.prepare(subject.values()), "prepared"))
+    anew = list(tensors_of(subject.again().block.prepare(subject.values(setting=1)), "prepared"))
+    for what, got, want in (("again, after another setting", again, first), ("on a fresh block", anew, other)):
+        for (path, mine), (_, theirs) in zip(got, want, strict=True):
+            if not identical(mine, theirs):
+                raise ContractError(
+                    CONTROLS,
+                    f"prepare of the same values {what} gave another {path}: let it depend on its argument alone",
+                )
+
+
+def _check_change(subject: Subject) -> None:
+    x, mend = subject.signal(8, seed=18), "let step read its controls from its argument alone"
+    before, state = subject.run(x, [4], subject.fresh(), subject.prepared())
+    kept = clone_state(state)
+    later, _ = subject.run(x, [1, 3], state, subject.prepared(setting=1), 4)
+    whole, _ = subject.run(x, [8], subject.fresh(), subject.prepared())
+    anew = subject.again()
+    want, _ = anew.run(x, [1, 3], kept, anew.prepared(setting=1), 4)
+    what = "a control changed after quantum 4 changed quanta before it"
+    require_close(CONTROLS, before, subject.cut_output(whole, 0, 4), subject.tolerance, what, mend)
+    what = "a changed control gave otherwise than in a block that had no other before"
+    require_close(CONTROLS, later, want, subject.tolerance, what, mend)
+
+
+def _check_effect(subject: Subject) -> None:
+    block = subject.block
+    for name in block.controls:
+        values = subject.values()
+        changed = {**values, name: subject.values(setting=1)[name]}
+        for seed in (19, 20):
+            x = subject.signal(12, seed=seed)
+            first = subject.by_port(block(subject.given(x), **values))
+            second = subject.by_port(block(subject.given(x), **changed))
+            if any(not identical(first[port], second[port]) for port in first):
+                break
+        else:
+            raise ContractError(
+                CONTROLS,
+                f"'{name}' at {values[name].flatten()[0]:.4g} and at {changed[name].flatten()[0]:.4g} gives the same "
+                "output: use it, or do not declare it (or give check_block two settings under which it acts)",
+            )

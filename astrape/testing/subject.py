@@ -1,0 +1,179 @@
+"""A block under test: its copy in one dtype, signals and control values to feed it, and the two ways to run it.
+
+Inside the checks every signal is a dict by port, whatever face the block itself has.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from astrape.blocks.base import State, Stream, StreamBlock
+
+__all__ = ["ControlValues", "Draw", "Ports", "Subject", "concatenate", "draw_noise"]
+
+Ports = dict[str, Tensor]
+"""Signals by port, each ``(batch, channels, frames)``."""
+
+Draw = Callable[[Stream, int, int, torch.Generator], Tensor]
+"""Makes test input: ``(stream, frames, batch, generator) -> (batch, channels, frames)`` in float64."""
+
+ControlValues = Mapping[str, Any]
+"""A value for each control: a number, ``(channels,)`` or ``(1, channels)``."""
+
+LEVELS = (1.0, 0.1, 4.0)
+"""Gains of the rows of a test signal: gates open and close, saturations bend, quantisers move and stand still."""
+
+BATCH = 3
+
+
+def draw_noise(stream: Stream, frames: int, batch: int, generator: torch.Generator) -> Tensor:
+    """Gaussian noise, float64, with another level in each row."""
+    noise = torch.randn(batch, stream.channels, frames, generator=generator, dtype=torch.float64)
+    levels = torch.tensor([LEVELS[row % len(LEVELS)] for row in range(batch)], dtype=torch.float64)
+    return noise * levels.reshape(-1, 1, 1)
+
+
+def concatenate(parts: Sequence[Ports]) -> Ports:
+    """Signals one after the other in time."""
+    return {port: torch.cat([part[port] for part in parts], dim=-1) for port in parts[0]}
+
+
+class Subject:
+    """A private copy of a block in evaluation mode and one dtype, and what is needed to run it.
+
+    Args:
+        block: the block or graph under test. It is copied, so the checks leave the caller's untouched.
+        controls: one setting of its controls, or several; made up from noise when left out.
+        draw: makes the test input; noise when left out.
+        tolerance: how far equal things may differ, relative to the larger of 1 and the greatest value.
+        dtype: of parameters, signals and states.
+        device: where to run.
+    """
+
+    def __init__(
+        self,
+        block: StreamBlock,
+        *,
+        controls: ControlValues | Sequence[ControlValues] | None = None,
+        draw: Draw | None = None,
+        tolerance: float = 1e-10,
+        dtype: torch.dtype = torch.float64,
+        device: str = "cpu",
+    ) -> None:
+        self.original = block
+        self.block: StreamBlock = copy.deepcopy(block).to(device=device, dtype=dtype).eval()
+        self.settings: tuple[ControlValues, ...] = (
+            () if controls is None else (controls,) if isinstance(controls, Mapping) else tuple(controls)
+        )
+        self.draw: Draw = draw_noise if draw is None else draw
+        self.tolerance = tolerance
+        self.dtype = dtype
+        self.device = device
+        self.name = type(block).__name__
+
+    def again(self, *, dtype: torch.dtype | None = None, device: str | None = None) -> Subject:
+        """The same block from the start: another copy, in another dtype or on another device."""
+        return Subject(
+            self.original,
+            controls=self.settings or None,
+            draw=self.draw,
+            tolerance=self.tolerance,
+            dtype=self.dtype if dtype is None else dtype,
+            device=self.device if device is None else device,
+        )
+
+    @property
+    def streams(self) -> bool:
+        """False for a block that runs in training only: it says that it looks ahead, and ``step`` is not for it."""
+        return self.block.lookahead == 0
+
+    @property
+    def takes_dict(self) -> bool:
+        """Whether the block wants its input as a dict by port."""
+        return self.block.variadic or len(self.block.inputs) > 1
+
+    def signal(self, quanta: int, *, batch: int = BATCH, seed: int = 0) -> Ports:
+        """Test input of a number of quanta."""
+        generator = torch.Generator().manual_seed(seed)
+        counts = self.block.consumes
+        return {
+            port: self.draw(stream, quanta * counts[port], batch, generator).to(self.device, self.dtype)
+            for port, stream in self.block.inputs.items()
+        }
+
+    def values(self, batch: int = BATCH, setting: int = 0) -> Ports:
+        """Control values ``(batch, channels)`` of one of two settings; rows differ where the values are made up."""
+        generator = torch.Generator().manual_seed(1000 + setting)
+        made = {}
+        for name, channels in self.block.controls.items():
+            if self.settings:
+                given = self.settings[min(setting, len(self.settings) - 1)][name]
+                value = torch.as_tensor(given, dtype=torch.float64).reshape(1, -1).expand(batch, channels)
+                if setting >= len(self.settings):
+                    value = value * 0.75
+            elif channels == 1:
+                value = 0.2 + 0.6 * torch.rand(batch, 1, generator=generator, dtype=torch.float64)
+            else:
+                value = torch.randn(batch, channels, generator=generator, dtype=torch.float64)
+            made[name] = value.to(self.device, self.dtype)
+        return made
+
+    def prepared(self, batch: int = BATCH, setting: int = 0) -> Any:
+        """What ``prepare`` makes of a setting."""
+        values = self.values(batch, setting)
+        return self.block.prepare(values)
+
+    def given(self, x: Ports) -> Any:
+        """Input in the form in which the block takes it."""
+        return x if self.takes_dict else next(iter(x.values()))
+
+    def by_port(self, y: Any) -> Ports:
+        """Output by port, whatever form it came in."""
+        return dict(y) if isinstance(y, Mapping) else {next(iter(self.block.outputs)): y}
+
+    def forward(self, x: Ports, setting: int = 0) -> Ports:
+        """The full-sequence pass."""
+        batch = len(next(iter(x.values())))
+        return self.by_port(self.block(self.given(x), **self.values(batch, setting)))
+
+    def fresh(self, batch: int = BATCH) -> State:
+        """The state at time zero."""
+        return self.block.init_state(batch, self.device, self.dtype)
+
+    def step(self, x: Ports, state: State, prepared: Any) -> tuple[Ports, State]:
+        """One call of ``step``."""
+        y, state = self.block.step(self.given(x), state, prepared)
+        return self.by_port(y), state
+
+    def run(self, x: Ports, chunks: Sequence[int], state: State, prepared: Any, start: int = 0) -> tuple[Ports, State]:
+        """Step by step over chunks of so many quanta, from quantum ``start`` of ``x``."""
+        parts = []
+        for quanta in chunks:
+            y, state = self.step(self.cut(x, start, start + quanta), state, prepared)
+            parts.append(y)
+            start += quanta
+        return concatenate(parts), state
+
+    def cut(self, x: Ports, start: int, stop: int) -> Ports:
+        """Quanta ``start`` to ``stop`` of an input."""
+        return {port: x[port][..., start * count : stop * count] for port, count in self.block.consumes.items()}
+
+    def cut_output(self, y: Ports, start: int, stop: int) -> Ports:
+        """What quanta ``start`` to ``stop`` yielded."""
+        return {port: y[port][..., start * count : stop * count] for port, count in self.block.produces.items()}
+
+    def reach(self, limit: int = 1 << 16) -> int | None:
+        """Quanta that the declared receptive field spans, rounded up; ``None`` without one or over ``limit`` frames."""
+        span = self.block.receptive_field
+        if span is None:
+            return None
+        quanta = max(
+            -((-span * self.block.inputs[port].rate) // count) for port, count in self.block.consumes.items()
+        )
+        widest = max(self.block.consumes.values())
+        return int(quanta) if quanta * widest <= limit else None
