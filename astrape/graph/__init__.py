@@ -1,1 +1,9 @@
 """Recipes, the compiler, schedules, sessions and reports."""
+
+from astrape.graph.compile import compile, load
+from astrape.graph.graph import Graph
+from astrape.graph.recipe import Recipe
+from astrape.graph.report import Report
+from astrape.graph.session import Session
+
+__all__ = ["Graph", "Recipe", "Report", "Session", "compile", "load"]

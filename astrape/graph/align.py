@@ -64,6 +64,7 @@ def align(
             aligned[delay.name] = delay
             streams.update(delay.output_streams())
             node.sources[port] = Signal(delay.name, "out")
+            latency[node.sources[port]] = latest
         aligned[node.name] = node
         for port, own in node.block.latencies.items():
             latency[Signal(node.name, port)] = None if latest is None else latest + own

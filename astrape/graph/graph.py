@@ -46,7 +46,7 @@ class Graph(StreamBlock):
         signal_latency: algorithmic latency of every signal, seconds.
     """
 
-    variadic = False
+    _like: Tensor
 
     def __init__(
         self,
@@ -59,6 +59,8 @@ class Graph(StreamBlock):
         latency: Mapping[Signal, Fraction],
     ) -> None:
         nn.Module.__init__(self)
+        # A graph may hold no tensor at all, and still is asked for .double() or .to("cuda"): this one remembers.
+        self.register_buffer("_like", torch.empty(0), persistent=False)
         self.name = name
         self.nodes = nodes
         self.inputs = dict(inputs)
@@ -285,6 +287,16 @@ class Graph(StreamBlock):
         }
         moved = {name: column.to(lengths) for name, column in columns.items()}
         return next(iter(moved.values())) if len(moved) == 1 else moved
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the graph, as ``to``, ``double`` and their like set it."""
+        return self._like.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the graph is."""
+        return self._like.device
 
     def deploy(self) -> Graph:
         """The streaming graph, without the training-only nodes; it shares this graph's modules and parameters."""

@@ -61,10 +61,12 @@ class Session:
             raise StreamError(f"'{graph.name}' holds training-only nodes and cannot stream: stream its deploy()")
         if batch_size < 1:
             raise StreamError(f"batch_size must be at least 1, not {batch_size}")
-        self.graph = _converted(graph, device, dtype)
+        place = graph.device if device is None else torch.device(device)
+        precision = graph.dtype if dtype is None else dtype
+        self.graph = _converted(graph, place, precision)
         self.batch_size = batch_size
         self.constant_latency = constant_latency
-        self._like = torch.zeros(batch_size, 1, 1, **_precision(self.graph, device, dtype))
+        self._like = torch.zeros(batch_size, 1, 1, device=place, dtype=precision)
         self.controls: dict[str, Tensor] = {}
         self._faults = FaultGuard(batch_size)
         self._begin()
@@ -295,16 +297,7 @@ class Session:
         return named if isinstance(y, dict) else next(iter(named.values()))
 
 
-def _precision(
-    graph: Graph, device: torch.device | str | None, dtype: torch.dtype | None
-) -> dict[str, Any]:
-    own = next((t for t in [*graph.parameters(), *graph.buffers()] if t.is_floating_point()), torch.empty(0))
-    return {"device": device if device is not None else own.device, "dtype": dtype if dtype is not None else own.dtype}
-
-
-def _converted(graph: Graph, device: torch.device | str | None, dtype: torch.dtype | None) -> Graph:
-    wanted = _precision(graph, device, dtype)
-    tensors = [t for t in [*graph.parameters(), *graph.buffers()] if t.is_floating_point()]
-    if all(t.dtype == wanted["dtype"] and t.device == torch.device(wanted["device"]) for t in tensors):
+def _converted(graph: Graph, device: torch.device, dtype: torch.dtype) -> Graph:
+    if graph.device == device and graph.dtype == dtype:
         return graph
-    return copy.deepcopy(graph).to(**wanted)
+    return copy.deepcopy(graph).to(device=device, dtype=dtype)

@@ -1,0 +1,215 @@
+"""The compiler: references, rates, cycles, look-ahead, alignment, controls, weights."""
+
+from __future__ import annotations
+
+import re
+import time
+from fractions import Fraction
+
+import pytest
+import torch
+from recipes import recipe
+from safetensors.torch import save_file
+
+import astrape
+from astrape.blocks import Stream, StreamBlock, register
+from astrape.graph.recipe import Recipe
+
+
+@register("test_ahead")
+class Ahead(StreamBlock):
+    """A whole-sequence mean: looks ahead without bound."""
+
+    @property
+    def lookahead(self):
+        return None
+
+    def forward(self, x, **controls):
+        return x - x.mean(dim=-1, keepdim=True)
+
+
+@register("test_late")
+class Late(StreamBlock):
+    """Claims a latency in fractions of a frame, to be hard to align."""
+
+    def __init__(self, source: Stream, *, ms: str) -> None:
+        super().__init__(source)
+        self.claimed = Fraction(ms) / 1000
+
+    @property
+    def latency(self):
+        return self.claimed
+
+    def step(self, x, state, controls):
+        return x, state
+
+
+def test_a_fan_in_is_aligned_to_the_sample():
+    graph = astrape.compile(
+        recipe(
+            {
+                "late": {"use": "delay", "frames": 7},
+                "mix": {"use": "add", "from": ["mic", "late"]},
+            }
+        )
+    ).double()
+    assert graph.latency == Fraction(7, 1000)
+    assert [node.block.frames for node in graph.nodes.values() if node.inserted] == [7]
+    impulse = torch.zeros(1, 1, 20, dtype=torch.float64)
+    impulse[..., 3] = 1
+    assert graph(impulse)[0, 0].nonzero().flatten().tolist() == [10]
+    assert graph(impulse)[0, 0, 10] == 2
+
+
+def test_three_paths_meet_at_the_latest():
+    graph = astrape.compile(
+        recipe(
+            {
+                "a": {"use": "delay", "from": "mic", "frames": 5},
+                "b": {"use": "delay", "from": "mic", "frames": 11},
+                "mix": {"use": "concat", "from": ["mic", "a", "b"]},
+            }
+        )
+    )
+    assert sorted(n.block.frames for n in graph.nodes.values() if n.inserted) == [6, 11]
+    ramp = torch.arange(40.0).reshape(1, 1, 40)
+    rows = graph(ramp)[0]
+    assert torch.equal(rows[0], rows[1])
+    assert torch.equal(rows[0], rows[2])
+
+
+def test_a_fractional_difference_is_refused():
+    blocks = {"late": {"use": "test_late", "ms": "17/2"}, "mix": {"use": "add", "from": ["mic", "late"]}}
+    with pytest.raises(astrape.AlignmentError, match=r"node 'mix'.*17/2 frames at 1000 Hz.*choose windows"):
+        astrape.compile(recipe(blocks))
+
+
+@pytest.mark.parametrize("claimed", ["1", "2", "7/3"])
+def test_the_mend_of_an_alignment_error_mends_it(claimed):
+    def build(frames):
+        blocks = {
+            "low": {"use": "framing", "size": 4, "hop": 4, "from": "mic"},
+            "pause": {"use": "delay", "frames": frames},
+            "late": {"use": "test_late", "ms": claimed},
+            "high": {"use": "overlap_add", "hop": 4},
+            "down": {"use": "framing", "size": 3, "hop": 3},
+            "dry": {"use": "framing", "size": 3, "hop": 3, "from": "mic"},
+            "mix": {"use": "add", "from": ["dry", "down"]},
+        }
+        return astrape.compile(recipe(blocks, rate=1500))
+
+    with pytest.raises(astrape.AlignmentError) as refused:
+        build(0)
+    found = re.search(r"insert a delay of (\d+) frames \(at 375 Hz\)", str(refused.value))
+    mendable = any(
+        (Fraction(claimed) / 1000 + Fraction(frames, 375)) * 500 % 1 == 0 for frames in range(1, 1000)
+    )
+    assert (found is not None) == mendable
+    if found is not None:
+        assert build(int(found[1])).latency == Fraction(claimed) / 1000 + Fraction(int(found[1]), 375)
+
+
+def test_unknown_ports_name_the_choices():
+    blocks = {"parts": {"use": "split", "parts": [1, 1]}, "g": {"use": "gain", "gain": 1, "from": "parts"}}
+    with pytest.raises(astrape.RecipeError, match=r"node 'g'.*several outputs.*parts.0, parts.1"):
+        astrape.compile(recipe(blocks, channels=2))
+    blocks["g"]["from"] = "parts.7"
+    with pytest.raises(astrape.RecipeError, match="no output '7'"):
+        astrape.compile(recipe(blocks, channels=2))
+
+
+def test_lookahead_is_refused_with_the_path():
+    blocks = {"a": {"use": "gain", "gain": 1}, "b": {"use": "test_ahead"}, "c": {"use": "gain", "gain": 1}}
+    with pytest.raises(astrape.CausalityError, match=r"node 'b'.*without bound.*mic -> a -> b"):
+        astrape.compile(recipe(blocks))
+
+
+def test_a_cycle_without_a_delay_is_refused_with_its_path():
+    blocks = {"sum": {"use": "add", "from": ["mic", "g"]}, "g": {"use": "gain", "gain": 0.5}}
+    with pytest.raises(astrape.CausalityError, match=r"cycle without a delay: .*sum.*put a delay"):
+        astrape.compile(recipe(blocks, outputs={"wav": "sum"}))
+
+
+def test_training_nodes_are_cut_and_shared():
+    text = """
+recipe: taught
+inputs: {mic: {rate: 1000, channels: 1}, target: {rate: 1000, channels: 1}}
+blocks:
+  student: {use: linear, channels: 3, from: mic}
+outputs: {code: student}
+training:
+  blocks:
+    teacher: {use: test_ahead, from: target}
+    guess: {use: linear, channels: 1, from: student}
+  outputs: {wanted: teacher, guess: guess}
+"""
+    whole = astrape.compile(Recipe.parse(text), training=True)
+    x = torch.randn(2, 1, 10)
+    y = whole({"mic": x, "target": x})
+    assert set(y) == {"code", "wanted", "guess"}
+    with pytest.raises(astrape.StreamError, match="deploy"):
+        whole.stream()
+    live = whole.deploy()
+    assert set(live.inputs) == {"mic"}
+    assert set(live.nodes) == {"student"}
+    assert live.nodes["student"].block is whole.nodes["student"].block
+    assert torch.equal(live(x), y["code"])
+    assert set(astrape.compile(Recipe.parse(text)).state_dict()) == {"student.weight", "student.bias"}
+
+
+def test_controls_are_checked():
+    spec = {"level": {"channels": 1, "default": 0.5, "min": 0, "max": 2}}
+    graph = astrape.compile(recipe({"g": {"use": "gain", "gain": "level"}}, controls=spec))
+    x = torch.ones(1, 1, 4)
+    assert graph(x)[0, 0, 0] == 0.5
+    assert graph(x, level=2.0)[0, 0, 0] == 2
+    for wrong, message in (({"level": 3.0}, "above 2"), ({"leval": 1.0}, "did you mean 'level'"), ({"level": float("nan")}, "finite")):
+        with pytest.raises(astrape.StreamError, match=message):
+            graph(x, **wrong)
+    with pytest.raises(astrape.RecipeError, match="no control 'volume'"):
+        astrape.compile(recipe({"g": {"use": "gain", "gain": "volume"}}, controls=spec))
+    with pytest.raises(astrape.RateError, match=r"has 2 channels, and 1"):
+        astrape.compile(recipe({"g": {"use": "gain", "gain": "v"}}, controls={"v": {"channels": 2}}))
+
+
+def test_weights_round_trip_and_misfits_are_named(tmp_path):
+    blocks = {"down": {"use": "linear", "channels": 4}, "type": {"use": "linear", "channels": 2}}
+    graph = astrape.compile(recipe(blocks))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "recipe: t\ninputs: {mic: {rate: 1000, channels: 1}}\nblocks:\n  down: {use: linear, channels: 4}\n"
+        "  type: {use: linear, channels: 2}\noutputs: {wav: type}\n"
+    )
+    save_file(graph.state_dict(), tmp_path / "w.safetensors")
+    again = astrape.load(path, weights=tmp_path / "w.safetensors")
+    x = torch.randn(1, 1, 5)
+    assert torch.equal(graph(x), again(x))
+    save_file({"down.weight": torch.zeros(3, 1, 1), "extra": torch.zeros(1)}, tmp_path / "bad.safetensors")
+    with pytest.raises(astrape.RecipeError, match=r"'type.weight' is missing.*'extra' is unknown"):
+        astrape.load(path, weights=tmp_path / "bad.safetensors")
+    (tmp_path / "junk.safetensors").write_bytes(b"\x80\x04junk")
+    with pytest.raises(astrape.RecipeError, match="cannot be read as safetensors"):
+        astrape.load(path, weights=tmp_path / "junk.safetensors")
+
+
+def test_rates_that_never_meet_are_refused():
+    blocks = {}
+    for index, hop in enumerate((1009, 1013, 1019)):
+        blocks[f"f{index}"] = {"use": "framing", "size": hop, "hop": hop, "from": "mic"}
+    outputs = {name: name for name in blocks}
+    with pytest.raises(astrape.RateError, match="meet only every"):
+        astrape.compile(recipe(blocks, outputs=outputs, rate=44100))
+
+
+def test_a_thousand_nodes_compile_quickly():
+    blocks = {}
+    for index in range(500):
+        before = "mic" if index == 0 else f"mix{index - 1}"
+        blocks[f"g{index}"] = {"use": "delay", "frames": index % 3, "from": before}
+        blocks[f"mix{index}"] = {"use": "add", "from": [f"g{index}", before]}
+    started = time.perf_counter()
+    graph = astrape.compile(recipe(blocks, rate=44100))
+    spent = time.perf_counter() - started
+    assert len(graph.nodes) >= 1000
+    assert graph.latency == Fraction(sum(i % 3 for i in range(500)), 44100)
+    assert spent < 10, f"{spent:.1f} s: a guard against quadratic work, not a benchmark"

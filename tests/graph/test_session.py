@@ -1,0 +1,274 @@
+"""Sessions: any chunks, flush to the sample, constant latency, rows, snapshots, controls, faults."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recipes import counted_framing, recipe
+
+import astrape
+from astrape.testing.strategies import chunkings
+
+TANGLE = {
+    "level": {"use": "gain", "gain": "level", "smooth_ms": 0, "from": "mic"},
+    "frames": {"use": "framing", "size": 12, "hop": 6},
+    "slow": {"use": "delay", "frames": 2},
+    "mixed": {"use": "linear", "channels": 12},
+    "wide": {"use": "overlap_add", "hop": 6, "window": "hann"},
+    "mix": {"use": "add", "from": ["level", "wide"]},
+    "coarse": {"use": "framing", "size": 4, "hop": 4},
+}
+CONTROL = {"level": {"channels": 1, "default": 1.0}}
+
+
+def tangle(**rest):
+    torch.manual_seed(3)
+    outputs = rest.pop("outputs", {"wav": "mix", "coarse": "coarse"})
+    return astrape.compile(recipe(TANGLE, controls=CONTROL, outputs=outputs, **rest)).double()
+
+
+def noise(frames: int, batch: int = 1, seed: int = 0) -> torch.Tensor:
+    return torch.randn(batch, 1, frames, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def pushed(session, x, chunks, **controls):
+    parts = [session.push(part, **controls) for part in x.split(chunks, dim=-1)]
+    return {name: torch.cat([part[name] for part in parts], dim=-1) for name in parts[0]}
+
+
+@settings(max_examples=25, deadline=None)
+@given(chunks=chunkings(90), seed=st.integers(0, 99))
+def test_any_chunks_equal_the_whole(chunks, seed):
+    graph = tangle()
+    x = noise(90, 2, seed)
+    want, got = graph(x), pushed(graph.stream(batch_size=2), x, chunks)
+    for name in want:
+        torch.testing.assert_close(got[name], want[name], rtol=0, atol=1e-12)
+
+
+def test_an_empty_push_gives_what_is_ready():
+    session = tangle().stream()
+    y = session.push(noise(0))
+    assert {name: tensor.shape for name, tensor in y.items()} == {"wav": (1, 1, 0), "coarse": (1, 4, 0)}
+
+
+@pytest.mark.parametrize("frames", [0, 1, 5, 12, 37, 90])
+@pytest.mark.parametrize("constant", [False, True])
+def test_flush_is_exact_and_leaves_the_session_reset(frames, constant):
+    graph = tangle()
+    x = noise(frames)
+    padded = graph(torch.cat([x, torch.zeros(1, 1, 120, dtype=torch.float64)], dim=-1))
+    session = graph.stream(constant_latency=constant)
+    first = pushed(session, x, 7)
+    last = session.flush()
+    for name, stream in graph.outputs.items():
+        late = session.latency_frames(name)
+        whole = torch.cat([first[name], last[name]], dim=-1)
+        assert whole.shape[-1] == math.ceil(frames * stream.rate / 1000) + late
+        lead = graph.host_latencies[name] - math.ceil(graph.latencies[name] * stream.rate) if constant else 0
+        assert not whole[..., :lead].any()
+        torch.testing.assert_close(whole[..., lead:], padded[name][..., : whole.shape[-1] - lead], rtol=0, atol=1e-12)
+    again = pushed(session, x, 5)
+    for name in again:
+        torch.testing.assert_close(again[name], first[name], rtol=0, atol=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(chunks=chunkings(90))
+def test_constant_latency_returns_what_it_was_given(chunks):
+    graph = tangle(outputs={"wav": "mix"})
+    x = noise(90)
+    session = graph.stream(constant_latency=True)
+    parts = [session.push(part) for part in x.split(chunks, dim=-1)]
+    assert [part.shape[-1] for part in parts] == chunks
+    held = graph.host_samples - int(graph.latency * 1000)
+    y = torch.cat(parts, dim=-1)
+    assert not y[..., :held].any()
+    torch.testing.assert_close(y[..., held:], graph(x)[..., : 90 - held], rtol=0, atol=1e-12)
+
+
+def test_an_impulse_comes_out_at_the_host_latency():
+    graph = astrape.compile(recipe({"f": {"use": "framing", "size": 9, "hop": 9}, "o": {"use": "overlap_add", "hop": 9}}))
+    x = torch.zeros(1, 1, 50)
+    x[..., 20] = 1
+    session = graph.stream(constant_latency=True)
+    y = torch.cat([session.push(part) for part in x.split(4, dim=-1)], dim=-1)
+    assert graph.host_samples == 8
+    assert y[0, 0].nonzero().flatten().tolist() == [28]
+
+
+def test_compensated_output_has_the_length_of_the_input():
+    graph = astrape.compile(recipe({"d": {"use": "delay", "frames": 17}}))
+    x = torch.randn(1, 1, 101)
+    y = torch.cat(list(graph.stream().compensated(x.split(10, dim=-1))), dim=-1)
+    assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize("output", ["wav", "coarse"])
+def test_framing_equals_a_count_of_tokens(output):
+    graph = tangle()
+    assert graph.framings[output].seconds == counted_framing(graph, output, 48)
+
+
+def test_framing_does_not_add_up():
+    blocks = {
+        "a": {"use": "framing", "size": 10, "hop": 10},
+        "b": {"use": "overlap_add", "hop": 10},
+        "c": {"use": "framing", "size": 20, "hop": 20},
+        "d": {"use": "overlap_add", "hop": 20},
+    }
+    graph = astrape.compile(recipe(blocks))
+    assert graph.framing == Fraction(19, 1000)
+    assert graph.framing == counted_framing(graph, "wav", 60)
+
+
+@settings(max_examples=20, deadline=None)
+@given(at=st.integers(0, 40), before=chunkings(40), rows=st.sampled_from([[1], [0, 2], [0, 1, 2]]))
+def test_rows_reset_as_if_they_had_heard_silence_since_the_period_began(at, before, rows):
+    graph = tangle()
+    x, later = noise(at, 3, 1), noise(50, 3, 2)
+    session = graph.stream(batch_size=3)
+    if at:
+        pushed(session, x, [c for c in before if c][:0] or at)
+    session.reset(rows=rows)
+    got = pushed(session, later, 7)
+    lead = at % graph.quantum
+    fresh = graph.stream(batch_size=3)
+    fresh.push(torch.zeros(3, 1, lead, dtype=torch.float64))
+    restarted = pushed(fresh, later, 11)
+    went_on = graph.stream(batch_size=3)
+    went_on.push(x)
+    undisturbed = pushed(went_on, later, 13)
+    for name in got:
+        for row in range(3):
+            want = restarted if row in rows else undisturbed
+            torch.testing.assert_close(got[name][row], want[name][row], rtol=0, atol=1e-12)
+
+
+def test_snapshots_bring_back_the_moment():
+    graph = tangle()
+    session = graph.stream()
+    session.push(noise(31), level=0.3)
+    saved = session.snapshot()
+    first = pushed(session, noise(40, seed=5), 9)
+    session.push(noise(13), level=2.0)
+    session.restore(saved)
+    second = pushed(session, noise(40, seed=5), 4)
+    other = graph.stream()
+    other.restore(saved)
+    third = pushed(other, noise(40, seed=5), 40)
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=1e-12)
+        torch.testing.assert_close(first[name], third[name], rtol=0, atol=1e-12)
+    with pytest.raises(astrape.StreamError, match="batch_size"):
+        graph.stream(batch_size=2).restore(saved)
+
+
+@settings(max_examples=20, deadline=None)
+@given(at=st.integers(0, 60), chunks=st.integers(1, 30))
+def test_a_control_change_depends_on_the_position_alone(at, chunks):
+    graph = tangle()
+    x = noise(80)
+    one = graph.stream()
+    first = [one.push(x[..., :at]), one.push(x[..., at:], level=0.25)]
+    other = graph.stream()
+    second = [other.push(part) for part in x[..., :at].split(chunks, dim=-1)]
+    second += [other.push(part, level=0.25) for part in x[..., at:].split(chunks, dim=-1)]
+    for name in graph.outputs:
+        torch.testing.assert_close(
+            torch.cat([part[name] for part in first], dim=-1),
+            torch.cat([part[name] for part in second], dim=-1),
+            rtol=0,
+            atol=1e-12,
+        )
+
+
+def test_only_what_listens_is_prepared_again():
+    spec = {"a": {"channels": 1, "default": 1}, "b": {"channels": 1, "default": 1}}
+    blocks = {"x": {"use": "gain", "gain": "a"}, "y": {"use": "gain", "gain": "b"}}
+    graph = astrape.compile(recipe(blocks, controls=spec))
+    calls = []
+    for node in graph.nodes.values():
+        original = node.block.prepare
+        node.block.prepare = lambda c, name=node.name, f=original: (calls.append(name), f(c))[1]
+    session = graph.stream()
+    for _ in range(5):
+        session.push(torch.ones(1, 1, 10))
+    assert calls == ["x", "y"]
+    session.push(torch.ones(1, 1, 10), b=0.5)
+    assert calls == ["x", "y", "y"]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_fault_stays_in_its_row_and_goes_with_reset(bad):
+    graph = tangle()
+    x = noise(60, 2)
+    clean = pushed(graph.stream(batch_size=2), x, 7)
+    broken, silenced = x.clone(), x.clone()
+    broken[1, 0, 25] = bad
+    silenced[1, 0, 25:] = 0
+    session = graph.stream(batch_size=2)
+    got = pushed(session, broken, 7)
+    want = pushed(graph.stream(batch_size=2), silenced, 7)
+    for name in got:
+        torch.testing.assert_close(got[name][0], clean[name][0], rtol=0, atol=1e-12)
+        torch.testing.assert_close(got[name][1], want[name][1], rtol=0, atol=1e-12)
+    assert [(fault.row, fault.port, fault.frame) for fault in session.faults] == [(1, "mic", 25)]
+    session.reset()
+    assert session.faults == []
+    again = pushed(session, x, 7)
+    for name in again:
+        torch.testing.assert_close(again[name], clean[name], rtol=0, atol=1e-12)
+
+
+def test_state_does_not_grow():
+    session = tangle().stream()
+    session.push(noise(12))
+    size = session.state_bytes
+    for seed in range(50):
+        session.push(noise(12 * (1 + seed % 3), seed=seed))
+        assert session.state_bytes == size
+        assert sum(tensor.shape[-1] for tensor in session._waiting.values()) <= 12
+
+
+def test_several_inputs_may_run_ahead_of_each_other():
+    inputs = {"a": {"rate": 1000, "channels": 1}, "b": {"rate": 1000, "channels": 2}}
+    blocks = {"late": {"use": "delay", "frames": 3, "from": "a"}, "both": {"use": "concat", "from": ["late", "b"]}}
+    graph = astrape.compile(recipe(blocks, inputs=inputs)).double()
+    a, b = noise(40), torch.cat([noise(40, seed=1), noise(40, seed=2)], dim=1)
+    session = graph.stream()
+    parts = [
+        session.push({"a": a[..., :30], "b": b[..., :10]}),
+        session.push({"a": a[..., 30:30], "b": b[..., 10:25]}),
+        session.push({"a": a[..., 30:], "b": b[..., 25:]}),
+    ]
+    assert [part.shape[-1] for part in parts] == [10, 15, 15]
+    torch.testing.assert_close(torch.cat(parts, dim=-1), graph({"a": a, "b": b}), rtol=0, atol=0)
+    whole = torch.cat([*parts, session.flush()], dim=-1)
+    assert torch.equal(whole[:, 0, 3:], a[:, 0])
+
+
+def test_a_session_of_another_precision_leaves_the_graph_alone():
+    graph = tangle().float()
+    session = graph.stream(dtype=torch.float64)
+    y = session.push(noise(60).float())
+    assert y["wav"].dtype == torch.float64
+    assert next(graph.parameters()).dtype == torch.float32
+
+
+def test_wrong_input_is_refused_in_one_line():
+    graph = astrape.compile(recipe({"g": {"use": "gain", "gain": "level"}}, controls={"level": {"channels": 1}}))
+    session = graph.stream()
+    with pytest.raises(astrape.StreamError, match="'level'.*no value"):
+        session.push(torch.zeros(1, 1, 4))
+    for wrong, message in ((torch.zeros(4), "unsqueeze"), (torch.zeros(1, 2, 4), r"1, frames"), (torch.zeros(3, 1, 4), "3 rows")):
+        with pytest.raises(astrape.StreamError, match=message):
+            session.push(wrong, level=1.0)
+    with pytest.raises(astrape.StreamError, match="whole multiple"):
+        deep = astrape.compile(recipe({"f": {"use": "framing", "size": 4, "hop": 4}}))
+        deep.step(torch.zeros(1, 1, 6), deep.init_state(1), {})
