@@ -7,17 +7,22 @@ the lines below does not matter.
 
 from __future__ import annotations
 
+from astrape.blocks.adaln import AdaLN
+from astrape.blocks.attention import Attention
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.mel import Mel
 from astrape.blocks.plumbing import Add, Concat, Delay, Gain, Mix, Split
 from astrape.blocks.registry import block_class, block_names, register
 from astrape.blocks.resample import Resampler
 from astrape.blocks.spectral import ISTFT, STFT, ExpPolar, Magnitude
+from astrape.blocks.transformer import Transformer, TransformerLayer
 
 __all__ = [
     "ISTFT",
     "STFT",
+    "AdaLN",
     "Add",
+    "Attention",
     "Concat",
     "Delay",
     "ExpPolar",
@@ -31,6 +36,8 @@ __all__ = [
     "State",
     "Stream",
     "StreamBlock",
+    "Transformer",
+    "TransformerLayer",
     "block_class",
     "block_names",
     "register",

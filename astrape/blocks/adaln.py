@@ -1,0 +1,72 @@
+"""A layer norm whose scale and shift a control sets: how a speaker enters a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from astrape.blocks.base import Signal, State, Stream, StreamBlock
+from astrape.blocks.bounds import bounded
+from astrape.blocks.parameters import LARGEST_COUNT
+from astrape.blocks.registry import register
+
+__all__ = ["EPSILON", "AdaLN", "frame_norm"]
+
+EPSILON = 1e-5
+
+
+@register("adaln")
+class AdaLN(StreamBlock):
+    """Adaptive layer norm, starting at zero (AdaLN-Zero, Peebles & Xie, arXiv:2212.09748).
+
+    ``(batch, channels, frames)``, each frame normalised over its channels without learned scale or shift, then
+    ``LN(x) * (1 + scale) + shift``, where ``shift, scale`` (and ``gate``, in that order) come from
+    ``Linear(SiLU(control))``. Weights and bias are zero at first, so it begins as a plain norm, and a residual branch
+    multiplied by the gate begins at nothing.
+
+    What the control yields is computed in ``prepare``, once per change, as one tensor ``(batch, parts * channels, 1)``.
+    A block that holds an ``AdaLN`` passes it to ``step`` and takes :meth:`gate` from the same tensor.
+
+    Args:
+        source: any stream.
+        condition: name of the control.
+        condition_channels: the control's channels; 128, as voicebank embeddings have.
+        gated: whether a gate is computed too, for a block that uses it.
+
+    Raises:
+        ValueError: for a condition that is no name, or a number of channels out of range.
+    """
+
+    def __init__(self, source: Stream, *, condition: str, condition_channels: int = 128, gated: bool = False) -> None:
+        if not isinstance(condition, str) or not condition:
+            raise ValueError(f"condition must be the name of a control, not {condition!r}")
+        super().__init__(source)
+        self.condition = condition
+        self.controls[condition] = bounded("condition_channels", condition_channels, 1, LARGEST_COUNT)
+        self.parts = 3 if gated else 2
+        projection = nn.Linear(condition_channels, self.parts * source.channels)
+        nn.init.zeros_(projection.weight)
+        nn.init.zeros_(projection.bias)
+        self.condition_proj = nn.Sequential(nn.SiLU(), projection)
+
+    def prepare(self, controls: Mapping[str, Tensor]) -> Tensor:
+        modulation: Tensor = self.condition_proj(controls[self.condition])
+        return modulation.unsqueeze(-1)
+
+    def gate(self, modulation: Tensor) -> Tensor:
+        """The gate on the residual branch, ``(batch, channels, 1)``, of what ``prepare`` returned."""
+        return modulation.chunk(self.parts, dim=1)[2]
+
+    def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
+        shift, scale = controls.chunk(self.parts, dim=1)[:2]
+        return frame_norm(x) * (1 + scale) + shift, state
+
+
+def frame_norm(x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
+    """Layer norm over the channels of each frame of ``(batch, channels, frames)``; a plain one without ``norm``."""
+    frames = x.transpose(1, 2)
+    normal = F.layer_norm(frames, frames.shape[-1:], eps=EPSILON) if norm is None else norm(frames)
+    return normal.transpose(1, 2)
