@@ -284,17 +284,19 @@ class StreamBlock(nn.Module):
         return torch.div(lengths, self.quantum, rounding_mode="floor") * int(self.quantum * self.ratio)
 
     def _whole_quanta(self, x: Signal) -> Signal:
+        """Check the inputs and cut them after the last quantum that all of them fill."""
         if isinstance(x, Tensor):
-            if set(self.inputs) != {"in"}:
+            if len(self.inputs) != 1:
                 raise StreamError(f"{type(self).__name__} takes a dict of inputs: {', '.join(self.inputs)}")
-            return check_signal(x, self.inputs["in"], type(self).__name__)[..., : self._whole(x.shape[-1])]
+            ((port, stream),) = self.inputs.items()
+            whole = check_signal(x, stream, port).shape[-1] // self.consumes[port] * self.consumes[port]
+            return x[..., :whole] if not self.variadic else {port: x[..., :whole]}
         if set(x) != set(self.inputs):
             raise StreamError(f"{type(self).__name__} takes inputs {', '.join(self.inputs)}, not {', '.join(x)}")
-        whole = self._whole(min(tensor.shape[-1] for tensor in x.values()))
-        return {name: check_signal(x[name], self.inputs[name], name)[..., :whole] for name in self.inputs}
-
-    def _whole(self, frames: int) -> int:
-        return frames // self.quantum * self.quantum
+        frames = {port: check_signal(x[port], stream, port).shape[-1] for port, stream in self.inputs.items()}
+        firings = min(frames[port] // count for port, count in self.consumes.items())
+        cut = {port: x[port][..., : firings * count] for port, count in self.consumes.items()}
+        return cut if self.variadic else next(iter(cut.values()))
 
 
 def check_signal(x: Tensor, stream: Stream, name: str) -> Tensor:

@@ -211,12 +211,12 @@ def _input(name: str, spot: Spot) -> Stream:
 
 def _control(name: str, spot: Spot) -> Control:
     what = f"control '{name}'"
-    entries = _entries(spot, what, (), ("channels", "default", "minimum", "maximum"))
+    entries = _entries(spot, what, (), ("channels", "default", "min", "max"))
     channels = _count(entries["channels"], f"{what}: channels", MOST_CHANNELS) if "channels" in entries else 1
-    bounds = {key: _number(entries[key], f"{what}: {key}") for key in ("minimum", "maximum") if key in entries}
-    minimum, maximum = bounds.get("minimum"), bounds.get("maximum")
+    bounds = {key: _number(entries[key], f"{what}: {key}") for key in ("min", "max") if key in entries}
+    minimum, maximum = bounds.get("min"), bounds.get("max")
     if minimum is not None and maximum is not None and minimum > maximum:
-        raise recipe_error(f"{what}: minimum {minimum} is above maximum {maximum}", spot.where, mend="swap them")
+        raise recipe_error(f"{what}: min {minimum} is above max {maximum}", spot.where, mend="swap them")
     default: tuple[float, ...] | None = None
     if "default" in entries:
         at = entries["default"]
@@ -233,7 +233,7 @@ def _control(name: str, spot: Spot) -> Control:
         outside = [v for v in default if (minimum is not None and v < minimum) or (maximum is not None and v > maximum)]
         if outside:
             raise recipe_error(
-                f"{what}: default {outside[0]} lies outside of minimum and maximum", at.where, mend="move one of them"
+                f"{what}: default {outside[0]} lies outside of min and max", at.where, mend="move one of them"
             )
     return Control(name, channels, default, minimum, maximum, spot.where)
 
