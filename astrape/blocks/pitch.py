@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from astrape.blocks.registry import register
 from astrape.blocks.state import map_state
 from astrape.errors import RateError
 
-__all__ = ["PitchSearch", "PitchTracker"]
+__all__ = ["UPPER_SHARE", "PitchSearch", "PitchTracker", "lag_grid"]
 
 CANDIDATES = 8
 OCTAVE_COST = 0.01
@@ -27,6 +28,17 @@ VOICING_THRESHOLD = 0.5
 UPPER_SHARE = 0.2
 """How much of the energy above the band of the search counts against periodicity: what is left of a fricative below
 3 kHz may look like a high voice, yet a voiced fricative has a pitch."""
+
+
+def lag_grid(fmin: float, fmax: float, band: float) -> npt.NDArray[np.float64]:
+    """Lags, in seconds, on which the periods of ``fmin`` to ``fmax`` Hz show as peaks with a neighbour on each side.
+
+    Eight lags to a period of the highest frequency ``band``, so that a parabola through three finds a peak to a few
+    parts in ten thousand.
+    """
+    spacing = 1 / (8 * band)
+    count = np.arange(math.floor(1 / fmax / spacing) - 2, math.ceil(1 / fmin / spacing) + 3)
+    return count.astype(np.float64) * spacing
 
 
 class PitchSearch:
@@ -80,22 +92,24 @@ class PitchSearch:
         octaves = torch.cat([octave.detach(), torch.zeros_like(silence)], dim=-1)
         voiced = torch.ones_like(worth[:, 0])
         voiced[:, -1] = 0
-        score, last_octave, last_voiced = state["score"], state["octave"], state["voiced"]
-        best = []
+        octaves_before = torch.cat([state["octave"][:, None], octaves[:, :-1]], dim=1)[..., None]
+        voiced = voiced[:, None].expand_as(octaves)
+        voiced_before = torch.cat([state["voiced"][:, None], voiced[:, :-1]], dim=1)[..., None]
+        jumps = (octaves[:, :, None] - octaves_before).abs() * (voiced_before * voiced[:, :, None]) * self.jump_cost
+        changes = (voiced[:, :, None] - voiced_before).abs() * self.voicing_cost
+        score, costs = state["score"], jumps + changes
+        scores = []
         for frame in range(worth.shape[1]):
-            both = last_voiced[:, :, None] * voiced[:, None, :]
-            jumps = (octaves[:, frame, None, :] - last_octave[:, :, None]).abs() * self.jump_cost
-            change = (last_voiced[:, :, None] - voiced[:, None, :]).abs() * self.voicing_cost
-            score = worth[:, frame] + (score[:, :, None] - (both * jumps + change)).amax(dim=1)
+            score = worth[:, frame] + (score[:, :, None] - costs[:, frame]).amax(dim=1)
             score = score - score.amax(dim=-1, keepdim=True)
-            best.append(score.argmax(dim=-1))
-            last_octave, last_voiced = octaves[:, frame], voiced
-        chosen = torch.stack(best, dim=-1)[..., None]
+            scores.append(score)
+        best = torch.stack(scores, dim=1).argmax(dim=-1)
+        chosen = best[..., None]
         sounds = chosen[..., 0] < CANDIDATES
         pick = chosen.clamp(max=CANDIDATES - 1)
         f0 = torch.where(sounds, 1 / lag.gather(-1, pick)[..., 0], torch.zeros_like(lag[..., 0]))
         periodicity = torch.where(sounds, height.gather(-1, pick)[..., 0], height.amax(dim=-1)).clamp(0, 1)
-        state = {"score": score, "octave": last_octave.clone(), "voiced": last_voiced.clone()}
+        state = {"score": score, "octave": octaves[:, -1].clone(), "voiced": voiced[:, -1].clone()}
         return f0, periodicity, state
 
     def peaks(self, correlation: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,8 +192,7 @@ class PitchTracker(StreamBlock):
         super().__init__(source, quantum=hop, ratio=Fraction(1, hop), channels=2)
         self.window, self.silence = 2 * half, 10 ** (silence_db / 10)
         band = min(3000.0, rate / 2)
-        spacing = 1 / (8 * band)
-        lags = np.arange(math.floor(1 / fmax / spacing) - 2, math.ceil(1 / fmin / spacing) + 3) * spacing
+        lags = lag_grid(fmin, fmax, band)
         self.search = PitchSearch(lags.tolist(), hop / rate)
         # A window without zeros at its ends. Folding it in the middle halves the product: cosines see the even part of
         # a frame, sines the odd.
