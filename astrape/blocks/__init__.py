@@ -10,6 +10,7 @@ from __future__ import annotations
 from astrape.blocks.adaln import AdaLN
 from astrape.blocks.attention import Attention
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
+from astrape.blocks.conv import Conv, Downsample, RepeatUpsample, TransposedConv
 from astrape.blocks.mel import Mel
 from astrape.blocks.plumbing import Add, Concat, Delay, Gain, Mix, Split
 from astrape.blocks.registry import block_class, block_names, register
@@ -24,12 +25,15 @@ __all__ = [
     "Add",
     "Attention",
     "Concat",
+    "Conv",
     "Delay",
+    "Downsample",
     "ExpPolar",
     "Gain",
     "Magnitude",
     "Mel",
     "Mix",
+    "RepeatUpsample",
     "Resampler",
     "Signal",
     "Split",
@@ -38,6 +42,7 @@ __all__ = [
     "StreamBlock",
     "Transformer",
     "TransformerLayer",
+    "TransposedConv",
     "block_class",
     "block_names",
     "register",
