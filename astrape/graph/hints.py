@@ -70,18 +70,13 @@ def kind_of(hint: Any) -> Kind:
         return _list(kind_of(arguments[0]) if arguments else _PLAIN[Any], list)
     if origin in _MAPPINGS or hint in _MAPPINGS:
         return _mapping(kind_of(arguments[1]) if len(arguments) == 2 else _PLAIN[Any])
-    return Kind("set by a recipe", _refuse("something that a recipe can give"), 9)
+    expected = f"a {getattr(hint, '__name__', hint)}, which only code can make"
+    return _when(expected, lambda value: False, UNTAKEN)
 
 
+UNTAKEN = 9
 _LISTS = (list, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _MAPPINGS = (dict, collections.abc.Mapping)
-
-
-def _refuse(expected: str) -> Callable[[Any], Any]:
-    def take(value: Any) -> Any:
-        raise Misfit(expected, quote(value))
-
-    return take
 
 
 def _when(expected: str, test: Callable[[Any], bool], rank: int, convert: Callable[[Any], Any] | None = None) -> Kind:
@@ -130,7 +125,8 @@ def _literal(choices: tuple[Any, ...]) -> Kind:
     return _when(expected, test, 3)
 
 
-def _union(kinds: list[Kind]) -> Kind:
+def _union(members: list[Kind]) -> Kind:
+    kinds = [kind for kind in members if kind.rank != UNTAKEN] or members
     expected = " or ".join(dict.fromkeys(kind.expected for kind in kinds))
     ordered = sorted(kinds, key=lambda kind: kind.rank)
 

@@ -167,9 +167,10 @@ def _plain(value: Any, where: Where) -> Any:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, numbers.Rational):
-        if max(abs(value.numerator), value.denominator) >= 10**MOST_DIGITS:
+        exact = Fraction(int(value.numerator), int(value.denominator))
+        if max(abs(exact.numerator), exact.denominator) >= 10**MOST_DIGITS:
             raise recipe_error(f"a number has more than {MOST_DIGITS} digits", where, mend="give a smaller one")
-        return int(value) if isinstance(value, numbers.Integral) else Fraction(value.numerator, value.denominator)
+        return int(value) if isinstance(value, numbers.Integral) else exact
     if isinstance(value, numbers.Real):
         return float(value)
     mend = "use dicts, lists, str, int, float, bool and None"
