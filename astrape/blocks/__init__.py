@@ -11,31 +11,44 @@ from astrape.blocks.adaln import AdaLN
 from astrape.blocks.attention import Attention
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.conv import Conv, Downsample, RepeatUpsample, TransposedConv
+from astrape.blocks.denoise import SpectralDenoise
+from astrape.blocks.dynamics import Compressor, Gate
+from astrape.blocks.filter import FIR, Biquad, DCBlock
 from astrape.blocks.mel import Mel
+from astrape.blocks.pitch import PitchTracker
 from astrape.blocks.plumbing import Add, Concat, Delay, Gain, Mix, Split
 from astrape.blocks.registry import block_class, block_names, register
 from astrape.blocks.resample import Resampler
+from astrape.blocks.shift import SpectralShift
 from astrape.blocks.spectral import ISTFT, STFT, ExpPolar, Magnitude
 from astrape.blocks.transformer import Transformer, TransformerLayer
 
 __all__ = [
+    "FIR",
     "ISTFT",
     "STFT",
     "AdaLN",
     "Add",
     "Attention",
+    "Biquad",
+    "Compressor",
     "Concat",
     "Conv",
+    "DCBlock",
     "Delay",
     "Downsample",
     "ExpPolar",
     "Gain",
+    "Gate",
     "Magnitude",
     "Mel",
     "Mix",
+    "PitchTracker",
     "RepeatUpsample",
     "Resampler",
     "Signal",
+    "SpectralDenoise",
+    "SpectralShift",
     "Split",
     "State",
     "Stream",
