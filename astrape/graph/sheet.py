@@ -26,6 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _REFERENCE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)?")
 _EXACT = re.compile(r"([-+]?)([0-9]{1,20})(?:\.([0-9]{1,20})|\s*/\s*([0-9]{1,20}))?")
 _TOP = ("recipe", "inputs", "blocks", "outputs")
+_CALL = ("self", "x")
 _OWN_KEYS = ("use", "from", "repeat", "recipe", "controls")
 
 
@@ -211,6 +212,9 @@ def _input(name: str, spot: Spot) -> Stream:
 
 def _control(name: str, spot: Spot) -> Control:
     what = f"control '{name}'"
+    if name in _CALL:
+        mend = "choose another name: graph(x, NAME=value) is how controls are given"
+        raise recipe_error(f"{what} has a name that Python calls use", spot.where, mend=mend)
     entries = _entries(spot, what, (), ("channels", "default", "min", "max"))
     channels = _count(entries["channels"], f"{what}: channels", MOST_CHANNELS) if "channels" in entries else 1
     bounds = {key: _number(entries[key], f"{what}: {key}") for key in ("min", "max") if key in entries}

@@ -15,7 +15,7 @@ recipe: voice
 inputs:
   mic: {rate: 44100, channels: 1}
 controls:
-  amount: {channels: 2, default: [0, 1], minimum: 0, maximum: 1}
+  amount: {channels: 2, default: [0, 1], min: 0, max: 1}
 blocks:
   down: {use: resampler, rate: 16000}
   enc: {use: conv, kernel: 3, repeat: 2}
@@ -23,7 +23,7 @@ blocks:
     use: graph
     recipe:
       inputs: {x: {rate: 16000, channels: 1}}
-      controls: {depth: {default: 1, maximum: 2}}
+      controls: {depth: {default: 1, max: 2}}
       blocks: {g: {use: gain}}
       outputs: {y: g, z: g}
   mix: {use: add, from: [part.y, part.z]}
@@ -61,11 +61,12 @@ MISTAKES = {
     ),
     "channels true": ("channels: 1}\ncontrols", "channels: true}\ncontrols", "3: input 'mic': channels is true"),
     "too many channels": ("channels: 1}\ncontrols", "channels: 70000}\ncontrols", "3: .*from 1 to 65536"),
+    "control called x": ("  amount:", "  x:", "5: control 'x' has a name that Python calls use: choose another"),
     "default of wrong length": ("[0, 1]", "[0, 1, 1]", "5: control 'amount': default has 3 numbers for 2 channels"),
     "default out of range": ("[0, 1]", "[0, 1.5]", "5: control 'amount': default 1.5 lies outside"),
     "default no number": ("[0, 1]", "[0, loud]", "5: control 'amount': default is 'loud': give a finite number"),
     "default nan": ("[0, 1]", ".nan", "5: control 'amount': default is nan"),
-    "range turned round": ("minimum: 0, maximum: 1", "minimum: 2, maximum: 1", "5: .*minimum 2.0 is above maximum 1.0"),
+    "range turned round": ("min: 0, max: 1", "min: 2, max: 1", "5: .*min 2.0 is above max 1.0"),
     "node without use": ("use: resampler, ", "", "7: node 'down': it lacks the key 'use'"),
     "node a text": ("{use: resampler, rate: 16000}", "resampler", "7: node 'down': it is 'resampler', not a mapping"),
     "use a list": ("use: resampler", "use: [a]", "7: node 'down': use is a list of 1, not text"),
@@ -153,13 +154,13 @@ MISTAKES = {
         "11: .*has 2 channels, and 'depth'",
     ),
     "control missing": (
-        "default: 1, maximum: 2",
+        "default: 1, max: 2",
         "channels: 1",
         "9: node 'part': 'part' needs a control 'depth' .1 chan",
     ),
     "control ranges apart": (
-        f"{{default: 1, maximum: 2}}}}\n{PART_END}",
-        f"{{channels: 2, minimum: 2}}}}\n{PART_END}\n    controls: {{depth: amount}}",
+        f"{{default: 1, max: 2}}}}\n{PART_END}",
+        f"{{channels: 2, min: 2}}}}\n{PART_END}\n    controls: {{depth: amount}}",
         "16: node 'part': control 'amount' .voice.yaml:5. and 'depth' .* no default or range in common",
     ),
     "nested inputs by list": (
