@@ -14,6 +14,7 @@ from astrape.blocks.conv import Conv, Downsample, RepeatUpsample, TransposedConv
 from astrape.blocks.denoise import SpectralDenoise
 from astrape.blocks.dynamics import Compressor, Gate
 from astrape.blocks.filter import FIR, Biquad, DCBlock
+from astrape.blocks.linear import Linear
 from astrape.blocks.mel import Mel
 from astrape.blocks.pitch import PitchTracker
 from astrape.blocks.plumbing import Add, Concat, Delay, Gain, Mix, Split
@@ -40,6 +41,7 @@ __all__ = [
     "ExpPolar",
     "Gain",
     "Gate",
+    "Linear",
     "Magnitude",
     "Mel",
     "Mix",
