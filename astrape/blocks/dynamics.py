@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,12 +31,12 @@ SILENCE = 1e-6
 """Amplitude below which a level, in dB, is not followed any further: -120 dB."""
 
 
-@dataclass(frozen=True)
-class GateSettings:
+class GateSettings(NamedTuple):
     """What the gate derives from its controls: amplitudes that open it and keep it open, ``(batch, 1)``."""
 
     opens: Tensor
     keeps: Tensor
+    smoother: Recurrence
 
 
 @register("gate")
@@ -65,6 +65,8 @@ class Gate(StreamBlock):
         ValueError: for a number out of its range.
     """
 
+    like: Tensor
+
     def __init__(
         self,
         source: Stream,
@@ -84,7 +86,9 @@ class Gate(StreamBlock):
         self.hysteresis_db = within("hysteresis_db", hysteresis_db, 0, 60, "dB")
         self.hold = round(within("hold_ms", hold_ms, 0, MAX_MS, "ms") * float(self.rate_in) / 1000)
         self.release = samples("release_ms", release_ms, self)
-        keep_smoother(self, samples("attack_ms", attack_ms, self))
+        self.attack = samples("attack_ms", attack_ms, self)
+        # Stands for the type and the device that the block is moved to.
+        self.register_buffer("like", torch.zeros(1, 1), persistent=False)
 
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -98,8 +102,9 @@ class Gate(StreamBlock):
         if isinstance(self.threshold_db, str):
             threshold = controls[self.threshold_db].clamp(-120, 0)
         else:
-            threshold = self.get_buffer("response")[:, :1, 0] * 0 + self.threshold_db
-        return GateSettings(10 ** (threshold / 20), 10 ** ((threshold - self.hysteresis_db) / 20))
+            threshold = self.like + self.threshold_db
+        keeps = 10 ** ((threshold - self.hysteresis_db) / 20)
+        return GateSettings(10 ** (threshold / 20), keeps, one_pole(self.attack).to(threshold))
 
     def step(self, x: Tensor, state: State, controls: GateSettings) -> tuple[Tensor, State]:
         frames = x.shape[-1]
@@ -114,19 +119,19 @@ class Gate(StreamBlock):
         closed = last_index(since_loud > self.hold, position, torch.where(was_open, -2, -1))
         since_open = since_last(opened > closed, position, state["since"][:, 1:])
         target = torch.exp(since_open.to(x.dtype) * (-1 / self.release))[:, None]
-        openness, smoothed = smoother(self).run(target, state["openness"])
+        openness, smoothed = controls.smoother.run(target, state["openness"])
         gain = torch.exp((1 - openness) * (self.floor_db * math.log(10) / 20))
         since = torch.cat([since_loud[:, -1:], since_open[:, -1:]], dim=1).clamp(max=NEVER)
         return x * gain, {"since": since, "openness": smoothed}
 
 
-@dataclass(frozen=True)
-class CompressorSettings:
+class CompressorSettings(NamedTuple):
     """What the compressor derives from its controls: each ``(batch, 1)``."""
 
     threshold_db: Tensor
     slope: Tensor
     makeup_db: Tensor
+    smoother: Recurrence
 
 
 @register("compressor")
@@ -151,6 +156,8 @@ class Compressor(StreamBlock):
         ValueError: for a number out of its range.
     """
 
+    like: Tensor
+
     def __init__(
         self,
         source: Stream,
@@ -174,7 +181,9 @@ class Compressor(StreamBlock):
         self.makeup_db = self.live(makeup_db)
         self.knee_db = within("knee_db", knee_db, 0, 40, "dB")
         self.release = samples("release_ms", release_ms, self)
-        keep_smoother(self, samples("attack_ms", attack_ms, self))
+        self.attack = samples("attack_ms", attack_ms, self)
+        # Stands for the type and the device that the block is moved to.
+        self.register_buffer("like", torch.zeros(1, 1), persistent=False)
 
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -182,13 +191,12 @@ class Compressor(StreamBlock):
         return {name: torch.zeros(batch_size, 1, 1, device=device, dtype=dtype) for name in ("held", "reduction")}
 
     def prepare(self, controls: Mapping[str, Tensor]) -> CompressorSettings:
-        like = self.get_buffer("response")[:, :1, 0] * 0
-
         def value(of: float | str, low: float, high: float) -> Tensor:
-            return controls[of].clamp(low, high) if isinstance(of, str) else like + of
+            return controls[of].clamp(low, high) if isinstance(of, str) else self.like + of
 
         slope = 1 - 1 / value(self.compression, 1, 1000)
-        return CompressorSettings(value(self.threshold_db, -120, 0), slope, value(self.makeup_db, -60, 60))
+        threshold, makeup = value(self.threshold_db, -120, 0), value(self.makeup_db, -60, 60)
+        return CompressorSettings(threshold, slope, makeup, one_pole(self.attack).to(threshold))
 
     def step(self, x: Tensor, state: State, controls: CompressorSettings) -> tuple[Tensor, State]:
         if not x.shape[-1]:
@@ -200,7 +208,7 @@ class Compressor(StreamBlock):
             over = bent**2 / (2 * self.knee_db) + (over - self.knee_db / 2).clamp(min=0)
         wanted = controls.slope * over.clamp(min=0)
         held = decaying_maximum(wanted[:, None], state["held"], self.release)
-        reduction, smoothed = smoother(self).run(held, state["reduction"])
+        reduction, smoothed = controls.smoother.run(held, state["reduction"])
         gain = torch.exp((controls.makeup_db[..., None] - reduction) * (math.log(10) / 20))
         return x * gain, {"held": held[..., -1:].clone(), "reduction": smoothed}
 
@@ -217,17 +225,10 @@ def samples(name: str, milliseconds: float, block: StreamBlock) -> float:
     return max(within(name, milliseconds, 0, MAX_MS, "ms") * float(block.rate_in) / 1000, 0.02)
 
 
-def keep_smoother(block: StreamBlock, time_constant: float) -> None:
-    """Give ``block`` the buffers of the one-pole ``y[n] = a y[n-1] + (1 - a) x[n]``, a = exp(-1 / time_constant)."""
+def one_pole(time_constant: float) -> Recurrence:
+    """The smoother ``y[n] = a y[n-1] + (1 - a) x[n]`` with ``a = exp(-1 / time_constant)``, in float64."""
     a = torch.tensor([math.exp(-1 / time_constant)], dtype=torch.float64)
-    tables = Recurrence.unroll(a[:, None, None], (1 - a)[:, None], a[:, None], 1 - a)
-    for name, table in vars(tables).items():
-        block.register_buffer(name, table.to(torch.get_default_dtype()), persistent=False)
-
-
-def smoother(block: StreamBlock) -> Recurrence:
-    """The one-pole that :func:`keep_smoother` gave to ``block``."""
-    return Recurrence(*(block.get_buffer(name) for name in Recurrence.__dataclass_fields__))
+    return Recurrence.unroll(a[:, None, None], (1 - a)[:, None], a[:, None], 1 - a)
 
 
 def last_index(happened: Tensor, position: Tensor, before: Tensor) -> Tensor:

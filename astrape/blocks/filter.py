@@ -23,18 +23,17 @@ MAX_TAPS = 65536
 class RecursiveFilter(StreamBlock):
     """A recursive filter of every channel by itself, from the state-space matrices that ``matrices`` gives.
 
-    With fixed parameters the unrolled matrices are buffers, built in float64; with live ones they are built once per
-    change of a control.
+    They are unrolled once per change of a control, or once per stream where all is fixed, and then in float64: rounding
+    to the type of the block comes last, so that the matrices agree with each other as well as that type allows.
     """
 
     order: ClassVar[int]
+    like: Tensor
 
-    def keep_fixed_matrices(self) -> None:
-        """Unroll the filter into buffers, unless a parameter is live."""
-        if not self.controls:
-            fixed = Recurrence.unroll(*self.matrices({}, torch.zeros(1, 1, dtype=torch.float64)))
-            for name, table in vars(fixed).items():
-                self.register_buffer(name, table.to(torch.get_default_dtype()), persistent=False)
+    def __init__(self, source: Stream) -> None:
+        super().__init__(source)
+        # Stands for the type and the device that the block is moved to.
+        self.register_buffer("like", torch.zeros(1, 1), persistent=False)
 
     def matrices(self, controls: Mapping[str, Tensor], like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``A, B, C, D`` of ``s' = A s + B x``, ``y = C s + D x``, batch first; ``like`` gives dtype and device."""
@@ -48,8 +47,7 @@ class RecursiveFilter(StreamBlock):
     def prepare(self, controls: Mapping[str, Tensor]) -> Recurrence:
         if controls:
             return Recurrence.unroll(*self.matrices(controls, next(iter(controls.values()))))
-        tables = [self.get_buffer(name) for name in Recurrence.__dataclass_fields__]
-        return Recurrence(*tables)
+        return Recurrence.unroll(*self.matrices({}, torch.zeros(1, 1, dtype=torch.float64))).to(self.like)
 
     def step(self, x: Tensor, state: State, controls: Recurrence) -> tuple[Tensor, State]:
         return controls.run(x, state)
@@ -110,7 +108,6 @@ class Biquad(RecursiveFilter):
             raise ValueError(f"gain_db must be -120 to 120, not {gain_db}")
         self.kind = kind
         self.frequency, self.q, self.gain_db = self.live(frequency), self.live(q), self.live(gain_db)
-        self.keep_fixed_matrices()
 
     def matrices(self, controls: Mapping[str, Tensor], like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rate = float(self.rate_in)
@@ -168,7 +165,6 @@ class DCBlock(RecursiveFilter):
                 f"frequency must lie between 0 and half the rate, {float(self.rate_in) / 2:g} Hz, not {frequency}"
             )
         self.frequency = float(frequency)
-        self.keep_fixed_matrices()
 
     def matrices(self, controls: Mapping[str, Tensor], like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         g = torch.full((1,), math.tan(math.pi * self.frequency / float(self.rate_in)), dtype=like.dtype)

@@ -9,7 +9,7 @@ sequence of T samples takes log_N T rounds of matrix products, and a chunk of N 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,8 +20,7 @@ BLOCK = 64
 """Samples per matrix product: 64 multiplications a sample cost less than starting more, shorter products would."""
 
 
-@dataclass(frozen=True)
-class Recurrence:
+class Recurrence(NamedTuple):
     """The matrices of a state-space filter, unrolled over ``BLOCK`` samples.
 
     All have a leading dimension for the batch, which is 1 where every row has the same filter.
@@ -60,6 +59,10 @@ class Recurrence:
         observe = (c[:, None, None, :] @ powers[:, :BLOCK])[:, :, 0]
         drive = reached[..., 0].flip(1).transpose(1, 2)
         return cls(response, observe.contiguous(), drive.contiguous(), powers, *scan_matrices(powers[:, BLOCK]))
+
+    def to(self, like: Tensor) -> Recurrence:
+        """The same matrices in the type and on the device of ``like``."""
+        return Recurrence(*(table.to(like) for table in self))
 
     def run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Filter ``x`` of ``(batch, channels, frames)`` from ``state`` of ``(batch, channels, order)``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,8 +42,7 @@ UNVOICED, VOICED = 0.2, 0.6
 LEAST_POWER = 1e-16
 
 
-@dataclass(frozen=True)
-class ShiftSettings:
+class ShiftSettings(NamedTuple):
     """What the shifter derives from its controls: the ratios by which frequencies move, ``(batch, 1)``."""
 
     pitch: Tensor
