@@ -109,7 +109,7 @@ def test_repeat_is_a_chain_that_is_read_at_its_end() -> None:
 INNER = """\
 recipe: inner
 inputs: {x: {rate: 16000, channels: 1}}
-controls: {speaker: {channels: 4}, amount: {default: 0.5, minimum: 0, maximum: 1}}
+controls: {speaker: {channels: 4}, amount: {default: 0.5, min: 0, max: 1}}
 blocks:
   a: {use: conv, condition: speaker}
   b: {use: gain, gain: amount}
@@ -139,7 +139,7 @@ def test_nested_recipes_are_unfolded(folder: Path) -> None:
       enc: {use: graph, recipe: parts/inner.yaml, controls: {speaker: voice}}
       last: {use: gain, from: enc.y}
     """,
-            top="controls: {voice: {channels: 4}, amount: {default: 0.2, maximum: 3}}\n",
+            top="controls: {voice: {channels: 4}, amount: {default: 0.2, max: 3}}\n",
         )
     )
     recipe = Recipe.load(folder / "top.yaml")
