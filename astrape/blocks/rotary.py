@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -42,10 +44,25 @@ class Rotary(nn.Module):
         if pairing == "none":
             return
         check_elements("the rotary table", positions, head_dim)
-        frequencies = theta ** (-np.arange(0, head_dim, 2) / head_dim)
-        angles = torch.from_numpy(np.outer(np.arange(positions), frequencies))
-        self.register_buffer("cosine", angles.cos().to(torch.get_default_dtype()), persistent=False)
-        self.register_buffer("sine", angles.sin().to(torch.get_default_dtype()), persistent=False)
+        self.positions = positions
+        self.frequencies = theta ** (-np.arange(0, head_dim, 2) / head_dim)
+        shape = (positions, head_dim // 2)
+        self.register_buffer("cosine", torch.empty(shape), persistent=False)
+        self.register_buffer("sine", torch.empty(shape), persistent=False)
+        self._fill()
+
+    def _fill(self) -> None:
+        angles = torch.from_numpy(np.outer(np.arange(self.positions), self.frequencies))
+        self.cosine = angles.cos().to(self.cosine)
+        self.sine = angles.sin().to(self.sine)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Rotary:
+        # Scores depend on distance alone only as far as the table is exact: one rounded to float32 and then widened
+        # would make a float64 step differ from the whole sequence by 1e-8. So every change of type makes it anew.
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.pairing != "none":
+            self._fill()
+        return self
 
     def arrange(self, x: Tensor) -> Tensor:
         """Reorder the last dimension so that its first half pairs with its second."""

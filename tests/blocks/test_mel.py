@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from astrape.blocks import Stream
 from astrape.blocks.mel import Mel, mel_filters
 from astrape.errors import RateError
+from astrape.testing import check_block
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +140,12 @@ def test_gradients_are_finite_in_silence_and_the_same_in_both_modes() -> None:
     rest, _ = block.step(x[..., 32:], state, {})
     cut = torch.autograd.grad(first.square().sum() + rest.square().sum(), x)[0]
     torch.testing.assert_close(cut, whole, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("options", [{}, {"log": False, "power": 2, "scale": "htk"}])
+def test_the_contract_holds(options: dict[str, Any]) -> None:
+    torch.set_default_dtype(torch.float32)
+    check_block(Mel(Stream(8000, 1), hop=24, bins=8, n_fft=64, fmin=50.0, **options))
 
 
 def test_export_takes_one_step() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from astrape.blocks import Stream, StreamBlock
 from astrape.blocks.spectral import ISTFT, STFT, ExpPolar, Magnitude, spectral_window
 from astrape.errors import RateError
+from astrape.testing import check_block
 
 SIZES = [(1512, 252), (392, 98), (2048, 512), (50, 16), (21, 7), (33, 33 - 10), (9, 2), (8, 1)]
 ISTFT_SIZES = [(n, h) for n, h in SIZES if (n - h) % 2 == 0] + [(51, 17), (25, 9), (10, 8)]
@@ -223,6 +224,22 @@ def test_polar_and_magnitude() -> None:
     Magnitude(Stream(175, 10))(silence).sum().backward()
     assert silence.grad is not None
     assert torch.equal(silence.grad, torch.zeros_like(silence))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: stft(33, 10),
+        lambda: stft(16, 16),
+        lambda: istft(32, 8),
+        lambda: istft(25, 9),
+        lambda: ExpPolar(Stream(100, 8)),
+        lambda: Magnitude(Stream(100, 8)),
+    ],
+)
+def test_the_contract_holds(build: Callable[[], StreamBlock]) -> None:
+    torch.set_default_dtype(torch.float32)
+    check_block(build())
 
 
 class OneStep(nn.Module):
