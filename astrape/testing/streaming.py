@@ -80,7 +80,9 @@ def check_step_equals_forward(subject: Subject, examples: int = 25) -> None:
                 subject.cut_output(whole, start, start + sum(chunks)),
                 subject.tolerance,
                 f"chunks of {chunks} quanta, from quantum {start}, differ from forward",
-                "carry everything that outputs still need in the state, and let forward derive from step",
+                "carry everything that outputs still need in the state, and let forward derive from step (if it differs "
+                "in the eighth digit only, tables were rounded to float32 when the block was built, each in its own way: "
+                "rebuild them on conversion, or build the block under torch.set_default_dtype(torch.float64))",
             )
 
         for chunks in ([tail], [1] * tail, [1, tail - 1], [tail - 1, 1], [2, 1] * (tail // 3)):

@@ -1,0 +1,113 @@
+"""Every block that recipes know keeps the contract. A new one needs a line in ``CASES`` and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+
+from astrape.blocks import Stream, block_class, block_names
+from astrape.testing import check_block
+
+AUDIO = Stream(16000, 1)
+FRAMES = Stream(50, 6)
+PAIR = {"dry": Stream(50, 4), "wet": Stream(50, 4)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """How to build a block, and what ``check_block`` needs to know of it."""
+
+    source: Stream | Mapping[str, Stream]
+    params: dict[str, Any] = field(default_factory=dict)
+    check: dict[str, Any] = field(default_factory=dict)
+
+
+CASES: dict[str, list[Case]] = {
+    "adaln": [Case(FRAMES, {"condition": "speaker", "condition_channels": 5})],
+    "add": [Case(PAIR)],
+    "attention": [Case(Stream(25, 8), {"heads": 2, "window": 5})],
+    "biquad": [
+        Case(AUDIO, {"kind": "lowpass", "frequency": 1000.0}),
+        Case(AUDIO, {"kind": "peaking", "frequency": "cutoff", "gain_db": 6.0}, {"controls": {"cutoff": 800.0}}),
+    ],
+    "compressor": [Case(Stream(16000, 2)), Case(AUDIO, {"threshold_db": "level"}, {"controls": {"level": -30.0}})],
+    "concat": [Case(PAIR)],
+    "conv": [
+        Case(FRAMES, {"channels": 4, "kernel": 5}),
+        Case(FRAMES, {"channels": 4, "kernel": 5, "dilation": 3}),
+        Case(FRAMES, {"kernel": 5, "depthwise": True}),
+        Case(FRAMES, {"channels": 4, "kernel": 4, "stride": 4}),
+        Case(FRAMES, {"channels": 4, "kernel": 4, "stride": 4, "align": "first"}),
+        Case(FRAMES, {"channels": 6, "kernel": 7, "stride": 2, "groups": 3}),
+        Case(FRAMES, {"channels": 4, "kernel": 2, "stride": 5}),
+    ],
+    "dc_block": [Case(AUDIO)],
+    "delay": [Case(FRAMES, {"frames": 9}), Case(FRAMES, {"ms": 40, "compensate": False})],
+    "downsample": [Case(FRAMES, {"factor": 2, "channels": 5})],
+    "exp_polar": [Case(Stream(50, 10))],
+    "fir": [Case(AUDIO, {"taps": [0.1, 0.2, 0.4, 0.2, 0.1]}), Case(AUDIO, {"taps": [0.0, 0.0, 1.0, -0.5]})],
+    "gain": [Case(FRAMES, {"gain": 0.5}), Case(AUDIO, {"gain": "level"})],
+    "gate": [Case(AUDIO)],
+    "istft": [Case(Stream(100, 34), {"n_fft": 32, "hop": 8}), Case(Stream(100, 26), {"n_fft": 24, "hop": 10})],
+    "magnitude": [Case(Stream(50, 10))],
+    "mel": [Case(AUDIO, {"hop": 80, "bins": 20, "n_fft": 256})],
+    "mix": [Case(PAIR, {"weights": [0.5, "amount"]}), Case(PAIR, {"wet": 0.3})],
+    "pitch_tracker": [Case(AUDIO, {"hop": 160})],
+    "repeat_upsample": [Case(FRAMES, {"factor": 3})],
+    "resampler": [
+        Case(Stream(44100, 1), {"rate": 16000}),
+        Case(Stream(16000, 1), {"rate": 44100}),
+        Case(Stream(48000, 2), {"rate": 8000}),
+        Case(Stream(16000, 1), {"rate": 48000}),
+    ],
+    "spectral_shift": [Case(Stream(125, 258), {"hop": 64, "pitch": 3.0})],
+    "spectral_denoise": [Case(Stream(125, 34)), Case(Stream(125, 34), {"strength": "amount"})],
+    "split": [Case(FRAMES, {"parts": [1, 2, 3]})],
+    "stft": [
+        Case(AUDIO, {"n_fft": 64, "hop": 16}),
+        Case(AUDIO, {"n_fft": 60, "hop": 25, "window": "rectangular"}),
+        Case(AUDIO, {"n_fft": 2048, "hop": 512}),
+    ],
+    "transformer": [
+        Case(Stream(25, 8), {"layers": 2, "heads": 2, "window": 6, "ffn": 12}),
+        Case(
+            Stream(25, 8),
+            {"layers": 2, "heads": 2, "window": 6, "ffn": 12, "condition": "speaker", "condition_channels": 5},
+        ),
+    ],
+    "transformer_layer": [Case(Stream(25, 8), {"heads": 2, "window": 6, "ffn": 12, "rotary": "interleaved"})],
+    "transposed_conv": [
+        Case(FRAMES, {"channels": 4, "kernel": 14, "stride": 7}),
+        Case(FRAMES, {"channels": 4, "kernel": 3, "stride": 2}),
+    ],
+}
+
+
+def test_every_registered_block_has_a_case() -> None:
+    missing = sorted({name for name in block_names() if block_class(name).__module__.startswith("astrape.")} - set(CASES))
+    assert not missing, f"no case for {', '.join(missing)}: add a line to CASES"
+
+
+@pytest.mark.parametrize(
+    ("name", "index"), [(name, index) for name, cases in CASES.items() for index in range(len(cases))]
+)
+def test_every_block_keeps_the_contract(name: str, index: int) -> None:
+    torch.manual_seed(0)
+    case = CASES[name][index]
+    # Tables are rounded to the default dtype when a block is built, each in its own way; float64 proves the semantics.
+    torch.set_default_dtype(torch.float64)
+    try:
+        block = block_class(name)(case.source, **case.params)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for parameter in block.parameters():
+        # Layers that start at zero, as AdaLN does, would hide what they depend on.
+        if not bool(parameter.any()):
+            torch.nn.init.normal_(parameter, std=0.3)
+    check_block(block, examples=8, **case.check)
+
+
