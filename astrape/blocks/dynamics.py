@@ -244,15 +244,24 @@ def since_last(happened: Tensor, position: Tensor, since_before: Tensor) -> Tens
 def decaying_maximum(x: Tensor, before: Tensor, time_constant: float) -> Tensor:
     """``y[n] = max(x[n], a y[n-1])`` with ``a = exp(-1 / time_constant)``, for ``x`` of zero and more.
 
-    The maximum over all ages k of ``a^k x[n - k]`` is found by doubling the ages that are covered, so an hour of
-    audio takes 28 passes and 10 ms take 9. Nothing is left of ages beyond 750 time constants, even in float64.
+    Over a stretch of a few time constants it is a running maximum of samples that are the more weighted the newer they
+    are. Where the time constant is so short that stretches were, too, the maximum over all ages k of ``a^k x[n - k]``
+    is found by doubling the ages that are covered instead; nothing is left of ages beyond 750 time constants.
     """
-    frames = x.shape[-1]
-    y = torch.cat([before, x], dim=-1)
-    reach = min(frames, math.ceil(750 * time_constant))
-    span = 1
-    while span <= reach:
-        decayed = y[..., :-span] * math.exp(-span / time_constant)
-        y = torch.cat([y[..., :span], torch.maximum(y[..., span:], decayed)], dim=-1)
-        span *= 2
-    return y[..., 1:]
+    stretch = int(16 * time_constant)
+    if stretch < 1024:
+        y = torch.cat([before, x], dim=-1)
+        span = 1
+        while span <= min(x.shape[-1], 750 * time_constant):
+            decayed = y[..., :-span] * math.exp(-span / time_constant)
+            y = torch.cat([y[..., :span], torch.maximum(y[..., span:], decayed)], dim=-1)
+            span *= 2
+        return y[..., 1:]
+    rise = torch.exp(torch.arange(min(stretch, x.shape[-1]) + 1, device=x.device).to(x) / time_constant)
+    pieces = []
+    for piece in torch.split(x, stretch, dim=-1):
+        weight = rise[: piece.shape[-1] + 1]
+        y = (torch.cat([before, piece], dim=-1) * weight).cummax(dim=-1).values / weight
+        before = y[..., -1:]
+        pieces.append(y[..., 1:])
+    return torch.cat(pieces, dim=-1) if len(pieces) > 1 else pieces[0]

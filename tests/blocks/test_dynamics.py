@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astrape.blocks.base import Stream, StreamBlock
-from astrape.blocks.dynamics import Compressor, Gate
+from astrape.blocks.dynamics import Compressor, Gate, decaying_maximum
 
 RATE = 8000
 
@@ -77,7 +77,7 @@ def compressor_loop(x, threshold_db, ratio, attack_ms, release_ms, knee_db, make
     return torch.stack(out, dim=-1)
 
 
-times = st.sampled_from([0.0, 0.5, 3.0, 40.0])
+times = st.sampled_from([0.0, 0.5, 3.0, 40.0, 500.0])
 
 
 @settings(deadline=None, max_examples=30)
@@ -149,6 +149,17 @@ def test_compressor_reaches_the_static_curve():
     tone = 10 ** (-8 / 20) * torch.sign(torch.sin(2 * math.pi * 100 * t))[None, None]
     y = Compressor(Stream(RATE, 1), threshold_db=-20.0, ratio=4.0)(tone)
     assert 20 * math.log10(float(y[..., -1].abs())) == pytest.approx(-17, abs=0.01)
+
+
+@pytest.mark.parametrize("time_constant", [0.02, 3.0, 70.0, 500.0])
+def test_decaying_maximum_equals_a_loop_over_several_stretches(time_constant):
+    x = bursts(20_000, 1, 11)[:1].abs() ** 3
+    expected, held = [], 0.5
+    for value in x[0, 0].tolist():
+        held = max(value, held * math.exp(-1 / time_constant))
+        expected.append(held)
+    y = decaying_maximum(x, torch.tensor([[[0.5]]]), time_constant)
+    assert torch.allclose(y[0, 0], torch.tensor(expected), rtol=1e-12, atol=1e-15)
 
 
 def test_a_week_of_silence_leaves_the_counters_sound():
