@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from fractions import Fraction
 
 import networkx as nx
 
@@ -11,10 +10,12 @@ from astrape.blocks.base import Stream
 from astrape.blocks.plumbing import Delay
 from astrape.blocks.registry import block_class
 from astrape.errors import AstrapeError, CausalityError, RateError
+from astrape.graph.budget import memory_budget
 from astrape.graph.node import Node, Reference
 from astrape.graph.params import build_block
 from astrape.graph.plan import PlannedNode, Signal, digraph, execution_order
 from astrape.graph.recipe import Recipe
+from astrape.graph.sheet import exact_number
 from astrape.graph.where import Where, recipe_error, suggest
 
 __all__ = ["Built", "build"]
@@ -63,8 +64,9 @@ class Built:
         reads = {name: [reference.node for _, reference in node.sources] for name, node in self._specs.items()}
         self._find_loops(digraph(reads.items()))
         order = self._order(reads)
-        for name in order:
-            self._build(self._specs[name])
+        with memory_budget():
+            for name in order:
+                self._build(self._specs[name])
         for name, number in self.loops.items():
             if name in self._delays:
                 self._close(name, number)
@@ -134,9 +136,9 @@ class Built:
         entering = self._entering[self.loops[delay]][0]
         like = next(stream for known, stream in self.streams.items() if known.node == entering)
         try:
-            rate = Fraction(str(spec.params.get("rate", like.rate)))
+            rate = exact_number(spec.params["rate"]) if "rate" in spec.params else like.rate
             self.streams[signal] = Stream(rate, int(spec.params.get("channels", like.channels)))
-        except (ValueError, TypeError, ZeroDivisionError, AstrapeError) as error:
+        except (ValueError, TypeError, OverflowError, AstrapeError) as error:
             raise recipe_error(str(error), spec.where, delay, "give `rate` in Hz and `channels` as numbers") from error
 
     def _close(self, name: str, number: int) -> None:

@@ -1,0 +1,224 @@
+"""Measuring a compiled graph: every declared number beside what its blocks and its sessions really do."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from astrape.errors import ContractError
+from astrape.graph.plan import PlannedNode, Signal
+from astrape.testing.causality import measure_lookahead
+from astrape.testing.measurement import Measured, measure_subject
+from astrape.testing.subject import Subject
+from astrape.testing.timing import check_latency, check_receptive_field
+
+if TYPE_CHECKING:
+    from astrape.graph.graph import Graph
+
+__all__ = ["GraphMeasured", "NodeMeasured", "measure_framings", "measure_graph"]
+
+MOST_PUSHES = 20_000
+"""Frames pushed one by one to measure framing; a graph with a longer period is left unmeasured."""
+
+TIMED_STEPS = 15
+
+
+@dataclass(frozen=True)
+class NodeMeasured:
+    """What a block was found to do, times in exact seconds; see ``astrape.testing.Measured``.
+
+    Attributes:
+        latency: ``None`` where no measurement applies, as for a delay that is an effect.
+        step_ms: median time of one step on as many quanta as one period of the graph holds, one stream.
+        problems: what was found otherwise than declared.
+    """
+
+    lookahead: Fraction | None
+    latency: Fraction | None
+    receptive_field: Fraction | None
+    state_bytes: int
+    step_ms: float
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all that was measured is as declared."""
+        return not self.problems
+
+
+@dataclass(frozen=True)
+class GraphMeasured:
+    """What a graph was found to do, times in exact seconds.
+
+    Attributes:
+        latency: the blocks' measured latencies added up along the latest path.
+        framing: from a session fed one frame at a time; ``None`` where the period is too long for that.
+        receptive_field: ``None`` where it is unbounded, or too long to be probed.
+    """
+
+    lookahead: Fraction | None
+    latency: Fraction
+    framing: Fraction | None
+    receptive_field: Fraction | None
+    nodes: dict[str, NodeMeasured]
+    disagreements: list[str]
+
+
+def measure_graph(graph: Graph) -> GraphMeasured:
+    """Measure every block of a graph on its own, and the graph as a whole; nothing of it is changed."""
+    values = {name: _value(graph, name) for name in graph.controls}
+    nodes = {name: _measure_node(graph, node, values) for name, node in graph.nodes.items()}
+    disagreements = [f"{name}: {problem}" for name, found in nodes.items() for problem in found.problems]
+    subject = Subject(graph, controls=values)
+    lookahead = measure_lookahead(subject)
+    if lookahead != graph.lookahead:
+        disagreements.append(f"graph: look-ahead is {graph.lookahead} s as declared and {lookahead} s as measured")
+    framings = measure_framings(graph)
+    for name, seconds in framings.items():
+        if seconds is not None and seconds != graph.framings[name].seconds:
+            disagreements.append(
+                f"graph: framing of '{name}' is {graph.framings[name].seconds} s as declared and {seconds} s as measured"
+            )
+    known = [seconds for seconds in framings.values() if seconds is not None]
+    reach = _reach(graph, subject)
+    if reach is not None and graph.receptive_field is not None and reach > graph.receptive_field:
+        disagreements.append(f"graph: receptive field is {graph.receptive_field} s as declared and {reach} s as measured")
+    return GraphMeasured(
+        lookahead=lookahead,
+        latency=max(_ages(graph, nodes)[signal] for signal in graph.wiring.values()),
+        framing=max(known) if len(known) == len(framings) else None,
+        receptive_field=reach,
+        nodes=nodes,
+        disagreements=disagreements,
+    )
+
+
+def measure_framings(graph: Graph) -> dict[str, Fraction | None]:
+    """Framing latency of every output, from a session that is fed one frame at a time and watched.
+
+    Frame ``m`` of an output is late by the time heard so far, when it comes out, less the end ``(m + 1) / r`` of its
+    own interval. Two periods are watched.
+    """
+    late: dict[str, Fraction | None] = dict.fromkeys(graph.outputs)
+    counts = {name: 2 * count for name, count in graph.consumes.items()}
+    if sum(counts.values()) > MOST_PUSHES:
+        return late
+    session = graph.stream()
+    values: dict[str, Any] = {name: _value(graph, name) for name in graph.controls}
+    arrivals = sorted(
+        ((Fraction(n + 1) / graph.inputs[name].rate, name) for name, count in counts.items() for n in range(count))
+    )
+    given = dict.fromkeys(graph.outputs, 0)
+    for at, name in arrivals:
+        x = {
+            other: torch.zeros(1, stream.channels, int(other == name), dtype=graph.dtype, device=graph.device)
+            for other, stream in graph.inputs.items()
+        }
+        y = session.push(x, **values)
+        values = {}
+        for output, tensor in (y if isinstance(y, dict) else {next(iter(given)): y}).items():
+            if tensor.shape[-1]:
+                lateness = at - (given[output] + 1) / graph.outputs[output].rate
+                known = late[output]
+                late[output] = lateness if known is None else max(known, lateness)
+                given[output] += tensor.shape[-1]
+    return late
+
+
+def _measure_node(graph: Graph, node: PlannedNode, values: Mapping[str, Tensor]) -> NodeMeasured:
+    block = node.block
+    own = {name: values[outer] for name, outer in node.controls.items()}
+    subject = Subject(block, controls=own)
+    found = measure_subject(subject)
+    problems = _problems(subject, found)
+    return NodeMeasured(
+        lookahead=found.lookahead,
+        latency=found.latency,
+        receptive_field=found.receptive_field,
+        state_bytes=found.state_bytes,
+        step_ms=_step_ms(graph, node, own) if block.lookahead == 0 else 0.0,
+        problems=problems,
+    )
+
+
+def _problems(subject: Subject, found: Measured) -> list[str]:
+    problems = []
+    if found.lookahead != subject.block.lookahead:
+        problems.append(f"look-ahead: {subject.block.lookahead} s as declared and {found.lookahead} s as measured")
+    for check in (check_latency, check_receptive_field):
+        try:
+            check(subject, found)
+        except ContractError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _step_ms(graph: Graph, node: PlannedNode, values: Mapping[str, Tensor]) -> float:
+    block = node.block
+    x: Any = {
+        port: torch.randn(
+            1, stream.channels, max(1, int(graph.period * stream.rate)), dtype=graph.dtype, device=graph.device
+        )
+        for port, stream in block.inputs.items()
+    }
+    lead = next(iter(x.values()))
+    spent = []
+    with torch.no_grad():
+        prepared = block.prepare(block.read_controls(values, lead))
+        state = block.init_state(1, graph.device, graph.dtype)
+        for _ in range(TIMED_STEPS):
+            started = time.perf_counter()
+            _, state = block.step(x if block.variadic else lead, state, prepared)
+            spent.append(time.perf_counter() - started)
+    return 1000 * statistics.median(spent)
+
+
+def _ages(graph: Graph, nodes: Mapping[str, NodeMeasured]) -> dict[Signal, Fraction]:
+    """Measured latency of every signal: as the compiler adds up the declared ones, feedback left out."""
+    ages = {Signal(name, "out"): Fraction(0) for name in graph.inputs}
+    for name, node in graph.nodes.items():
+        before = [ages[read] for read in node.sources.values() if read in ages]
+        for signal, _ in node.output_streams():
+            own = nodes[name].latency
+            ages[signal] = max(before, default=Fraction(0)) + (node.block.latencies[signal.port] if own is None else own)
+    return ages
+
+
+def _reach(graph: Graph, subject: Subject) -> Fraction | None:
+    """Receptive field by gradient, of some frames of a period among which is the first: it reaches back furthest."""
+    declared = graph.receptive_field
+    if declared is None or declared * graph.rate_in > MOST_PUSHES:
+        return None
+    periods = -int(-declared // graph.period) + 2
+    x = {port: tensor.requires_grad_() for port, tensor in subject.signal(periods, batch=1).items()}
+    outputs = subject.forward(x)
+    begins = (periods - 1) * graph.period
+    oldest = begins
+    for name, y in outputs.items():
+        rate = graph.outputs[name].rate
+        first, count = int(begins * rate), graph.produces[name]
+        for frame in sorted({0, 1, count // 2, count - 1} & set(range(count))):
+            gradients = torch.autograd.grad(
+                y[..., first + frame].sum(), list(x.values()), retain_graph=True, allow_unused=True
+            )
+            for port, gradient in zip(x, gradients, strict=True):
+                used = [] if gradient is None else gradient.abs().sum(dim=(0, 1)).nonzero().flatten().tolist()
+                oldest = min([oldest, *(index / graph.inputs[port].rate for index in used[:1])])
+    return begins + graph.period - oldest
+
+
+def _value(graph: Graph, name: str) -> Tensor:
+    """A control's default, or the middle of its range, or one half."""
+    spec = graph.control_specs[name]
+    if spec.default is not None:
+        return torch.tensor(spec.default)
+    low = 0.0 if spec.minimum is None else spec.minimum
+    high = low + 1 if spec.maximum is None else spec.maximum
+    return torch.full((spec.channels,), (low + high) / 2)
