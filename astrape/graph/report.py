@@ -141,21 +141,26 @@ class Report:
 
         save_latency_plot(self, Path(path))
 
-    def critical_path(self) -> list[BlockRow]:
-        """The rows that the latest output's algorithmic latency is made of, from its input on."""
+    def critical_path(self, output: str | None = None) -> list[BlockRow]:
+        """The rows that an output's algorithmic latency is made of, from its input on; of the first output by default.
+
+        Where paths of equal age meet, the way goes through the blocks and not through the delay that the compiler put
+        on the other path for their sake.
+        """
         rows = {row.name: row for row in self.blocks}
-        latest = max(self.graph.wiring.values(), key=lambda signal: self.graph.signal_latency[signal])
+        signal = self.graph.wiring[output or self.graph.main]
         path: list[BlockRow] = []
-        signal = latest
-        while signal.node in rows:
+        while signal.node in rows and rows[signal.node] not in path:
             path.append(rows[signal.node])
             node = self.graph.nodes[signal.node]
             if node.cut:
                 break
-            signal = max(node.sources.values(), key=self._age)
-            if any(row.name == signal.node for row in path):
-                break
+            signal = max(node.sources.values(), key=lambda read: (self._age(read), not self._inserted(read)))
         return path[::-1]
+
+    def _inserted(self, signal: Signal) -> bool:
+        node = self.graph.nodes.get(signal.node)
+        return node is not None and node.inserted
 
     def _age(self, signal: Signal) -> Fraction:
         return self.graph.signal_latency.get(signal, Fraction(0))
@@ -164,7 +169,8 @@ class Report:
         """The report as a rich table."""
         found = self.measured is not None
         graph = self.graph
-        table = Table(title=f"{graph.name}: latency", title_justify="left", caption=self.summary(), caption_justify="left")
+        title = f"{graph.name}: latency"
+        table = Table(title=title, title_justify="left", caption=self.summary(), caption_justify="left")
         heads = ["block", "type", "in Hz", "out Hz", "quantum", "look-ahead", "latency", "age", "receptive field"]
         for head in [*heads, "parameters", "state", *(["measured latency", "step"] if found else [])]:
             table.add_column(head, justify="left" if head in ("block", "type") else "right", no_wrap=head != "block")
@@ -197,7 +203,9 @@ class Report:
                 f"measured: look-ahead {_shown(found.lookahead)}, algorithmic {_shown(found.latency, '-')}, "
                 f"framing {_shown(found.framing, '-')}"
             )
-            lines += [f"! {line}" for line in found.disagreements] or ["all measured numbers agree with the declared ones"]
+            lines += [f"! {line}" for line in found.disagreements]
+            if not found.disagreements:
+                lines.append("all measured numbers agree with the declared ones")
         return "\n".join(lines)
 
     def __str__(self) -> str:

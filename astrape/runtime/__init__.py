@@ -1,0 +1,1 @@
+"""What runs graphs: over files, against the clock."""

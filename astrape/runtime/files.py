@@ -1,0 +1,360 @@
+"""A graph over an audio file of any length, format, rate and channel count, block by block in constant memory."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import soundfile
+import torch
+from torch import Tensor
+
+from astrape.blocks.base import Stream
+from astrape.errors import AstrapeError
+from astrape.graph.compile import compile
+from astrape.graph.graph import Graph
+from astrape.runtime.audio_target import AudioTarget
+from astrape.runtime.levels import Level
+
+__all__ = ["Conversion", "audio_ports", "process_file"]
+
+SLOWEST_AUDIO = 4000
+"""Hz; a stream below that, such as content at 25 Hz or a spectrum at 200 Hz, is no audio."""
+
+READ_SECONDS = 0.5
+"""What is read and resampled at a time. Memory depends on it, results do not."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What ``process_file`` did.
+
+    Attributes:
+        seconds: length of the input.
+        elapsed: wall-clock seconds, reading, resampling and writing included.
+        graph_seconds: the part of it that the graph took.
+        latency_frames: frames by which the output file is late, at its rate; 0 when compensated.
+        clipped: samples beyond full scale, cut off there; counted alike for float files, which keep them.
+        not_finite: NaN and infinite input samples, taken as silence.
+        first_not_finite: where the first of them stands, seconds.
+    """
+
+    source: str
+    target: str
+    rate_in: int
+    channels_in: int
+    frames_in: int
+    rate_out: int
+    channels_out: int
+    frames_out: int
+    subtype: str
+    seconds: float
+    elapsed: float
+    graph_seconds: float
+    latency_frames: int
+    clipped: int
+    not_finite: int
+    first_not_finite: float | None
+    peak_in: float
+    peak_out: float
+    rms_in: float
+    rms_out: float
+
+    @property
+    def real_time_factor(self) -> float:
+        """Graph time per second of audio; below 1 is faster than real time. 0 for an empty file."""
+        return self.graph_seconds / self.seconds if self.seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"real_time_factor": self.real_time_factor}
+
+
+def audio_ports(graph: Graph, output: str | None = None) -> tuple[str, str]:
+    """Names of the one audio input and the one audio output of a graph.
+
+    Args:
+        output: which output to take where there are several.
+
+    Raises:
+        AstrapeError: when the graph has no such pair.
+    """
+    if len(graph.inputs) != 1:
+        listed = ", ".join(f"{name} at {stream.rate} Hz" for name, stream in graph.inputs.items())
+        raise AstrapeError(f"'{graph.name}' has {len(graph.inputs)} inputs ({listed}), and a file feeds exactly one")
+    (name, stream), *_ = graph.inputs.items()
+    if not _is_audio(stream):
+        raise AstrapeError(f"input '{name}' of '{graph.name}' runs at {stream.rate} Hz and is no audio")
+    if output is not None and output not in graph.outputs:
+        raise AstrapeError(f"'{graph.name}' has no output '{output}' (there is: {', '.join(graph.outputs)})")
+    heard = [port for port, stream in graph.outputs.items() if _is_audio(stream) and output in (None, port)]
+    if len(heard) != 1:
+        listed = ", ".join(f"{port} at {stream.rate} Hz" for port, stream in graph.outputs.items())
+        mend = ": name one of them as output" if heard else ""
+        raise AstrapeError(f"'{graph.name}' has {len(heard)} audio outputs (of {listed}), and a file holds one{mend}")
+    return name, heard[0]
+
+
+def process_file(
+    graph: Graph,
+    source: str | Path,
+    target: str | Path,
+    *,
+    controls: Mapping[str, Tensor | float] | None = None,
+    chunk_ms: float = 10.0,
+    output: str | None = None,
+    live_latency: bool = False,
+    keep_rate: bool = False,
+    progress: Callable[[float, float | None], None] | None = None,
+) -> Conversion:
+    """Run a graph with one audio input and one audio output over a file, as a live host would.
+
+    The file is mixed to the graph's channels (to and from one channel by mean and copies) and resampled as a stream to
+    the graph's rate; the output goes back to the file's rate. It is written under a temporary name and renamed at the
+    end, so that the target is either whole or not touched. Memory does not grow with the length.
+
+    Args:
+        graph: what to run.
+        source, target: audio files. The target's ending picks its format; it keeps the source's subtype (16 bit, float)
+            where the format has it. WAV beyond 4 GB becomes RF64.
+        controls: values by name, held throughout.
+        chunk_ms: what the graph is given at a time, milliseconds of its input, at least one frame. Results do not
+            depend on it.
+        output: which output to write where the graph has several.
+        live_latency: keep the latency a live host hears: the output is late, and longer, by the host latency. Left
+            out, the output is aligned with the input to the sample and has its length.
+        keep_rate: write at the graph's output rate instead of the file's.
+        progress: called with seconds done and in all (``None``: unknown) now and then.
+
+    Raises:
+        AstrapeError: for a file that cannot be read or written, a graph of the wrong form, controls that do not fit,
+            and output that is not finite. The target is not touched then.
+    """
+    source, target = Path(source), Path(target)
+    begin = time.perf_counter()
+    port_in, port_out = audio_ports(graph, output)
+    stream_in, stream_out = graph.inputs[port_in], graph.outputs[port_out]
+    if not (math.isfinite(chunk_ms) and 0 < chunk_ms <= 60_000):
+        raise AstrapeError(f"a chunk must be over 0 and up to 60000 ms, not {chunk_ms:g}")
+    with _opened(source) as audio:
+        rate = int(audio.samplerate)
+        rate_out = _whole(stream_out.rate) if keep_rate else rate
+        to_graph, from_graph = resampling(rate, stream_in), resampling_to(stream_out, rate_out)
+        run = _Run(graph, port_out, live_latency, dict(controls or {}))
+        heard = _Heard(audio, stream_in.channels, source)
+        channels = stream_out.channels
+        with AudioTarget(target, source, rate_out, channels, audio.subtype, _frames(audio, rate_out)) as written:
+            chunk = max(1, round(chunk_ms * float(stream_in.rate) / 1000))
+            pieces = heard.read(max(1, int(READ_SECONDS * rate)), progress)
+            if to_graph is not None:
+                pieces = _compensated(to_graph, pieces)
+            pieces = run.over(_cut(pieces, chunk))
+            if from_graph is not None:
+                pieces = _compensated(from_graph, pieces)
+            pieces = _joined(pieces, int(READ_SECONDS * rate_out))
+            late = run.latency / stream_out.rate if live_latency else Fraction(0)
+            for piece in pieces:
+                wanted = math.ceil((Fraction(heard.frames, rate) + late) * rate_out)
+                last = heard.done
+                written.write(piece[0].T[: wanted - written.frames if last else None])
+            run.refuse_faults()
+            wanted = math.ceil((Fraction(heard.frames, rate) + late) * rate_out)
+            if written.frames != wanted:
+                raise AstrapeError(f"{target}: {written.frames} frames came out and {wanted} were due")
+        seconds = heard.frames / rate
+        return Conversion(
+            source=str(source),
+            target=str(target),
+            rate_in=rate,
+            channels_in=int(audio.channels),
+            frames_in=heard.frames,
+            rate_out=rate_out,
+            channels_out=channels,
+            frames_out=written.frames,
+            subtype=written.subtype,
+            seconds=seconds,
+            elapsed=time.perf_counter() - begin,
+            graph_seconds=run.seconds,
+            latency_frames=round(late * rate_out),
+            clipped=written.clipped,
+            not_finite=heard.not_finite,
+            first_not_finite=heard.first_not_finite,
+            peak_in=heard.level.peak,
+            peak_out=written.level.peak,
+            rms_in=heard.level.rms,
+            rms_out=written.level.rms,
+        )
+
+
+def resampling(rate: int, stream: Stream) -> Graph | None:
+    """The resampler from a file's rate to a stream's, as a graph of its own; ``None`` where the rates are equal."""
+    return None if rate == stream.rate else _resampler(Fraction(rate), stream.rate, stream.channels)
+
+
+def resampling_to(stream: Stream, rate: int) -> Graph | None:
+    """The resampler from a stream to a file's rate."""
+    return None if rate == stream.rate else _resampler(stream.rate, Fraction(rate), stream.channels)
+
+
+class _Run:
+    """The graph's part: chunks in, the wanted output's frames out, the time it takes, and its faults."""
+
+    def __init__(self, graph: Graph, output: str, live: bool, controls: dict[str, Tensor | float]) -> None:
+        self.session = graph.stream(constant_latency=live)
+        self.output = output
+        self.live = live
+        self.seconds = 0.0
+        stream = next(iter(graph.inputs.values()))
+        self.latency = self.session.latency_frames(output)
+        self.faults: list[Any] = []
+        # Nothing is heard yet: this refuses controls that do not fit before the target is opened.
+        self.session.push(torch.zeros(1, stream.channels, 0), **controls)
+
+    def over(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        skip = 0 if self.live else self.latency
+        for chunk in chunks:
+            began = time.perf_counter()
+            y = self._wanted(self.session.push(chunk))
+            self.seconds += time.perf_counter() - began
+            dropped = min(skip, y.shape[-1])
+            skip -= dropped
+            yield y[..., dropped:]
+        self.faults = self.session.faults
+        yield self._wanted(self.session.flush())[..., skip:]
+
+    def refuse_faults(self) -> None:
+        if self.faults:
+            raise AstrapeError(f"'{self.session.graph.name}' gave output that is not finite: {self.faults[0]}")
+
+    def _wanted(self, y: Any) -> Tensor:
+        found: Tensor = y[self.output] if isinstance(y, dict) else y
+        return found
+
+
+class _Heard:
+    """Reads a file piece by piece, mixed to a number of channels, with what is not finite taken as silence."""
+
+    def __init__(self, audio: soundfile.SoundFile, channels: int, source: Path) -> None:
+        self.audio, self.channels, self.source = audio, channels, source
+        self.frames = 0
+        self.done = False
+        self.not_finite = 0
+        self.first_not_finite: float | None = None
+        self.level = Level()
+
+    def read(self, size: int, progress: Callable[[float, float | None], None] | None) -> Iterator[Tensor]:
+        rate = self.audio.samplerate
+        known = self.audio.frames if 0 < self.audio.frames < 2**62 else None
+        while True:
+            try:
+                data = self.audio.read(size, dtype="float32", always_2d=True)
+            except (soundfile.LibsndfileError, RuntimeError) as error:
+                at = self.frames / rate
+                raise AstrapeError(f"{self.source}: cannot be read beyond {at:.3f} s: {_reason(error)}") from error
+            if not len(data):
+                break
+            x = self._finite(torch.from_numpy(data).T)
+            self.frames += x.shape[-1]
+            self.level.add(x)
+            yield _mixed(x, self.channels).unsqueeze(0)
+            if progress is not None:
+                progress(self.frames / rate, None if known is None else known / rate)
+        self.done = True
+
+    def _finite(self, x: Tensor) -> Tensor:
+        bad = ~torch.isfinite(x)
+        count = int(bad.sum())
+        if not count:
+            return x
+        if self.first_not_finite is None:
+            self.first_not_finite = (self.frames + int(bad.any(0).nonzero()[0])) / self.audio.samplerate
+        self.not_finite += count
+        return torch.where(bad, torch.zeros_like(x), x)
+
+
+def _opened(source: Path) -> soundfile.SoundFile:
+    if source.is_dir():
+        raise AstrapeError(f"{source}: is a folder, not an audio file")
+    if not source.exists():
+        raise AstrapeError(f"{source}: there is no such file")
+    if not source.is_file():
+        raise AstrapeError(f"{source}: is no regular file")
+    try:
+        with source.open("rb") as file:
+            if not file.read(1):
+                raise AstrapeError(f"{source}: is empty (0 bytes)")
+        return soundfile.SoundFile(source)
+    except OSError as error:
+        raise AstrapeError(f"{source}: cannot be opened: {error.strerror or error}") from error
+    except (soundfile.LibsndfileError, TypeError, ValueError) as error:
+        raise AstrapeError(f"{source}: is no audio that can be read: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "error_string", error)).strip().rstrip(".")
+
+
+def _frames(audio: soundfile.SoundFile, rate_out: int) -> int:
+    """Frames to expect, for the choice of a container; 0 where the file does not say."""
+    return int(audio.frames * rate_out // audio.samplerate) if 0 < audio.frames < 2**62 else 0
+
+
+def _mixed(x: Tensor, channels: int) -> Tensor:
+    """``(c, n)`` to ``(channels, n)``: as it is, or the mean of all channels, copied."""
+    return x if x.shape[0] == channels else x.mean(0, keepdim=True).expand(channels, -1)
+
+
+def _is_audio(stream: Stream) -> bool:
+    return stream.rate >= SLOWEST_AUDIO
+
+
+def _whole(rate: Fraction) -> int:
+    if rate.denominator != 1:
+        raise AstrapeError(f"the output runs at {rate} Hz, and a file has whole rates: leave keep_rate out")
+    return int(rate)
+
+
+def _resampler(rate_in: Fraction, rate_out: Fraction, channels: int) -> Graph:
+    return compile(
+        {
+            "recipe": "resampling",
+            "inputs": {"in": {"rate": str(rate_in), "channels": channels}},
+            "blocks": {"resampled": {"use": "resampler", "rate": str(rate_out)}},
+            "outputs": {"out": "resampled"},
+        }
+    )
+
+
+def _compensated(graph: Graph, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+    yield from graph.stream().compensated(pieces)
+
+
+def _cut(pieces: Iterable[Tensor], frames: int) -> Iterator[Tensor]:
+    """The same stream in pieces of ``frames``, the last one what is left."""
+    held: Tensor | None = None
+    for piece in pieces:
+        held = piece if held is None else torch.cat((held, piece), dim=-1)
+        whole = held.shape[-1] // frames * frames
+        for begin in range(0, whole, frames):
+            yield held[..., begin : begin + frames]
+        held = held[..., whole:].clone()
+    if held is not None and held.shape[-1]:
+        yield held
+
+
+def _joined(pieces: Iterable[Tensor], frames: int) -> Iterator[Tensor]:
+    """The same stream in pieces of at least ``frames``, but for the last."""
+    held: list[Tensor] = []
+    count = 0
+    for piece in pieces:
+        held.append(piece)
+        count += piece.shape[-1]
+        if count >= frames:
+            yield torch.cat(held, dim=-1)
+            held, count = [], 0
+    if held:
+        yield torch.cat(held, dim=-1)
