@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -101,8 +102,8 @@ class Graph(StreamBlock):
 
     @property
     def latency(self) -> Fraction:
-        """Algorithmic latency of the latest output, seconds."""
-        return max(self._latencies.values())
+        """Algorithmic latency of the first output, seconds; ``latencies`` has all."""
+        return self._latencies[self.main]
 
     @property
     def latencies(self) -> dict[str, Fraction]:
@@ -110,8 +111,8 @@ class Graph(StreamBlock):
 
     @property
     def framing(self) -> Fraction:
-        """Framing latency of the latest output, seconds."""
-        return max(framing.seconds for framing in self._framings.values())
+        """Framing latency of the first output, seconds; ``framings`` has all."""
+        return self._framings[self.main].seconds
 
     @property
     def framings(self) -> dict[str, Framing]:
@@ -122,19 +123,24 @@ class Graph(StreamBlock):
     def host_latencies(self) -> dict[str, int]:
         """Host-facing latency by output: algorithmic and framing together, in its frames, rounded up once."""
         return {
-            name: -int(-(self._latencies[name] + self._framings[name].seconds) * stream.rate // 1)
+            name: math.ceil((self._latencies[name] + self._framings[name].seconds) * stream.rate)
             for name, stream in self.outputs.items()
         }
 
     @property
-    def host_latency(self) -> Fraction:
-        """Host-facing latency of the latest output, seconds: a whole number of its frames."""
-        return max(frames / self.outputs[name].rate for name, frames in self.host_latencies.items())
+    def host_samples(self) -> int:
+        """Host-facing latency of the first output in its samples: what a DAW must compensate."""
+        return self.host_latencies[self.main]
 
     @property
-    def host_samples(self) -> int:
-        """Host-facing latency in samples of the first output: what a DAW must compensate."""
-        return self.host_latencies[next(iter(self.outputs))]
+    def host_latency(self) -> Fraction:
+        """Host-facing latency of the first output, seconds: a whole number of its samples."""
+        return self.host_samples / self.rate_out
+
+    @property
+    def main(self) -> str:
+        """The first output, whose numbers are the graph's own."""
+        return next(iter(self.outputs))
 
     @property
     def receptive_field(self) -> Fraction | None:

@@ -58,8 +58,8 @@ class GraphMeasured:
     """What a graph was found to do, times in exact seconds.
 
     Attributes:
-        latency: the blocks' measured latencies added up along the latest path.
-        framing: from a session fed one frame at a time; ``None`` where the period is too long for that.
+        latency: of the first output: the blocks' measured latencies added up along the latest path.
+        framing: of the first output, from a session fed one frame at a time; ``None`` where the period is too long for that.
         receptive_field: ``None`` where it is unbounded, or too long to be probed.
     """
 
@@ -86,14 +86,13 @@ def measure_graph(graph: Graph) -> GraphMeasured:
             disagreements.append(
                 f"graph: framing of '{name}' is {graph.framings[name].seconds} s as declared and {seconds} s as measured"
             )
-    known = [seconds for seconds in framings.values() if seconds is not None]
     reach = _reach(graph, subject)
     if reach is not None and graph.receptive_field is not None and reach > graph.receptive_field:
         disagreements.append(f"graph: receptive field is {graph.receptive_field} s as declared and {reach} s as measured")
     return GraphMeasured(
         lookahead=lookahead,
-        latency=max(_ages(graph, nodes)[signal] for signal in graph.wiring.values()),
-        framing=max(known) if len(known) == len(framings) else None,
+        latency=_ages(graph, nodes)[graph.wiring[graph.main]],
+        framing=framings[graph.main],
         receptive_field=reach,
         nodes=nodes,
         disagreements=disagreements,
