@@ -7,6 +7,7 @@ the lines below does not matter.
 
 from __future__ import annotations
 
+from astrape.blocks.activation import Activation
 from astrape.blocks.adaln import AdaLN
 from astrape.blocks.attention import Attention
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
@@ -28,6 +29,7 @@ __all__ = [
     "FIR",
     "ISTFT",
     "STFT",
+    "Activation",
     "AdaLN",
     "Add",
     "Attention",

@@ -1,0 +1,66 @@
+"""Pointwise nonlinearities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.blocks.parameters import check_choice
+from astrape.blocks.registry import register
+
+__all__ = ["Activation"]
+
+PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+    "relu": functional.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+
+
+@register("activation")
+class Activation(StreamBlock):
+    """A nonlinearity at each value: ``(batch, channels, n)`` to the same shape.
+
+    ``gelu`` is the exact one, ``x * Phi(x)`` (Hendrycks & Gimpel, arXiv:1606.08415). ``snake_beta`` is
+    ``x + sin(a x)^2 / (b + 1e-9)`` with ``a = exp(alpha)`` and ``b = exp(beta)`` learned for each channel, which lets
+    a network carry on a periodic signal (Ziyin et al., arXiv:2006.08195; the magnitude apart from the frequency as in
+    BigVGAN, arXiv:2206.04658).
+
+    Args:
+        source: the input stream.
+        kind: ``gelu``, ``silu``, ``relu``, ``tanh``, ``sigmoid`` or ``snake_beta``.
+
+    Attributes:
+        alpha, beta: of ``snake_beta`` alone, ``(channels,)``, zero at first, so that ``a = b = 1``.
+
+    Raises:
+        ValueError: for an unknown kind.
+    """
+
+    alpha: nn.Parameter
+    beta: nn.Parameter
+
+    def __init__(self, source: Stream, *, kind: str) -> None:
+        super().__init__(source)
+        self.kind = check_choice("kind", kind, (*PLAIN, "snake_beta"))
+        if kind == "snake_beta":
+            self.alpha = nn.Parameter(torch.zeros(source.channels))
+            self.beta = nn.Parameter(torch.zeros(source.channels))
+
+    @property
+    def receptive_field(self) -> Fraction:
+        return 1 / self.rate_in
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        if self.kind != "snake_beta":
+            return PLAIN[self.kind](x), state
+        frequency, magnitude = self.alpha.exp()[:, None], self.beta.exp()[:, None]
+        return x + torch.sin(frequency * x).square() / (magnitude + 1e-9), state
