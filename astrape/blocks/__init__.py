@@ -17,6 +17,7 @@ from astrape.blocks.dynamics import Compressor, Gate
 from astrape.blocks.filter import FIR, Biquad, DCBlock
 from astrape.blocks.linear import Linear
 from astrape.blocks.mel import Mel
+from astrape.blocks.norm import Norm
 from astrape.blocks.pitch import PitchTracker
 from astrape.blocks.plumbing import Add, Concat, Delay, Gain, Mix, Split
 from astrape.blocks.registry import block_class, block_names, register
@@ -47,6 +48,7 @@ __all__ = [
     "Magnitude",
     "Mel",
     "Mix",
+    "Norm",
     "PitchTracker",
     "RepeatUpsample",
     "Resampler",
