@@ -220,11 +220,6 @@ class PitchTracker(StreamBlock):
     def latency(self) -> Fraction:
         return Fraction(self.window - self.quantum, 2) / self.rate_in
 
-    @property
-    def receptive_field(self) -> Fraction:
-        """The window: a frame's numbers come from it alone. The path only chooses between them, by what it heard."""
-        return Fraction(self.window) / self.rate_in
-
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> dict[str, State]:
