@@ -86,7 +86,8 @@ class Recurrence(NamedTuple):
             state = state @ self.powers[:, rest].transpose(1, 2) + tail @ self.drive[:, :, -rest:].transpose(1, 2)
         if not outputs:
             return x.clone(), state.clone()
-        return (torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]), state.clone(memory_format=torch.contiguous_format)
+        y = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
+        return y, state.clone(memory_format=torch.contiguous_format)
 
 
 def matrix_powers(a: Tensor) -> Tensor:
