@@ -15,6 +15,7 @@ from astrape.blocks.conv import Conv, Downsample, RepeatUpsample, TransposedConv
 from astrape.blocks.denoise import SpectralDenoise
 from astrape.blocks.dynamics import Compressor, Gate
 from astrape.blocks.filter import FIR, Biquad, DCBlock
+from astrape.blocks.framing import Framing, OverlapAdd
 from astrape.blocks.linear import Linear
 from astrape.blocks.mel import Mel
 from astrape.blocks.norm import Norm
@@ -42,6 +43,7 @@ __all__ = [
     "Delay",
     "Downsample",
     "ExpPolar",
+    "Framing",
     "Gain",
     "Gate",
     "Linear",
@@ -49,6 +51,7 @@ __all__ = [
     "Mel",
     "Mix",
     "Norm",
+    "OverlapAdd",
     "PitchTracker",
     "RepeatUpsample",
     "Resampler",
