@@ -23,6 +23,7 @@ from astrape.blocks.pitch import PitchTracker
 from astrape.blocks.plumbing import Add, Concat, Delay, Gain, Mix, Split
 from astrape.blocks.registry import block_class, block_names, register
 from astrape.blocks.resample import Resampler
+from astrape.blocks.residual import ResidualConv, SnakeConv
 from astrape.blocks.shift import SpectralShift
 from astrape.blocks.spectral import ISTFT, STFT, ExpPolar, Magnitude
 from astrape.blocks.transformer import Transformer, TransformerLayer
@@ -55,7 +56,9 @@ __all__ = [
     "PitchTracker",
     "RepeatUpsample",
     "Resampler",
+    "ResidualConv",
     "Signal",
+    "SnakeConv",
     "SpectralDenoise",
     "SpectralShift",
     "Split",
