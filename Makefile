@@ -1,0 +1,60 @@
+# Everything happens in .venv/, which the first target that needs it makes, and which is brought up to date when
+# pyproject.toml or constraints.txt change.
+#
+#   make PYTHON=python3.12 test     another interpreter, 3.11 or newer
+#   make OUT=/tmp/out demo          another folder for what the demo writes
+#   make PYTEST_FLAGS="-k conv" test
+#   make PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu" demo
+
+PYTHON ?= python3
+OUT ?= demo-output
+JOBS ?= 2
+RECIPE ?= voice-changer
+PIP_FLAGS ?=
+PYTEST_FLAGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Tests run in processes beside each other, and times are of one core: torch's own threads would only get in the way.
+ONE_CORE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+PYTEST := $(ONE_CORE) $(BIN)/python -m pytest -n $(JOBS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow lint bench docs clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+demo: $(VENV)/.installed-plot ## run a voice through the voice changer, live-style: wav, latency report, pictures
+	$(BIN)/astrape demo --out "$(OUT)"
+
+test: $(VENV)/.installed-test $(VENV)/.installed-docs ## the test suite
+	$(PYTEST) $(PYTEST_FLAGS)
+
+slow: $(VENV)/.installed-test $(VENV)/.installed-docs ## all tests with long searches, and those that only run here
+	HYPOTHESIS_PROFILE=slow $(PYTEST) -m "" --timeout 3600 $(PYTEST_FLAGS)
+
+lint: $(VENV)/.installed-lint $(VENV)/.installed-test ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-plot ## time per step and per callback, on one core
+	$(ONE_CORE) $(BIN)/astrape bench $(RECIPE)
+
+docs: $(VENV)/.installed-docs ## the documentation, into site/
+	$(BIN)/mkdocs build --strict
+
+clean: ## remove everything that can be made again
+	rm -rf $(VENV) build dist site demo-output *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
+		--constraint constraints.txt --editable '.[$*]'
+	@touch $@
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "astrape needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
+		echo "Name another interpreter: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

@@ -1,0 +1,45 @@
+"""What holds for every test: one thread, known seeds, and how long Hypothesis searches.
+
+The profile ``ci`` draws the same examples every time, so that a red build is red again when it is run again;
+``HYPOTHESIS_PROFILE=slow`` (``make slow``) draws others each time, and ten times as many as a test asks for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, is_hypothesis_test, settings
+
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
+SLOW_FACTOR = 10
+
+settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("slow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(PROFILE)
+
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: Iterable[Any]) -> None:
+    # A number in a test's own @settings goes before the profile's, so the profile alone would search no longer.
+    if PROFILE != "slow":
+        return
+    seen: set[int] = set()
+    for item in items:
+        test = getattr(item, "obj", None)
+        test = getattr(test, "__func__", test)
+        if is_hypothesis_test(test) and id(test) not in seen:
+            seen.add(id(test))
+            own = getattr(test, "_hypothesis_internal_use_settings", None) or settings.default
+            test._hypothesis_internal_use_settings = settings(own, max_examples=own.max_examples * SLOW_FACTOR)
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 - for libraries that draw from the global state
