@@ -21,6 +21,7 @@ from astrape.blocks.mel import Mel
 from astrape.blocks.norm import Norm
 from astrape.blocks.pitch import PitchTracker
 from astrape.blocks.plumbing import Add, Concat, Delay, Gain, Mix, Split
+from astrape.blocks.recurrent import GRU, SSM
 from astrape.blocks.registry import block_class, block_names, register
 from astrape.blocks.resample import Resampler
 from astrape.blocks.residual import ResidualConv, SnakeConv
@@ -30,7 +31,9 @@ from astrape.blocks.transformer import Transformer, TransformerLayer
 
 __all__ = [
     "FIR",
+    "GRU",
     "ISTFT",
+    "SSM",
     "STFT",
     "Activation",
     "AdaLN",
