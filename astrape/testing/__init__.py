@@ -9,8 +9,8 @@
     0
 
 Every property has a function and a name of its own, in the module that its subject gives it: ``causality``, ``states``,
-``purity``, ``rows``, ``streaming``, ``timing``, ``controls``, ``precision``, ``endurance``. They take a
-:class:`astrape.testing.subject.Subject`. :func:`measure` only measures.
+``purity``, ``rows``, ``streaming``, ``timing``, ``controls``, ``precision``, ``endurance``, and, for graphs,
+``session`` and ``framing``. They take a :class:`astrape.testing.subject.Subject`. :func:`measure` only measures.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from astrape.testing.subject import Subject
 
 if TYPE_CHECKING:
     from astrape.testing import strategies
-    from astrape.testing.contract import check_block
+    from astrape.testing.contract import check_block, check_graph
 
-__all__ = ["ContractError", "Measured", "Subject", "check_block", "measure", "strategies"]
+__all__ = ["ContractError", "Measured", "Subject", "check_block", "check_graph", "measure", "strategies"]
 
 
 def __getattr__(name: str) -> Any:
     # Hypothesis is loaded with what needs it: measuring a graph for its report does not.
-    if name == "check_block":
-        return import_module("astrape.testing.contract").check_block
+    if name in ("check_block", "check_graph"):
+        return getattr(import_module("astrape.testing.contract"), name)
     if name == "strategies":
         return import_module("astrape.testing.strategies")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

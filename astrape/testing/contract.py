@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import torch
 
 from astrape.blocks.base import StreamBlock
-from astrape.testing.causality import check_declared_lookahead, check_lookahead, check_lookahead_gradient
+from astrape.blocks.state import state_bytes
+from astrape.testing.causality import (
+    check_declared_lookahead,
+    check_lookahead,
+    check_lookahead_gradient,
+    measure_lookahead,
+)
 from astrape.testing.compare import guarded
 from astrape.testing.controls import check_controls
 from astrape.testing.declarations import check_declarations
 from astrape.testing.endurance import check_counters, check_long_run
+from astrape.testing.framing import check_framing
 from astrape.testing.measurement import Measured, measure_subject
 from astrape.testing.precision import check_device, check_finite, check_precision
 from astrape.testing.purity import check_purity
 from astrape.testing.rows import check_nan_isolation, check_row_isolation
+from astrape.testing.session import (
+    check_constant_latency,
+    check_control_position,
+    check_flush,
+    check_session_chunks,
+    check_session_faults,
+    check_session_reset,
+    check_session_snapshot,
+    check_session_state,
+)
 from astrape.testing.states import check_reset, check_row_reset, check_state
 from astrape.testing.streaming import (
     check_empty_step,
@@ -23,9 +44,9 @@ from astrape.testing.streaming import (
     check_step_equals_forward,
 )
 from astrape.testing.subject import ControlValues, Draw, Subject
-from astrape.testing.timing import check_latency, check_oldest_input, check_receptive_field
+from astrape.testing.timing import check_latency, check_newest_input, check_oldest_input, check_receptive_field
 
-__all__ = ["check_block"]
+__all__ = ["check_block", "check_graph"]
 
 FOUNDATIONS: tuple[Callable[[Subject], None], ...] = (
     check_state,
@@ -41,7 +62,6 @@ FOUNDATIONS: tuple[Callable[[Subject], None], ...] = (
 
 BEHAVIOUR: tuple[Callable[[Subject], None], ...] = (
     check_row_reset,
-    check_right_padding,
     check_snapshot,
     check_controls,
     check_finite,
@@ -51,6 +71,20 @@ BEHAVIOUR: tuple[Callable[[Subject], None], ...] = (
     check_counters,
     check_long_run,
 )
+
+SESSIONS: tuple[Callable[[Subject], None], ...] = (
+    check_framing,
+    check_flush,
+    check_constant_latency,
+    check_session_reset,
+    check_session_snapshot,
+    check_session_faults,
+    check_session_state,
+    check_control_position,
+)
+
+MOST_PROBED = 1 << 15
+"""Input frames of a graph's receptive field that are still measured; each layer of a deep graph costs as much again."""
 
 
 def check_block(
@@ -102,7 +136,55 @@ def check_block(
     check_receptive_field(subject, measured)
     check_oldest_input(subject, measured)
     check_latency(subject, measured)
+    check_right_padding(subject)
     for check in BEHAVIOUR:
+        check(subject)
+    return measured
+
+
+def check_graph(
+    graph: StreamBlock,
+    *,
+    controls: ControlValues | Sequence[ControlValues] | None = None,
+    draw: Draw | None = None,
+    tolerance: float = 1e-10,
+    examples: int = 25,
+) -> Measured:
+    """Check that a compiled graph keeps the contract, as a block, and that its sessions do, whatever the buffers.
+
+    A graph with training-only nodes is checked as it streams: without them. Its declared receptive field may be longer
+    than the measured one, since it adds up the worst cases of its blocks, and its latency adds up centres and newest
+    inputs, so that the newest input it uses is at most that old. The receptive field is measured where it has at most
+    ``MOST_PROBED`` frames.
+
+    Args:
+        graph: what ``astrape.load`` or ``astrape.compile`` returned; left as it is.
+        controls: values for its controls, or a list of two such settings. Made up within their ranges when left out.
+        draw, tolerance, examples: as in :func:`check_block`; ``examples`` chunkings for steps, and as many for pushes.
+
+    Returns:
+        What was measured on the way.
+
+    Raises:
+        ContractError: naming in ``property_name`` the first property that broke.
+    """
+    streaming: Any = graph
+    if getattr(graph, "training_only", False):
+        streaming = streaming.deploy()
+    settings = _settings_within_range(streaming) if controls is None else controls
+    subject = Subject(streaming, controls=settings, draw=draw, tolerance=tolerance)
+    check_declarations(subject)
+    for check in FOUNDATIONS:
+        check(subject)
+    check_step_equals_forward(subject, examples)
+    measured = _measured_graph(subject)
+    check_receptive_field(subject, measured, exact=False)
+    check_newest_input(subject, measured)
+    check_right_padding(subject, partial=True)
+    for check in BEHAVIOUR:
+        check(subject)
+    check_session_chunks(subject, examples)
+    for check in SESSIONS:
         check(subject)
     return measured
 
@@ -110,3 +192,34 @@ def check_block(
 def _measured(subject: Subject) -> Measured:
     with guarded("measurement", f"measuring {subject.name}"):
         return measure_subject(subject)
+
+
+def _measured_graph(subject: Subject) -> Measured:
+    with guarded("measurement", f"measuring {subject.name}"):
+        if subject.reach(MOST_PROBED) is not None:
+            return measure_subject(subject, limit=2 * MOST_PROBED, frames=8)
+        with torch.no_grad():
+            size = state_bytes(subject.block.init_state(1, subject.device, torch.float32))
+        return Measured(measure_lookahead(subject), {}, None, size, Fraction(0))
+
+
+def _settings_within_range(graph: StreamBlock) -> list[ControlValues] | None:
+    """Two settings within the ranges that a graph gives its controls; none where it gives none."""
+    specs = getattr(graph, "control_specs", {})
+    if not specs:
+        return None
+    generator = torch.Generator().manual_seed(1000)
+    found: list[ControlValues] = []
+    for _ in range(2):
+        setting = {}
+        for name, channels in graph.controls.items():
+            low, high = specs[name].minimum, specs[name].maximum
+            noise = torch.rand(channels, generator=generator, dtype=torch.float64)
+            if low is None and high is None:
+                setting[name] = 0.2 + 0.6 * noise if channels == 1 else 4 * noise - 2
+            else:
+                low = min(0.0, high - 1) if low is None else low
+                high = max(1.0, low + 1) if high is None else high
+                setting[name] = low + (high - low) * (0.1 + 0.8 * noise)
+        found.append(setting)
+    return found

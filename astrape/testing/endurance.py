@@ -24,8 +24,8 @@ EXACT_IN_FLOAT32 = 1 << 24
 
 
 def long_quanta(subject: Subject) -> int:
-    """Quanta of a long run: 2048 small ones, fewer large ones."""
-    return max(64, min(2048, 65536 // max(subject.block.consumes.values())))
+    """Quanta of a long run: 2048 small ones, fewer large ones, and more than the state holds."""
+    return max(64, min(2048, 65536 // max(subject.block.consumes.values())), subject.memory() + 64)
 
 
 def check_long_run(subject: Subject) -> None:

@@ -94,8 +94,8 @@ def measure(
     return measure_subject(Subject(block, controls=controls, draw=draw), limit=limit)
 
 
-def measure_subject(subject: Subject, *, limit: int = 1 << 16) -> Measured:
-    """As :func:`measure`, for a block that is under test already."""
+def measure_subject(subject: Subject, *, limit: int = 1 << 16, frames: int = SAMPLED_FRAMES) -> Measured:
+    """As :func:`measure`, for a block that is under test already, at so many output frames of a quantum."""
     block = subject.block
     lookahead = measure_lookahead(subject)
     with torch.no_grad():
@@ -104,12 +104,12 @@ def measure_subject(subject: Subject, *, limit: int = 1 << 16) -> Measured:
     probe = min(Fraction((history + 1) * count) / block.inputs[port].rate for port, count in block.consumes.items())
     if not subject.streams:
         return Measured(lookahead, {}, None, size, probe)
-    by_input = _support(subject, history)
+    by_input = _support(subject, history, frames)
     span, reached = Fraction(0), False
     latencies: dict[str, Fraction] = {}
     merged: dict[str, dict[int, Support]] = {}
     for out, count in block.produces.items():
-        frames = sampled(count)
+        chosen = sampled(count, frames)
         seen = {port: by_input[out, port] for port in block.inputs if by_input[out, port]}
         for port, supports in seen.items():
             oldest = min(support.oldest for support in supports.values())
@@ -118,10 +118,10 @@ def measure_subject(subject: Subject, *, limit: int = 1 << 16) -> Measured:
         if len(set(block.consumes.values())) == 1:
             merged[out] = {
                 frame: Support(min(s[frame].oldest for s in having), max(s[frame].newest for s in having))
-                for frame in frames
+                for frame in chosen
                 if (having := [s for s in seen.values() if frame in s])
             }
-        latency = _newest(block, seen) if block.latency_by == "newest" else _centre(block, out, seen, count)
+        latency = _newest(block, seen) if block.latency_by == "newest" else _centre(block, out, seen, chosen)
         if latency is not None and block.latency_by != "declared" and (block.latency_by == "newest" or not reached):
             latencies[out] = latency
     return Measured(lookahead, latencies, None if reached else span, size, probe, merged)
@@ -133,15 +133,15 @@ def probe_history(subject: Subject, limit: int) -> int:
     most = max(2, limit // widest)
     reach = subject.reach(limit)
     if reach is None:
-        return min(most, max(16, min(256, 4096 // widest)))
+        return min(most, max(16, min(256, 4096 // widest), subject.memory(4096) + 3))
     return min(most, reach + max(3, reach // 4))
 
 
-def sampled(count: int) -> list[int]:
-    """Frames of a quantum to look at, the first and the last among them."""
-    if count <= SAMPLED_FRAMES:
+def sampled(count: int, most: int = SAMPLED_FRAMES) -> list[int]:
+    """At most so many frames of a quantum of ``count``, the first and the last among them."""
+    if count <= most:
         return list(range(count))
-    return sorted({round(index * (count - 1) / (SAMPLED_FRAMES - 1)) for index in range(SAMPLED_FRAMES)})
+    return sorted({round(index * (count - 1) / (most - 1)) for index in range(most)})
 
 
 def _newest(block: StreamBlock, seen: dict[str, dict[int, Support]]) -> Fraction | None:
@@ -154,15 +154,14 @@ def _newest(block: StreamBlock, seen: dict[str, dict[int, Support]]) -> Fraction
     return max(Fraction(0), min(ages)) if ages else None
 
 
-def _centre(block: StreamBlock, out: str, seen: dict[str, dict[int, Support]], count: int) -> Fraction | None:
+def _centre(block: StreamBlock, out: str, seen: dict[str, dict[int, Support]], frames: list[int]) -> Fraction | None:
     """Centre of each output frame's interval less the centre of its support, averaged over the quantum.
 
     Frame *n* covers ``[n/r, (n+1)/r)``, so a window of *w* that ends with its hop *h* is ``(w - h) / 2`` old.
     """
     ages: list[Fraction] = []
     weights: list[Fraction] = []
-    rate = block.outputs[out].rate
-    frames = sampled(count)
+    rate, count = block.outputs[out].rate, block.produces[out]
     between = Fraction(count - 2, len(frames) - 2) if len(frames) > 2 else Fraction(1)
     for frame in frames:
         centres = [
@@ -178,13 +177,13 @@ def _centre(block: StreamBlock, out: str, seen: dict[str, dict[int, Support]], c
     return sum((age * weight for age, weight in zip(ages, weights, strict=True)), Fraction(0)) / sum(weights)
 
 
-def _support(subject: Subject, history: int) -> dict[tuple[str, str], dict[int, Support]]:
+def _support(subject: Subject, history: int, most: int) -> dict[tuple[str, str], dict[int, Support]]:
     """Support of the sampled frames of quantum ``history``, by output and input port."""
     block = subject.block
     found: dict[tuple[str, str], dict[int, Support]] = {(o, i): {} for o in block.outputs for i in block.inputs}
     faded: set[tuple[str, int]] = set()
     for out, count in block.produces.items():
-        frames = sampled(count)
+        frames = sampled(count, most)
         few = frames if len(frames) <= 8 else [frames[round(i * (len(frames) - 1) / 7)] for i in range(8)]
         for level, wanted in enumerate((frames, few, few)):
             for group in _groups(subject, wanted, history):

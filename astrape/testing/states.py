@@ -30,13 +30,15 @@ def check_state(subject: Subject) -> None:
     """
     with guarded(STATE, f"the state of {subject.name}"), torch.no_grad():
         for batch in (1, BATCH):
-            x, prepared, state = subject.signal(10, batch=batch), subject.prepared(batch), subject.fresh(batch)
+            # One long chunk: a block may work otherwise on many frames than on few.
+            many = max(7, min(128, 16384 // max(subject.block.consumes.values())))
+            x, prepared, state = subject.signal(many + 9, batch=batch), subject.prepared(batch), subject.fresh(batch)
             require_own_memory(subject, state, {}, "a fresh state")
             _require_batch_first(state, batch)
             first = _describe(state)
             size = state_bytes(state)
             at = 0
-            for quanta in (1, 2, 5, 1):
+            for quanta in (1, 2, many, 5, 1):
                 given = subject.cut(x, at, at + quanta)
                 y, after = subject.step(given, state, prepared)
                 when = f"after a step of {quanta} quanta with a batch of {batch}"

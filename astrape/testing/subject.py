@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.blocks.state import state_leaves
 
 __all__ = ["ControlValues", "Draw", "Ports", "Subject", "concatenate", "draw_noise"]
 
@@ -166,6 +167,17 @@ class Subject:
     def cut_output(self, y: Ports, start: int, stop: int) -> Ports:
         """What quanta ``start`` to ``stop`` yielded."""
         return {port: y[port][..., start * count : stop * count] for port, count in self.block.produces.items()}
+
+    def memory(self, limit: int = 1 << 14) -> int:
+        """Quanta that the state seems to hold: the elements of its longest tensor, a channel, taken for input frames.
+
+        For blocks without a bound this is what has to pass before a delay line or a ring has gone round once.
+        """
+        with torch.no_grad():
+            sizes = [leaf.numel() for _, leaf in state_leaves(self.fresh(1))]
+        narrowest = min(stream.channels for stream in self.block.inputs.values())
+        held = max(sizes, default=0) // narrowest // max(self.block.consumes.values())
+        return min(held, limit // max(self.block.consumes.values()))
 
     def reach(self, limit: int = 1 << 16) -> int | None:
         """Quanta that the declared receptive field spans, rounded up; ``None`` without one or over ``limit`` frames."""

@@ -14,7 +14,15 @@ from astrape.testing.compare import guarded
 from astrape.testing.measurement import Measured, measure_subject
 from astrape.testing.subject import Subject
 
-__all__ = ["LATENCY", "OLDEST_INPUT", "RECEPTIVE_FIELD", "check_latency", "check_oldest_input", "check_receptive_field"]
+__all__ = [
+    "LATENCY",
+    "OLDEST_INPUT",
+    "RECEPTIVE_FIELD",
+    "check_latency",
+    "check_newest_input",
+    "check_oldest_input",
+    "check_receptive_field",
+]
 
 LATENCY = "latency"
 """Name of the property: the declared algorithmic latency is the measured one."""
@@ -55,6 +63,22 @@ def check_latency(subject: Subject, measured: Measured | None = None) -> None:
                 LATENCY,
                 f"{subject.name} declares {_time(declared, block)} for '{port}' and measures {_time(seen, block)} by "
                 f"the {how}: declare that, or mend the alignment",
+            )
+
+
+def check_newest_input(subject: Subject, measured: Measured) -> None:
+    """For a graph, whose latency adds up centres and newest inputs: no output is older than its declared latency.
+
+    Raises:
+        ContractError: ``"latency"``.
+    """
+    block = subject.block
+    for port, seen in measured.latencies.items():
+        if seen > block.latencies[port]:
+            raise ContractError(
+                LATENCY,
+                f"'{port}' of {subject.name} declares {_time(block.latencies[port], block)}, and the newest input it "
+                f"uses is {_time(seen, block)} old",
             )
 
 

@@ -27,6 +27,7 @@ class Case:
 
 
 CASES: dict[str, list[Case]] = {
+    "activation": [Case(FRAMES, {"kind": kind}) for kind in ("gelu", "silu", "snake_beta")],
     "adaln": [Case(FRAMES, {"condition": "speaker", "condition_channels": 5})],
     "add": [Case(PAIR)],
     "attention": [Case(Stream(25, 8), {"heads": 2, "window": 5})],
@@ -50,14 +51,19 @@ CASES: dict[str, list[Case]] = {
     "downsample": [Case(FRAMES, {"factor": 2, "channels": 5})],
     "exp_polar": [Case(Stream(50, 10))],
     "fir": [Case(AUDIO, {"taps": [0.1, 0.2, 0.4, 0.2, 0.1]}), Case(AUDIO, {"taps": [0.0, 0.0, 1.0, -0.5]})],
+    "framing": [Case(AUDIO, {"size": 24, "hop": 8}), Case(AUDIO, {"size": 6, "hop": 6})],
     "gain": [Case(FRAMES, {"gain": 0.5}), Case(AUDIO, {"gain": "level"})],
     "gate": [Case(AUDIO)],
     "istft": [Case(Stream(100, 34), {"n_fft": 32, "hop": 8}), Case(Stream(100, 26), {"n_fft": 24, "hop": 10})],
+    "linear": [Case(FRAMES, {"channels": 4})],
     "magnitude": [Case(Stream(50, 10))],
     "mel": [Case(AUDIO, {"hop": 80, "bins": 20, "n_fft": 256})],
     "mix": [Case(PAIR, {"weights": [0.5, "amount"]}), Case(PAIR, {"wet": 0.3})],
+    "norm": [Case(FRAMES, {"kind": kind}) for kind in ("layer", "rms", "cumulative")],
+    "overlap_add": [Case(Stream(100, 24), {"hop": 8}), Case(Stream(100, 24), {"hop": 8, "window": "hann"})],
     "pitch_tracker": [Case(AUDIO, {"hop": 160})],
     "repeat_upsample": [Case(FRAMES, {"factor": 3})],
+    "residual_conv": [Case(FRAMES, {"kernel": 5, "dilation": 2})],
     "resampler": [
         Case(Stream(44100, 1), {"rate": 16000}),
         Case(Stream(16000, 1), {"rate": 44100}),
@@ -65,6 +71,7 @@ CASES: dict[str, list[Case]] = {
         Case(Stream(16000, 1), {"rate": 48000}),
     ],
     "spectral_shift": [Case(Stream(125, 258), {"hop": 64, "pitch": 3.0})],
+    "snake_conv": [Case(FRAMES, {"dilation": 2})],
     "spectral_denoise": [Case(Stream(125, 34)), Case(Stream(125, 34), {"strength": "amount"})],
     "split": [Case(FRAMES, {"parts": [1, 2, 3]})],
     "stft": [
@@ -88,7 +95,8 @@ CASES: dict[str, list[Case]] = {
 
 
 def test_every_registered_block_has_a_case() -> None:
-    missing = sorted({name for name in block_names() if block_class(name).__module__.startswith("astrape.")} - set(CASES))
+    own = {name for name in block_names() if block_class(name).__module__.startswith("astrape.")}
+    missing = sorted(own - set(CASES))
     assert not missing, f"no case for {', '.join(missing)}: add a line to CASES"
 
 
@@ -98,12 +106,7 @@ def test_every_registered_block_has_a_case() -> None:
 def test_every_block_keeps_the_contract(name: str, index: int) -> None:
     torch.manual_seed(0)
     case = CASES[name][index]
-    # Tables are rounded to the default dtype when a block is built, each in its own way; float64 proves the semantics.
-    torch.set_default_dtype(torch.float64)
-    try:
-        block = block_class(name)(case.source, **case.params)
-    finally:
-        torch.set_default_dtype(torch.float32)
+    block = block_class(name)(case.source, **case.params)
     for parameter in block.parameters():
         # Layers that start at zero, as AdaLN does, would hide what they depend on.
         if not bool(parameter.any()):
