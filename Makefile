@@ -26,7 +26,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
 demo: $(VENV)/.installed-plot ## run a voice through the voice changer, live-style: wav, latency report, pictures
-	$(BIN)/astrape demo --out "$(OUT)"
+	$(BIN)/astrape demo --output "$(OUT)"
 
 test: $(VENV)/.installed-test $(VENV)/.installed-docs ## the test suite
 	$(PYTEST) $(PYTEST_FLAGS)
