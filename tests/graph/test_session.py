@@ -29,7 +29,8 @@ CONTROL = {"level": {"channels": 1, "default": 1.0}}
 def tangle(**rest):
     torch.manual_seed(3)
     outputs = rest.pop("outputs", {"wav": "mix", "coarse": "coarse"})
-    return astrape.compile(recipe(TANGLE, controls=CONTROL, outputs=outputs, **rest)).double()
+    blocks = {name: node for name, node in TANGLE.items() if name != "coarse" or "coarse" in outputs}
+    return astrape.compile(recipe(blocks, controls=CONTROL, outputs=outputs, **rest)).double()
 
 
 def noise(frames: int, batch: int = 1, seed: int = 0) -> torch.Tensor:
