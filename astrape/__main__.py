@@ -1,0 +1,6 @@
+"""``python -m astrape``: the command."""
+
+from astrape.cli import main
+
+if __name__ == "__main__":
+    main()

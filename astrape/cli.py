@@ -1,0 +1,93 @@
+"""The command ``astrape``: what is common to all its commands. Each of them is a module of ``astrape.commands``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+import torch
+
+from astrape.commands.bench import bench
+from astrape.commands.check import check
+from astrape.commands.console import DEBUG
+from astrape.commands.demo import demo
+from astrape.commands.graph import graph
+from astrape.commands.recipes import recipes
+from astrape.commands.report import report
+from astrape.commands.run import run
+from astrape.errors import AstrapeError
+
+__all__ = ["cli", "main"]
+
+INTERRUPTED = 130
+
+
+class OneLineErrors(click.Group):
+    """A group whose commands tell what went wrong in one line on stderr; ``--debug`` anywhere shows the traceback."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        given = list(sys.argv[1:] if args is None else args)
+        if not standalone_mode:
+            return super().main(given, prog_name, complete_var, False, **extra)
+        try:
+            code = super().main(given, prog_name, complete_var, False, **extra)
+        except (KeyboardInterrupt, click.Abort):
+            sys.exit(INTERRUPTED)
+        except Exception as error:
+            if "--debug" in given:
+                raise
+            click.echo(f"astrape: {_one_line(error)}", err=True)
+            sys.exit(error.exit_code if isinstance(error, click.ClickException) else 1)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(
+    cls=OneLineErrors,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Each command has a --help of its own, with an example.",
+)
+@click.option("--debug", **DEBUG)
+@click.version_option(package_name="astrape", message="%(version)s")
+def cli() -> None:
+    """Strictly causal audio blocks, composed by YAML recipes, with exact latency.
+
+    RECIPE is the name of a shipped recipe (`astrape recipes`) or the path of a YAML file.
+    """
+    # Two threads gain little on small steps, and lose several times over as soon as another process runs.
+    torch.set_num_threads(1)
+
+
+for command in (recipes, report, check, graph, run, demo, bench):
+    cli.add_command(command)
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and leave with its exit code: 0 only when all went well."""
+    cli.main(args, prog_name="astrape")
+    raise SystemExit(0)
+
+
+def _one_line(error: Exception) -> str:
+    """What went wrong, where a user is to blame or can help; what kind of error, where that is a fault of astrape."""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        message = f"{error.format_message()} (see {error.ctx.command_path} --help)"
+    elif isinstance(error, click.ClickException):
+        message = error.format_message()
+    elif isinstance(error, AstrapeError):
+        message = str(error)
+    elif isinstance(error, OSError):
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+    elif isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        message = "out of memory"
+    else:
+        message = f"fault in astrape, {type(error).__name__}: {error} (--debug shows the traceback)"
+    return " ".join(message.split())

@@ -1,0 +1,100 @@
+"""``astrape bench``: how fast a recipe runs live on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+from rich.table import Table
+
+from astrape.commands.console import (
+    command,
+    json_option,
+    parse_settings,
+    print_json,
+    print_table,
+    progress,
+    settings_option,
+)
+from astrape.graph.compile import load
+from astrape.runtime.bench import Bench, ChunkBench
+from astrape.runtime.bench import bench as measure
+
+__all__ = ["bench"]
+
+
+@command("bench", "astrape bench voice-changer --chunk 10")
+@click.argument("recipe")
+@click.option("--chunk", "chunks", multiple=True, type=float, default=(10.0, 40.0), show_default=True, metavar="MS")
+@click.option("--seconds", default=6.0, show_default=True, help="Measuring time per chunk size.")
+@settings_option
+@json_option
+def bench(recipe: str, chunks: tuple[float, ...], seconds: float, settings: tuple[str, ...], as_json: bool) -> None:
+    """Measure how fast RECIPE runs live, on one thread.
+
+    The overhead of graph and session is what they take over the very same calls of the blocks' steps made by hand,
+    measured in turns. The machine's limit is the larger of the chunk's operations at the measured rate of matrix
+    products and its bytes at the measured bandwidth.
+    """
+    graph = load(recipe)
+    with progress(f"measuring {graph.name}") as tell:
+        found = measure(graph, chunks, seconds=seconds, controls=parse_settings(settings), progress=tell)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    machine = found.machine
+    click.echo(f"{found.recipe}: {found.threads} thread, {found.parameters:,} parameters")
+    click.echo(f"weights and tables {_size(found.weight_bytes)}, state {_size(found.state_bytes)}")
+    click.echo(
+        f"machine: memory {machine.memory_gb_s:.1f} GB/s, {_size(machine.working_set_bytes)} again and again "
+        f"{machine.working_set_gb_s:.1f} GB/s, matrix products {machine.matmul_gflop_s:.0f} GFLOP/s"
+    )
+    click.echo()
+    print_table(_times(found))
+    click.echo()
+    print_table(_blocks(found.chunks))
+
+
+def _times(found: Bench) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for part in found.chunks:
+        table.add_column(f"chunk {part.chunk_ms:g} ms", justify="right")
+    rows: dict[str, Callable[[ChunkBench], str]] = {
+        "real-time factor": lambda p: f"{p.real_time_factor:.4f}",
+        "step, median": lambda p: f"{p.median_ms:.3f} ms",
+        "step, 99.9 %": lambda p: f"{p.p999_ms:.3f} ms",
+        "step, worst": lambda p: f"{p.worst_ms:.3f} ms",
+        "steps": lambda p: str(p.steps),
+        "load, median": lambda p: f"{p.median_load:.1%}",
+        "load, 99.9 %": lambda p: f"{p.p999_load:.1%}",
+        "blocks by hand": lambda p: f"{p.blocks_ms:.3f} ms",
+        "graph adds": lambda p: f"{p.graph_overhead:+.1%}",
+        "graph and session add": lambda p: f"{p.session_overhead:+.1%}",
+        "machine's limit": lambda p: f"{p.floor_ms:.3f} ms",
+        "blocks over the limit": lambda p: f"{p.above_floor:.1f} times",
+    }
+    for name, shown in rows.items():
+        table.add_row(name, *(shown(part) for part in found.chunks))
+    return table
+
+
+def _blocks(parts: list[ChunkBench]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("block", "type"):
+        table.add_column(head)
+    for part in parts:
+        table.add_column(f"share at {part.chunk_ms:g} ms", justify="right")
+        table.add_column("ms", justify="right")
+    table.add_column("weights, tables", justify="right")
+    table.add_column("state", justify="right")
+    for rows in zip(*(part.blocks for part in parts), strict=True):
+        cells = [text for row in rows for text in (f"{row.share:.1%}", f"{row.milliseconds:.3f}")]
+        table.add_row(rows[0].name, rows[0].type, *cells, _size(rows[0].weight_bytes), _size(rows[0].state_bytes))
+    return table
+
+
+def _size(count: int) -> str:
+    if count < 10_000:
+        return f"{count} B"
+    return f"{count / 1000:,.0f} kB" if count < 10_000_000 else f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,145 @@
+"""What commands share with each other of talking to a terminal: options, progress, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from astrape.errors import AstrapeError
+
+__all__ = [
+    "DEBUG",
+    "command",
+    "json_option",
+    "parse_settings",
+    "print_json",
+    "print_table",
+    "progress",
+    "settings_option",
+]
+
+PATIENCE = 2.0
+"""Seconds before a progress bar appears."""
+
+DEBUG: dict[str, Any] = {
+    "is_flag": True,
+    "expose_value": False,
+    "is_eager": True,
+    "help": "Show the traceback of an error.",
+}
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+settings_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Value of a control; several channels are separated by commas. Repeatable.",
+)
+
+
+def command(name: str, example: str) -> Callable[[Callable[..., None]], click.Command]:
+    """A command with an example at the end of its help, and ``--debug``."""
+
+    def make(function: Callable[..., None]) -> click.Command:
+        lines = "\n".join(f"  {line}" for line in example.splitlines())
+        decorated = click.option("--debug", **DEBUG)(function)
+        return click.command(name, epilog=f"\b\nExample:\n{lines}")(decorated)
+
+    return make
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Controls from ``NAME=VALUE`` and ``NAME=V1,V2,...``: tensors of one or more channels.
+
+    Raises:
+        AstrapeError: for text of another form, and for a control given twice.
+    """
+    import torch
+
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        try:
+            numbers = [float(part) for part in text.split(",")]
+        except ValueError:
+            numbers = []
+        if not (name and equals and numbers and all(map(math.isfinite, numbers))):
+            raise AstrapeError(f"--set {setting}: write it as NAME=NUMBER, or NAME=N1,N2,... for several channels")
+        if name in values:
+            raise AstrapeError(f"--set {setting}: '{name}' is set twice")
+        values[name] = torch.tensor(numbers)
+    return values
+
+
+def print_json(content: Any) -> None:
+    """To stdout. Numbers that JSON has no form for become null."""
+    click.echo(json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False))
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {str(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_plain(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
+
+
+def print_table(table: Table) -> None:
+    """To stdout: as wide as the terminal, or as wide as it takes where stdout is no terminal."""
+    if sys.stdout.isatty():
+        Console(markup=False).print(table)
+        return
+    console = Console(width=200, color_system=None, markup=False)
+    with console.capture() as capture:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[float, float | None], None]]:
+    """A progress bar on stderr for what takes over two seconds; none where stderr is no terminal.
+
+    Yields:
+        A function to call with how much is done and how much there is in all (``None``: unknown).
+    """
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(what, total=None)
+    begin = time.monotonic()
+    started = False
+
+    def tell(done: float, total: float | None) -> None:
+        nonlocal started
+        if not started and time.monotonic() - begin > PATIENCE:
+            bar.start()
+            started = True
+        if started:
+            bar.update(task, completed=done, total=total)
+
+    try:
+        yield tell
+    finally:
+        if started:
+            bar.stop()

@@ -1,0 +1,32 @@
+"""``astrape graph``: a picture of a compiled recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from astrape.commands.console import command
+from astrape.graph.compile import load
+from astrape.graph.picture import save_graph_picture
+from astrape.runtime.audio_target import atomic_path
+
+__all__ = ["graph"]
+
+
+@command("graph", "astrape graph voice-changer -o voice-changer.svg")
+@click.argument("recipe")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where to; .svg, .png or .pdf, or .dot for Graphviz text.",
+)
+def graph(recipe: str, output: Path) -> None:
+    """Draw RECIPE as it was compiled: rates on the edges, inserted delays and feedback marked."""
+    compiled = load(recipe)
+    with atomic_path(output) as temporary:
+        save_graph_picture(compiled, temporary)
+    click.echo(f"{output}: {len(compiled.nodes)} blocks")

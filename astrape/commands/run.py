@@ -1,0 +1,83 @@
+"""``astrape run``: a recipe over an audio file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from astrape.commands.console import command, json_option, parse_settings, print_json, progress, settings_option
+from astrape.graph.compile import load
+from astrape.runtime.files import Conversion, process_file
+from astrape.runtime.levels import decibels
+
+__all__ = ["run", "warnings_of"]
+
+
+@command("run", "astrape run voice-changer in.wav out.wav --set pitch=-5 --set formant=-2")
+@click.argument("recipe")
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@settings_option
+@click.option(
+    "--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at a time."
+)
+@click.option("--live-latency", is_flag=True, help="Keep the latency that a live host hears, instead of aligning.")
+@click.option("--keep-rate", is_flag=True, help="Write at the recipe's output rate instead of the input file's.")
+@click.option("--output", "port", metavar="NAME", help="The output to write, where the recipe has several.")
+@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights, a safetensors file.")
+@json_option
+def run(
+    recipe: str,
+    source: Path,
+    target: Path,
+    settings: tuple[str, ...],
+    chunk_ms: float,
+    live_latency: bool,
+    keep_rate: bool,
+    port: str | None,
+    weights: Path | None,
+    as_json: bool,
+) -> None:
+    """Run RECIPE over the audio file IN and write OUT.
+
+    IN may have any format, rate and channels that soundfile reads, and any length. It is mixed to the recipe's channels
+    and resampled to its rate, as a stream. OUT has IN's rate and, aligned to the sample, its length; its ending picks
+    its format. It appears when it is complete.
+    """
+    graph = load(recipe, weights=weights)
+    with progress(f"{graph.name}") as tell:
+        done = process_file(
+            graph,
+            source,
+            target,
+            controls=parse_settings(settings),
+            chunk_ms=chunk_ms,
+            output=port,
+            live_latency=live_latency,
+            keep_rate=keep_rate,
+            progress=tell,
+        )
+    for line in warnings_of(done):
+        click.echo(f"astrape: warning: {line}", err=True)
+    if as_json:
+        print_json(done.to_dict())
+        return
+    click.echo(
+        f"{done.target}: {done.frames_out} frames, {done.channels_out} channels at "
+        f"{done.rate_out} Hz ({done.subtype}), peak {decibels(done.peak_out):.1f} dB, "
+        f"latency {done.latency_frames} frames, {done.elapsed:.1f} s (graph {done.real_time_factor:.3f} of real time)"
+    )
+
+
+def warnings_of(done: Conversion) -> list[str]:
+    """What the user should know of a conversion that went through."""
+    lines = []
+    if done.not_finite:
+        at = f"the first at {done.first_not_finite:.3f} s"
+        lines.append(f"{done.source}: {done.not_finite} samples are not finite ({at}): taken as silence")
+    if done.clipped:
+        kept = done.subtype in ("FLOAT", "DOUBLE")
+        what = "beyond full scale, kept since the file holds floats" if kept else "clipped at full scale"
+        lines.append(f"{done.target}: {done.clipped} samples {what}, peak {decibels(done.peak_out):+.1f} dB")
+    return lines
