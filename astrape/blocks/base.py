@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from astrape.blocks.parameters import exact_number
 from astrape.errors import CausalityError, RateError, StreamError
 
 __all__ = ["Signal", "State", "Stream", "StreamBlock"]
@@ -55,7 +56,10 @@ class Stream:
     def __init__(self, rate: Fraction | int | str, channels: int) -> None:
         if isinstance(rate, float):
             raise RateError(f"a rate must be exact, and {rate!r} is a float: write an int, a Fraction or a string")
-        exact = Fraction(rate)
+        try:
+            exact = exact_number("a rate", rate)
+        except ValueError as error:
+            raise RateError(str(error)) from None
         if exact <= 0:
             raise RateError(f"a rate must be positive, not {exact} Hz")
         if channels < 1:

@@ -7,10 +7,12 @@ machine down. So every count has a range, and every table a block builds has a l
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Any
 
-__all__ = ["LARGEST_COUNT", "check_choice", "check_elements", "check_real"]
+__all__ = ["LARGEST_COUNT", "check_choice", "check_elements", "check_real", "exact_number"]
 
 LARGEST_COUNT = 65536
 """Largest kernel, stride, factor or channel count: above any real network, below anything that hurts by itself."""
@@ -29,6 +31,20 @@ def check_real(name: str, value: Any, low: float, high: float) -> float:
     if not number or not math.isfinite(value) or not low <= value <= high:
         raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
     return float(value)
+
+
+def exact_number(name: str, value: Any) -> Fraction:
+    """An ``int``, a ``Fraction``, or a string such as ``"62.5"`` or ``"44100/7"``, as a ``Fraction``.
+
+    No exponents: ``"1e999999999"`` is a short string, and as an exact number it fills the memory.
+
+    Raises:
+        ValueError: for anything else, naming the parameter.
+    """
+    written = isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,18}(\.\d{1,18}|/0*[1-9]\d{0,17})?", value.strip())
+    if isinstance(value, bool) or not (written or isinstance(value, (int, Fraction))):
+        raise ValueError(f"{name} must be a whole number, or a string such as '62.5' or '44100/7', not {value!r}")
+    return Fraction(value.strip() if isinstance(value, str) else value)
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.bounds import bounded
 from astrape.blocks.history import empty_history, join_history
-from astrape.blocks.parameters import LARGEST_COUNT, check_real
+from astrape.blocks.parameters import LARGEST_COUNT, check_real, exact_number
 from astrape.blocks.registry import register
 from astrape.errors import RateError
 
@@ -97,12 +97,7 @@ def whole_frames(ms: int | float | Fraction | str, rate: Fraction) -> int:
     Raises:
         ValueError: if not, naming the nearest two lengths that are.
     """
-    if isinstance(ms, bool) or (isinstance(ms, float) and not math.isfinite(ms)):
-        raise ValueError(f"ms must be a number of milliseconds, not {ms!r}")
-    try:
-        exact = Fraction(repr(ms)) if isinstance(ms, float) else Fraction(ms)
-    except (ValueError, ZeroDivisionError, TypeError):
-        raise ValueError(f"ms must be a number or a fraction such as '125/3', not {ms!r}") from None
+    exact = Fraction(repr(check_real("ms", ms, 0, 1e9))) if isinstance(ms, float) else exact_number("ms", ms)
     frames = exact * rate / 1000
     if frames.denominator != 1:
         below, above = math.floor(frames), math.ceil(frames)

@@ -117,7 +117,7 @@ class Resampler(StreamBlock):
         if weights > LARGEST_TABLE:
             raise ValueError(
                 f"rate {self.rate_out} Hz from {self.rate_in} Hz is a ratio of {self.ratio}, whose table would take "
-                f"{weights * 4 / 2**20:.0f} MiB (at most 64): choose rates with a larger common divisor, or fewer zeros"
+                f"{weights * 4 // 2**20} MiB (at most 64): choose rates with a larger common divisor, or fewer zeros"
             )
 
     def _design(self, zeros: int, stopband_db: float, rolloff: float | None) -> tuple[float, float]:

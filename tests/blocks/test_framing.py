@@ -56,12 +56,15 @@ def test_overlap_add_sums_windowed_frames(
     assert_chunks_agree(block, chunks, seed=seed)
 
 
-@pytest.mark.parametrize("pair", [(8, 2), (8, 8), (9, 4), (16, 15), (7, 1), (1, 1)])
-@pytest.mark.parametrize("window", ["none", "hann"])
+@pytest.mark.parametrize(
+    ("pair", "window"),
+    [
+        *((pair, "none") for pair in [(8, 2), (8, 8), (9, 4), (16, 15), (7, 1), (1, 1)]),
+        *((pair, "hann") for pair in [(8, 2), (9, 4), (16, 15), (7, 1)]),
+    ],
+)
 def test_there_and_back_is_a_delay_by_both_latencies(pair: tuple[int, int], window: str) -> None:
     size, hop = pair
-    if window == "hann" and size == hop:
-        pytest.skip("refused: see below")
     there = Framing(Stream(16000, 1), size=size, hop=hop)
     back = OverlapAdd(there.output, hop=hop, window=window)
     delay = (there.latency + back.latency) * 16000

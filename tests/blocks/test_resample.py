@@ -147,6 +147,7 @@ def test_nearly_equal_rates_fit_and_coprime_large_ones_are_refused() -> None:
         ({"rate": 16000, "stopband_db": 500}, "stopband_db"),
         ({"rate": 16000, "rolloff": 0}, "rolloff"),
         ({"rate": 10**12}, "MiB"),
+        ({"rate": 10**2000}, "MiB"),
         ({"rate": Fraction(1, 10**12)}, "MiB"),
     ],
 )
@@ -156,7 +157,7 @@ def test_refuses(given: dict[str, object], message: str) -> None:
 
 
 def test_refuses_rates_that_are_no_exact_number() -> None:
-    for rate in (16000.0, 0, -5):
+    for rate in (16000.0, 0, -5, "1/0", "fast", "1e999999999", None, True):
         with pytest.raises(RateError, match="rate"):
             Resampler(Stream(44100, 1), rate=rate)  # type: ignore[arg-type]
     assert block_class("resampler") is Resampler
