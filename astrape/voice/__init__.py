@@ -1,0 +1,1 @@
+"""Voices: voicebank files and how they are made of recordings, conversion, evaluation."""

@@ -1,0 +1,149 @@
+"""The layout of ``.astrape`` files, version 3: a header, an embedding, and JSON.
+
+A little-endian header of 48 bytes comes first::
+
+    offset  0   4 bytes   magic, "ASR1"
+            4   uint32    version, 3
+            8   uint32    flags; bit 0: an embedding is there
+           12   uint32    reserved, 0
+           16   uint64    offset of the embedding
+           24   uint32    its length in bytes, 512
+           28   uint64    offset of the metadata
+           36   uint32    their length in bytes
+           40   uint64    reserved, 0
+
+then 128 float32, then UTF-8 JSON. Readers go by the offsets, so there may be padding of zeros; what is written here has
+none. Nothing that a header says is believed before it is checked against the length of the file.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from astrape.voice.embedding import CHANNELS, checked_embedding
+from astrape.voice.errors import VoicebankError
+from astrape.voice.metadata import LARGEST_METADATA, Metadata, decode_metadata, encode_metadata
+
+__all__ = [
+    "HEADER_BYTES",
+    "LARGEST_FILE",
+    "MAGIC",
+    "VERSION",
+    "Layout",
+    "decode_astrape",
+    "decode_header",
+    "encode_astrape",
+]
+
+MAGIC = b"ASR1"
+VERSION = 3
+HAS_EMBEDDING = 1
+HEADER = struct.Struct("<4sIIIQIQIQ")
+HEADER_BYTES = HEADER.size
+EMBEDDING_BYTES = 4 * CHANNELS
+LARGEST_FILE = LARGEST_METADATA + (64 << 10)
+"""Bytes: the largest metadata, the rest, and room for padding."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parts of a file lie, in bytes from its start; they lie within the file and apart from each other."""
+
+    embedding_offset: int
+    metadata_offset: int
+    metadata_length: int
+
+
+def decode_header(header: bytes, size: int) -> Layout:
+    """Read the header of a file of ``size`` bytes and check it against that size.
+
+    Raises:
+        VoicebankError: naming the field that is wrong.
+    """
+    if size > LARGEST_FILE:
+        raise VoicebankError(f"has {size} bytes, and a voicebank has at most {LARGEST_FILE}")
+    if len(header) < HEADER.size:
+        raise VoicebankError(f"has {size} bytes, and the header alone takes {HEADER.size}: it is cut off, copy it anew")
+    magic, version, flags, reserved, start, length, text_start, text_length, tail = HEADER.unpack(header[: HEADER.size])
+    if magic != MAGIC:
+        raise VoicebankError(f"field 'magic' is {magic!r}, not {MAGIC!r}: this is no .astrape file")
+    if version != VERSION:
+        raise VoicebankError(
+            f"field 'version' is {version}, and this reads version {VERSION}: build the voicebank anew"
+        )
+    if not flags & HAS_EMBEDDING:
+        raise VoicebankError(f"field 'flags' is {flags:#x}: bit 0 is clear, so there is no embedding: build it anew")
+    if flags != HAS_EMBEDDING:
+        raise VoicebankError(f"field 'flags' is {flags:#x}: version {VERSION} knows bit 0 alone")
+    for name, value, place in (("reserved", reserved, 12), ("reserved", tail, 40)):
+        if value:
+            raise VoicebankError(f"field '{name}' at byte {place} is {value}, and version {VERSION} has 0 there")
+    if length != EMBEDDING_BYTES:
+        raise VoicebankError(f"field 'embedding_length' is {length}, not {EMBEDDING_BYTES} ({CHANNELS} float32)")
+    if not 0 < text_length <= LARGEST_METADATA:
+        raise VoicebankError(f"field 'metadata_length' is {text_length}, not 1 to {LARGEST_METADATA}")
+    _check_within("embedding", start, length, size)
+    _check_within("metadata", text_start, text_length, size)
+    if start < text_start + text_length and text_start < start + length:
+        raise VoicebankError(
+            f"field 'metadata_offset' is {text_start}: {text_length} bytes from there overlap the embedding, "
+            f"bytes {start} to {start + length - 1}"
+        )
+    return Layout(start, text_start, text_length)
+
+
+def decode_astrape(content: memoryview) -> tuple[npt.NDArray[np.float32], Metadata]:
+    """Embedding and metadata of a whole file; both are copies.
+
+    Raises:
+        VoicebankError: naming the field that is wrong.
+    """
+    layout = decode_header(bytes(content[: HEADER.size]), len(content))
+    _check_padding(content, layout)
+    values = bytes(content[layout.embedding_offset : layout.embedding_offset + EMBEDDING_BYTES])
+    text = bytes(content[layout.metadata_offset : layout.metadata_offset + layout.metadata_length])
+    return checked_embedding(np.frombuffer(values, "<f4")), decode_metadata(text)
+
+
+def encode_astrape(embedding: npt.NDArray[np.float32], metadata: Metadata) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        VoicebankError: for metadata that are too long or have no form in JSON.
+    """
+    text = encode_metadata(metadata)
+    values = embedding.astype("<f4").tobytes()
+    text_start = HEADER.size + len(values)
+    parts = (MAGIC, VERSION, HAS_EMBEDDING, 0, HEADER.size, len(values), text_start, len(text), 0)
+    return HEADER.pack(*parts) + values + text
+
+
+def _check_within(name: str, start: int, length: int, size: int) -> None:
+    if start < HEADER.size:
+        raise VoicebankError(f"field '{name}_offset' is {start}: within the header, which takes {HEADER.size} bytes")
+    if start + length > size:
+        signed = f" (as a signed number {start - 2**64})" if start >= 2**63 else ""
+        raise VoicebankError(
+            f"field '{name}_offset' is {start}{signed}: {length} bytes from there reach past the end of the file, "
+            f"which has {size}: it is cut off or damaged, copy it anew"
+        )
+
+
+def _check_padding(content: memoryview, layout: Layout) -> None:
+    """What belongs to no part is zero: anything else is data that the header does not speak of."""
+    parts = sorted(
+        (
+            (0, HEADER.size),
+            (layout.embedding_offset, layout.embedding_offset + EMBEDDING_BYTES),
+            (layout.metadata_offset, layout.metadata_offset + layout.metadata_length),
+            (len(content), len(content)),
+        )
+    )
+    for (_, end), (start, _) in pairwise(parts):
+        if any(content[end:start]):
+            raise VoicebankError(f"bytes {end} to {start - 1} hold data that belong to neither embedding nor metadata")
