@@ -52,6 +52,7 @@ FOUNDATIONS: tuple[Callable[[Subject], None], ...] = (
     check_state,
     check_reset,
     check_purity,
+    check_snapshot,
     check_lookahead,
     check_lookahead_gradient,
     check_row_isolation,
@@ -62,7 +63,6 @@ FOUNDATIONS: tuple[Callable[[Subject], None], ...] = (
 
 BEHAVIOUR: tuple[Callable[[Subject], None], ...] = (
     check_row_reset,
-    check_snapshot,
     check_controls,
     check_finite,
     check_gradients,
@@ -210,7 +210,7 @@ def _settings_within_range(graph: StreamBlock) -> list[ControlValues] | None:
         return None
     generator = torch.Generator().manual_seed(1000)
     found: list[ControlValues] = []
-    for _ in range(2):
+    for part in (0.2, 0.7):
         setting = {}
         for name, channels in graph.controls.items():
             low, high = specs[name].minimum, specs[name].maximum
@@ -220,6 +220,6 @@ def _settings_within_range(graph: StreamBlock) -> list[ControlValues] | None:
             else:
                 low = min(0.0, high - 1) if low is None else low
                 high = max(1.0, low + 1) if high is None else high
-                setting[name] = low + (high - low) * (0.1 + 0.8 * noise)
+                setting[name] = low + (high - low) * (part + 0.2 * noise)
         found.append(setting)
     return found

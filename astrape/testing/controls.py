@@ -92,16 +92,34 @@ def _check_effect(subject: Subject) -> None:
     for name in block.controls:
         values = subject.values()
         changed = {**values, name: subject.values(setting=1)[name]}
-        if not any(_differ(subject, values, changed, quanta) for quanta in lengths):
+        trials = (signal(subject, quanta) for quanta in lengths for signal in (_noise, _voice, _whisper))
+        if not any(_differ(subject, values, changed, x) for x in trials):
             raise ContractError(
                 CONTROLS,
                 f"'{name}' at {values[name].flatten()[0]:.4g} and at {changed[name].flatten()[0]:.4g} gives the same "
-                "output: use it, or do not declare it (or give two settings under which it acts)",
+                "output: use it, or do not declare it (or give two settings under which it acts, or a draw that makes "
+                "input on which it does)",
             )
 
 
-def _differ(subject: Subject, values: Ports, changed: Ports, quanta: int) -> bool:
-    x = subject.given(subject.signal(quanta, seed=19))
-    first = subject.by_port(subject.block(x, **values))
-    second = subject.by_port(subject.block(x, **changed))
+def _noise(subject: Subject, quanta: int) -> Ports:
+    return subject.signal(quanta, seed=19)
+
+
+def _whisper(subject: Subject, quanta: int) -> Ports:
+    return {port: 0.003 * tensor for port, tensor in subject.signal(quanta, seed=19).items()}
+
+
+def _voice(subject: Subject, quanta: int) -> Ports:
+    """A hum of 120 Hz with all its harmonics, on a little of the noise: what a pitch or a voicing can be found in."""
+    x = subject.signal(quanta, seed=19)
+    for port, tensor in x.items():
+        turns = torch.arange(tensor.shape[-1], dtype=torch.float64) * (120 / float(subject.block.inputs[port].rate))
+        x[port] = 0.01 * tensor + (turns % 1 - 0.5).to(tensor)
+    return x
+
+
+def _differ(subject: Subject, values: Ports, changed: Ports, x: Ports) -> bool:
+    first = subject.by_port(subject.block(subject.given(x), **values))
+    second = subject.by_port(subject.block(subject.given(x), **changed))
     return any(not identical(first[port], second[port]) for port in first)

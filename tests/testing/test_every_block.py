@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from astrape.blocks import Stream, block_class, block_names
+from astrape.blocks import STFT, Stream, block_class, block_names
 from astrape.testing import check_block
 
 AUDIO = Stream(16000, 1)
@@ -24,6 +25,15 @@ class Case:
     source: Stream | Mapping[str, Stream]
     params: dict[str, Any] = field(default_factory=dict)
     check: dict[str, Any] = field(default_factory=dict)
+
+
+def voice_spectra(stream: Stream, frames: int, batch: int, generator: torch.Generator) -> Tensor:
+    """Spectra of a hum, where there is a pitch to be found and moved."""
+    stft = STFT(Stream(8000, 1), n_fft=256, hop=64).double()
+    turns = torch.arange(64 * frames, dtype=torch.float64) * (120 / 8000)
+    noise = torch.randn(batch, 1, 64 * frames, generator=generator, dtype=torch.float64)
+    spectra: Tensor = stft(0.02 * noise + turns % 1 - 0.5)
+    return spectra
 
 
 CASES: dict[str, list[Case]] = {
@@ -54,6 +64,7 @@ CASES: dict[str, list[Case]] = {
     "framing": [Case(AUDIO, {"size": 24, "hop": 8}), Case(AUDIO, {"size": 6, "hop": 6})],
     "gain": [Case(FRAMES, {"gain": 0.5}), Case(AUDIO, {"gain": "level"})],
     "gate": [Case(AUDIO)],
+    "gru": [Case(FRAMES, {"channels": 5})],
     "istft": [Case(Stream(100, 34), {"n_fft": 32, "hop": 8}), Case(Stream(100, 26), {"n_fft": 24, "hop": 10})],
     "linear": [Case(FRAMES, {"channels": 4})],
     "magnitude": [Case(Stream(50, 10))],
@@ -70,10 +81,18 @@ CASES: dict[str, list[Case]] = {
         Case(Stream(48000, 2), {"rate": 8000}),
         Case(Stream(16000, 1), {"rate": 48000}),
     ],
-    "spectral_shift": [Case(Stream(125, 258), {"hop": 64, "pitch": 3.0})],
+    "spectral_shift": [
+        Case(Stream(125, 258), {"hop": 64, "pitch": 3.0}),
+        Case(
+            Stream(125, 258),
+            {"hop": 64, "pitch": "up", "formant": "wide"},
+            {"draw": voice_spectra, "controls": [{"up": 2.0, "wide": -3.0}, {"up": -5.0, "wide": 1.0}]},
+        ),
+    ],
     "snake_conv": [Case(FRAMES, {"dilation": 2})],
     "spectral_denoise": [Case(Stream(125, 34)), Case(Stream(125, 34), {"strength": "amount"})],
     "split": [Case(FRAMES, {"parts": [1, 2, 3]})],
+    "ssm": [Case(FRAMES)],
     "stft": [
         Case(AUDIO, {"n_fft": 64, "hop": 16}),
         Case(AUDIO, {"n_fft": 60, "hop": 25, "window": "rectangular"}),

@@ -300,6 +300,16 @@ class Noisy(Memory):
 
 
 
+@breaks("snapshot")
+class HiddenOnTensor(Memory):
+    """Hangs more memory on the state tensor as a Python attribute, where no copy takes it along."""
+
+    def step(self, x: Tensor, state: Any, controls: Any) -> tuple[Tensor, State]:
+        y, after = super().step(x, state, controls)
+        after.heard = getattr(state, "heard", 0.0) + float(x.shape[-1])
+        return y * (1.0 + 0.1 * (after.heard > 4)), after
+
+
 @breaks("look-ahead")
 class CentredConvolution(StreamBlock):
     """A convolution padded on both sides."""
