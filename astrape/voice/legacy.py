@@ -157,9 +157,10 @@ def _array(arrays: dict[str, bytes], name: str) -> npt.NDArray[Any]:
     shape = tuple(int(part) for part in header["shape"].split(b",") if part.strip())
     values = content[end:]
     item = int(width or 0) * (4 if kind == "U" else 1)
-    if math.prod(shape) * item != len(values):
+    needed = math.prod(shape) * item
+    if needed != len(values):
         raise VoicebankError(
-            f"array '{name}' of shape {shape} and type '{descr}' takes {math.prod(shape) * item} bytes and has {len(values)}"
+            f"array '{name}' of shape {shape} and type '{descr}' takes {needed} bytes and has {len(values)}"
         )
     if item == 0:
         # Strings of no characters: NumPy never writes them, and their number is bounded by no length.

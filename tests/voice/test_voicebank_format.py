@@ -182,7 +182,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 @settings(max_examples=150)
 @given(
-    values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=128, max_size=128).filter(any),
+    values=st.binary(min_size=512, max_size=512),
     duration=st.floats(5, 1e6),
     rate=st.integers(1, 2**31),
     strings=st.tuples(texts, texts, texts, texts),
@@ -192,7 +192,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 )
 def test_whatever_is_valid_comes_back(
     tmp_path_factory: Any,
-    values: list[float],
+    values: bytes,
     duration: float,
     rate: int,
     strings: tuple[str, str, str, str],
@@ -202,12 +202,14 @@ def test_whatever_is_valid_comes_back(
 ) -> None:
     path = tmp_path_factory.mktemp("any") / "a.astrape"
     metadata = Metadata(duration, rate, *strings, None, level, share, share, level, tuple(warnings))
-    bank = Voicebank(np.array(values), metadata)
+    embedding = np.frombuffer(values, "<f4")
+    embedding = np.where(np.isfinite(embedding), embedding, np.float32(-1e-45))
+    embedding[0] = 1
+    bank = Voicebank(embedding, metadata)
     write_voicebank(bank, path)
     found = read_voicebank(path)
     assert found == bank
-    assert found.embedding.tobytes() == np.array(values, dtype="<f4").tobytes()
-    assert [struct.pack("<d", x) for x in (found.metadata.duration_seconds,)] == [struct.pack("<d", duration)]
+    assert found.embedding.tobytes() == embedding.tobytes()
 
 
 HEADERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
