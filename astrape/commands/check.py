@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from astrape.commands.console import command, json_option, print_json, progress
+from astrape.commands.reaching import draws_behind_transforms
 from astrape.errors import AstrapeError, ContractError
 from astrape.graph.compile import load
 from astrape.graph.graph import Graph
@@ -27,18 +28,21 @@ def check(recipe: str, examples: int, as_json: bool) -> None:
     """Check that RECIPE and every block in it keep the contract.
 
     Causality by perturbation and gradient, step equals forward over any chunking, declared latency and receptive field
-    against measured ones, purity, constant state, reset, snapshot, isolation of rows; sessions and framing of the whole.
+    against measured ones, purity, constant state, reset, snapshot, isolation of rows; of the whole, sessions too.
     """
     from astrape.testing import check_block, check_graph
 
     graph = load(recipe)
     groups = _alike(graph)
+    draws = draws_behind_transforms(graph)
     jobs: list[tuple[dict[str, Any], Callable[[], Any]]] = []
     for nodes in groups:
         entry = _entry("block", nodes[0].name, nodes[0].use, [node.name for node in nodes[1:]])
         controls = list(_settings(graph, nodes[0])) or None
         block = nodes[0].block
-        jobs.append((entry, partial(check_block, block, controls=controls, examples=examples)))
+        jobs.append(
+            (entry, partial(check_block, block, controls=controls, draw=draws.get(nodes[0].name), examples=examples))
+        )
     jobs.append((_entry("graph", graph.name, "graph", []), partial(check_graph, graph, examples=examples)))
     with progress(f"checking {graph.name}") as tell:
         for index, (entry, job) in enumerate(jobs):

@@ -101,11 +101,8 @@ class Drawing:
         axes.text(MARGIN, 0.3, graph.name, size=14, weight="bold", color=INK, va="center")
         host = float(graph.host_latency * 1000)
         late = f"host latency {host:.3f} ms  =  algorithmic {float(graph.latency * 1000):.3f} ms"
-        late += (
-            f"  and framing {float(graph.framing * 1000):.3f} ms"
-            if len(graph.outputs) == 1
-            else f", output {graph.main}"
-        )
+        late += f"  and framing {float(graph.framing * 1000):.3f} ms"
+        late += f"  (output {graph.main})" if len(graph.outputs) > 1 else ""
         axes.text(MARGIN, 0.54, late, size=8.5, color=GREY, va="center")
         for index, (text, colour) in enumerate(self.notes):
             axes.text(MARGIN, self.tops[-1] + 0.2 + 0.19 * index, text, size=7.5, color=colour, va="center")
