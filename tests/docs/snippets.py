@@ -97,7 +97,8 @@ class Page:
 
     def _text(self, snippet: Snippet) -> None:
         if self.refusal is not None:
-            assert " ".join(snippet.text.split()) == " ".join(self.refusal.split())
+            told, refusal = " ".join(snippet.text.split()), " ".join(self.refusal.split())
+            assert told == refusal, f"the refusal is\n{refusal}"
             self.refusal = None
 
     def _console(self, snippet: Snippet) -> None:
