@@ -15,6 +15,7 @@ from torch import Tensor
 from astrape.errors import ContractError
 from astrape.graph.plan import PlannedNode, Signal
 from astrape.testing.causality import measure_lookahead
+from astrape.testing.framing import measure_framings
 from astrape.testing.measurement import Measured, measure_subject
 from astrape.testing.subject import Subject
 from astrape.testing.timing import check_latency, check_receptive_field
@@ -22,10 +23,10 @@ from astrape.testing.timing import check_latency, check_receptive_field
 if TYPE_CHECKING:
     from astrape.graph.graph import Graph
 
-__all__ = ["GraphMeasured", "NodeMeasured", "measure_framings", "measure_graph"]
+__all__ = ["GraphMeasured", "NodeMeasured", "measure_graph"]
 
-MOST_PUSHES = 20_000
-"""Frames pushed one by one to measure framing; a graph with a longer period is left unmeasured."""
+MOST_PROBED = 20_000
+"""Input frames of the longest receptive field that is probed in the whole graph."""
 
 TIMED_STEPS = 15
 
@@ -80,9 +81,9 @@ def measure_graph(graph: Graph) -> GraphMeasured:
     lookahead = measure_lookahead(subject)
     if lookahead != graph.lookahead:
         disagreements.append(f"graph: look-ahead is {graph.lookahead} s as declared and {lookahead} s as measured")
-    framings = measure_framings(graph)
+    framings = measure_framings(subject)
     for name, seconds in framings.items():
-        if seconds is not None and seconds != graph.framings[name].seconds:
+        if seconds != graph.framings[name].seconds:
             disagreements.append(
                 f"graph: framing of '{name}' is {graph.framings[name].seconds} s as declared and {seconds} s as measured"
             )
@@ -92,43 +93,11 @@ def measure_graph(graph: Graph) -> GraphMeasured:
     return GraphMeasured(
         lookahead=lookahead,
         latency=_ages(graph, nodes)[graph.wiring[graph.main]],
-        framing=framings[graph.main],
+        framing=framings.get(graph.main),
         receptive_field=reach,
         nodes=nodes,
         disagreements=disagreements,
     )
-
-
-def measure_framings(graph: Graph) -> dict[str, Fraction | None]:
-    """Framing latency of every output, from a session that is fed one frame at a time and watched.
-
-    Frame ``m`` of an output is late by the time heard so far, when it comes out, less the end ``(m + 1) / r`` of its
-    own interval. Two periods are watched.
-    """
-    late: dict[str, Fraction | None] = dict.fromkeys(graph.outputs)
-    counts = {name: 2 * count for name, count in graph.consumes.items()}
-    if sum(counts.values()) > MOST_PUSHES:
-        return late
-    session = graph.stream()
-    values: dict[str, Any] = {name: _value(graph, name) for name in graph.controls}
-    arrivals = sorted(
-        ((Fraction(n + 1) / graph.inputs[name].rate, name) for name, count in counts.items() for n in range(count))
-    )
-    given = dict.fromkeys(graph.outputs, 0)
-    for at, name in arrivals:
-        x = {
-            other: torch.zeros(1, stream.channels, int(other == name), dtype=graph.dtype, device=graph.device)
-            for other, stream in graph.inputs.items()
-        }
-        y = session.push(x, **values)
-        values = {}
-        for output, tensor in (y if isinstance(y, dict) else {next(iter(given)): y}).items():
-            if tensor.shape[-1]:
-                lateness = at - (given[output] + 1) / graph.outputs[output].rate
-                known = late[output]
-                late[output] = lateness if known is None else max(known, lateness)
-                given[output] += tensor.shape[-1]
-    return late
 
 
 def _measure_node(graph: Graph, node: PlannedNode, values: Mapping[str, Tensor]) -> NodeMeasured:
@@ -193,7 +162,7 @@ def _ages(graph: Graph, nodes: Mapping[str, NodeMeasured]) -> dict[Signal, Fract
 def _reach(graph: Graph, subject: Subject) -> Fraction | None:
     """Receptive field by gradient, of some frames of a period among which is the first: it reaches back furthest."""
     declared = graph.receptive_field
-    if declared is None or declared * graph.rate_in > MOST_PUSHES:
+    if declared is None or declared * graph.rate_in > MOST_PROBED:
         return None
     periods = -int(-declared // graph.period) + 2
     x = {port: tensor.requires_grad_() for port, tensor in subject.signal(periods, batch=1).items()}

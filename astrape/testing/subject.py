@@ -47,6 +47,9 @@ def concatenate(parts: Sequence[Ports]) -> Ports:
 class Subject:
     """A private copy of a block in evaluation mode and one dtype, and what is needed to run it.
 
+    Parameters of the copy that are all zero are given small random values: a layer that starts at zero, as AdaLN does,
+    depends on nothing yet and would hide what it will depend on once it has learned.
+
     Args:
         block: the block or graph under test. It is copied, so the checks leave the caller's untouched.
         controls: one setting of its controls, or several; made up from noise when left out.
@@ -67,7 +70,7 @@ class Subject:
         device: str = "cpu",
     ) -> None:
         self.original = block
-        self.block: StreamBlock = copy.deepcopy(block).to(device=device, dtype=dtype).eval()
+        self.block: StreamBlock = _stirred(copy.deepcopy(block)).to(device=device, dtype=dtype).eval()
         self.settings: tuple[ControlValues, ...] = (
             () if controls is None else (controls,) if isinstance(controls, Mapping) else tuple(controls)
         )
@@ -189,3 +192,13 @@ class Subject:
         )
         widest = max(self.block.consumes.values())
         return int(quanta) if quanta * widest <= limit else None
+
+
+def _stirred(block: StreamBlock) -> StreamBlock:
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            if parameter.is_floating_point() and not bool(parameter.any()):
+                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.copy_(0.3 * noise)
+    return block
