@@ -1,7 +1,13 @@
 """What the documentation says of the code is taken from the code, when it is built.
 
-In a page, `{{ blocks }}` becomes the table of all registered blocks, `{{ help COMMAND }}` what a command says of itself,
-`{{ reference MODULE }}` the reference of every public name of a module, `{{ families }}` that of all modules with blocks. Pictures of graphs are drawn into `pictures/`.
+In a page, these stand for something on a line of their own:
+
+- `{{ blocks }}`: the table of all registered blocks,
+- `{{ help COMMAND }}`: what a command says of itself,
+- `{{ reference MODULE }}`: the reference of every public name of a module,
+- `{{ families }}`: that of every module with blocks.
+
+Pictures of graphs are drawn into `pictures/`.
 """
 
 from __future__ import annotations
@@ -46,9 +52,9 @@ def block_table() -> str:
     rows.write("| `use` | does | parameters, with their defaults |\n|---|---|---|\n")
     for name in block_names():
         cls = block_class(name)
-        module = cls.__module__
-        link = f"[`{name}`](reference/blocks.md#{module}.{cls.__name__})" if module.startswith("astrape.") else f"`{name}`"
-        rows.write(f"| {link} | {_cell(_summary(cls))} | {_cell(', '.join(_parameters(cls))) or '-'} |\n")
+        place = f"{cls.__module__}.{cls.__name__}"
+        shown = f"[`{name}`](reference/blocks.md#{place})" if place.startswith("astrape.") else f"`{name}`"
+        rows.write(f"| {shown} | {_cell(_summary(cls))} | {_cell(', '.join(_parameters(cls))) or '-'} |\n")
     return rows.getvalue()
 
 
