@@ -21,6 +21,7 @@ from astrape.blocks.mel import Mel
 from astrape.blocks.norm import Norm
 from astrape.blocks.pitch import PitchTracker
 from astrape.blocks.plumbing import Add, Concat, Delay, Gain, Mix, Split
+from astrape.blocks.quantize import FSQ, Q2D2, FSQDecode, Q2D2Decode
 from astrape.blocks.recurrent import GRU, SSM
 from astrape.blocks.registry import block_class, block_names, register
 from astrape.blocks.resample import Resampler
@@ -31,8 +32,10 @@ from astrape.blocks.transformer import Transformer, TransformerLayer
 
 __all__ = [
     "FIR",
+    "FSQ",
     "GRU",
     "ISTFT",
+    "Q2D2",
     "SSM",
     "STFT",
     "Activation",
@@ -47,6 +50,7 @@ __all__ = [
     "Delay",
     "Downsample",
     "ExpPolar",
+    "FSQDecode",
     "Framing",
     "Gain",
     "Gate",
@@ -57,6 +61,7 @@ __all__ = [
     "Norm",
     "OverlapAdd",
     "PitchTracker",
+    "Q2D2Decode",
     "RepeatUpsample",
     "Resampler",
     "ResidualConv",

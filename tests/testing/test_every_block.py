@@ -12,6 +12,7 @@ from torch import Tensor
 
 from astrape.blocks import STFT, Stream, block_class, block_names
 from astrape.testing import check_block
+from astrape.testing.subject import Draw
 
 AUDIO = Stream(16000, 1)
 FRAMES = Stream(50, 6)
@@ -34,6 +35,15 @@ def voice_spectra(stream: Stream, frames: int, batch: int, generator: torch.Gene
     noise = torch.randn(batch, 1, 64 * frames, generator=generator, dtype=torch.float64)
     spectra: Tensor = stft(0.02 * noise + turns % 1 - 0.5)
     return spectra
+
+
+def draw_codes(size: int) -> Draw:
+    """Codes of a codebook, which noise is not."""
+
+    def draw(stream: Stream, frames: int, batch: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(size, (batch, stream.channels, frames), generator=generator).double()
+
+    return draw
 
 
 CASES: dict[str, list[Case]] = {
@@ -62,6 +72,11 @@ CASES: dict[str, list[Case]] = {
     "exp_polar": [Case(Stream(50, 10))],
     "fir": [Case(AUDIO, {"taps": [0.1, 0.2, 0.4, 0.2, 0.1]}), Case(AUDIO, {"taps": [0.0, 0.0, 1.0, -0.5]})],
     "framing": [Case(AUDIO, {"size": 24, "hop": 8}), Case(AUDIO, {"size": 6, "hop": 6})],
+    "fsq": [
+        Case(FRAMES, {"levels": [8, 5, 5], "channels": 4}),
+        Case(FRAMES, {"levels": [8, 8, 8, 5, 5, 2], "project_in": False, "project_out": False}),
+    ],
+    "fsq_decode": [Case(Stream(50, 1), {"levels": [8, 5, 5], "channels": 4}, {"draw": draw_codes(200)})],
     "gain": [Case(FRAMES, {"gain": 0.5}), Case(AUDIO, {"gain": "level"})],
     "gate": [Case(AUDIO)],
     "gru": [Case(FRAMES, {"channels": 5})],
@@ -73,6 +88,16 @@ CASES: dict[str, list[Case]] = {
     "norm": [Case(FRAMES, {"kind": kind}) for kind in ("layer", "rms", "cumulative")],
     "overlap_add": [Case(Stream(100, 24), {"hop": 8}), Case(Stream(100, 24), {"hop": 8, "window": "hann"})],
     "pitch_tracker": [Case(AUDIO, {"hop": 160})],
+    "q2d2": [
+        Case(FRAMES, {"levels": 9, "channels": 5}),
+        Case(FRAMES, {"levels": [5, 5, 3, 7], "dim": 6, "channels": 5}),
+        Case(FRAMES, {"levels": [8, 8, 5, 6], "grid": "hexagonal", "channels": 5}),
+        Case(FRAMES, {"levels": [13, 12], "grid": "rectangular", "channels": 5, "codes": False}),
+    ],
+    "q2d2_decode": [
+        Case(Stream(50, 1), {"levels": 9, "channels": 5}, {"draw": draw_codes(145**3)}),
+        Case(Stream(50, 1), {"levels": [4, 4], "grid": "hexagonal", "channels": 5}, {"draw": draw_codes(16)}),
+    ],
     "repeat_upsample": [Case(FRAMES, {"factor": 3})],
     "residual_conv": [Case(FRAMES, {"kernel": 5, "dilation": 2})],
     "resampler": [
