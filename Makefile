@@ -28,10 +28,10 @@ help: ## list the targets
 demo: $(VENV)/.installed-plot ## run a voice through the voice changer, live-style: wav, latency report, pictures
 	$(BIN)/astrape demo --output "$(OUT)"
 
-test: $(VENV)/.installed-test $(VENV)/.installed-docs ## the test suite
+test: $(VENV)/.installed-test ## the test suite
 	$(PYTEST) $(PYTEST_FLAGS)
 
-slow: $(VENV)/.installed-test $(VENV)/.installed-docs ## all tests with long searches, and those that only run here
+slow: $(VENV)/.installed-test ## all tests with long searches, and those that only run here
 	HYPOTHESIS_PROFILE=slow $(PYTEST) -m "" --timeout 3600 $(PYTEST_FLAGS)
 
 lint: $(VENV)/.installed-lint $(VENV)/.installed-test ## ruff and mypy

@@ -4,6 +4,7 @@ In a page, these stand for something on a line of their own:
 
 - `{{ blocks }}`: the table of all registered blocks,
 - `{{ help COMMAND }}`: what a command says of itself,
+- `{{ output COMMAND }}`: what it prints,
 - `{{ reference MODULE }}`: the reference of every public name of a module,
 - `{{ families }}`: that of every module with blocks.
 
@@ -42,7 +43,8 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = re.sub(r"^{{ blocks }}$", lambda _: block_table(), markdown, flags=re.M)
-    markdown = re.sub(r"^{{ help ([\w-]+) }}$", lambda found: command_help(found[1]), markdown, flags=re.M)
+    markdown = re.sub(r"^{{ help ([\w-]+) }}$", lambda found: output(found[1], "--help"), markdown, flags=re.M)
+    markdown = re.sub(r"^{{ output ([\w-]+) }}$", lambda found: output(found[1]), markdown, flags=re.M)
     markdown = re.sub(r"^{{ families }}$", lambda _: families(), markdown, flags=re.M)
     return re.sub(r"^{{ reference ([\w.]+) }}$", lambda found: reference(found[1]), markdown, flags=re.M)
 
@@ -58,12 +60,13 @@ def block_table() -> str:
     return rows.getvalue()
 
 
-def command_help(name: str) -> str:
+def output(*arguments: str) -> str:
+    """A command line and what it prints, as a fence."""
     from astrape.cli import cli
 
-    done = CliRunner().invoke(cli, [name, "--help"], prog_name="astrape", terminal_width=100)
+    done = CliRunner().invoke(cli, arguments, prog_name="astrape", terminal_width=100)
     assert done.exit_code == 0, done.output
-    return f"```text\n{done.output.strip()}\n```"
+    return f"```text\n$ astrape {' '.join(arguments)}\n{done.output.rstrip()}\n```"
 
 
 def reference(module: str, level: int = 2) -> str:
