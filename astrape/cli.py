@@ -17,6 +17,7 @@ from astrape.commands.graph import graph
 from astrape.commands.recipes import recipes
 from astrape.commands.report import report
 from astrape.commands.run import run
+from astrape.commands.voicebank import voicebank
 from astrape.errors import AstrapeError
 
 __all__ = ["cli", "main"]
@@ -66,7 +67,7 @@ def cli() -> None:
     torch.set_num_threads(1)
 
 
-for command in (recipes, report, check, graph, run, demo, bench):
+for command in (recipes, report, check, graph, run, demo, bench, voicebank):
     cli.add_command(command)
 
 

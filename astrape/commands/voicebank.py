@@ -1,0 +1,136 @@
+"""``astrape voicebank``: voices from recordings, and what a voice's file holds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from astrape.commands.console import DEBUG, command, json_option, print_json, print_table, progress
+from astrape.voice.building import build_voicebank
+from astrape.voice.quality import WARNINGS
+from astrape.voice.speaker import MEL_STATISTICS, MelStatistics, speaker_encoder
+from astrape.voice.voicebank import Voicebank, read_voicebank, writable, write_voicebank
+
+__all__ = ["build", "info", "voicebank"]
+
+
+@click.group("voicebank", epilog="\b\nExample:\n  astrape voicebank build one.wav two.wav -o voice.astrape")
+@click.option("--debug", **DEBUG)
+def voicebank() -> None:
+    """Build a voice from recordings of a speaker, or look at one."""
+
+
+@command("build", "astrape voicebank build one.wav two.wav -o voice.astrape")
+@click.argument("references", metavar="REF...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where to: .astrape, or .npz, the older form.",
+)
+@click.option(
+    "--encoder",
+    default=MEL_STATISTICS,
+    show_default=True,
+    metavar="NAME",
+    help="Speaker encoder: an installed one's name, or package.module:factory.",
+)
+@json_option
+def build(references: tuple[Path, ...], output: Path, encoder: str, as_json: bool) -> None:
+    """Embed a speaker's voice from recordings REF, 5 s or more of clean speech in all.
+
+    Any format, rate and channels that soundfile reads. Each recording is cut into windows of 8 s, one every 4 s; those
+    below -45 dBFS are skipped, and the embeddings of the others are averaged.
+
+    A decoder converts to voices of the speaker encoder that it was trained with, and astrape comes without a trained
+    one: mel-statistics, the default, is untrained, and says so in the file. Packages offer encoders in the entry-point
+    group astrape.speaker_encoders.
+    """
+    writable(output)
+    embeds = speaker_encoder(encoder)
+    with progress("embedding") as tell:
+        bank = build_voicebank(references, embeds, progress=tell)
+    write_voicebank(bank, output)
+    for line in _warnings(bank):
+        click.echo(f"astrape: warning: {line}", err=True)
+    if as_json:
+        print_json(_described(read_voicebank(output), output))
+        return
+    metadata = bank.metadata
+    click.echo(
+        f"{output}: {metadata.duration_seconds:.1f} s of {len(references)} "
+        f"recording{'s' if len(references) > 1 else ''} by {metadata.embedding_model}, "
+        f"{metadata.rms_dbfs:.1f} dBFS, {metadata.active_speech_ratio:.0%} active, norm {bank.norm:.3f}"
+    )
+
+
+@command("info", "astrape voicebank info voice.astrape")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@json_option
+def info(file: Path, as_json: bool) -> None:
+    """Check the voicebank FILE, either form, and show what it holds."""
+    bank = read_voicebank(file)
+    described = _described(bank, file)
+    if as_json:
+        print_json(described)
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    form = ".astrape" if bank.version == 3 else ".npz"
+    rows = {
+        "file": file,
+        "form": f"{form}, version {bank.version}, {described['bytes']} bytes",
+        "embedding": f"{bank.embedding.size} float32, norm {bank.norm:.6g}",
+    }
+    for name, value in (rows | bank.metadata.to_dict()).items():
+        table.add_row(Text(_line(name)), Text(_line(value)))
+    print_table(table)
+    for line in _warnings(bank):
+        click.echo(f"astrape: warning: {line}", err=True)
+
+
+voicebank.add_command(build)
+voicebank.add_command(info)
+
+
+def _described(bank: Voicebank, path: Path) -> dict[str, Any]:
+    return {
+        "file": os.fspath(path),
+        "format": "astrape" if bank.version == 3 else "npz",
+        "version": bank.version,
+        "bytes": path.stat().st_size,
+        "norm": bank.norm,
+        "metadata": bank.metadata.to_dict(),
+        "embedding": bank.embedding.tolist(),
+    }
+
+
+def _warnings(bank: Voicebank) -> list[str]:
+    """What its user should know: of the recording, and that the embedding is no learned one."""
+    names = bank.metadata.quality_warnings
+    lines = [f"{_line(name)}: {WARNINGS.get(name, 'a warning of another program')}" for name in names]
+    if bank.metadata.embedding_model == MelStatistics.name:
+        lines.append(
+            "the embedding is of mel-statistics, which is not trained: a decoder that was trained with another speaker "
+            "encoder makes nothing of it (--encoder names another)"
+        )
+    return lines
+
+
+def _line(value: Any) -> str:
+    """As text that no terminal takes for a command: voicebanks come from anywhere."""
+    if value is None or value == "":
+        return "unknown"
+    if isinstance(value, list) and not value:
+        return "none"
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
