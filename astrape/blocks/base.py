@@ -319,7 +319,9 @@ def spread_control(name: str, value: Tensor | float, channels: int, like: Tensor
     if tensor.dim() < 2:
         tensor = tensor.reshape(1, -1)
     if tensor.dim() != 2 or tensor.shape[0] not in (1, like.shape[0]) or tensor.shape[1] not in (1, channels):
-        raise StreamError(f"control '{name}' takes ({like.shape[0]}, {channels}) or ({channels},), not {tuple(tensor.shape)}")
+        raise StreamError(
+            f"control '{name}' takes ({like.shape[0]}, {channels}) or ({channels},), not {tuple(tensor.shape)}"
+        )
     if not bool(torch.isfinite(tensor).all()):
         raise StreamError(f"control '{name}' is not finite")
     return tensor.expand(like.shape[0], channels)

@@ -33,7 +33,8 @@ def register(name: str) -> Callable[[Block], Block]:
     def add(cls: Block) -> Block:
         known = _classes.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise RecipeError(f"block name '{name}' is taken by {known.__module__}.{known.__qualname__}: choose another")
+            owner = f"{known.__module__}.{known.__qualname__}"
+            raise RecipeError(f"block name '{name}' is taken by {owner}: choose another")
         _classes[name] = cls
         return cls
 
