@@ -163,7 +163,12 @@ def test_controls_are_checked():
     x = torch.ones(1, 1, 4)
     assert graph(x)[0, 0, 0] == 0.5
     assert graph(x, level=2.0)[0, 0, 0] == 2
-    for wrong, message in (({"level": 3.0}, "above 2"), ({"leval": 1.0}, "did you mean 'level'"), ({"level": float("nan")}, "finite")):
+    refusals = [
+        ({"level": 3.0}, "above 2"),
+        ({"leval": 1.0}, "did you mean 'level'"),
+        ({"level": float("nan")}, "finite"),
+    ]
+    for wrong, message in refusals:
         with pytest.raises(astrape.StreamError, match=message):
             graph(x, **wrong)
     with pytest.raises(astrape.RecipeError, match="no control 'volume'"):

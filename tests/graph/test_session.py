@@ -94,7 +94,8 @@ def test_constant_latency_returns_what_it_was_given(chunks):
 
 
 def test_an_impulse_comes_out_at_the_host_latency():
-    graph = astrape.compile(recipe({"f": {"use": "framing", "size": 9, "hop": 9}, "o": {"use": "overlap_add", "hop": 9}}))
+    blocks = {"f": {"use": "framing", "size": 9, "hop": 9}, "o": {"use": "overlap_add", "hop": 9}}
+    graph = astrape.compile(recipe(blocks))
     x = torch.zeros(1, 1, 50)
     x[..., 20] = 1
     session = graph.stream(constant_latency=True)
@@ -265,11 +266,17 @@ def test_a_session_of_another_precision_leaves_the_graph_alone():
 def test_wrong_input_is_refused_in_one_line():
     graph = astrape.compile(recipe({"g": {"use": "gain", "gain": "level"}}, controls={"level": {"channels": 1}}))
     session = graph.stream()
-    with pytest.raises(astrape.StreamError, match="'level'.*no value"):
+    with pytest.raises(astrape.StreamError, match=r"'level'.*no value"):
         session.push(torch.zeros(1, 1, 4))
-    for wrong, message in ((torch.zeros(4), "unsqueeze"), (torch.zeros(1, 2, 4), r"1, frames"), (torch.zeros(3, 1, 4), "3 rows")):
+    refusals = [
+        (torch.zeros(4), "unsqueeze"),
+        (torch.zeros(1, 2, 4), "1, frames"),
+        (torch.zeros(3, 1, 4), "3 rows"),
+    ]
+    for wrong, message in refusals:
         with pytest.raises(astrape.StreamError, match=message):
             session.push(wrong, level=1.0)
+    deep = astrape.compile(recipe({"f": {"use": "framing", "size": 4, "hop": 4}}))
+    state = deep.init_state(1)
     with pytest.raises(astrape.StreamError, match="whole multiple"):
-        deep = astrape.compile(recipe({"f": {"use": "framing", "size": 4, "hop": 4}}))
-        deep.step(torch.zeros(1, 1, 6), deep.init_state(1), {})
+        deep.step(torch.zeros(1, 1, 6), state, {})
