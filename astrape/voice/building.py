@@ -126,9 +126,10 @@ class _Mean:
         if level < SILENT_DBFS:
             return
         with torch.no_grad():
-            given = torch.as_tensor(self.encoder.embed(window.clone()))
+            given = torch.as_tensor(self.encoder.embed(window.clone())).detach().cpu()
         try:
-            self.sum += checked_embedding(given.detach().cpu().double().numpy())
+            # NumPy has no bfloat16.
+            self.sum += checked_embedding((given.float() if given.is_floating_point() else given).numpy())
         except VoicebankError as error:
             raise VoicebankError(f"speaker encoder '{self.encoder.name}': {error}") from None
         self.count += 1
@@ -208,9 +209,8 @@ def _opened(path: str | os.PathLike[str]) -> soundfile.SoundFile:
     shown = _shown(path)
     try:
         if not Path(path).is_file():
-            raise VoicebankError(
-                f"{shown}: there is no such file" if not Path(path).exists() else f"{shown}: is no file"
-            )
+            what = "is no regular file" if Path(path).exists() else "there is no such file"
+            raise VoicebankError(f"{shown}: {what}")
         audio = soundfile.SoundFile(os.fspath(path))
     except OSError as error:
         raise VoicebankError(f"{shown}: cannot be opened: {error.strerror or error}") from error

@@ -8,9 +8,8 @@ out, and for decoders that are trained with it.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -96,22 +95,18 @@ def _factory(name: str) -> Callable[[], Any]:
     if name == MEL_STATISTICS:
         return MelStatistics
     known = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    module, colon, attribute = name.partition(":")
+    if name not in known and not (colon and module and attribute):
+        listed = ", ".join([MEL_STATISTICS, *sorted(known)])
+        raise VoicebankError(
+            f"there is no speaker encoder '{name}' (there is: {listed}): install a package that has it, "
+            f"or name it as package.module:factory"
+        )
     try:
-        if name in known:
-            found = known[name].load()
-        else:
-            module, colon, attribute = name.partition(":")
-            if not (colon and module and attribute):
-                listed = ", ".join([MEL_STATISTICS, *sorted(known)])
-                raise VoicebankError(
-                    f"there is no speaker encoder '{name}' (there is: {listed}): install a package that has it, "
-                    f"or name it as package.module:factory"
-                )
-            found = importlib.import_module(module)
-            for part in attribute.split("."):
-                found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise VoicebankError(f"encoder '{name}' cannot be imported: {error}") from error
+        found = (known.get(name) or EntryPoint(name, name, ENTRY_POINTS)).load()
+    # Importing runs code of others, which fails in whatever way.
+    except Exception as error:
+        raise VoicebankError(f"encoder '{name}' cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(found):
         raise VoicebankError(f"encoder '{name}' is a {type(found).__name__}, which gives no encoder when called")
     return found  # type: ignore[no-any-return]
