@@ -63,16 +63,22 @@ def run(
     if as_json:
         print_json(done.to_dict())
         return
+    channels = f"{done.channels_out} channel{'' if done.channels_out == 1 else 's'}"
     click.echo(
-        f"{done.target}: {done.frames_out} frames, {done.channels_out} channels at "
-        f"{done.rate_out} Hz ({done.subtype}), peak {decibels(done.peak_out):.1f} dB, "
-        f"latency {done.latency_frames} frames, {done.elapsed:.1f} s (graph {done.real_time_factor:.3f} of real time)"
+        f"{done.target}: {done.frames_out} frames, {channels} at {done.rate_out} Hz ({done.subtype}), "
+        f"peak {decibels(done.peak_out):.1f} dB, latency {done.latency_frames} frames, "
+        f"{done.elapsed:.1f} s (graph {done.real_time_factor:.3f} of real time)"
     )
 
 
 def warnings_of(done: Conversion) -> list[str]:
     """What the user should know of a conversion that went through."""
     lines = []
+    if not done.frames_in:
+        lines.append(f"{done.source}: holds no samples")
+    if done.missing:
+        seconds = done.missing / done.rate_in
+        lines.append(f"{done.source}: ends {seconds:.3f} s before its header says: converted what is there")
     if done.not_finite:
         at = f"the first at {done.first_not_finite:.3f} s"
         lines.append(f"{done.source}: {done.not_finite} samples are not finite ({at}): taken as silence")

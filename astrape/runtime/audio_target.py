@@ -96,7 +96,8 @@ class AudioTarget:
             raise AstrapeError(f"{target}: its ending names no audio format that can be written: {mend}")
         if ending == "OPUS":
             subtype = "OPUS"
-        kept = soundfile.check_format(container, subtype) and subtype not in ("ULAW", "ALAW")
+        plain = subtype.startswith("PCM_") or subtype in FLOATING or subtype == "OPUS"
+        kept = plain and soundfile.check_format(container, subtype)
         self.subtype = subtype if kept else soundfile.default_subtype(container)
         if container == "WAV" and frames * channels * _sample_bytes(self.subtype) > LARGEST_WAV:
             container = "RF64"

@@ -40,6 +40,7 @@ class Conversion:
         graph_seconds: the part of it that the graph took.
         latency_frames: frames by which the output file is late, at its rate; 0 when compensated.
         clipped: samples beyond full scale, cut off there; counted alike for float files, which keep them.
+        missing: frames that the input's header promises and the file does not hold; what is there was converted.
         not_finite: NaN and infinite input samples, taken as silence.
         first_not_finite: where the first of them stands, seconds.
     """
@@ -58,6 +59,7 @@ class Conversion:
     graph_seconds: float
     latency_frames: int
     clipped: int
+    missing: int
     not_finite: int
     first_not_finite: float | None
     peak_in: float
@@ -147,7 +149,8 @@ def process_file(
         run = _Run(graph, port_out, live_latency, dict(controls or {}))
         heard = _Heard(audio, stream_in.channels, source)
         channels = stream_out.channels
-        with AudioTarget(target, source, rate_out, channels, audio.subtype, _frames(audio, rate_out)) as written:
+        expected = heard.promised * rate_out // rate
+        with AudioTarget(target, source, rate_out, channels, audio.subtype, expected) as written:
             chunk = max(1, round(chunk_ms * float(stream_in.rate) / 1000))
             pieces = heard.read(max(1, int(READ_SECONDS * rate)), progress)
             if to_graph is not None:
@@ -181,6 +184,7 @@ def process_file(
             graph_seconds=run.seconds,
             latency_frames=round(late * rate_out),
             clipped=written.clipped,
+            missing=max(0, heard.promised - heard.frames),
             not_finite=heard.not_finite,
             first_not_finite=heard.first_not_finite,
             peak_in=heard.level.peak,
@@ -240,6 +244,8 @@ class _Heard:
 
     def __init__(self, audio: soundfile.SoundFile, channels: int, source: Path) -> None:
         self.audio, self.channels, self.source = audio, channels, source
+        # Headerless streams and some compressed ones do not say how long they are.
+        self.promised = int(audio.frames) if 0 < audio.frames < 2**62 else 0
         self.frames = 0
         self.done = False
         self.not_finite = 0
@@ -248,7 +254,6 @@ class _Heard:
 
     def read(self, size: int, progress: Callable[[float, float | None], None] | None) -> Iterator[Tensor]:
         rate = self.audio.samplerate
-        known = self.audio.frames if 0 < self.audio.frames < 2**62 else None
         while True:
             try:
                 data = self.audio.read(size, dtype="float32", always_2d=True)
@@ -262,7 +267,7 @@ class _Heard:
             self.level.add(x)
             yield _mixed(x, self.channels).unsqueeze(0)
             if progress is not None:
-                progress(self.frames / rate, None if known is None else known / rate)
+                progress(self.frames / rate, self.promised / rate if self.promised else None)
         self.done = True
 
     def _finite(self, x: Tensor) -> Tensor:
@@ -296,11 +301,6 @@ def _opened(source: Path) -> soundfile.SoundFile:
 
 def _reason(error: Exception) -> str:
     return str(getattr(error, "error_string", error)).strip().rstrip(".")
-
-
-def _frames(audio: soundfile.SoundFile, rate_out: int) -> int:
-    """Frames to expect, for the choice of a container; 0 where the file does not say."""
-    return int(audio.frames * rate_out // audio.samplerate) if 0 < audio.frames < 2**62 else 0
 
 
 def _mixed(x: Tensor, channels: int) -> Tensor:

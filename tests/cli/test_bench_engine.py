@@ -1,0 +1,50 @@
+"""The engine of ``bench``: what is timed by hand is the same work that the session does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import astrape
+from astrape.blocks.state import map_state
+from astrape.runtime.by_hand import ByHand, Runner, recorded
+from astrape.runtime.machine import Machine, measure_machine
+
+
+@pytest.mark.parametrize("name", ["multirate", "echo", "dry-wet"])
+def test_replayed_calls_are_all_the_work_there_is(name: str) -> None:
+    graph = astrape.load(name)
+    runner = Runner(graph, {})
+    calls = []
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad(), recorded(graph, calls.append):
+        for frames in (441, 100, 0, 882, 441, 7):
+            runner.advance({"mic": torch.randn(1, 1, frames, generator=generator)})
+    by_hand = ByHand(graph, runner.prepared)
+    with torch.no_grad():
+        by_hand.run(calls)
+    seen = 0
+    for unit, replayed in zip(graph.units, by_hand.state, strict=True):
+        kept = []
+        map_state(lambda tensor, kept=kept: kept.append(tensor) or tensor, runner.state[unit.name])
+        again = []
+        map_state(lambda tensor, again=again: again.append(tensor) or tensor, replayed)
+        assert len(kept) == len(again)
+        assert all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
+        seen += len(kept)
+    assert seen > 0
+    # Nothing is left watching.
+    assert all("step" not in unit.block.__dict__ for unit in graph.units)
+
+
+def test_the_floor_is_the_slower_of_work_and_traffic() -> None:
+    machine = Machine(memory_gb_s=10.0, working_set_bytes=1, working_set_gb_s=20.0, matmul_gflop_s=100.0)
+    assert machine.floor_ms(flops=1e9, traffic=0) == pytest.approx(10.0)
+    assert machine.floor_ms(flops=1e9, traffic=4e8) == pytest.approx(20.0)
+
+
+def test_a_machine_is_measured() -> None:
+    machine = measure_machine(2**20)
+    assert machine.working_set_gb_s > 0.1
+    assert machine.memory_gb_s > 0.1
+    assert machine.matmul_gflop_s > 0.1

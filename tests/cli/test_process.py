@@ -1,0 +1,92 @@
+"""The command as its own process: interrupts, full disks, memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from audio import noise, write
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_exit_codes_and_debug(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "astrape", "run", "echo", "none.wav", "out.wav"]
+    plain = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, timeout=120)
+    assert (plain.returncode, plain.stdout) == (1, "")
+    assert plain.stderr == "astrape: none.wav: there is no such file\n"
+    debug = subprocess.run(
+        [*command, "--debug"], capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, timeout=120
+    )
+    assert debug.returncode == 1
+    assert "Traceback" in debug.stderr
+
+
+def test_an_interrupt_is_quiet_and_leaves_nothing(tmp_path: Path, identity: Path) -> None:
+    write(tmp_path / "long.wav", noise(44_100 * 120), 44100, "PCM_16")
+    command = [sys.executable, "-m", "astrape", "run", str(identity), "long.wav", "out.wav", "--chunk", "0.5"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=ENVIRONMENT
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".out.wav.*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (out.strip(), err.strip()) == ("", "")
+    assert {path.name for path in tmp_path.iterdir()} == {"identity.yaml", "long.wav"}
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, identity: Path) -> None:
+    write(tmp_path / "in.wav", noise(44_100 * 4), 44100, "PCM_16")
+    for name in ("out.wav", "out.flac"):
+        failed = subprocess.run(
+            [sys.executable, "-m", "astrape", "run", str(identity), "in.wav", name],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            timeout=120,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+        )
+        assert failed.returncode == 1
+        assert len(failed.stderr.strip().splitlines()) == 1, failed.stderr
+        assert f"{name}: cannot be written" in failed.stderr
+        assert {path.name for path in tmp_path.iterdir()} == {"identity.yaml", "in.wav"}
+
+
+def test_memory_does_not_grow_with_length(tmp_path: Path, identity: Path) -> None:
+    script = """
+import resource, sys, torch
+torch.set_num_threads(1)
+import astrape
+from astrape.runtime.files import process_file
+graph = astrape.load(sys.argv[1])
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+process_file(graph, sys.argv[2], "short-out.wav", chunk_ms=200)
+before = peak()
+process_file(graph, sys.argv[3], "long-out.wav", chunk_ms=200)
+print(peak() - before)
+"""
+    short = write(tmp_path / "short.wav", noise(48_000 * 10), 48000, "PCM_16")
+    long = write(tmp_path / "long.wav", noise(48_000 * 300), 48000, "PCM_16")
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(identity), str(short), str(long)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    # The long file is 58 MB as floats, at each of its two rates.
+    assert float(done.stdout) < 15
+    assert (tmp_path / "long-out.wav").stat().st_size == long.stat().st_size
