@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from astrape.blocks.activation import Activation
 from astrape.blocks.adaln import AdaLN
+from astrape.blocks.adapter import StridingAdapter
 from astrape.blocks.attention import Attention
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.conv import Conv, Downsample, RepeatUpsample, TransposedConv
@@ -16,6 +17,8 @@ from astrape.blocks.denoise import SpectralDenoise
 from astrape.blocks.dynamics import Compressor, Gate
 from astrape.blocks.filter import FIR, Biquad, DCBlock
 from astrape.blocks.framing import Framing, OverlapAdd
+from astrape.blocks.gated import AdaptiveConv, GatedSkip
+from astrape.blocks.harmonic import HarmonicSource
 from astrape.blocks.linear import Linear
 from astrape.blocks.mel import Mel
 from astrape.blocks.norm import Norm
@@ -29,6 +32,7 @@ from astrape.blocks.residual import ResidualConv, SnakeConv
 from astrape.blocks.shift import SpectralShift
 from astrape.blocks.spectral import ISTFT, STFT, ExpPolar, Magnitude
 from astrape.blocks.transformer import Transformer, TransformerLayer
+from astrape.blocks.wavlm import WavLMCNN
 
 __all__ = [
     "FIR",
@@ -40,6 +44,7 @@ __all__ = [
     "STFT",
     "Activation",
     "AdaLN",
+    "AdaptiveConv",
     "Add",
     "Attention",
     "Biquad",
@@ -54,6 +59,8 @@ __all__ = [
     "Framing",
     "Gain",
     "Gate",
+    "GatedSkip",
+    "HarmonicSource",
     "Linear",
     "Magnitude",
     "Mel",
@@ -73,9 +80,11 @@ __all__ = [
     "State",
     "Stream",
     "StreamBlock",
+    "StridingAdapter",
     "Transformer",
     "TransformerLayer",
     "TransposedConv",
+    "WavLMCNN",
     "block_class",
     "block_names",
     "register",
