@@ -127,8 +127,10 @@ class WavLMCNN(StreamBlock):
 
     Every window ends with its hop, so its centre is ``(window - hop) / 2`` old: the layers are a fixed transform that
     others learn upon, and count their group delay. Before time zero each layer's input is zeros: nothing has been
-    heard, which is not the same as normalised silence. Only the first frame reaches back so far; frame ``k + 1`` here
-    is frame ``k`` of the original, which pads nothing.
+    heard, which is not the same as normalised silence. Only the first frame reaches back so far. The original pads
+    nothing: with up to 5 layers frame ``k + 1`` here is its frame ``k``. The kernels of layers 6 and 7 are even, and to
+    end with their hop, windows begin 80 and 240 samples later than on the original's grid: frame ``k + 1`` here is
+    frame ``k`` of the original on audio without its first 80 or 240 samples.
 
     **The norm.** In the base models a group norm with one group a channel follows layer 0. It takes each channel's mean
     and variance over the whole utterance, and so reads the future. In its place:
