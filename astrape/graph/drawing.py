@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,9 @@ def draw_graph(graph: Graph) -> Drawing:
     late = [node.name for node in graph.nodes.values() if node.inserted]
     open_edges = [(source, target) for source, target, label in edges]
     layout = arrange(list(boxes), open_edges, late, sizes.columns)
-    labels = {source: label for source, _, label in [*edges, *feedback]}
+    labels: dict[str, dict[str, None]] = {}
+    for source, _, label in [*edges, *feedback]:
+        labels.setdefault(source, {})[label] = None
     return Drawing(graph, boxes, layout, labels, [(a, b) for a, b, _ in feedback], sizes)
 
 
@@ -67,7 +69,7 @@ class Drawing:
         graph: Graph,
         boxes: dict[str, Box],
         layout: Layout,
-        labels: dict[str, str],
+        labels: Mapping[str, Iterable[str]],
         feedback: Sequence[tuple[str, str]],
         sizes: Sizes,
     ) -> None:
@@ -175,7 +177,7 @@ class Drawing:
             labelled = {a for a, _ in self.layout.segments if self._is_node(a)}
             for name, _ in sorted(labelled):
                 x, y = self._exit((name, self.layout.layer[name]))
-                axes.text(x + 0.06, y - 0.075, self.labels[name], size=6.3, color=GREY, zorder=5, va="center")
+                self._label(axes, (x, y), name)
 
     def _over_gutter(self, a: Vertex, start: tuple[float, float], end: tuple[float, float]) -> Any:
         """From the last column of a band to the first of the next: down at the right, back between the bands."""
@@ -202,7 +204,13 @@ class Drawing:
         axes.add_patch(PathPatch(_rounded(points, 0.18), zorder=2, **style))
         self._arrow(axes, end, RED)
         if self.sizes is DETAILED and not any(v == (a, self.layout.layer[a]) for v, _ in self.layout.segments):
-            axes.text(start[0] + 0.06, start[1] - 0.075, self.labels[a], size=6.3, color=GREY, zorder=5, va="center")
+            self._label(axes, start, a)
+
+    def _label(self, axes: Any, start: tuple[float, float], name: str) -> None:
+        """What leaves a node: its outputs differ in channels, so the first stands above the line and others below."""
+        for index, text in enumerate(self.labels[name]):
+            y = start[1] - 0.075 if not index else start[1] - 0.02 + 0.11 * index
+            axes.text(start[0] + 0.06, y, text, size=6.3, color=GREY, zorder=5, va="center")
 
     def _arrow(self, axes: Any, spot: tuple[float, float], colour: str) -> None:
         from matplotlib.patches import Polygon
