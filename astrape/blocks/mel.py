@@ -14,13 +14,14 @@ from torch import Tensor
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.bounds import bounded
 from astrape.blocks.registry import register
-from astrape.blocks.spectral import STFT, Float64, product, squared_magnitude, to_buffer
+from astrape.blocks.spectral import STFT, product, squared_magnitude
+from astrape.blocks.tables import ExactTables, Float64
 
 __all__ = ["Mel", "mel_filters"]
 
 
 @register("mel")
-class Mel(StreamBlock):
+class Mel(StreamBlock, ExactTables):
     """Mel spectrogram without centring: frame ``k`` ends with its own ``hop`` samples.
 
     ``(batch, 1, k * hop)`` at the sample rate becomes ``(batch, bins, k)`` at ``1 / hop`` of it: the natural logarithm
@@ -78,8 +79,12 @@ class Mel(StreamBlock):
         self.power = power
         self.log = bool(log)
         self.floor = float(floor)
-        table = mel_filters(bins, n_fft, float(source.rate), fmin, fmax, scale)
-        self.register_buffer("filters", to_buffer(table), persistent=False)
+        self.bins, self.fmin, self.fmax, self.scale = bins, fmin, fmax, scale
+        self.register_tables()
+
+    def exact_tables(self) -> dict[str, Float64]:
+        rate = float(self.rate_in)
+        return {"filters": mel_filters(self.bins, self.stft.n_fft, rate, self.fmin, self.fmax, self.scale)}
 
     @property
     def latency(self) -> Fraction:

@@ -1,8 +1,7 @@
 """Causal short-time Fourier transforms as real matrix products, and the step from polar to rectangular.
 
-The window is folded into the matrix, so a frame costs one product and no complex tensor or FFT ever appears: compilers,
-ONNX and small runtimes take it as it is. A spectrum of ``bins = n_fft // 2 + 1`` complex bins travels as ``2 * bins``
-real channels, all real parts first, then all imaginary parts.
+The products are those of :mod:`astrape.blocks.dft`. A spectrum of ``bins = n_fft // 2 + 1`` complex bins travels as
+``2 * bins`` real channels, all real parts first, then all imaginary parts.
 
 Forward (analysis) window ``w``, frame ``k`` covers samples ``k * hop + hop - n_fft`` to ``k * hop + hop - 1``, the
 samples before time zero being 0::
@@ -19,23 +18,22 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.bounds import bounded
+from astrape.blocks.dft import WindowedDFT, WindowedInverseDFT
 from astrape.blocks.history import own_copy
 from astrape.blocks.registry import register
+from astrape.blocks.tables import ExactTables, Float64
 from astrape.errors import RateError
 
 __all__ = ["ISTFT", "STFT", "ExpPolar", "Magnitude", "spectral_window"]
 
-Float64 = npt.NDArray[np.float64]
-
 MAX_N_FFT = 8192
-"""The matrix has ``n_fft * (n_fft + 2)`` entries: 268 MB of float32 at this size."""
+"""For a prime, which cannot be factored, the matrix has ``n_fft * (n_fft + 1)`` entries: 268 MB of float32 here."""
 
 LEAST_WEIGHT = 1e-11
 """A summed squared window below this is no window at all: dividing by it would only amplify rounding."""
@@ -86,8 +84,6 @@ class STFT(StreamBlock):
 
     latency_by = "centre"
 
-    matrix: Tensor
-
     def __init__(self, source: Stream, *, n_fft: int, hop: int, window: str = "hann") -> None:
         bounded("n_fft", n_fft, 2, MAX_N_FFT)
         bounded("hop", hop, 1, n_fft)
@@ -97,8 +93,7 @@ class STFT(StreamBlock):
         self.n_fft, self.hop = n_fft, hop
         taper = spectral_window(window, n_fft)
         self.support = n_fft - int(np.flatnonzero(taper)[0])
-        cosine, sine = fourier_tables(n_fft)
-        self.register_buffer("matrix", to_buffer(np.concatenate([cosine, -sine]) * taper), persistent=False)
+        self.dft = WindowedDFT(taper)
 
     @property
     def latency(self) -> Fraction:
@@ -123,12 +118,12 @@ class STFT(StreamBlock):
         state = own_copy(heard[..., heard.shape[-1] - state.shape[-1] :])
         if x.shape[-1] == 0:
             return x.new_zeros(x.shape[0], self.channels_out, 0), state
-        frames = heard[:, 0].unfold(-1, self.n_fft, self.hop)
-        return product(frames, self.matrix).transpose(1, 2), state
+        spectrum: Tensor = self.dft(heard[:, 0].unfold(-1, self.n_fft, self.hop))
+        return spectrum, state
 
 
 @register("istft")
-class ISTFT(StreamBlock):
+class ISTFT(StreamBlock, ExactTables):
     """Inverse short-time Fourier transform by windowed overlap-add, complete after one frame.
 
     ``(batch, 2 * (n_fft // 2 + 1), k)`` becomes ``(batch, 1, k * hop)`` at ``hop`` times the rate. Frame ``k`` is laid
@@ -159,7 +154,6 @@ class ISTFT(StreamBlock):
 
     latency_by = "centre"
 
-    matrix: Tensor
     weights: Tensor
 
     def __init__(self, source: Stream, *, n_fft: int, hop: int, window: str = "hann") -> None:
@@ -180,24 +174,15 @@ class ISTFT(StreamBlock):
         taper = spectral_window(window, n_fft)
         self.spans = -(-n_fft // hop)
         """Quanta of output that one frame is laid over."""
-        padding = self.spans * hop - n_fft
-        cosine, sine = fourier_tables(n_fft)
-        padded = np.pad(taper, (0, padding))
-        # Every bin but 0 Hz and Nyquist stands for its conjugate too; those two have no imaginary part to contribute,
-        # which the exact zeros of the sine table already say.
-        share = np.full((bins, 1), 2.0 / n_fft)
-        share[0] = 1.0 / n_fft
-        if n_fft % 2 == 0:
-            share[-1] = 1.0 / n_fft
-        synthesis = np.concatenate([share * cosine, -share * sine]) * taper
-        self.register_buffer("matrix", to_buffer(np.pad(synthesis, ((0, 0), (0, padding))).T), persistent=False)
-        self.register_buffer("weights", to_buffer(self._reciprocals(padded**2)), persistent=False)
+        self.padded = np.pad(taper, (0, self.spans * hop - n_fft))
+        self.dft = WindowedInverseDFT(taper)
+        self.register_tables()
         # By output sample of a quantum, how many frames back the last window that covers it began.
-        self.oldest = [int(np.flatnonzero(column)[-1]) for column in padded.reshape(-1, hop).T]
+        self.oldest = [int(np.flatnonzero(column)[-1]) for column in self.padded.reshape(-1, hop).T]
 
-    def _reciprocals(self, squared: Float64) -> Float64:
+    def exact_tables(self) -> dict[str, Float64]:
         """Row ``j``: one over the summed squared windows of a frame and its ``j`` predecessors, over its quantum."""
-        summed = np.cumsum(squared.reshape(self.spans, self.hop), axis=0)
+        summed = np.cumsum(self.padded.reshape(self.spans, self.hop) ** 2, axis=0)
         covered = summed >= LEAST_WEIGHT
         before_zero = np.arange(summed.size).reshape(summed.shape) < (self.n_fft - self.hop) // 2
         if not (covered | before_zero).all():
@@ -205,7 +190,7 @@ class ISTFT(StreamBlock):
                 f"hop must be small enough for the windows to cover every sample, and {self.hop} with n_fft "
                 f"{self.n_fft} is not: half of n_fft always is"
             )
-        return np.where(before_zero, 0.0, 1.0 / np.where(covered, summed, 1.0))
+        return {"weights": np.where(before_zero, 0.0, 1.0 / np.where(covered, summed, 1.0))}
 
     @property
     def latency(self) -> Fraction:
@@ -230,16 +215,20 @@ class ISTFT(StreamBlock):
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
         batch, _, count = x.shape
         earlier = self.spans - 1
-        frames = product(x.transpose(1, 2), self.matrix).view(batch, count, self.spans, self.hop)
+        frames = self.dft(x)
+        if self.spans * self.hop > self.n_fft:
+            frames = F.pad(frames, (0, self.spans * self.hop - self.n_fft))
+        frames = frames.view(batch, count, self.spans, self.hop)
+        position = state["seen"]
         if count == 1:
             overlap = frames[:, 0]
         else:
+            position = (position + torch.arange(count, device=x.device)).clamp(max=earlier)
             overlap = frames.new_zeros(batch, count + earlier, self.hop)
             for late in range(self.spans):
                 overlap[:, late : late + count] += frames[:, :, late]
         overlap = overlap + F.pad(state["tail"], (0, 0, 0, count))
-        position = torch.arange(count, device=x.device) + state["seen"]
-        y = overlap[:, :count] * self.weights[position.clamp(max=earlier)]
+        y = overlap[:, :count] * self.weights[position]
         after = {
             "tail": own_copy(overlap[:, count:]),
             "seen": (state["seen"] + count).clamp(max=earlier),
@@ -305,24 +294,6 @@ def squared_magnitude(spectrum: Tensor) -> Tensor:
 def check_pairs(source: Stream, name: str, order: str) -> None:
     if source.channels % 2:
         raise RateError(f"{name} takes an even number of channels ({order}), not {source.channels}")
-
-
-def fourier_tables(n_fft: int) -> tuple[Float64, Float64]:
-    """``cos`` and ``sin`` of ``2 pi f m / n_fft``, each ``(n_fft // 2 + 1, n_fft)``, with the true zeros exact.
-
-    The angle is reduced in integers first, so a table of 8192 is as accurate as one of 8.
-    """
-    turns = np.outer(np.arange(n_fft // 2 + 1), np.arange(n_fft)) % n_fft
-    angles = 2 * np.pi * np.arange(n_fft) / n_fft
-    sine = np.sin(angles)
-    if n_fft % 2 == 0:
-        sine[n_fft // 2] = 0.0
-    return np.cos(angles)[turns], sine[turns]
-
-
-def to_buffer(table: Float64) -> Tensor:
-    """A table made in float64 as a contiguous tensor of the default type."""
-    return torch.from_numpy(np.ascontiguousarray(table)).to(torch.get_default_dtype())
 
 
 def product(frames: Tensor, matrix: Tensor) -> Tensor:

@@ -88,6 +88,14 @@ def test_mel_is_the_definition_on_torchs_transform(options: dict[str, Any]) -> N
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-10)
 
 
+def test_made_in_float32_it_is_exact_after_it_is_widened() -> None:
+    x = noise(1, 1, 6 * 300)
+    exact = Mel(Stream(44100, 1), hop=300, bins=40)(x)
+    torch.set_default_dtype(torch.float32)
+    block = Mel(Stream(44100, 1), hop=300, bins=40).double()
+    torch.testing.assert_close(block(x.double()), exact, rtol=0, atol=1e-13)
+
+
 def test_slaney_landmarks() -> None:
     """1 kHz is mel 15 and 6.4 kHz mel 42, so 41 filters over 0 to 6.4 kHz peak one mel apart."""
     filters = mel_filters(41, 16000, 16000.0, 0.0, 6400.0)

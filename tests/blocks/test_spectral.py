@@ -198,6 +198,13 @@ def test_float32_error_is_rounding() -> None:
     assert (y[..., 1260:] - x[..., :-1260].float()).abs().max() < 1e-5
 
 
+def test_blocks_made_in_float32_are_exact_after_they_are_widened() -> None:
+    torch.set_default_dtype(torch.float32)
+    x = noise(1, 1, 20 * 252).double()
+    y = istft(1512, 252).double()(stft(1512, 252).double()(x))
+    assert (y[..., 1260:] - x[..., :-1260]).abs().max() < 1e-12
+
+
 def test_autocast_leaves_audio_in_full_precision() -> None:
     torch.set_default_dtype(torch.float32)
     there, back = stft(64, 16), istft(64, 16)
