@@ -259,6 +259,9 @@ class StreamBlock(nn.Module):
         x = self._whole_quanta(x)
         lead = x if isinstance(x, Tensor) else next(iter(x.values()))
         prepared = self.prepare(self.read_controls(controls, lead))
+        if lead.shape[-1] == 0:
+            empty = {port: lead.new_zeros(len(lead), out.channels, 0) for port, out in self.outputs.items()}
+            return empty["out"] if list(empty) == ["out"] else empty
         return self.step(x, self.init_state(lead.shape[0], lead.device, lead.dtype), prepared)[0]
 
     def read_controls(self, given: Mapping[str, Tensor | float], like: Tensor) -> dict[str, Tensor]:

@@ -206,7 +206,13 @@ def build(recipe: Recipe, nodes: Iterable[Node]) -> Built:
 
 
 def _is_delay(node: Node) -> bool:
+    """Whether a node can close a feedback loop: a delay, unless it says that it has no frames."""
     try:
-        return issubclass(block_class(node.use), Delay)
+        if not issubclass(block_class(node.use), Delay):
+            return False
     except AstrapeError:
         return False
+    try:
+        return all(exact_number(node.params[length]) != 0 for length in ("frames", "ms") if length in node.params)
+    except ValueError:
+        return True  # whatever is wrong with the length, the delay itself says so better

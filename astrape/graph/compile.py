@@ -14,7 +14,9 @@ from astrape.errors import CausalityError, RateError, RecipeError
 from astrape.graph.align import align
 from astrape.graph.build import Built, build
 from astrape.graph.graph import Graph
+from astrape.graph.node import Control
 from astrape.graph.plan import PlannedNode, Signal, digraph
+from astrape.graph.reach import reached
 from astrape.graph.recipe import Recipe
 from astrape.graph.schedule import period_of
 from astrape.graph.where import recipe_error
@@ -112,7 +114,10 @@ def cut_training(graph: Graph) -> Graph:
     inputs = _heard(graph.inputs, nodes, wired)
     _refuse_lookahead(nodes, inputs)
     loops = {name: number for name, number in graph.loops.items() if name in nodes}
-    return Graph(graph.name, nodes, loops, inputs, graph.control_specs, wired, graph.signal_latency)
+    controls = _asked(graph.control_specs, nodes)
+    live = Graph(graph.name, nodes, loops, inputs, controls, wired, graph.signal_latency)
+    live.follow(graph)
+    return live
 
 
 def _assemble(
@@ -121,20 +126,20 @@ def _assemble(
     loops = {name: number for name, number in built.loops.items() if name in nodes}
     aligned, latency = align(nodes, inputs, loops)
     try:
-        return Graph(recipe.name, aligned, loops, inputs, recipe.controls, wired, latency)
+        return Graph(recipe.name, aligned, loops, inputs, _asked(recipe.controls, aligned), wired, latency)
     except (CausalityError, RateError) as error:
         raise recipe_error(str(error), recipe.where, cls=type(error)) from error
 
 
 def _reaching(nodes: Mapping[str, PlannedNode], outputs: Mapping[str, Signal]) -> dict[str, PlannedNode]:
     """The nodes that an output depends on; proves that no training-only node is among those of a streaming graph."""
-    graph = _digraph(nodes)
-    wanted = {signal.node for signal in outputs.values()}
-    wanted |= {above for name in list(wanted) if name in graph for above in nx.ancestors(graph, name)}
+    reads = {name: [signal.node for signal in node.sources.values()] for name, node in nodes.items()}
+    wanted = reached((signal.node for signal in outputs.values()), reads)
     needed = {name: node for name, node in nodes.items() if name in wanted}
     for node in needed.values():
         if node.training:
-            raise recipe_error("an output depends on this training-only node", node.where, node.name, cls=CausalityError)
+            message = "an output depends on this training-only node"
+            raise recipe_error(message, node.where, node.name, cls=CausalityError)
     return needed
 
 
@@ -147,12 +152,18 @@ def _heard(
     return {name: stream for name, stream in inputs.items() if name in read}
 
 
+def _asked(controls: Mapping[str, Control], nodes: Mapping[str, PlannedNode]) -> dict[str, Control]:
+    """The controls that a node listens to; one for training-only nodes alone is none of the streaming graph."""
+    named = {outer for node in nodes.values() for outer in node.controls.values()}
+    return {name: control for name, control in controls.items() if name in named}
+
+
 def _refuse_lookahead(nodes: Mapping[str, PlannedNode], inputs: Mapping[str, Stream]) -> None:
-    graph = _digraph(nodes)
     for node in nodes.values():
         ahead = node.block.lookahead
         if ahead == 0:
             continue
+        graph = digraph((name, [signal.node for signal in other.sources.values()]) for name, other in nodes.items())
         start = next((name for name in inputs if name in graph and nx.has_path(graph, name, node.name)), None)
         path = nx.shortest_path(graph, start, node.name) if start is not None else [node.name]
         far = "without bound" if ahead is None else f"{float(ahead * Fraction(1000)):.6g} ms"
@@ -163,7 +174,3 @@ def _refuse_lookahead(nodes: Mapping[str, PlannedNode], inputs: Mapping[str, Str
             "choose a causal form of it, or move it into the training section",
             CausalityError,
         )
-
-
-def _digraph(nodes: Mapping[str, PlannedNode]) -> nx.DiGraph[str]:
-    return digraph((node.name, [signal.node for signal in node.sources.values()]) for node in nodes.values())

@@ -30,50 +30,60 @@ class Fault:
 class FaultGuard:
     """Keeps non-finite frames out of the state, row by row.
 
-    The result does not depend on how the stream was cut: an input row is silenced from its first non-finite frame on,
-    whatever push that frame came in.
+    The result does not depend on how the stream was cut: a row is silenced at a port from its first non-finite frame
+    there on, whatever push that frame came in. The other ports of the row may run ahead or behind, and are left alone.
     """
 
     def __init__(self, rows: int) -> None:
         self.found: list[Fault] = []
-        self._deaf = [False] * rows
-        self._mute = [False] * rows
+        self._rows = rows
+        self._silenced: dict[str, set[int]] = {}
 
     def clear(self, rows: Tensor | None = None) -> None:
         """Forget the faults of the rows where the mask is true, or of all."""
-        chosen = set(range(len(self._deaf))) if rows is None else {i for i, on in enumerate(rows.tolist()) if on}
+        chosen = set(range(self._rows)) if rows is None else {i for i, on in enumerate(rows.tolist()) if on}
         self.found = [fault for fault in self.found if fault.row not in chosen]
-        self._deaf = [bad and row not in chosen for row, bad in enumerate(self._deaf)]
-        self._mute = [bad and row not in chosen for row, bad in enumerate(self._mute)]
+        self._silenced = {port: left for port, bad in self._silenced.items() if (left := bad - chosen)}
 
     def saved(self) -> dict[str, Any]:
-        return {"found": list(self.found), "deaf": list(self._deaf), "mute": list(self._mute)}
+        """What has been found, as plain values."""
+        return {
+            "found": [(fault.row, fault.port, fault.frame) for fault in self.found],
+            "silenced": {port: sorted(rows) for port, rows in self._silenced.items()},
+        }
 
     def load(self, saved: dict[str, Any]) -> None:
-        self.found, self._deaf, self._mute = list(saved["found"]), list(saved["deaf"]), list(saved["mute"])
+        """Go back to what ``saved`` gave."""
+        self.found = [Fault(*fault) for fault in saved["found"]]
+        self._silenced = {port: set(rows) for port, rows in saved["silenced"].items()}
 
-    def clean_inputs(self, arrived: dict[str, Tensor], positions: dict[str, int]) -> dict[str, Tensor]:
-        """The inputs with every faulted row silent from its first bad frame on."""
-        return {name: self._clean(name, x, positions[name], self._deaf) for name, x in arrived.items()}
+    def clean(self, side: str, signals: dict[str, Tensor], positions: dict[str, int]) -> dict[str, Tensor]:
+        """The signals with every faulted row silent from its first bad frame on.
 
-    def clean_outputs(self, outputs: dict[str, Tensor], given: dict[str, int]) -> dict[str, Tensor]:
-        """The outputs with every row silent that has gone wrong inside."""
-        return {name: self._clean(name, y, given[name], self._mute) for name, y in outputs.items()}
+        Args:
+            side: ``"in"`` or ``"out"``, since an input and an output may share a name.
+            signals: new frames by port.
+            positions: frames before them, by port.
+        """
+        return {name: self._clean(side, name, x, positions[name]) for name, x in signals.items()}
 
-    def _clean(self, name: str, x: Tensor, position: int, silenced: list[bool]) -> Tensor:
+    def _clean(self, side: str, name: str, x: Tensor, position: int) -> Tensor:
+        silenced = self._silenced.get(f"{side}:{name}")
         # The sum of finite numbers is finite unless it overflows, which the exact look then clears up: one cheap
         # reduction in the common case.
-        if not any(silenced) and math.isfinite(float(x.sum())):
+        if not silenced and math.isfinite(x.sum().item()):
             return x
         bad = ~torch.isfinite(x).all(dim=1)
-        keep = torch.ones_like(x)
+        if silenced is None and not bool(bad.any()):
+            return x
+        silenced = self._silenced.setdefault(f"{side}:{name}", set())
+        keep = torch.ones_like(x, dtype=torch.bool)
         for row in range(x.shape[0]):
-            start = x.shape[-1]
-            if silenced[row]:
-                start = 0
+            if row in silenced:
+                keep[row] = False
             elif bool(bad[row].any()):
                 start = int(bad[row].int().argmax())
-                silenced[row] = True
+                silenced.add(row)
                 self.found.append(Fault(row, name, position + start))
-            keep[row, :, start:] = 0
-        return torch.where(keep > 0, x, torch.zeros_like(x))
+                keep[row, :, start:] = False
+        return torch.where(keep, x, torch.zeros_like(x))

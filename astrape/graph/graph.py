@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from astrape.blocks.base import Signal as Frames
-from astrape.blocks.base import State, Stream, StreamBlock, check_signal, spread_control
+from astrape.blocks.base import State, Stream, StreamBlock, check_signal
 from astrape.errors import CausalityError, StreamError
-from astrape.graph.loop import FeedbackLoop
 from astrape.graph.node import Control
-from astrape.graph.plan import PlannedNode, Signal, digraph, execution_order
-from astrape.graph.schedule import Framing, TokenCounts, Unit, hyperperiod, period_of
+from astrape.graph.plan import PlannedNode, Signal
+from astrape.graph.schedule import Edge, Framing, TokenCounts, Unit, hyperperiod, period_of
+from astrape.graph.units import group_units
 from astrape.graph.where import suggest
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Graph(StreamBlock):
             if not node.inserted:
                 _add_module(self, node.name, node.block)
         self.outputs = {name: streams[signal] for name, signal in outputs.items()}
-        self.units = _units(nodes, loops, streams, outputs)
+        self.units = group_units(nodes, loops, streams, outputs)
         self.period = hyperperiod(self.units, inputs)
         self.repetitions = {unit.name: int(self.period / period_of(unit.block)) for unit in self.units}
         self.quantum = self.consumes[next(iter(self.inputs))]
@@ -85,6 +85,7 @@ class Graph(StreamBlock):
         self._latencies = {name: latency[signal] for name, signal in outputs.items()}
         self._counts = TokenCounts(self.units, self.inputs, self.period)
         self._framings = {name: self._counts.framing(signal) for name, signal in outputs.items()}
+        self._reach: tuple[Fraction | None] | None = None
 
     @property
     def consumes(self) -> dict[str, int]:
@@ -144,12 +145,15 @@ class Graph(StreamBlock):
 
     @property
     def receptive_field(self) -> Fraction | None:
-        oldest = [self._counts.oldest_input(signal) for signal in self.wiring.values()]
-        return None if None in oldest else self.period - min(time for time in oldest if time is not None)
+        if self._reach is None:
+            oldest = [self._counts.oldest_input(signal) for signal in self.wiring.values()]
+            bounded = None if None in oldest else self.period - min(time for time in oldest if time is not None)
+            self._reach = (bounded,)
+        return self._reach[0]
 
     def oldest_input(self, frame: int) -> int | None:
         span = self.receptive_field
-        return None if span is None else self.quantum - int(span * self.rate_in)
+        return None if span is None else self.quantum - math.ceil(span * self.rate_in)
 
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -244,18 +248,16 @@ class Graph(StreamBlock):
         after = dict(state)
         kept: dict[str, Tensor] = {}
         for unit in self.units:
-            block = unit.block
             taken = _take(unit, signals, waiting, kept)
             if taken is None:
                 continue
-            y, after[unit.name] = block.step(
-                taken if block.variadic else next(iter(taken.values())), state[unit.name], prepared[unit.name]
-            )
+            name = unit.name
+            y, after[name] = unit.block.step(taken, state[name], prepared[name])
             if isinstance(y, dict):
                 for port, signal in unit.signals.items():
                     signals[signal] = y[port]
             else:
-                signals[next(iter(unit.signals.values()))] = y
+                signals[unit.output] = y
         outputs = {name: signals[signal] for name, signal in self.wiring.items() if signal in signals}
         return outputs, after, kept
 
@@ -265,6 +267,8 @@ class Graph(StreamBlock):
             if len(self.inputs) != 1:
                 raise StreamError(f"'{self.name}' takes a dict of inputs: {', '.join(self.inputs)}")
             x = {next(iter(self.inputs)): x}
+        if not isinstance(x, Mapping) or not all(isinstance(tensor, Tensor) for tensor in x.values()):
+            raise StreamError(f"'{self.name}' takes a tensor, or a dict of them by input: convert with torch.as_tensor")
         if set(x) != set(self.inputs):
             raise StreamError(f"'{self.name}' takes inputs {', '.join(self.inputs)}, not {', '.join(map(str, x))}")
         arrived = {name: check_signal(x[name], stream, name) for name, stream in self.inputs.items()}
@@ -304,6 +308,11 @@ class Graph(StreamBlock):
         """Where the graph is."""
         return self._like.device
 
+    def follow(self, other: Graph) -> None:
+        """Take on the precision, place and training mode of a graph whose modules this one shares."""
+        self._like = other._like.clone()
+        self.training = other.training
+
     def deploy(self) -> Graph:
         """The streaming graph, without the training-only nodes; it shares this graph's modules and parameters."""
         from astrape.graph.compile import cut_training
@@ -331,65 +340,39 @@ class Graph(StreamBlock):
 
 def _take(
     unit: Unit, signals: Mapping[Signal, Tensor], waiting: Mapping[str, Tensor], kept: dict[str, Tensor]
-) -> dict[str, Tensor] | None:
-    """The whole quanta that a unit can work on now, by port; what is left over goes to ``kept``."""
-    held: dict[str, Tensor] = {}
-    firings = None
-    for edge in unit.edges:
-        new, old = signals.get(edge.read), waiting.get(edge.key)
-        tensor = old if new is None else new if old is None else torch.cat((old, new), dim=-1)
-        ready = 0
-        if tensor is not None:
-            held[edge.port] = tensor
-            ready = tensor.shape[-1] // edge.consumes
-        firings = ready if firings is None or ready < firings else firings
-    for edge in unit.edges:
-        tensor = held.get(edge.port)
-        frames = (firings or 0) * edge.consumes
-        if tensor is not None and frames < tensor.shape[-1]:
-            kept[edge.key] = tensor[..., frames:].clone()
-            held[edge.port] = tensor[..., :frames]
-    return held if firings else None
+) -> Any:
+    """What a unit can work on now, whole quanta as ``step`` takes them; what is left over goes to ``kept``."""
+    edge = unit.lone
+    if edge is not None:
+        x = _joined(edge, signals, waiting)
+        if x is None:
+            return None
+        rest = x.shape[-1] % edge.consumes
+        if rest:
+            x = _cut(edge, x, x.shape[-1] - rest, waiting, kept)
+        return {edge.port: x} if x is not None and unit.block.variadic else x
+    held = [_joined(edge, signals, waiting) for edge in unit.edges]
+    firings = min(0 if x is None else x.shape[-1] // edge.consumes for x, edge in zip(held, unit.edges, strict=True))
+    taken = {}
+    for edge, x in zip(unit.edges, held, strict=True):
+        frames = firings * edge.consumes
+        if x is not None:
+            taken[edge.port] = x if frames == x.shape[-1] else _cut(edge, x, frames, waiting, kept)
+    return taken if firings else None
 
 
-def _units(
-    nodes: dict[str, PlannedNode], loops: dict[str, int], streams: dict[Signal, Stream], outputs: dict[str, Signal]
-) -> list[Unit]:
-    """Group the nodes of every feedback loop, and order the units."""
-    read = {(signal, name) for name, node in nodes.items() for signal in node.sources.values()}
-    unit_of = {name: f"loop{loops[name]}" if name in loops else name for name in nodes}
-    units: dict[str, Unit] = {}
-    for number in sorted(set(loops[name] for name in nodes if name in loops)):
-        inside = {name for name, own in loops.items() if own == number and name in nodes}
-        members = [node for name, node in nodes.items() if name in inside and not node.cut]
-        delays = {name: node for name, node in nodes.items() if name in inside and node.cut}
-        readers = {signal for signal, name in read if name not in inside} | set(outputs.values())
-        readers |= {node.sources["in"] for node in delays.values() if _read_outside(node.name, read, inside, outputs)}
-        visible = [signal for m in members for signal, _ in m.output_streams() if signal in readers]
-        loop = FeedbackLoop(members, delays, streams, visible)
-        sources = {str(s): s for m in members for s in m.sources.values() if str(s) in loop.inputs}
-        units[f"loop{number}"] = Unit(
-            f"loop{number}", loop, sources, {name: name for name in loop.controls}, {str(s): s for s in visible}
-        )
-    for name, node in nodes.items():
-        outside = node.cut and _read_outside(name, read, {n for n in loops if loops[n] == loops[name]}, outputs)
-        if name not in loops or outside:
-            signals = {port: Signal(name, port) for port in node.block.outputs}
-            units[name] = Unit(name, node.block, dict(node.sources), dict(node.controls), signals)
-    producer = {signal: unit.name for unit in units.values() for signal in unit.signals.values()}
-    reads = {
-        name: [producer[signal] for signal in unit.sources.values() if signal in producer]
-        for name, unit in units.items()
-    }
-    first = list(dict.fromkeys(u for u in (unit_of[name] for name in nodes) if u in units))
-    return [units[name] for name in execution_order(digraph(reads.items()), [*first, *(set(units) - set(first))])]
+def _joined(edge: Edge, signals: Mapping[Signal, Tensor], waiting: Mapping[str, Tensor]) -> Tensor | None:
+    new, old = signals.get(edge.read), waiting.get(edge.key)
+    return old if new is None else new if old is None else torch.cat((old, new), dim=-1)
 
 
-def _read_outside(
-    name: str, read: set[tuple[Signal, str]], inside: set[str], outputs: Mapping[str, Signal]
-) -> bool:
-    readers = {reader for signal, reader in read if signal.node == name}
-    return bool(readers - inside) or any(signal.node == name for signal in outputs.values())
+def _cut(
+    edge: Edge, x: Tensor, frames: int, waiting: Mapping[str, Tensor], kept: dict[str, Tensor]
+) -> Tensor | None:
+    """The first ``frames``; the others are kept, in memory of their own, since the caller owns what it pushed."""
+    own = frames == 0 and x is waiting.get(edge.key)
+    kept[edge.key] = x if own else x[..., frames:].clone()
+    return x[..., :frames] if frames else None
 
 
 def _add_module(root: nn.Module, path: str, module: nn.Module) -> None:

@@ -26,6 +26,8 @@ class _Edge:
     read: Signal
     consumes: int
     initial: int
+    delay: str = ""
+    """The first delay on the way back to ``read``."""
 
 
 @dataclass
@@ -75,7 +77,7 @@ class FeedbackLoop(StreamBlock):
                 if source.node not in inside:
                     source, initial = read, 0
                     entering[str(read)] = streams[read]
-                edges[member.name].append(_Edge(port, source, member.block.consumes[port], initial))
+                edges[member.name].append(_Edge(port, source, member.block.consumes[port], initial, read.node))
         torch.nn.Module.__init__(self)
         self.inputs = entering
         self.outputs = {str(signal): streams[signal] for signal in visible}
@@ -85,6 +87,7 @@ class FeedbackLoop(StreamBlock):
         self.period = period
         self.quantum = next(iter(self.consumes.values()))
         self.ratio = self.rate_out / self.rate_in
+        self._taken = self.consumes
         self._visible = list(visible)
         self._members = [
             _Member(m.name, m.block, edges[m.name], dict(m.controls), int(period / period_of(m.block)))
@@ -127,19 +130,18 @@ class FeedbackLoop(StreamBlock):
         }
 
     def step(self, x: dict[str, Tensor], state: State, controls: Any) -> tuple[dict[str, Tensor], State]:
-        blocks, tokens = dict(state["blocks"]), dict(state["tokens"])
         turns = next(iter(x.values())).shape[-1] // self.quantum
+        if turns == 0:
+            lead = next(iter(x.values()))
+            return {name: lead.new_zeros(len(lead), out.channels, 0) for name, out in self.outputs.items()}, state
+        blocks, tokens = dict(state["blocks"]), dict(state["tokens"])
         parts: dict[Signal, list[Tensor]] = {signal: [] for signal in self._visible}
-        done = 0
-        while done < turns or turns == 0:
-            count = min(max(self._turns_at_once, 1), turns - done)
+        for done in range(0, turns, self._turns_at_once or 1):
+            count = min(self._turns_at_once or 1, turns - done)
             entering = {
-                name: x[name][..., done * frames : (done + count) * frames] for name, frames in self.consumes.items()
+                name: x[name][..., done * frames : (done + count) * frames] for name, frames in self._taken.items()
             }
             self._turn(count, entering, blocks, tokens, controls, parts)
-            done += count
-            if turns == 0:
-                break
         y = {str(signal): torch.cat(pieces, dim=-1) for signal, pieces in parts.items()}
         return y, {"blocks": blocks, "tokens": {name: held.clone() for name, held in tokens.items()}}
 
@@ -186,8 +188,10 @@ class FeedbackLoop(StreamBlock):
     def _one_turn(self) -> list[tuple[int, int]]:
         """A sequence of (member, firings) that completes one turn, found by counting tokens; refuses a deadlock."""
         held = {(m.name, e.port): e.initial for m in self._members for e in m.edges}
+        readers: dict[str, list[tuple[str, _Edge]]] = {}
         for member in self._members:
             for edge in member.edges:
+                readers.setdefault(edge.read.node, []).append((member.name, edge))
                 if str(edge.read) in self.inputs:
                     held[member.name, edge.port] = edge.consumes * member.firings
         left = {m.name: m.firings for m in self._members}
@@ -202,24 +206,25 @@ class FeedbackLoop(StreamBlock):
                     left[member.name] -= firings
                     for edge in member.edges:
                         held[member.name, edge.port] -= firings * edge.consumes
-                    for reader in self._members:
-                        for edge in reader.edges:
-                            if edge.read.node == member.name:
-                                held[reader.name, edge.port] += firings * member.block.produces[edge.read.port]
+                    for reader, edge in readers.get(member.name, ()):
+                        held[reader, edge.port] += firings * member.block.produces[edge.read.port]
             if len(schedule) == before:
-                short = self._shortest_delay()
-                raise CausalityError(
-                    f"the loop through {', '.join(repr(name) for name in left)} never turns: its delay of {short[0]} "
-                    f"frames is shorter than the {short[1]} frames that one turn takes: make it at least {short[1]} frames"
-                )
+                raise self._deadlock()
         return schedule
+
+    def _deadlock(self) -> CausalityError:
+        """Names the delay that is shortest for the turn it has to carry; some are, or the loop would turn."""
+        needs = [(e, e.consumes * m.firings) for m in self._members for e in m.edges]
+        short, need = min(((e, n) for e, n in needs if 0 < e.initial < n), key=lambda pair: pair[0].initial / pair[1])
+        named = ", ".join(repr(member.name) for member in self._members[:12])
+        return CausalityError(
+            f"the loop through {named} never turns: its delay '{short.delay}' of {short.initial} frames is "
+            f"shorter than the {need} frames that one turn takes: make it at least {need} frames"
+        )
 
     def _most_turns(self) -> int:
         """Turns that one pass in execution order can run; 0 where a turn needs its members interleaved."""
         return min(e.initial // (e.consumes * m.firings) for m in self._members for e in m.edges if e.initial)
-
-    def _shortest_delay(self) -> tuple[int, int]:
-        return min(((e.initial, e.consumes * m.firings) for m in self._members for e in m.edges if e.initial))
 
 
 def _through_delays(read: Signal, delays: dict[str, PlannedNode]) -> tuple[Signal, int]:

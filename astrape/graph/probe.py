@@ -60,7 +60,8 @@ class GraphMeasured:
 
     Attributes:
         latency: of the first output: the blocks' measured latencies added up along the latest path.
-        framing: of the first output, from a session fed one frame at a time; ``None`` where the period is too long for that.
+        framing: of the first output, from a session fed one frame at a time; ``None`` where the period is too long
+            for that.
         receptive_field: ``None`` where it is unbounded, or too long to be probed.
     """
 
@@ -84,12 +85,12 @@ def measure_graph(graph: Graph) -> GraphMeasured:
     framings = measure_framings(subject)
     for name, seconds in framings.items():
         if seconds != graph.framings[name].seconds:
-            disagreements.append(
-                f"graph: framing of '{name}' is {graph.framings[name].seconds} s as declared and {seconds} s as measured"
-            )
+            declared = graph.framings[name].seconds
+            disagreements.append(f"graph: framing of '{name}' is {declared} s as declared and {seconds} s as measured")
     reach = _reach(graph, subject)
-    if reach is not None and graph.receptive_field is not None and reach > graph.receptive_field:
-        disagreements.append(f"graph: receptive field is {graph.receptive_field} s as declared and {reach} s as measured")
+    span = graph.receptive_field
+    if reach is not None and span is not None and reach > span:
+        disagreements.append(f"graph: receptive field is {span} s as declared and {reach} s as measured")
     return GraphMeasured(
         lookahead=lookahead,
         latency=_ages(graph, nodes)[graph.wiring[graph.main]],
@@ -155,7 +156,8 @@ def _ages(graph: Graph, nodes: Mapping[str, NodeMeasured]) -> dict[Signal, Fract
         before = [ages[read] for read in node.sources.values() if read in ages]
         for signal, _ in node.output_streams():
             own = nodes[name].latency
-            ages[signal] = max(before, default=Fraction(0)) + (node.block.latencies[signal.port] if own is None else own)
+            own = node.block.latencies[signal.port] if own is None else own
+            ages[signal] = max(before, default=Fraction(0)) + own
     return ages
 
 

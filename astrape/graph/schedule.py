@@ -61,6 +61,8 @@ class Unit:
         self.signals = signals
         consumes = block.consumes
         self.edges = [Edge(port, f"{name}.{port}", read, consumes[port]) for port, read in sources.items()]
+        self.lone = self.edges[0] if len(self.edges) == 1 else None
+        self.output = next(iter(signals.values()))
 
 
 def common_multiple(periods: Sequence[Fraction]) -> Fraction:
@@ -150,10 +152,13 @@ class TokenCounts:
             count = needed.pop(unit.name, None)
             if count is None:
                 continue
+            consumes = unit.block.consumes
             for port, read in unit.sources.items():
                 source, _, produced = self._producer[read]
-                wanted = -(-count * unit.block.consumes[port] // produced)
-                needed[source] = np.maximum(needed[source], wanted) if source in needed else wanted
+                consumed = consumes[port]
+                wanted = count if consumed == produced else -(-count * consumed // produced)
+                known = needed.get(source)
+                needed[source] = wanted if known is None or known is wanted else np.maximum(known, wanted)
         seconds, prefill = Fraction(0), 0
         for name, count in needed.items():
             rate_in = self._inputs[name].rate
@@ -175,20 +180,33 @@ class TokenCounts:
         Parallel branches with different quanta reach back periodically, so the exact answer is found frame by frame
         over the hyperperiod, backwards through the graph. ``None``: without bound.
         """
+        if self._unbounded(output):
+            return None
         _, rate_out, _ = self._producer[output]
         oldest: dict[Signal, NDArray[np.int64]] = {output: np.arange(int(self._period * rate_out), dtype=np.int64)}
         for unit in reversed(self._units):
             asked = [(port, oldest.pop(signal)) for port, signal in unit.signals.items() if signal in oldest]
+            consumes = unit.block.consumes
             for port, frames in asked:
                 reach = _reach(unit.block, unit.block.produces[port])
                 if reach is None:
                     return None
                 firing, within = np.divmod(frames, unit.block.produces[port])
                 for source_port, read in unit.sources.items():
-                    back = firing * unit.block.consumes[source_port] + reach[within]
+                    back = firing * consumes[source_port] + reach[within]
                     oldest[read] = np.minimum(oldest[read], back) if read in oldest else back
         times = (int(frames.min()) / self._inputs[signal.node].rate for signal, frames in oldest.items())
         return min(times, default=Fraction(0))
+
+    def _unbounded(self, output: Signal) -> bool:
+        """Whether a block that remembers without bound is on a way to the output: found before any frame is counted."""
+        asked = {output}
+        for unit in reversed(self._units):
+            if not asked.isdisjoint(unit.signals.values()):
+                if unit.block.receptive_field is None:
+                    return True
+                asked.update(unit.sources.values())
+        return False
 
 
 def _reach(block: StreamBlock, produced: int) -> NDArray[np.int64] | None:

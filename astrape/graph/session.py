@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,9 +12,11 @@ from torch import Tensor
 
 from astrape.blocks.base import Signal as Frames
 from astrape.blocks.base import spread_control
-from astrape.blocks.state import clone_state, replace_rows, state_bytes
+from astrape.blocks.state import clone_state, map_state, replace_rows, state_bytes
 from astrape.errors import StreamError
 from astrape.graph.faults import Fault, FaultGuard
+from astrape.graph.graph import Prepared
+from astrape.graph.plan import Signal
 
 if TYPE_CHECKING:
     from astrape.graph.graph import Graph
@@ -68,15 +69,28 @@ class Session:
         self.constant_latency = constant_latency
         self._like = torch.zeros(batch_size, 1, 1, device=place, dtype=precision)
         self.controls: dict[str, Tensor] = {}
+        # Outputs that carry an input, or what an earlier output carries: the caller gets each in memory of its own.
+        seen = {Signal(name, "out") for name in graph.inputs}
+        self._shared = []
+        for name, signal in graph.wiring.items():
+            if signal in seen:
+                self._shared.append(name)
+            seen.add(signal)
         self._faults = FaultGuard(batch_size)
+        self._state: Any
+        self._waiting: dict[str, Tensor]
+        self._late: dict[str, Tensor]
+        self._prepared: Prepared | None
+        self.positions: dict[str, int]
+        self._given: dict[str, int]
         self._begin()
 
     @property
     def faults(self) -> list[Fault]:
         """What went wrong in which row, in order: non-finite input or output. Cleared by ``reset``.
 
-        From the first non-finite input frame on, a faulted row hears silence, so that its state stays sound; a row
-        whose output is not finite gives silence. Other rows go on undisturbed.
+        From its first non-finite frame on, an input of a row is heard as silence, so that the state stays sound; an
+        output of a row that is not finite gives silence from there on. Other rows and ports go on undisturbed.
         """
         return list(self._faults.found)
 
@@ -209,6 +223,8 @@ class Session:
     def restore(self, saved: dict[str, Any]) -> None:
         """Go back to a snapshot, of this session or of another of the same graph and batch size.
 
+        It may have been taken in another precision or on another device.
+
         Raises:
             StreamError: for a snapshot of another graph, batch size or mode.
         """
@@ -216,21 +232,34 @@ class Session:
         for key, value in mine.items():
             if saved.get(key) != value:
                 raise StreamError(f"the snapshot has {key} {saved.get(key)!r} and this session {value!r}")
-        self._state = clone_state(saved["state"])
-        self._waiting = clone_state(saved["waiting"])
-        self._late = clone_state(saved["late"])
-        self.controls = clone_state(saved["controls"])
-        self.positions = dict(saved["positions"])
-        self._given = dict(saved["given"])
-        self._faults.load(saved["faults"])
+        try:
+            fresh = self.graph.init_state(self.batch_size, self._like.device, self._like.dtype)
+            state = map_state(_as, fresh, saved["state"])
+            waiting, late, controls = (
+                {name: _as(self._like, tensor, same_shape=False) for name, tensor in saved[part].items()}
+                for part in ("waiting", "late", "controls")
+            )
+            strange = waiting.keys() - {edge.key for unit in self.graph.units for edge in unit.edges}
+            if strange:
+                raise ValueError(f"nothing waits at '{min(strange)}'")
+            faults = FaultGuard(self.batch_size)
+            faults.load(saved["faults"])
+            positions = {name: int(saved["positions"][name]) for name in self.graph.inputs}
+            given = {name: int(saved["given"][name]) for name in self.graph.outputs}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StreamError(
+                f"the snapshot does not fit '{self.graph.name}' ({error}): take it from a session of the same recipe"
+            ) from error
+        self._state, self._waiting, self._late, self.controls = state, waiting, late, controls
+        self.positions, self._given, self._faults = positions, given, faults
         self._prepared = None
 
     def _begin(self) -> None:
         graph, like = self.graph, self._like
         self._state = graph.init_state(self.batch_size, like.device, like.dtype)
-        self._waiting: dict[str, Tensor] = {}
-        self._late: dict[str, Tensor] = {}
-        self._prepared: Any = None
+        self._waiting = {}
+        self._late = {}
+        self._prepared = None
         self.positions = dict.fromkeys(graph.inputs, 0)
         self._given = dict.fromkeys(graph.outputs, 0)
         self._faults.clear()
@@ -242,22 +271,27 @@ class Session:
 
     def _push(self, arrived: dict[str, Tensor], controls: dict[str, Tensor | float]) -> dict[str, Tensor]:
         graph = self.graph
-        if controls or self._prepared is None:
-            self._set_controls(controls)
-        arrived = self._faults.clean_inputs(arrived, self.positions)
-        outputs, self._state, self._waiting = graph.advance(arrived, self._state, self._waiting, self._prepared)
+        prepared = self._prepared
+        if controls or prepared is None:
+            prepared = self._set_controls(controls)
+        arrived = self._faults.clean("in", arrived, self.positions)
+        outputs, self._state, self._waiting = graph.advance(arrived, self._state, self._waiting, prepared)
         for name, tensor in arrived.items():
             self.positions[name] += tensor.shape[-1]
-        outputs = self._faults.clean_outputs(outputs, self._given)
+        queued = {name: self._given[name] + held.shape[-1] for name, held in self._late.items()}
+        outputs = self._faults.clean("out", outputs, queued or self._given)
         if self.constant_latency:
             outputs = self._constant(outputs)
         for name, tensor in outputs.items():
             self._given[name] += tensor.shape[-1]
+        for name in self._shared:
+            if name in outputs:
+                outputs[name] = outputs[name].clone()
         return outputs
 
     def _constant(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Pass the output through a queue that began with the frames a host waits for."""
-        heard = min(Fraction(self.positions[name]) / stream.rate for name, stream in self.graph.inputs.items())
+        heard = min(self.positions[name] / stream.rate for name, stream in self.graph.inputs.items())
         due: dict[str, Tensor] = {}
         for name, stream in self.graph.outputs.items():
             held = self._late[name]
@@ -275,18 +309,26 @@ class Session:
                 raise StreamError(f"'{name}' has {tensor.shape[0]} rows and the session {self.batch_size}")
             if tensor.dtype != like.dtype or tensor.device != like.device:
                 arrived[name] = tensor.to(device=like.device, dtype=like.dtype)
+            elif tensor.requires_grad:
+                arrived[name] = tensor.detach()
         return arrived
 
-    def _set_controls(self, given: dict[str, Tensor | float]) -> None:
+    def _set_controls(self, given: dict[str, Tensor | float]) -> Prepared:
+        """Take new values: all of them, or, where one is refused, none. Returns what the units derive from them."""
         graph = self.graph
+        values = dict(self.controls)
         for name, value in given.items():
             graph.check_control(name, value)
-            self.controls[name] = spread_control(name, value, graph.controls[name], self._like).clone()
-        if self._prepared is None:
-            self.controls = graph.read_controls(self.controls, self._like)
-            self._prepared = graph.prepare(self.controls)
+            values[name] = spread_control(name, value, graph.controls[name], self._like).clone()
+        prepared = self._prepared
+        if prepared is None:
+            values = graph.read_controls(values, self._like)
+            prepared = graph.prepare(values)
         else:
-            graph.prepare_units(self._prepared, self.controls, given)
+            prepared = Prepared(prepared)
+            graph.prepare_units(prepared, values, given)
+        self.controls, self._prepared = values, prepared
+        return prepared
 
     def _skipped(self, y: Frames, skip: dict[str, int]) -> Frames:
         named = y if isinstance(y, dict) else {next(iter(skip)): y}
@@ -295,6 +337,14 @@ class Session:
             skip[name] -= dropped
             named[name] = tensor[..., dropped:]
         return named if isinstance(y, dict) else next(iter(named.values()))
+
+
+def _as(like: Tensor, saved: Tensor, same_shape: bool = True) -> Tensor:
+    """A copy of ``saved`` where ``like`` is, and in its precision where it is a real number."""
+    if same_shape and saved.shape != like.shape:
+        raise ValueError(f"{tuple(saved.shape)} where {tuple(like.shape)} is kept")
+    dtype = like.dtype if saved.is_floating_point() and like.is_floating_point() else saved.dtype
+    return saved.detach().to(device=like.device, dtype=dtype, copy=True)
 
 
 def _converted(graph: Graph, device: torch.device, dtype: torch.dtype) -> Graph:
