@@ -19,6 +19,9 @@ CONTROLS = "controls"
 MOST_FRAMES = 1 << 16
 """Input frames after which a control must have shown: more than a second of audio."""
 
+MOST_VALUES = 1 << 22
+"""Values of a trial's input: spectra of 1538 channels are tried on fewer frames than audio of one."""
+
 
 def check_controls(subject: Subject) -> None:
     """Nothing to do for a block that listens to none, save that it refuses one.
@@ -87,7 +90,8 @@ def _check_change(subject: Subject) -> None:
 def _check_effect(subject: Subject) -> None:
     """Another value of each control gives another output: soon, or after as long as a delay may hold it back."""
     block = subject.block
-    most = max(12, MOST_FRAMES // max(block.consumes.values()))
+    wide = max(count * block.inputs[port].channels for port, count in block.consumes.items())
+    most = max(12, min(MOST_FRAMES // max(block.consumes.values()), MOST_VALUES // wide))
     lengths = sorted({12, min(most, 512), most})
     for name in block.controls:
         values = subject.values()
