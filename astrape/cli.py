@@ -12,6 +12,7 @@ import torch
 from astrape.commands.bench import bench
 from astrape.commands.check import check
 from astrape.commands.console import DEBUG
+from astrape.commands.convert import convert
 from astrape.commands.demo import demo
 from astrape.commands.graph import graph
 from astrape.commands.recipes import recipes
@@ -67,7 +68,7 @@ def cli() -> None:
     torch.set_num_threads(1)
 
 
-for command in (recipes, report, check, graph, run, demo, bench, voicebank):
+for command in (recipes, report, check, graph, run, convert, demo, bench, voicebank):
     cli.add_command(command)
 
 

@@ -21,7 +21,7 @@ from astrape.graph.graph import Graph
 from astrape.runtime.audio_target import AudioTarget
 from astrape.runtime.levels import Level
 
-__all__ = ["Conversion", "audio_ports", "process_file"]
+__all__ = ["Conversion", "audio_ports", "check_chunk", "process_file"]
 
 SLOWEST_AUDIO = 4000
 """Hz; a stream below that, such as content at 25 Hz or a spectrum at 200 Hz, is no audio."""
@@ -111,6 +111,7 @@ def process_file(
     output: str | None = None,
     live_latency: bool = False,
     keep_rate: bool = False,
+    beside: Mapping[str, Callable[[Tensor], None]] | None = None,
     progress: Callable[[float, float | None], None] | None = None,
 ) -> Conversion:
     """Run a graph with one audio input and one audio output over a file, as a live host would.
@@ -130,6 +131,9 @@ def process_file(
         live_latency: keep the latency a live host hears: the output is late, and longer, by the host latency. Left
             out, the output is aligned with the input to the sample and has its length.
         keep_rate: write at the graph's output rate instead of the file's.
+        beside: other outputs to listen to by name, codes for instance. Each function is called with ``(channels,
+            frames)`` as they come, from the output's very first frame to its last: in time with the graph's own
+            streams, so late by that output's latency. Not with ``live_latency``, whose streams begin with padding.
         progress: called with seconds done and in all (``None``: unknown) now and then.
 
     Raises:
@@ -140,13 +144,14 @@ def process_file(
     begin = time.perf_counter()
     port_in, port_out = audio_ports(graph, output)
     stream_in, stream_out = graph.inputs[port_in], graph.outputs[port_out]
-    if not (math.isfinite(chunk_ms) and 0 < chunk_ms <= 60_000):
-        raise AstrapeError(f"a chunk must be over 0 and up to 60000 ms, not {chunk_ms:g}")
+    check_chunk(chunk_ms)
+    if beside and live_latency:
+        raise AstrapeError(f"'{next(iter(beside))}' is taken down without live latency: leave one of the two out")
     with _opened(source) as audio:
         rate = int(audio.samplerate)
         rate_out = _whole(stream_out.rate) if keep_rate else rate
         to_graph, from_graph = resampling(rate, stream_in), resampling_to(stream_out, rate_out)
-        run = _Run(graph, port_out, live_latency, dict(controls or {}))
+        run = _Run(graph, port_out, live_latency, dict(controls or {}), dict(beside or {}))
         heard = _Heard(audio, stream_in.channels, source)
         channels = stream_out.channels
         expected = heard.promised * rate_out // rate
@@ -194,6 +199,16 @@ def process_file(
         )
 
 
+def check_chunk(chunk_ms: float) -> None:
+    """Refuse a chunk that is not over 0 and up to 60,000 ms.
+
+    Raises:
+        AstrapeError: for any other.
+    """
+    if not (math.isfinite(chunk_ms) and 0 < chunk_ms <= 60_000):
+        raise AstrapeError(f"a chunk must be over 0 and up to 60000 ms, not {chunk_ms:g}")
+
+
 def resampling(rate: int, stream: Stream) -> Graph | None:
     """The resampler from a file's rate to a stream's, as a graph of its own; ``None`` where the rates are equal."""
     return None if rate == stream.rate else _resampler(Fraction(rate), stream.rate, stream.channels)
@@ -207,9 +222,17 @@ def resampling_to(stream: Stream, rate: int) -> Graph | None:
 class _Run:
     """The graph's part: chunks in, the wanted output's frames out, the time it takes, and its faults."""
 
-    def __init__(self, graph: Graph, output: str, live: bool, controls: dict[str, Tensor | float]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        output: str,
+        live: bool,
+        controls: dict[str, Tensor | float],
+        beside: dict[str, Callable[[Tensor], None]],
+    ) -> None:
         self.session = graph.stream(constant_latency=live)
         self.output = output
+        self.beside = beside
         self.live = live
         self.seconds = 0.0
         stream = next(iter(graph.inputs.values()))
@@ -235,7 +258,10 @@ class _Run:
             raise AstrapeError(f"'{self.session.graph.name}' gave output that is not finite: {self.faults[0]}")
 
     def _wanted(self, y: Any) -> Tensor:
-        found: Tensor = y[self.output] if isinstance(y, dict) else y
+        named = y if isinstance(y, dict) else {self.output: y}
+        for name, listener in self.beside.items():
+            listener(named[name][0])
+        found: Tensor = named[self.output]
         return found
 
 

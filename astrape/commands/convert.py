@@ -1,0 +1,171 @@
+"""``astrape convert``: recordings to a voice."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from astrape.commands.console import command, json_option, parse_settings, print_json, progress, settings_option
+from astrape.commands.run import warnings_of
+from astrape.errors import AstrapeError
+from astrape.runtime.files import Conversion, check_chunk
+from astrape.runtime.levels import decibels
+from astrape.voice.conversion import RECIPE, SEED, Converter, voice_of
+from astrape.voice.quality import WARNINGS
+from astrape.voice.speaker import MEL_STATISTICS, MelStatistics
+from astrape.voice.voicebank import Voicebank
+
+__all__ = ["convert"]
+
+INCOMPLETE = 1
+
+
+@command(
+    "convert",
+    "astrape convert speech.wav --target voice.astrape --weights weights.safetensors -o converted.wav\n"
+    "astrape convert recordings/ --target reference.flac --weights weights.safetensors -o converted/",
+)
+@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
+@click.option(
+    "--target",
+    "voice",
+    required=True,
+    metavar="VOICE",
+    type=click.Path(path_type=Path),
+    help="The voice: a voicebank (.astrape, or an older .npz), or a recording of 5 s or more.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "--out",
+    "out",
+    required=True,
+    metavar="OUT",
+    type=click.Path(path_type=Path),
+    help="Where to: a file, or a folder where SRC is one.",
+)
+@click.option("--recipe", default=RECIPE, show_default=True, metavar="RECIPE", help="What converts.")
+@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights, a safetensors file.")
+@click.option(
+    "--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at a time."
+)
+@click.option("--live-latency", is_flag=True, help="Keep the latency that a live host hears, instead of aligning.")
+@click.option(
+    "--encoder",
+    default=MEL_STATISTICS,
+    show_default=True,
+    metavar="NAME",
+    help="Speaker encoder for a recording: an installed one's name, or package.module:factory.",
+)
+@click.option("--port", metavar="NAME", help="The output to write, where the recipe has several; the first audio.")
+@click.option("--codes", type=click.Path(path_type=Path), metavar="FILE.npy", help="Store the stream of codes too.")
+@settings_option
+@json_option
+@click.pass_context
+def convert(
+    context: click.Context,
+    source: Path,
+    voice: Path,
+    out: Path,
+    recipe: str,
+    weights: Path | None,
+    chunk_ms: float,
+    live_latency: bool,
+    encoder: str,
+    port: str | None,
+    codes: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Convert the recording SRC, or every one below the folder SRC, to VOICE.
+
+    Any format, rate, channels and length that soundfile reads; channels are mixed to the recipe's. OUT has SRC's rate
+    and, aligned to the sample, its length. Of a folder, files keep their relative paths; what cannot be converted is
+    reported at the end, and the exit code is 1 then.
+
+    Without --weights the weights are random (seed 0, so that runs repeat) and OUT is noise.
+    """
+    check_chunk(chunk_ms)
+    controls = parse_settings(settings)
+    if "speaker" in controls:
+        raise AstrapeError("--set speaker: the speaker is what --target gives")
+    if codes is not None and source.is_dir():
+        raise AstrapeError("--codes: stores the codes of one file, and SRC is a folder: leave it out")
+    if out.exists() and voice.exists() and out.samefile(voice):
+        raise AstrapeError(f"{out}: is the voice itself: name another output")
+    converter = Converter.load(recipe, weights, output=port, codes=codes is not None)
+    name = converter.graph.name
+    with progress("embedding") as tell:
+        bank = voice_of(voice, encoder, tell)
+    random = weights is None and converter.learned > 0
+    if random:
+        _warn(f"no --weights given: the weights of '{name}' are random (seed {SEED}) and the output is noise")
+    for line in _warnings_of_voice(bank, voice):
+        _warn(line)
+    facts = {
+        "recipe": name,
+        "weights": None if weights is None else os.fspath(weights),
+        "random_weights": random,
+        "seed": SEED if random else None,
+        "voice": os.fspath(voice),
+        "embedding_model": bank.metadata.embedding_model,
+    }
+    if source.is_dir():
+        with progress(name) as tell:
+            batch = converter.folder(
+                source, out, bank, chunk_ms=chunk_ms, live_latency=live_latency, controls=controls, progress=tell
+            )
+        for done in batch.converted:
+            _tell(done, as_json)
+        for failure in batch.failed:
+            click.echo(f"astrape: {' '.join(failure.error.split())}", err=True)
+        if as_json:
+            print_json(facts | batch.to_dict())
+        else:
+            click.echo(f"{len(batch.converted)} of {len(batch.converted) + len(batch.failed)} files converted")
+        if batch.failed:
+            context.exit(INCOMPLETE)
+        return
+    with progress(name) as tell:
+        done = converter.file(
+            source,
+            out,
+            bank,
+            chunk_ms=chunk_ms,
+            live_latency=live_latency,
+            codes=codes,
+            controls=controls,
+            progress=tell,
+        )
+    _tell(done, as_json)
+    if as_json:
+        print_json(facts | {"codes": None if codes is None else os.fspath(codes)} | done.to_dict())
+
+
+def _tell(done: Conversion, as_json: bool) -> None:
+    for line in warnings_of(done):
+        _warn(line)
+    if not as_json:
+        click.echo(
+            f"{done.target}: {done.frames_out} frames at {done.rate_out} Hz ({done.subtype}), "
+            f"peak {decibels(done.peak_out):.1f} dB, latency {done.latency_frames} frames, "
+            f"{done.elapsed:.1f} s (graph {done.real_time_factor:.3f} of real time)"
+        )
+
+
+def _warnings_of_voice(bank: Voicebank, path: Path) -> list[str]:
+    """What its user should know of a voice. Names that are unknown come from elsewhere, and are not printed."""
+    known = [name for name in bank.metadata.quality_warnings if name in WARNINGS]
+    lines = [f"{path}: {name}: {WARNINGS[name]}" for name in known]
+    if bank.metadata.embedding_model == MelStatistics.name:
+        lines.append(
+            f"{path}: the voice is embedded by {MEL_STATISTICS}, which is not trained: a decoder that was trained with "
+            f"another speaker encoder makes nothing of it (--encoder names another)"
+        )
+    return lines
+
+
+def _warn(line: str) -> None:
+    click.echo(f"astrape: warning: {line}", err=True)
