@@ -110,25 +110,30 @@ class Gate(StreamBlock):
         frames = x.shape[-1]
         if not frames:
             return x.clone(), {name: tensor.clone() for name, tensor in state.items()}
-        level = x.detach().abs().amax(dim=1)
+        level = peak(x.detach())
         position = torch.arange(frames, device=x.device)
-        since_loud = since_last(level >= controls.keeps, position, state["since"][:, :1])
-        # The gate is open where the last sample that opened it is newer than the last that let it fall shut.
-        was_open = state["since"][:, 1:] == 0
-        opened = last_index(level >= controls.opens, position, torch.where(was_open, -1, -2))
-        closed = last_index(since_loud > self.hold, position, torch.where(was_open, -2, -1))
-        since_open = since_last(opened > closed, position, state["since"][:, 1:])
+        before_loud, before_open = state["since"].unbind(dim=1)
+        since_loud = since_last(level >= controls.keeps, position, before_loud[:, None])
+        # A sample that opens the gate is an odd event, one that lets it fall shut an even one, and no sample does both:
+        # where the newest event is odd, the gate is open.
+        event = torch.where(since_loud > self.hold, 2 * position, -2 + (before_open[:, None] == 0).long())
+        event = torch.where(level >= controls.opens, 2 * position + 1, event).cummax(dim=-1).values
+        since_open = since_last((event & 1).bool(), position, before_open[:, None])
         target = torch.exp(since_open.to(x.dtype) * (-1 / self.release))[:, None]
         openness, smoothed = controls.smoother.run(target, state["openness"])
-        gain = torch.exp((1 - openness) * (self.floor_db * math.log(10) / 20))
+        gain = torch.exp((openness - 1) * (-self.floor_db * math.log(10) / 20))
         since = torch.cat([since_loud[:, -1:], since_open[:, -1:]], dim=1).clamp(max=NEVER)
         return x * gain, {"since": since, "openness": smoothed}
 
 
 class CompressorSettings(NamedTuple):
-    """What the compressor derives from its controls: each ``(batch, 1)``."""
+    """What the compressor derives from its controls: each ``(batch, 1)``.
 
-    threshold_db: Tensor
+    Attributes:
+        foot_db: the level at which the knee starts.
+    """
+
+    foot_db: Tensor
     slope: Tensor
     makeup_db: Tensor
     smoother: Recurrence
@@ -196,17 +201,18 @@ class Compressor(StreamBlock):
 
         slope = 1 - 1 / value(self.compression, 1, 1000)
         threshold, makeup = value(self.threshold_db, -120, 0), value(self.makeup_db, -60, 60)
-        return CompressorSettings(threshold, slope, makeup, one_pole(self.attack).to(threshold))
+        return CompressorSettings(threshold - self.knee_db / 2, slope, makeup, one_pole(self.attack).to(threshold))
 
     def step(self, x: Tensor, state: State, controls: CompressorSettings) -> tuple[Tensor, State]:
         if not x.shape[-1]:
             return x.clone(), {name: tensor.clone() for name, tensor in state.items()}
-        level = x.abs().amax(dim=1).clamp(min=SILENCE).log10() * 20
-        over = level - controls.threshold_db
+        level = peak(x).clamp(min=SILENCE).log10() * 20
+        over = (level - controls.foot_db).clamp(min=0)
         if self.knee_db:
-            bent = (over + self.knee_db / 2).clamp(0, self.knee_db)
-            over = bent**2 / (2 * self.knee_db) + (over - self.knee_db / 2).clamp(min=0)
-        wanted = controls.slope * over.clamp(min=0)
+            # bent^2 / (2 knee) within the knee, and all that is above it.
+            bent = over.clamp(max=self.knee_db)
+            over = torch.addcmul(over, bent, bent / (2 * self.knee_db) - 1)
+        wanted = controls.slope * over
         held = decaying_maximum(wanted[:, None], state["held"], self.release)
         reduction, smoothed = controls.smoother.run(held, state["reduction"])
         gain = torch.exp((controls.makeup_db[..., None] - reduction) * (math.log(10) / 20))
@@ -231,14 +237,15 @@ def one_pole(time_constant: float) -> Recurrence:
     return Recurrence.unroll(a[:, None, None], (1 - a)[:, None], a[:, None], 1 - a)
 
 
-def last_index(happened: Tensor, position: Tensor, before: Tensor) -> Tensor:
-    """At each sample the index of the newest sample so far where something happened; ``before`` where none has."""
-    return torch.maximum(torch.where(happened, position, before), before).cummax(dim=-1).values
+def peak(x: Tensor) -> Tensor:
+    """The level of the loudest channel at each sample, ``(batch, frames)``."""
+    level = x.abs()
+    return level.amax(dim=1) if x.shape[1] > 1 else level[:, 0]
 
 
 def since_last(happened: Tensor, position: Tensor, since_before: Tensor) -> Tensor:
     """Samples since something happened, 0 where it does; ``since_before`` is the count at the sample before these."""
-    return position - last_index(happened, position, -1 - since_before)
+    return position - torch.where(happened, position, -1 - since_before).cummax(dim=-1).values
 
 
 def decaying_maximum(x: Tensor, before: Tensor, time_constant: float) -> Tensor:

@@ -8,14 +8,15 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.bounds import bounded
 from astrape.blocks.registry import register
 from astrape.blocks.state import map_state
+from astrape.blocks.tables import ExactTables, Float64
 from astrape.errors import RateError
 
 __all__ = ["UPPER_SHARE", "PitchSearch", "PitchTracker", "lag_grid"]
@@ -30,7 +31,7 @@ UPPER_SHARE = 0.2
 3 kHz may look like a high voice, yet a voiced fricative has a pitch."""
 
 
-def lag_grid(fmin: float, fmax: float, band: float) -> npt.NDArray[np.float64]:
+def lag_grid(fmin: float, fmax: float, band: float) -> Float64:
     """Lags, in seconds, on which the periods of ``fmin`` to ``fmax`` Hz show as peaks with a neighbour on each side.
 
     Eight lags to a period of the highest frequency ``band``, so that a parabola through three finds a peak to a few
@@ -41,7 +42,7 @@ def lag_grid(fmin: float, fmax: float, band: float) -> npt.NDArray[np.float64]:
     return count.astype(np.float64) * spacing
 
 
-class PitchSearch:
+class PitchSearch(nn.Module):
     """From autocorrelations on a grid of lags to one pitch per frame, by what is known so far.
 
     The candidates of a frame are the highest peaks of its autocorrelation, a little less worth the longer their lag,
@@ -57,10 +58,15 @@ class PitchSearch:
         frame_seconds: time between frames; costs are meant for 10 ms and are scaled to it.
     """
 
+    voiced: Tensor
+    """1 for each candidate, 0 for the last, silence."""
+
     def __init__(self, lags: Sequence[float], frame_seconds: float) -> None:
+        super().__init__()
         self.first, self.spacing, self.longest = float(lags[0]), float(lags[1] - lags[0]), float(lags[-1])
         scale = 0.01 / frame_seconds
         self.jump_cost, self.voicing_cost = JUMP_COST * scale, VOICING_COST * scale
+        self.register_buffer("voiced", torch.tensor([1.0] * CANDIDATES + [0.0]), persistent=False)
 
     def init_state(self, batch_size: int, device: Any = None, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         shape = batch_size, CANDIDATES + 1
@@ -71,7 +77,7 @@ class PitchSearch:
         }
 
     def follow(self, correlation: Tensor, audible: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """Pitch and periodicity of each frame.
+        """The pitch of each frame.
 
         Args:
             correlation: normalised autocorrelation ``(batch, frames, lags)``, 1 where a frame repeats itself exactly.
@@ -79,38 +85,33 @@ class PitchSearch:
             state: as ``init_state`` or the last call gave it.
 
         Returns:
-            F0 in Hz, 0 where there is none, and periodicity, 0 to 1, both ``(batch, frames)``, and the next state.
+            F0 in Hz, 0 where there is none, ``(batch, frames)``; its periodicity, 0 to 1, or the highest that was found
+            where there is none; and the next state.
         """
         lag, height = self.peaks(correlation)
         height = height * audible[..., None]
-        octave = (self.longest / lag).log2()
-        worth = height.detach() + OCTAVE_COST * octave.detach()
+        octave = (self.longest / lag.detach()).log2()
         # A height of 0 says that there was no peak to fill the place: it is never worth a path.
-        worth = torch.where(height > 0, worth, torch.full_like(worth, -10.0))
-        silence = torch.full_like(worth[..., :1], VOICING_THRESHOLD)
-        worth = torch.cat([worth, silence], dim=-1)
-        octaves = torch.cat([octave.detach(), torch.zeros_like(silence)], dim=-1)
-        voiced = torch.ones_like(worth[:, 0])
-        voiced[:, -1] = 0
-        octaves_before = torch.cat([state["octave"][:, None], octaves[:, :-1]], dim=1)[..., None]
-        voiced = voiced[:, None].expand_as(octaves)
-        voiced_before = torch.cat([state["voiced"][:, None], voiced[:, :-1]], dim=1)[..., None]
-        jumps = (octaves[:, :, None] - octaves_before).abs() * (voiced_before * voiced[:, :, None]) * self.jump_cost
-        changes = (voiced[:, :, None] - voiced_before).abs() * self.voicing_cost
-        score, costs = state["score"], jumps + changes
+        worth = torch.add(height.detach(), octave, alpha=OCTAVE_COST).masked_fill(height <= 0, -10.0)
+        worth = F.pad(worth, (0, 1), value=VOICING_THRESHOLD)
+        octave = F.pad(octave, (0, 1))
+        octave_before = frame_before(state["octave"], octave)[..., None]
+        voiced_before = frame_before(state["voiced"], self.voiced.expand_as(octave))[..., None]
+        jumps = (octave[:, :, None] - octave_before).abs() * (voiced_before * (self.voiced * self.jump_cost))
+        costs = torch.add(jumps, (self.voiced - voiced_before).abs(), alpha=self.voicing_cost)
+        score = state["score"]
         scores = []
         for frame in range(worth.shape[1]):
             score = worth[:, frame] + (score[:, :, None] - costs[:, frame]).amax(dim=1)
             score = score - score.amax(dim=-1, keepdim=True)
             scores.append(score)
-        best = torch.stack(scores, dim=1).argmax(dim=-1)
-        chosen = best[..., None]
-        sounds = chosen[..., 0] < CANDIDATES
-        pick = chosen.clamp(max=CANDIDATES - 1)
-        f0 = torch.where(sounds, 1 / lag.gather(-1, pick)[..., 0], torch.zeros_like(lag[..., 0]))
-        periodicity = torch.where(sounds, height.gather(-1, pick)[..., 0], height.amax(dim=-1)).clamp(0, 1)
-        state = {"score": score, "octave": octaves[:, -1].clone(), "voiced": voiced[:, -1].clone()}
-        return f0, periodicity, state
+        best = torch.stack(scores, dim=1).argmax(dim=-1, keepdim=True)
+        sounds = best < CANDIDATES
+        pick = best.clamp(max=CANDIDATES - 1)
+        f0 = torch.where(sounds, lag.gather(-1, pick).reciprocal(), 0.0)[..., 0]
+        periodicity = torch.where(sounds, height.gather(-1, pick), height.amax(dim=-1, keepdim=True))
+        after = {"score": score, "octave": octave[:, -1].clone(), "voiced": self.voiced.expand_as(score).clone()}
+        return f0, periodicity[..., 0].clamp(0, 1), after
 
     def peaks(self, correlation: Tensor) -> tuple[Tensor, Tensor]:
         """Lag in seconds and height of the highest local maxima, by a parabola through three points.
@@ -118,18 +119,26 @@ class PitchSearch:
         Where there are fewer maxima than candidates, the height of the rest is 0.
         """
         left, middle, right = correlation[..., :-2], correlation[..., 1:-1], correlation[..., 2:]
-        is_peak = (middle > left) & (middle >= right) & (middle > 0)
+        is_peak = (middle > left.clamp(min=0)) & (middle >= right)
         count = min(CANDIDATES, middle.shape[-1])
-        index = torch.where(is_peak, middle, torch.zeros_like(middle)).topk(count, dim=-1).indices
+        found, index = middle.masked_fill(~is_peak, 0.0).topk(count, dim=-1)
         a, b, c = left.gather(-1, index), middle.gather(-1, index), right.gather(-1, index)
-        curve = (a - 2 * b + c).clamp(max=-1e-9)
-        offset = (0.5 * (a - c) / curve).clamp(-0.5, 0.5)
-        height = torch.where(is_peak.gather(-1, index), b - 0.25 * (a - c) * offset, torch.zeros_like(b))
-        return self.first + self.spacing * (index + 1 + offset), height
+        slope = a - c
+        curve = torch.sub(a + c, b, alpha=2).clamp(max=-1e-9)
+        offset = (slope / curve * 0.5).clamp(-0.5, 0.5)
+        height = torch.addcmul(b, slope, offset, value=-0.25).masked_fill(found <= 0, 0.0)
+        return (index + offset) * self.spacing + (self.first + self.spacing), height
+
+
+def frame_before(first: Tensor, values: Tensor) -> Tensor:
+    """``values`` of ``(batch, frames, any)``, a frame later: each frame has those of the one before it."""
+    if values.shape[1] == 1:
+        return first[:, None]
+    return torch.cat([first[:, None], values[:, :-1]], dim=1)
 
 
 @register("pitch_tracker")
-class PitchTracker(StreamBlock):
+class PitchTracker(StreamBlock, ExactTables):
     """F0 and periodicity of a voice, frame by frame, from the past alone.
 
     Each frame is an autocorrelation in a Hann window, divided by that of the window itself (Boersma 1993), which makes
@@ -191,30 +200,34 @@ class PitchTracker(StreamBlock):
         bounded("window", 2 * half, max(hop, round(1.5 * rate / fmin)), 65536)
         super().__init__(source, quantum=hop, ratio=Fraction(1, hop), channels=2)
         self.window, self.silence = 2 * half, 10 ** (silence_db / 10)
-        band = min(3000.0, rate / 2)
-        lags = lag_grid(fmin, fmax, band)
-        self.search = PitchSearch(lags.tolist(), hop / rate)
+        self.lags = lag_grid(fmin, fmax, min(3000.0, rate / 2))
+        self.search = PitchSearch(self.lags.tolist(), hop / rate)
+        # Padded so that no lag that is looked for wraps around.
+        self.length = 2 * half + math.ceil(rate / fmin) + 1
+        self.parseval = self.length / 2
+        self.rumble = max(1, round(0.5 * fmin * self.length / rate))
+        self.register_tables()
+
+    def exact_tables(self) -> dict[str, Float64]:
+        rate, half, length = float(self.rate_in), self.window // 2, self.length
         # A window without zeros at its ends. Folding it in the middle halves the product: cosines see the even part of
         # a frame, sines the odd.
         place = np.arange(half) + 0.5
         taper = 0.5 + 0.5 * np.cos(np.pi * place / half)
-        length = 2 * half + math.ceil(rate / fmin) + 1
-        self.parseval = length / 2
-        bins = np.arange(int(band * length / rate) + 1)
-        self.rumble = max(1, round(0.5 * fmin * length / rate))
+        bins = np.arange(int(min(3000.0, rate / 2) * length / rate) + 1)
         angles = 2 * np.pi * np.outer(place, bins) / length
         spectrum = 4 * (taper @ np.cos(2 * np.pi * np.outer(place, np.arange(length // 2 + 1)) / length)) ** 2
         spectrum[0] /= 2
-        own = spectrum @ np.cos(2 * np.pi * rate / length * np.outer(np.arange(len(spectrum)), lags)) / spectrum.sum()
-        to_lags = np.cos(2 * np.pi * rate / length * np.outer(bins, lags)) / own
+        turns = 2 * np.pi * rate / length
+        own = spectrum @ np.cos(turns * np.outer(np.arange(len(spectrum)), self.lags)) / spectrum.sum()
+        to_lags = np.cos(turns * np.outer(bins, self.lags)) / own
         to_lags[: self.rumble] = 0
-        for name, table in (
-            ("to_even", np.cos(angles) * taper[:, None]),
-            ("to_odd", np.sin(angles) * taper[:, None]),
-            ("to_lags", to_lags),
-            ("taper", np.concatenate([taper[::-1], taper])),
-        ):
-            self.register_buffer(name, torch.from_numpy(table).to(torch.get_default_dtype()), persistent=False)
+        return {
+            "to_even": np.cos(angles) * taper[:, None],
+            "to_odd": np.sin(angles) * taper[:, None],
+            "to_lags": to_lags,
+            "taper": np.concatenate([taper[::-1], taper]),
+        }
 
     @property
     def latency(self) -> Fraction:

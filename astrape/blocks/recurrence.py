@@ -5,6 +5,9 @@ it is the matrix product ``Y = T X + O s`` and ``s' = A^N s + K X``, with ``T`` 
 the impulse response, ``O`` the rows ``C A^n`` and ``K`` the columns ``A^(N-1-n) B``. What is left to scan is one state
 per block, and that scan has the same form (input and output matrices the identity), so it is done in blocks again: a
 sequence of T samples takes log_N T rounds of matrix products, and a chunk of N samples or fewer takes one.
+
+Where a chunk is no whole number of blocks, zeros fill its last one. What they add is cut off the output, and the state
+after the chunk is taken from the start of that block, which they do not reach.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["BLOCK", "Recurrence"]
@@ -71,23 +75,26 @@ class Recurrence(NamedTuple):
             The filtered signal and the state after it, both new tensors.
         """
         batch, channels, frames = x.shape
-        count, rest = divmod(frames, BLOCK)
-        outputs = []
-        if count:
-            blocks = x[..., : count * BLOCK].reshape(batch, channels, count, BLOCK)
-            driven = blocks @ self.drive.transpose(1, 2)[:, None]
-            starts, state = scan_states(driven, state, self.mix, self.carry)
-            y = blocks @ self.response.transpose(1, 2)[:, None] + starts @ self.observe.transpose(1, 2)[:, None]
-            outputs.append(y.reshape(batch, channels, count * BLOCK))
-        if rest:
-            tail = x[..., count * BLOCK :]
-            y = tail @ self.response[:, :rest, :rest].transpose(1, 2)
-            outputs.append(y + state @ self.observe[:, :rest].transpose(1, 2))
-            state = state @ self.powers[:, rest].transpose(1, 2) + tail @ self.drive[:, :, -rest:].transpose(1, 2)
-        if not outputs:
+        if not frames:
             return x.clone(), state.clone()
-        y = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
-        return y, state.clone(memory_format=torch.contiguous_format)
+        count = -(-frames // BLOCK)
+        last = frames - (count - 1) * BLOCK
+        # One table serves all rows, or each row of the batch has its own.
+        tables = self.response.shape[0]
+        blocks = (F.pad(x, (0, BLOCK - last)) if last < BLOCK else x).reshape(tables, -1, BLOCK)
+        if count > 1:
+            driven = torch.bmm(blocks, self.drive.transpose(1, 2)).view(batch, channels, count, -1)
+            starts = scan_states(driven[:, :, :-1], state, self.mix, self.carry)
+            state = starts[:, :, -1]
+        else:
+            starts = state
+        order = state.shape[-1]
+        seen = torch.bmm(starts.reshape(tables, -1, order), self.observe.transpose(1, 2))
+        y = torch.baddbmm(seen, blocks, self.response.transpose(1, 2)).view(batch, channels, count * BLOCK)
+        kept = torch.bmm(state.reshape(tables, -1, order), self.powers[:, last].transpose(1, 2))
+        tail = x[..., frames - last :].reshape(tables, -1, last)
+        after = torch.baddbmm(kept, tail, self.drive[:, :, BLOCK - last :].transpose(1, 2))
+        return y[..., :frames], after.view(batch, channels, order)
 
 
 def matrix_powers(a: Tensor) -> Tensor:
@@ -114,8 +121,8 @@ def scan_matrices(transition: Tensor) -> tuple[Tensor, Tensor]:
     return mix, powers.reshape(-1, (BLOCK + 1) * order, order)
 
 
-def scan_states(driven: Tensor, state: Tensor, mix: Tensor, carry: Tensor) -> tuple[Tensor, Tensor]:
-    """The states before each of ``count`` steps, and the one after the last.
+def scan_states(driven: Tensor, state: Tensor, mix: Tensor, carry: Tensor) -> Tensor:
+    """The states before each of ``count`` steps and after the last, ``(batch, channels, count + 1, order)``.
 
     Args:
         driven: what each step adds, ``(batch, channels, count, order)``.
@@ -123,20 +130,18 @@ def scan_states(driven: Tensor, state: Tensor, mix: Tensor, carry: Tensor) -> tu
         mix, carry: as :func:`scan_matrices` gives them.
     """
     batch, channels, count, order = driven.shape
-    size = min(count, BLOCK)
-    groups, rest = divmod(count, size)
-    mixed, carried = mix[:, : (size + 1) * order, : size * order], carry[:, : (size + 1) * order]
-    flat = driven[:, :, : groups * size].reshape(batch, channels, groups, size * order)
-    states = flat @ mixed.transpose(1, 2)[:, None]
-    if groups == 1:
-        starts, after = state[:, :, None], state
-    else:
-        starts, after = scan_states(states[..., -order:], state, *scan_matrices(carry[:, -order:]))
-    states = (states + starts @ carried.transpose(1, 2)[:, None]).reshape(batch, channels, groups, size + 1, order)
-    if groups == 1:
-        after = states[:, :, 0, size]
-    before = states[:, :, :, :size].reshape(batch, channels, groups * size, order)
-    if not rest:
-        return before, after
-    tail, last = scan_states(driven[:, :, groups * size :], after, mix, carry)
-    return torch.cat([before, tail], dim=2), last
+    tables = mix.shape[0]
+    if count <= BLOCK:
+        flat = driven.reshape(tables, -1, count * order)
+        carried = torch.bmm(state.reshape(tables, -1, order), carry[:, : (count + 1) * order].transpose(1, 2))
+        mixed = mix[:, : (count + 1) * order, : count * order].transpose(1, 2)
+        return torch.baddbmm(carried, flat, mixed).view(batch, channels, count + 1, order)
+    # As many groups of steps as hold a state more than there are steps: zeros drive the rest.
+    groups = count // BLOCK + 1
+    flat = F.pad(driven, (0, 0, 0, groups * BLOCK - count)).reshape(tables, -1, BLOCK * order)
+    own = torch.bmm(flat, mix.transpose(1, 2))
+    ends = own.view(batch, channels, groups, -1)[:, :, :-1, -order:]
+    starts = scan_states(ends, state, *scan_matrices(carry[:, -order:]))
+    states = torch.baddbmm(own, starts.reshape(tables, -1, order), carry.transpose(1, 2))
+    states = states.view(batch, channels, groups, BLOCK + 1, order)[:, :, :, :BLOCK]
+    return states.reshape(batch, channels, groups * BLOCK, order)[:, :, : count + 1]

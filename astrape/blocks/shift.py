@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from astrape.blocks.pitch import UPPER_SHARE, PitchSearch, lag_grid
 from astrape.blocks.registry import register
 from astrape.blocks.spectral import spectral_window
 from astrape.blocks.state import map_state
+from astrape.blocks.tables import ExactTables, Float64
 from astrape.errors import RateError
 
 __all__ = ["SpectralShift"]
@@ -43,14 +43,21 @@ LEAST_POWER = 1e-16
 
 
 class ShiftSettings(NamedTuple):
-    """What the shifter derives from its controls: the ratios by which frequencies move, ``(batch, 1)``."""
+    """What the shifter derives from its controls.
+
+    Attributes:
+        pitch: the ratio by which harmonics move, ``(batch, 1)``.
+        below, part: where in the envelope each bin of the warped one lies, ``(batch, 1, bins)``: a bin, and how far
+            from it to the next.
+    """
 
     pitch: Tensor
-    formant: Tensor
+    below: Tensor
+    part: Tensor
 
 
 @register("spectral_shift")
-class SpectralShift(StreamBlock):
+class SpectralShift(StreamBlock, ExactTables):
     """Moves the pitch and the formants of a voice apart from each other, on the spectra between stft and istft.
 
     Each frame is taken apart and put together again:
@@ -90,11 +97,15 @@ class SpectralShift(StreamBlock):
     """
 
     to_lags: Tensor
+    to_totals: Tensor
     to_cepstrum: Tensor
     to_envelope: Tensor
     quefrency: Tensor
     bands: Tensor
     centred: Tensor
+    place: Tensor
+    cubic: Tensor
+    neighbours: Tensor
 
     def __init__(
         self,
@@ -127,36 +138,44 @@ class SpectralShift(StreamBlock):
             )
         self.pitch, self.formant = self.live(pitch), self.live(formant)
         self.bin_hz = rate / n_fft
-        self.search = PitchSearch(lag_grid(fmin, fmax, band).tolist(), hop / rate)
+        self.lags = lag_grid(fmin, fmax, band)
+        self.search = PitchSearch(self.lags.tolist(), hop / rate)
         self.voice_bins = round(fmin / 2 / self.bin_hz), int(band / self.bin_hz) + 1
         # What a spectrum's power sums to for a signal of mean power 1 (Parseval), over the bins that are kept.
         self.window_power = 0.375 * n_fft * self.bins
-        self._build_tables(lag_grid(fmin, fmax, band), n_fft, rate)
+        self.n_fft, self.rate = n_fft, rate
+        self.register_buffer("neighbours", torch.arange(4)[:, None], persistent=False)
+        self.register_tables()
 
-    def _build_tables(self, lags: npt.NDArray[np.float64], n_fft: int, rate: float) -> None:
+    def exact_tables(self) -> dict[str, Float64]:
         place = np.arange(self.bins)
         both_sides = np.where((place == 0) | (place == self.bins - 1), 1.0, 2.0)
-        waves = np.cos(2 * np.pi * self.bin_hz * np.outer(place, lags))
-        window = both_sides * np.abs(np.fft.rfft(spectral_window("hann", n_fft))) ** 2
+        waves = np.cos(2 * np.pi * self.bin_hz * np.outer(place, self.lags))
+        window = both_sides * np.abs(np.fft.rfft(spectral_window("hann", self.n_fft))) ** 2
         low, high = self.voice_bins
-        count = max(8, round(LONGEST_QUEFRENCY * rate))
-        cosines = np.cos(2 * np.pi * np.outer(place, np.arange(count + 1)) / n_fft)
-        to_cepstrum = cosines * both_sides[:, None] / n_fft
+        counts = np.where(place < low, 0.0, np.where(place < high, 1.0, UPPER_SHARE))
+        count = max(8, round(LONGEST_QUEFRENCY * self.rate))
+        cosines = np.cos(2 * np.pi * np.outer(place, np.arange(count + 1)) / self.n_fft)
+        to_cepstrum = cosines * both_sides[:, None] / self.n_fft
         to_cepstrum[:, 1:] *= 2
         # Triangles, evenly spaced on the mel scale, that add up to 1 in each bin.
         scale = np.log1p(place * self.bin_hz / 700)
         bands = np.clip(1 - np.abs(scale[:, None] / scale[-1] * (BANDS - 1) - np.arange(BANDS)), 0, 1)
-        for name, table in (
-            ("to_lags", (waves / (window @ waves / window.sum()))[low:high]),
-            ("to_cepstrum", to_cepstrum),
-            ("to_envelope", cosines.T),
-            ("quefrency", np.arange(count + 1) / rate),
-            ("bands", bands),
+        return {
+            "to_lags": (waves / (window @ waves / window.sum()))[low:high],
+            # What a frame's periodicity is measured against, and all of its power.
+            "to_totals": np.stack([counts, np.ones(self.bins)], axis=1),
+            "to_cepstrum": to_cepstrum,
+            "to_envelope": cosines.T,
+            "quefrency": np.arange(count + 1) / self.rate,
+            "bands": bands,
             # Turns phases so that they count from the middle of the window, where a bin and its neighbours agree.
-            ("centred", 1.0 - 2.0 * (place % 2)),
-        ):
-            tensor = torch.from_numpy(np.ascontiguousarray(table)).to(torch.get_default_dtype())
-            self.register_buffer(name, tensor, persistent=False)
+            "centred": 1.0 - 2.0 * (place % 2),
+            "place": place.astype(np.float64),
+            # Lagrange's cubic through four points, by powers of the way from the second to the third, transposed:
+            # what a point gives to each of the four.
+            "cubic": np.array([[0, -2, 3, -1], [6, -3, -6, 3], [0, 6, 3, -3], [0, -1, 0, 1]]) / 6,
+        }
 
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -173,7 +192,10 @@ class SpectralShift(StreamBlock):
                 return torch.exp2(controls[semitones].clamp(-MAX_SEMITONES, MAX_SEMITONES) / 12)
             return torch.full_like(self.centred[None, :1], 2 ** (semitones / 12))
 
-        return ShiftSettings(ratio(self.pitch), ratio(self.formant))
+        # The top bin stands in for what lies above it.
+        origin = (self.place / ratio(self.formant)).clamp(max=self.bins - 1)[:, None]
+        below = origin.detach().floor().clamp(max=self.bins - 2)
+        return ShiftSettings(ratio(self.pitch), below.to(torch.int64), origin - below)
 
     def step(self, x: Tensor, state: State, controls: ShiftSettings) -> tuple[Tensor, State]:
         if not x.shape[-1]:
@@ -181,96 +203,106 @@ class SpectralShift(StreamBlock):
         batch, _, frames = x.shape
         spectrum = x.transpose(1, 2).reshape(batch, frames, 2, self.bins) * self.centred
         power = spectrum.square().sum(dim=2)
-        f0, search = self._track(power, state["search"])
+        totals = power @ self.to_totals
+        f0, search = self._track(power, totals, state["search"])
         turns, after = self._accumulate(f0, controls.pitch, state)
+        voiced = f0 > 0
         # Without a pitch nothing moves; the envelope is then smoothed as if for this one.
-        pitch = torch.where(f0 > 0, f0, torch.full_like(f0, 200.0))[..., None]
+        pitch = torch.where(voiced, f0, 200.0)[..., None]
         envelope = self._envelope(power, pitch)
         flat = spectrum / envelope[:, :, None]
-        voicing = (self._voicing(power / envelope.square(), pitch) * (f0 > 0)[..., None])[:, :, None]
-        moved = self._move(flat * voicing, pitch, turns[..., None], controls.pitch[..., None])
-        shaped = (moved + flat * (1 - voicing)) * self._warp(envelope, controls.formant[..., None])[:, :, None]
-        level = (power.sum(dim=-1) + LEAST_POWER) / (shaped.square().sum(dim=(2, 3)) + LEAST_POWER)
-        shaped = shaped * level.clamp(0.25, 4).sqrt()[..., None, None] * self.centred
+        harmonic = self.place * (self.bin_hz / pitch)
+        voicing = self._voicing(power / envelope.square(), harmonic) * voiced[..., None]
+        sounding = flat * voicing[:, :, None]
+        moved = self._move(sounding, harmonic, pitch, turns[..., None], controls.pitch[..., None])
+        shaped = (moved + (flat - sounding)) * self._warp(envelope, controls)[:, :, None]
+        level = (totals[..., 1] + LEAST_POWER) / (shaped.square().sum(dim=(2, 3)) + LEAST_POWER)
+        shaped = shaped * (level.clamp(0.25, 4).sqrt()[..., None, None] * self.centred)
         return shaped.reshape(batch, frames, -1).transpose(1, 2), {"search": search, **after}
 
-    def _track(self, power: Tensor, state: State) -> tuple[Tensor, State]:
+    def _track(self, power: Tensor, totals: Tensor, state: State) -> tuple[Tensor, State]:
         low, high = self.voice_bins
-        inside = power[..., low:high]
-        total = inside.sum(dim=-1) + UPPER_SHARE * power[..., high:].sum(dim=-1)
-        correlation = inside @ self.to_lags / (total[..., None] + LEAST_POWER)
-        f0, _, state = self.search.follow(correlation, power.sum(dim=-1) > SILENCE * self.window_power, state)
+        correlation = power[..., low:high] @ self.to_lags / (totals[..., :1] + LEAST_POWER)
+        f0, _, state = self.search.follow(correlation, totals[..., 1] > SILENCE * self.window_power, state)
         return f0, state
 
     def _accumulate(self, f0: Tensor, ratio: Tensor, state: State) -> tuple[Tensor, dict[str, Tensor]]:
         """The turns, in fixed point, by which the fundamental is ahead of the input's, from each onset of voicing."""
         wide = torch.float32 if f0.device.type == "mps" else torch.float64
-        before = torch.cat([state["f0"], f0[:, :-1]], dim=-1)
+        before = torch.cat([state["f0"], f0[:, :-1]], dim=-1) if f0.shape[1] > 1 else state["f0"]
         goes_on = (f0 > 0) & (before > 0)
         mean = (f0.detach().to(wide) + before.detach().to(wide)) / 2
         advance = ((ratio.detach().to(wide) - 1) * mean * (TURN / float(self.rate_in))).round().to(torch.int64)
+        if f0.shape[1] == 1:
+            turns = (state["turns"] + advance).masked_fill(~goes_on, 0) & (TURN - 1)
+            return turns, {"f0": f0.detach().clone(), "turns": turns.clone()}
         turns = state["turns"] + torch.where(goes_on, advance, torch.zeros_like(advance)).cumsum(dim=-1)
         place = torch.arange(f0.shape[1], device=f0.device)
         onset = torch.where(goes_on, torch.full_like(place, -1), place).cummax(dim=-1).values
         at_onset = torch.where(onset >= 0, turns.gather(-1, onset.clamp(min=0)), torch.zeros_like(turns))
-        turns = (turns - at_onset).remainder(TURN)
+        turns = (turns - at_onset) & (TURN - 1)
         return turns, {"f0": f0[:, -1:].detach().clone(), "turns": turns[:, -1:].clone()}
 
     def _envelope(self, power: Tensor, pitch: Tensor) -> Tensor:
         """Smooth magnitudes ``(batch, frames, bins)`` that lie on the harmonics and not between them."""
         logarithm = 0.5 * power.clamp(min=LEAST_POWER).log()
-        reach = 0.5 / pitch
-        lifter = 0.54 + 0.46 * torch.cos(math.pi * self.quefrency / reach)
-        lifter = torch.where(self.quefrency < reach, lifter, torch.zeros_like(lifter))
+        # A Hamming lifter up to half a period.
+        turn = self.quefrency * (2 * math.pi * pitch)
+        lifter = (torch.cos(turn) * 0.46 + 0.54).masked_fill(turn >= math.pi, 0.0)
         smooth = (logarithm @ self.to_cepstrum * lifter) @ self.to_envelope
         for _ in range(ENVELOPE_ROUNDS):
             smooth = (torch.maximum(logarithm, smooth) @ self.to_cepstrum * lifter) @ self.to_envelope
         return smooth.exp()
 
-    def _voicing(self, flat_power: Tensor, pitch: Tensor) -> Tensor:
-        """How much of each bin belongs to harmonics, 0 to 1, from the periodicity of the bands around it."""
-        place = torch.arange(self.bins, device=pitch.device, dtype=pitch.dtype)
-        wave = torch.cos(2 * math.pi * self.bin_hz * place / pitch)
-        lag = self.bin_hz / pitch
-        # The autocorrelation of a Hann window at this part of its length, which even a pure tone does not exceed.
-        window = (1 - lag) * (2 + torch.cos(2 * math.pi * lag)) / 3 + torch.sin(2 * math.pi * lag) / (2 * math.pi)
-        periodicity = (flat_power * wave) @ self.bands / ((flat_power @ self.bands + LEAST_POWER) * window)
-        degree = ((periodicity - UNVOICED) / (VOICED - UNVOICED)).clamp(0, 1)
+    def _voicing(self, flat_power: Tensor, harmonic: Tensor) -> Tensor:
+        """How much of each bin belongs to harmonics, 0 to 1, from the periodicity of the bands around it.
+
+        Args:
+            flat_power: ``(batch, frames, bins)``.
+            harmonic: each bin's frequency over the pitch, which is also its number of turns in a period.
+        """
+        angle = harmonic * (2 * math.pi)
+        wave = angle.cos()
+        # The autocorrelation of a Hann window at this part of its length, the turns of bin 1, times 3, which even a
+        # pure tone does not exceed.
+        part = harmonic[..., 1:2]
+        window = torch.add((wave[..., 1:2] + 2) * (1 - part), angle[..., 1:2].sin(), alpha=1.5 / math.pi)
+        within = (flat_power @ self.bands + LEAST_POWER) * window
+        periodicity = (flat_power * wave) @ self.bands / within
+        degree = (periodicity * (3 / (VOICED - UNVOICED)) - UNVOICED / (VOICED - UNVOICED)).clamp(0, 1)
         return (degree.square() * (3 - 2 * degree)) @ self.bands.T
 
-    def _move(self, flat: Tensor, pitch: Tensor, turns: Tensor, ratio: Tensor) -> Tensor:
+    def _move(self, flat: Tensor, harmonic: Tensor, pitch: Tensor, turns: Tensor, ratio: Tensor) -> Tensor:
         """Move the surroundings of each harmonic to ``ratio`` times its frequency, turned by its share of ``turns``.
 
         Args:
-            flat: ``(batch, frames, 2, bins)``; ``pitch`` and ``turns`` are ``(batch, frames, 1)``.
+            flat: ``(batch, frames, 2, bins)``; ``harmonic`` is ``(batch, frames, bins)``, each bin's frequency over the
+                pitch; ``pitch`` and ``turns`` are ``(batch, frames, 1)``.
         """
-        place = torch.arange(self.bins, device=flat.device, dtype=flat.dtype)
-        harmonic = (place * (self.bin_hz / pitch.detach())).round()
-        angle = (harmonic.to(torch.int64) * turns).remainder(TURN).to(flat.dtype) * (2 * math.pi / TURN)
+        harmonic = harmonic.detach().round()
+        angle = ((harmonic.to(torch.int64) * turns) & (TURN - 1)).to(flat.dtype) * (2 * math.pi / TURN)
         cosine, sine = angle.cos(), angle.sin()
         real, imaginary = flat.unbind(dim=2)
-        turned = torch.stack([real * cosine - imaginary * sine, real * sine + imaginary * cosine], dim=2)
-        goal = place + (ratio - 1) * harmonic * (pitch / self.bin_hz)
+        turned = torch.stack(
+            [
+                torch.addcmul(real * cosine, imaginary, sine, value=-1),
+                torch.addcmul(real * sine, imaginary, cosine),
+            ],
+            dim=2,
+        )
+        goal = torch.addcmul(self.place, harmonic, (ratio - 1) * pitch / self.bin_hz)
         below = goal.detach().floor()
         part = goal - below
-        # Lagrange's cubic through the four bins around the goal, transposed: each bin gives to four.
-        shares = (
-            part * (1 - part) * (part - 2) / 6,
-            (part + 1) * (1 - part) * (2 - part) / 2,
-            (part + 1) * part * (2 - part) / 2,
-            (part + 1) * part * (part - 1) / 6,
-        )
-        share = torch.stack(shares, dim=2)
-        index = below.to(torch.int64)[:, :, None] + torch.arange(-1, 3, device=flat.device)[:, None]
-        share = torch.where((index >= 0) & (index < self.bins), share, torch.zeros_like(share))
-        index = index.clamp(0, self.bins - 1)[:, :, None].expand(-1, -1, 2, -1, -1)
-        given = turned[:, :, :, None] * share[:, :, None]
-        return torch.zeros_like(turned).scatter_add(-1, index.flatten(3), given.flatten(3))
+        square = part.square()
+        share = self.cubic @ torch.stack([torch.ones_like(part), part, square, square * part], dim=2)
+        # What would land outside of the spectrum goes to a bin before it or one after it, which are cut off.
+        index = (below.to(torch.int64)[:, :, None] + self.neighbours).clamp(0, self.bins + 1)
+        index = index[:, :, None].expand(-1, -1, 2, -1, -1).flatten(3)
+        given = (turned[:, :, :, None] * share[:, :, None]).flatten(3)
+        room = turned.new_zeros(*turned.shape[:3], self.bins + 2)
+        return room.scatter_add(-1, index, given)[..., 1:-1]
 
-    def _warp(self, envelope: Tensor, ratio: Tensor) -> Tensor:
-        """The envelope with its frequencies multiplied by ``ratio``; the top bin stands in for what lies above it."""
-        place = torch.arange(self.bins, device=envelope.device, dtype=envelope.dtype)
-        origin = (place / ratio).clamp(max=self.bins - 1).expand_as(envelope)
-        below = origin.detach().floor().clamp(max=self.bins - 2)
-        index, part = below.to(torch.int64), origin - below
-        return envelope.gather(-1, index) * (1 - part) + envelope.gather(-1, index + 1) * part
+    def _warp(self, envelope: Tensor, controls: ShiftSettings) -> Tensor:
+        """The envelope with its frequencies multiplied by the formants' ratio."""
+        index = controls.below.expand(envelope.shape)
+        return torch.lerp(envelope.gather(-1, index), envelope.gather(-1, index + 1), controls.part)
