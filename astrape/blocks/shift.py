@@ -47,11 +47,13 @@ class ShiftSettings(NamedTuple):
 
     Attributes:
         pitch: the ratio by which harmonics move, ``(batch, 1)``.
+        stretch: bins by which a harmonic moves for each Hz of its fundamental, ``(batch, 1, 1)``.
         below, part: where in the envelope each bin of the warped one lies, ``(batch, 1, bins)``: a bin, and how far
             from it to the next.
     """
 
     pitch: Tensor
+    stretch: Tensor
     below: Tensor
     part: Tensor
 
@@ -104,7 +106,10 @@ class SpectralShift(StreamBlock, ExactTables):
     bands: Tensor
     centred: Tensor
     place: Tensor
+    hertz: Tensor
+    radians: Tensor
     cubic: Tensor
+    hamming: Tensor
     neighbours: Tensor
 
     def __init__(
@@ -167,14 +172,18 @@ class SpectralShift(StreamBlock, ExactTables):
             "to_totals": np.stack([counts, np.ones(self.bins)], axis=1),
             "to_cepstrum": to_cepstrum,
             "to_envelope": cosines.T,
-            "quefrency": np.arange(count + 1) / self.rate,
+            # What phases, one period of the pitch long, are the pitch times.
+            "quefrency": 2 * np.pi * np.arange(count + 1) / self.rate,
+            "hamming": np.array([0.54, 0.46]),
             "bands": bands,
             # Turns phases so that they count from the middle of the window, where a bin and its neighbours agree.
             "centred": 1.0 - 2.0 * (place % 2),
             "place": place.astype(np.float64),
-            # Lagrange's cubic through four points, by powers of the way from the second to the third, transposed:
-            # what a point gives to each of the four.
-            "cubic": np.array([[0, -2, 3, -1], [6, -3, -6, 3], [0, 6, 3, -3], [0, -1, 0, 1]]) / 6,
+            "hertz": place * self.bin_hz,
+            "radians": place * self.bin_hz * 2 * np.pi,
+            # Lagrange's cubic through four points, transposed: what a point gives to each of them. By powers of the
+            # way from the second to the third, 0 to 3.
+            "cubic": np.array([[0, 6, 0, 0], [-2, -3, 6, -1], [3, -6, 3, 0], [-1, 3, -3, 1]])[..., None] / 6,
         }
 
     def init_state(
@@ -195,7 +204,9 @@ class SpectralShift(StreamBlock, ExactTables):
         # The top bin stands in for what lies above it.
         origin = (self.place / ratio(self.formant)).clamp(max=self.bins - 1)[:, None]
         below = origin.detach().floor().clamp(max=self.bins - 2)
-        return ShiftSettings(ratio(self.pitch), below.to(torch.int64), origin - below)
+        pitch = ratio(self.pitch)
+        stretch = ((pitch - 1) / self.bin_hz)[..., None]
+        return ShiftSettings(pitch, stretch, below.to(torch.int64), origin - below)
 
     def step(self, x: Tensor, state: State, controls: ShiftSettings) -> tuple[Tensor, State]:
         if not x.shape[-1]:
@@ -210,11 +221,12 @@ class SpectralShift(StreamBlock, ExactTables):
         # Without a pitch nothing moves; the envelope is then smoothed as if for this one.
         pitch = torch.where(voiced, f0, 200.0)[..., None]
         envelope = self._envelope(power, pitch)
+        flat_power = power / envelope
+        envelope = envelope.sqrt()
         flat = spectrum / envelope[:, :, None]
-        harmonic = self.place * (self.bin_hz / pitch)
-        voicing = self._voicing(power / envelope.square(), harmonic) * voiced[..., None]
+        voicing = self._voicing(flat_power, pitch) * voiced[..., None]
         sounding = flat * voicing[:, :, None]
-        moved = self._move(sounding, harmonic, pitch, turns[..., None], controls.pitch[..., None])
+        moved = self._move(sounding, pitch, turns[..., None], controls.stretch)
         shaped = (moved + (flat - sounding)) * self._warp(envelope, controls)[:, :, None]
         level = (totals[..., 1] + LEAST_POWER) / (shaped.square().sum(dim=(2, 3)) + LEAST_POWER)
         shaped = shaped * (level.clamp(0.25, 4).sqrt()[..., None, None] * self.centred)
@@ -231,8 +243,8 @@ class SpectralShift(StreamBlock, ExactTables):
         wide = torch.float32 if f0.device.type == "mps" else torch.float64
         before = torch.cat([state["f0"], f0[:, :-1]], dim=-1) if f0.shape[1] > 1 else state["f0"]
         goes_on = (f0 > 0) & (before > 0)
-        mean = (f0.detach().to(wide) + before.detach().to(wide)) / 2
-        advance = ((ratio.detach().to(wide) - 1) * mean * (TURN / float(self.rate_in))).round().to(torch.int64)
+        twice = f0.detach().to(wide) + before.detach().to(wide)
+        advance = ((ratio.detach().to(wide) - 1) * twice * (TURN / 2 / float(self.rate_in))).round().to(torch.int64)
         if f0.shape[1] == 1:
             turns = (state["turns"] + advance).masked_fill(~goes_on, 0) & (TURN - 1)
             return turns, {"f0": f0.detach().clone(), "turns": turns.clone()}
@@ -244,42 +256,38 @@ class SpectralShift(StreamBlock, ExactTables):
         return turns, {"f0": f0[:, -1:].detach().clone(), "turns": turns[:, -1:].clone()}
 
     def _envelope(self, power: Tensor, pitch: Tensor) -> Tensor:
-        """Smooth magnitudes ``(batch, frames, bins)`` that lie on the harmonics and not between them."""
-        logarithm = 0.5 * power.clamp(min=LEAST_POWER).log()
+        """Smooth powers ``(batch, frames, bins)`` that lie on the harmonics and not between them."""
+        logarithm = power.clamp(min=LEAST_POWER).log()
         # A Hamming lifter up to half a period.
-        turn = self.quefrency * (2 * math.pi * pitch)
-        lifter = (torch.cos(turn) * 0.46 + 0.54).masked_fill(turn >= math.pi, 0.0)
+        turn = self.quefrency * pitch
+        constant, cosine = self.hamming.unbind()
+        lifter = torch.addcmul(constant, cosine, turn.cos()).masked_fill(turn >= math.pi, 0.0)
         smooth = (logarithm @ self.to_cepstrum * lifter) @ self.to_envelope
         for _ in range(ENVELOPE_ROUNDS):
             smooth = (torch.maximum(logarithm, smooth) @ self.to_cepstrum * lifter) @ self.to_envelope
         return smooth.exp()
 
-    def _voicing(self, flat_power: Tensor, harmonic: Tensor) -> Tensor:
-        """How much of each bin belongs to harmonics, 0 to 1, from the periodicity of the bands around it.
-
-        Args:
-            flat_power: ``(batch, frames, bins)``.
-            harmonic: each bin's frequency over the pitch, which is also its number of turns in a period.
-        """
-        angle = harmonic * (2 * math.pi)
+    def _voicing(self, flat_power: Tensor, pitch: Tensor) -> Tensor:
+        """How much of each bin belongs to harmonics, 0 to 1, from the periodicity of the bands around it."""
+        angle = self.radians / pitch
         wave = angle.cos()
         # The autocorrelation of a Hann window at this part of its length, the turns of bin 1, times 3, which even a
         # pure tone does not exceed.
-        part = harmonic[..., 1:2]
-        window = torch.add((wave[..., 1:2] + 2) * (1 - part), angle[..., 1:2].sin(), alpha=1.5 / math.pi)
+        part, height = self.hertz[1:2] / pitch, wave[..., 1:2] + 2
+        window = torch.add(height - height * part, angle[..., 1:2].sin(), alpha=1.5 / math.pi)
         within = (flat_power @ self.bands + LEAST_POWER) * window
         periodicity = (flat_power * wave) @ self.bands / within
         degree = (periodicity * (3 / (VOICED - UNVOICED)) - UNVOICED / (VOICED - UNVOICED)).clamp(0, 1)
         return (degree.square() * (3 - 2 * degree)) @ self.bands.T
 
-    def _move(self, flat: Tensor, harmonic: Tensor, pitch: Tensor, turns: Tensor, ratio: Tensor) -> Tensor:
-        """Move the surroundings of each harmonic to ``ratio`` times its frequency, turned by its share of ``turns``.
+    def _move(self, flat: Tensor, pitch: Tensor, turns: Tensor, stretch: Tensor) -> Tensor:
+        """Move the surroundings of each harmonic to the new place of its frequency, turned by its share of ``turns``.
 
         Args:
-            flat: ``(batch, frames, 2, bins)``; ``harmonic`` is ``(batch, frames, bins)``, each bin's frequency over the
-                pitch; ``pitch`` and ``turns`` are ``(batch, frames, 1)``.
+            flat: ``(batch, frames, 2, bins)``; ``pitch`` and ``turns`` are ``(batch, frames, 1)``.
+            stretch: as in :class:`ShiftSettings`.
         """
-        harmonic = harmonic.detach().round()
+        harmonic = (self.hertz / pitch.detach()).round()
         angle = ((harmonic.to(torch.int64) * turns) & (TURN - 1)).to(flat.dtype) * (2 * math.pi / TURN)
         cosine, sine = angle.cos(), angle.sin()
         real, imaginary = flat.unbind(dim=2)
@@ -290,11 +298,13 @@ class SpectralShift(StreamBlock, ExactTables):
             ],
             dim=2,
         )
-        goal = torch.addcmul(self.place, harmonic, (ratio - 1) * pitch / self.bin_hz)
+        goal = torch.addcmul(self.place, harmonic, stretch * pitch)
         below = goal.detach().floor()
         part = goal - below
-        square = part.square()
-        share = self.cubic @ torch.stack([torch.ones_like(part), part, square, square * part], dim=2)
+        way = part[:, :, None]
+        share = self.cubic[3]
+        for coefficient in (2, 1, 0):
+            share = torch.addcmul(self.cubic[coefficient], share, way)
         # What would land outside of the spectrum goes to a bin before it or one after it, which are cut off.
         index = (below.to(torch.int64)[:, :, None] + self.neighbours).clamp(0, self.bins + 1)
         index = index[:, :, None].expand(-1, -1, 2, -1, -1).flatten(3)
