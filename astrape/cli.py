@@ -19,6 +19,7 @@ from astrape.commands.recipes import recipes
 from astrape.commands.report import report
 from astrape.commands.run import run
 from astrape.commands.voicebank import voicebank
+from astrape.commands.wavlm import wavlm
 from astrape.errors import AstrapeError
 
 __all__ = ["cli", "main"]
@@ -68,7 +69,7 @@ def cli() -> None:
     torch.set_num_threads(1)
 
 
-for command in (recipes, report, check, graph, run, convert, demo, bench, voicebank):
+for command in (recipes, report, check, graph, run, convert, demo, bench, voicebank, wavlm):
     cli.add_command(command)
 
 
