@@ -156,12 +156,22 @@ class AudioTarget:
 
     def _check_whole(self) -> None:
         """A full disk may show in the length alone. Lossy formats round their lengths, so those are not compared."""
+        if not self.frames and not _readable(self._atomic.temporary):
+            raise AstrapeError(f"{self.shown}: a {self.container} file cannot be without samples: end it with .wav")
         if self.container in ("WAV", "RF64", "FLAC", "AIFF", "W64", "CAF"):
             found = soundfile.info(self._atomic.temporary).frames
             if found != self.frames:
                 raise AstrapeError(
                     f"{self.shown}: cannot be written: {found} of {self.frames} frames arrived: is the disk full?"
                 )
+
+
+def _readable(path: Path) -> bool:
+    try:
+        soundfile.info(path)
+    except soundfile.LibsndfileError:
+        return False
+    return True
 
 
 def _sample_bytes(subtype: str) -> int:

@@ -1,0 +1,463 @@
+"""``astrape convert``: aligned to the sample at any rate, whatever the voice comes from, over files and folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+import torch
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from test_voicebank_building import voice as hum
+
+import astrape
+import astrape.voice
+from astrape.cli import cli
+from astrape.errors import AstrapeError, StreamError
+from astrape.graph.outputs import with_outputs
+from astrape.voice.building import build_voicebank
+from astrape.voice.conversion import SEED, Converter, voice_of
+from astrape.voice.metadata import Metadata
+from astrape.voice.speaker import MelStatistics
+from astrape.voice.voicebank import Voicebank, write_voicebank
+
+SMALL = "astrape-vc-small"
+SAMPLE = Path(astrape.__file__).parent / "recipes" / "audio" / "sense-and-sensibility.flac"
+
+# A fresh adaptive convolution passes its input through, whatever the speaker; the delay is latency to make up for.
+THROUGH = """
+recipe: through
+inputs: {mic: {rate: 44100, channels: 1}}
+controls: {speaker: {channels: 128}}
+blocks:
+  late: {use: delay, frames: 1234}
+  voiced: {use: adaptive_conv, condition: speaker, kernel: 3}
+outputs: {wav: voiced}
+"""
+
+SILENT_VOICE = """
+recipe: no-voice
+inputs: {mic: {rate: 44100, channels: 1}}
+blocks: {same: {use: gain, gain: 1.0}}
+outputs: {wav: same}
+"""
+
+
+def run(*words: Any) -> Result:
+    return CliRunner().invoke(cli, [str(word) for word in words], prog_name="astrape")
+
+
+def succeeds(result: Result) -> Result:
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def fails(result: Result, *said: str) -> None:
+    """Failed with a code and one line on stderr that says so; warnings may stand before it."""
+    assert result.exit_code in (1, 2), result.output
+    lines = [line for line in result.stderr.strip().splitlines() if not line.startswith("astrape: warning: ")]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("astrape: ")
+    assert "fault in astrape" not in lines[0]
+    for text in said:
+        assert text in lines[0], lines[0]
+
+
+def sines(seconds: float, rate: int, channels: int = 1) -> NDArray[np.float32]:
+    time = np.arange(round(seconds * rate)) / rate
+    mono = sum(0.2 * np.sin(2 * np.pi * f * time + f) for f in (230.0, 970.0, 2900.0))
+    return np.repeat(np.asarray(mono, np.float32)[:, None], channels, axis=1)
+
+
+def write(path: Path, samples: NDArray[Any], rate: int, subtype: str = "FLOAT") -> Path:
+    soundfile.write(path, samples, rate, subtype=subtype)
+    return path
+
+
+def read(path: Path) -> NDArray[np.float32]:
+    samples: NDArray[np.float32] = soundfile.read(path, dtype="float32", always_2d=True)[0]
+    return samples
+
+
+def voicebank(seed: int) -> Voicebank:
+    embedding = np.random.default_rng(seed).standard_normal(128).astype(np.float32)
+    return Voicebank(embedding, Metadata(6.0, 44100, "elsewhere.wav", embedding_model="learned elsewhere"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("conversion")
+
+
+@pytest.fixture(scope="module")
+def through(folder: Path) -> Path:
+    path = folder / "through.yaml"
+    path.write_text(THROUGH)
+    return path
+
+
+@pytest.fixture(scope="module")
+def bank(folder: Path) -> Path:
+    path = folder / "voice.astrape"
+    write_voicebank(voicebank(1), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def speech(folder: Path) -> Path:
+    """Two seconds of the sample that ships with astrape, at the graph's own rate."""
+    samples, rate = soundfile.read(SAMPLE, dtype="float32")
+    return write(folder / "speech.wav", soxr.resample(samples[rate : 3 * rate], rate, 44100), 44100)
+
+
+@pytest.fixture(scope="module")
+def weights(folder: Path) -> Path:
+    """All of the small twin's, none of them zero: fresh, its speaker says nothing yet."""
+    graph = astrape.load(SMALL)
+    seeds = torch.Generator().manual_seed(3)
+    drawn = {
+        name: tensor + 0.05 * torch.randn(tensor.shape, generator=seeds) if tensor.is_floating_point() else tensor
+        for name, tensor in graph.state_dict().items()
+    }
+    path = folder / "weights.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in drawn.items()}, path)
+    return path
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (22050, 2), (44100, 1), (48000, 2), (192_000, 1)])
+def test_output_is_aligned_to_the_sample(tmp_path: Path, through: Path, bank: Path, rate: int, channels: int) -> None:
+    x = sines(0.5, rate, channels)[: rate // 2 - 1]
+    source = write(tmp_path / "in.wav", x, rate)
+    result = run("convert", source, "--target", bank, "-o", tmp_path / "out.wav", "--recipe", through, "--json")
+    done = json.loads(succeeds(result).stdout)
+    assert (done["rate_out"], done["frames_out"], done["latency_frames"]) == (rate, len(x), 0)
+    y = read(tmp_path / "out.wav")
+    assert y.shape == (len(x), 1)
+    inside = slice(rate // 20, -rate // 20)
+    assert np.abs(y - x[:, :1])[inside].max() < 2e-4
+    # One sample off would be seen.
+    assert np.abs(np.roll(y, 1) - x[:, :1])[inside].max() > 2e-3
+
+
+@pytest.mark.parametrize("frames", [0, 1, 440, 5003])
+@pytest.mark.parametrize("rate", [11025, 44100])
+def test_output_has_the_inputs_length(tmp_path: Path, bank: Path, frames: int, rate: int) -> None:
+    source = write(tmp_path / "in.wav", sines(1, rate)[:frames], rate)
+    out = tmp_path / "out.wav"
+    succeeds(run("convert", source, "--target", bank, "-o", out, "--recipe", SMALL, "--chunk", 200))
+    assert (soundfile.info(out).frames, soundfile.info(out).samplerate) == (frames, rate)
+
+
+@pytest.mark.parametrize("ending", ["flac", "ogg", "mp3"])
+def test_formats_that_cannot_be_empty_say_so(tmp_path: Path, through: Path, bank: Path, ending: str) -> None:
+    source = write(tmp_path / "in.wav", sines(0, 44100), 44100)
+    out = tmp_path / f"out.{ending}"
+    result = run("convert", source, "--target", bank, "-o", out, "--recipe", through)
+    if result.exit_code:
+        fails(result, "cannot be without samples")
+        assert not out.exists()
+    else:
+        assert soundfile.info(out).frames == 0
+
+
+def test_a_converted_file_is_the_whole_pass_of_the_graph(
+    tmp_path: Path, speech: Path, bank: Path, weights: Path
+) -> None:
+    out, codes = tmp_path / "out.wav", tmp_path / "codes.npy"
+    succeeds(
+        run("convert", speech, "--target", bank, "-o", out, "--recipe", SMALL, "--weights", weights, "--codes", codes)
+    )
+    graph = astrape.load(SMALL, weights=weights)
+    x = torch.from_numpy(read(speech).T).unsqueeze(0)
+    late = -(-graph.latency.numerator * 44100 // graph.latency.denominator)
+    padded = torch.nn.functional.pad(x, (0, 44100))
+    with torch.no_grad():
+        whole = graph(padded, speaker=voicebank(1).speaker)
+    due = whole["wav"][0, 0, late : late + x.shape[-1]].numpy()
+    assert np.abs(due).max() > 0.5
+    assert np.abs(read(out)[:, 0] - due).max() < 1e-3
+    stored = np.load(codes)
+    assert stored.dtype == np.int32
+    assert len(stored) >= x.shape[-1] / 44100 * 25
+    assert np.array_equal(stored, whole["codes"][0, 0, : len(stored)].numpy())
+    assert len(set(stored.tolist())) > 1
+
+
+def test_the_chunk_changes_nothing(tmp_path: Path, speech: Path, weights: Path) -> None:
+    converter = Converter.load(SMALL, weights)
+    for name, chunk in {"a": 10.0, "b": 3.7, "c": 1000.0}.items():
+        converter.file(speech, tmp_path / f"{name}.wav", voicebank(1), chunk_ms=chunk)
+    a, b, c = (read(tmp_path / f"{name}.wav") for name in "abc")
+    # Quanta are the same whatever the chunk, so only their number in one product differs.
+    assert np.abs(a - b).max() < 1e-4
+    assert np.abs(a - c).max() < 1e-3
+    assert np.abs(a).max() > 0.5
+
+
+def test_the_voice_is_heard(tmp_path: Path, speech: Path, weights: Path) -> None:
+    converter = Converter.load(SMALL, weights, codes=True)
+    for name, seed in {"a": 1, "b": 2, "again": 1}.items():
+        codes = tmp_path / f"{name}.npy"
+        converter.file(speech, tmp_path / f"{name}.wav", voicebank(seed), chunk_ms=500, codes=codes)
+    a, b, again = (read(tmp_path / f"{name}.wav") for name in ("a", "b", "again"))
+    assert np.array_equal(a, again)
+    assert np.abs(a - b).max() > 0.1
+    # What is said is the same whoever says it.
+    assert np.array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"))
+
+
+def test_live_latency_is_what_the_report_says(tmp_path: Path, through: Path, bank: Path) -> None:
+    x = sines(0.3, 44100)
+    source = write(tmp_path / "in.wav", x, 44100)
+    words = ("convert", source, "--target", bank, "-o", tmp_path / "out.wav", "--recipe", through)
+    result = succeeds(run(*words, "--live-latency", "--json"))
+    late = json.loads(run("report", through, "--json").stdout)["host_samples"]
+    y = read(tmp_path / "out.wav")
+    assert late >= 1234
+    assert json.loads(result.stdout)["latency_frames"] == late
+    assert len(y) == len(x) + late
+    assert np.abs(y[late:] - x).max() < 1e-5
+    assert np.abs(y[:late]).max() == 0
+
+
+def test_random_weights_are_said_and_repeat(tmp_path: Path, speech: Path, bank: Path) -> None:
+    words = ("convert", speech, "--target", bank, "--recipe", SMALL, "--chunk", 500, "--json")
+    results = [succeeds(run(*words, "-o", tmp_path / f"{name}.wav")) for name in "ab"]
+    said = [line for line in results[0].stderr.splitlines() if "the output is noise" in line]
+    assert len(said) == 1
+    facts = json.loads(results[0].stdout)
+    assert (facts["random_weights"], facts["seed"], facts["weights"]) == (True, SEED, None)
+    assert (facts["recipe"], facts["voice"]) == (SMALL, str(bank))
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+    assert read(tmp_path / "a.wav").std() > 1e-3
+
+
+def test_drawing_weights_leaves_the_random_numbers_of_others_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    Converter.load(SMALL)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_given_weights_are_not_called_random(tmp_path: Path, speech: Path, bank: Path, weights: Path) -> None:
+    words = ("--target", bank, "-o", tmp_path / "a.wav", "--recipe", SMALL, "--weights", weights, "--chunk", 500)
+    result = succeeds(run("convert", speech, *words, "--json"))
+    assert "noise" not in result.stderr
+    facts = json.loads(result.stdout)
+    assert (facts["random_weights"], facts["seed"], facts["weights"]) == (False, None, str(weights))
+
+
+def test_a_recording_is_a_voice_as_is_a_voicebank_of_either_form(folder: Path) -> None:
+    built = build_voicebank(SAMPLE, MelStatistics())
+    write_voicebank(built, folder / "sample.npz")
+    (folder / "voicebank-by-content").write_bytes((folder / "sample.npz").read_bytes())
+    for path in (SAMPLE, folder / "sample.npz", folder / "voicebank-by-content"):
+        assert np.array_equal(voice_of(path).embedding, built.embedding)
+
+
+def test_an_untrained_embedding_is_said_in_one_line(tmp_path: Path, through: Path, speech: Path) -> None:
+    voice = write(tmp_path / "voice.wav", hum(6, 22050, 130, 8), 22050)
+    words = ("convert", speech, "-o", tmp_path / "out.wav", "--recipe", through, "--target", voice, "--chunk", 500)
+    untrained = succeeds(run(*words))
+    assert len([line for line in untrained.stderr.splitlines() if "not trained" in line]) == 1
+    other = succeeds(run(*words, "--encoder", "test_voicebank_building:Windows", "--json"))
+    assert "not trained" not in other.stderr
+    assert json.loads(other.stdout)["embedding_model"] == "windows"
+
+
+def test_a_folder_keeps_its_paths_and_goes_past_what_cannot_be_read(tmp_path: Path, through: Path, bank: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "in" / "converted"
+    for name, rate in {"a.wav": 8000, "deep/er/b.flac": 16000, "deep/c.aiff": 44100, ".hidden/d.wav": 8000}.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(source / name, sines(0.1, rate), rate)
+    (source / "deep" / "broken.wav").write_bytes(b"RIFF and nothing more")
+    (source / "notes.txt").write_text("no audio")
+    words = ("convert", source, "--target", bank, "-o", out, "--recipe", through)
+    # The second run finds the first one's output inside the source, and leaves it alone.
+    for result in (run(*words), run(*words, "--json")):
+        fails(result, "broken.wav", "no audio that can be read")
+        assert result.exit_code == 1
+        assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == [
+            "a.wav",
+            "deep/c.aiff",
+            "deep/er/b.flac",
+        ]
+    told = json.loads(result.stdout)
+    assert [Path(done["source"]).name for done in told["converted"]] == ["a.wav", "c.aiff", "b.flac"]
+    assert [Path(failure["source"]).name for failure in told["failed"]] == ["broken.wav"]
+    assert told["passed_over"] == 1
+    for done in told["converted"]:
+        assert done["frames_out"] == done["frames_in"] == soundfile.info(done["target"]).frames
+    (source / "deep" / "broken.wav").unlink()
+    assert "3 of 3 files" in succeeds(run(*words)).stdout
+
+
+def test_progress_of_a_folder_runs_to_the_number_of_files(tmp_path: Path, through: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        write(tmp_path / "in" / f"{name}.wav", sines(1, 8000), 8000)
+    told: list[tuple[float, float | None]] = []
+    converter = Converter(astrape.load(through))
+    converter.folder(
+        tmp_path / "in", tmp_path / "out", voicebank(1), chunk_ms=500, progress=lambda *step: told.append(step)
+    )
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (2.0, 2.0)
+    assert any(0 < done < 1 for done, _ in told)
+
+
+def test_the_python_face(tmp_path: Path, speech: Path, bank: Path, weights: Path) -> None:
+    words = {"recipe": SMALL, "chunk_ms": 500}
+    with pytest.warns(UserWarning, match="random weights: the output is noise"):
+        done = astrape.voice.convert(speech, bank, tmp_path / "noise.wav", **words)
+    assert done.frames_out == done.frames_in == 2 * 44100
+    astrape.voice.convert(speech, bank, tmp_path / "a.wav", weights=weights, **words)
+    astrape.voice.convert(speech, voicebank(1), tmp_path / "b.wav", weights=weights, **words)
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+def test_only_what_the_output_needs_is_run() -> None:
+    recipe = {
+        "recipe": "two",
+        "inputs": {"mic": {"rate": 44100, "channels": 1}},
+        "controls": {"speaker": {"channels": 128}, "loud": {"channels": 1}},
+        "blocks": {
+            "voiced": {"use": "adaptive_conv", "from": "mic", "condition": "speaker", "kernel": 3},
+            "other": {"use": "gain", "from": "voiced", "gain": "loud"},
+            "late": {"use": "delay", "from": "mic", "frames": 88},
+            "mean": {"use": "add", "from": ["late", "voiced"]},
+        },
+        "outputs": {"wav": "mean", "loud": "other"},
+    }
+    graph = astrape.compile(recipe)
+    part = Converter(graph).graph
+    assert (list(part.outputs), list(part.controls)) == (["wav"], ["speaker"])
+    assert "other" not in part.nodes
+    assert part.latency == graph.latency
+    x = torch.randn(1, 1, 1000)
+    speaker = voicebank(1).speaker
+    assert torch.equal(part(x, speaker=speaker), graph(x, speaker=speaker, loud=2.0)["wav"])
+    with pytest.raises(StreamError, match=r"no output 'voice' \(there is: wav, loud\)"):
+        with_outputs(graph, ["voice"])
+    with pytest.raises(StreamError, match="at least one output"):
+        with_outputs(graph, [])
+
+
+MEMORY = """
+import json, resource, sys
+import torch
+torch.set_num_threads(1)
+from astrape.voice import Converter, voice_of
+from astrape.graph import load
+recipe, voice, *files = sys.argv[1:]
+converter = Converter(load(recipe))
+peaks = []
+for file in files:
+    converter.file(file, file + ".wav", voice_of(voice), chunk_ms=500)
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(json.dumps(peaks))
+"""
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path: Path, through: Path, bank: Path) -> None:
+    files = []
+    for seconds in (10, 400):
+        path = tmp_path / f"{seconds}.wav"
+        with soundfile.SoundFile(path, "w", 44100, 2, subtype="PCM_16") as audio:
+            for _ in range(seconds // 10):
+                audio.write(sines(10, 44100, 2))
+        files.append(str(path))
+    words = [sys.executable, "-c", MEMORY, str(through), str(bank), *files]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    short, long = json.loads(done.stdout)
+    # In KiB; the samples alone, as floats, are 138 MiB.
+    assert long - short < 12 * 1024
+
+
+def refusals(folder: Path, speech: Path, bank: Path, through: Path) -> dict[str, tuple[Sequence[Any], Sequence[str]]]:
+    """Words after ``convert``, and what is said."""
+    (folder / "text.txt").write_text("neither this nor that, at all")
+    (folder / "bad.astrape").write_bytes(b"RIFFxxxxWAVE")
+    (folder / "empty").mkdir(exist_ok=True)
+    (folder / "plain.yaml").write_text(SILENT_VOICE)
+    (folder / "narrow.yaml").write_text(
+        THROUGH.replace("channels: 128", "channels: 64").replace(
+            "condition: speaker", "condition: speaker, condition_channels: 64"
+        )
+    )
+    (folder / "slow.yaml").write_text(THROUGH.replace("44100", "200"))
+    short = write(folder / "short.wav", sines(2, 16000), 16000)
+    out = folder / "out.wav"
+    ends = ("-o", out, "--recipe", through)
+    return {
+        "no source": (("none.wav", "--target", bank, *ends), ["none.wav: there is no such file"]),
+        "no audio": ((folder / "text.txt", "--target", bank, *ends), ["text.txt: is no audio"]),
+        "no voice": ((speech, "--target", "none.astrape", *ends), ["none.astrape"]),
+        "no recording": ((speech, "--target", "none.wav", *ends), ["none.wav: there is no such file"]),
+        "neither": ((speech, "--target", folder / "text.txt", *ends), ["text.txt: is neither a voicebank nor audio"]),
+        "folder as voice": ((speech, "--target", folder, *ends), ["no regular file"]),
+        "bad bank": ((speech, "--target", folder / "bad.astrape", *ends), ["bad.astrape", "no voicebank"]),
+        "short voice": ((speech, "--target", short, *ends), ["short.wav", "at least 5"]),
+        "encoder": ((speech, "--target", short, "--encoder", "nobody", *ends), ["no speaker encoder 'nobody'"]),
+        "itself": ((speech, "--target", bank, "-o", speech, "--recipe", through), ["is the input itself"]),
+        "the voice": ((speech, "--target", bank, "-o", bank, "--recipe", through), ["is the voice itself"]),
+        "ending": ((speech, "--target", bank, "-o", folder / "out.xyz", "--recipe", through), ["no audio format"]),
+        "chunk": ((speech, "--target", bank, *ends, "--chunk", 0), ["a chunk must be over 0"]),
+        "recipe": ((speech, "--target", bank, "-o", out, "--recipe", "astrape-vx"), ["astrape-vx"]),
+        "no speaker": (
+            (speech, "--target", bank, "-o", out, "--recipe", folder / "plain.yaml"),
+            ["'no-voice' converts to no voice", "'speaker' of 128 channels", "no such control"],
+        ),
+        "narrow": ((speech, "--target", bank, "-o", out, "--recipe", folder / "narrow.yaml"), ["it has one of 64"]),
+        "slow": ((speech, "--target", bank, "-o", out, "--recipe", folder / "slow.yaml"), ["200 Hz and is no audio"]),
+        "weights": ((speech, "--target", bank, *ends, "--weights", folder / "text.txt"), ["text.txt: cannot be read"]),
+        "port": ((speech, "--target", bank, *ends, "--port", "wave"), ["no output 'wave' (there is: wav)"]),
+        "no codes": ((speech, "--target", bank, *ends, "--codes", folder / "c.npy"), ["no output 'codes' to store"]),
+        "codes' ending": (
+            (speech, "--target", bank, "-o", out, "--recipe", SMALL, "--codes", folder / "c.txt"),
+            ["c.txt: codes are stored as .npy"],
+        ),
+        "codes live": (
+            (speech, "--target", bank, "-o", out, "--recipe", SMALL, "--codes", folder / "c.npy", "--live-latency"),
+            ["'codes' is taken down without live latency"],
+        ),
+        "codes of a folder": (
+            (folder, "--target", bank, *ends, "--codes", folder / "c.npy"),
+            ["--codes: stores the codes of one file"],
+        ),
+        "speaker": ((speech, "--target", bank, *ends, "--set", "speaker=1"), ["--set speaker"]),
+        "no such control": ((speech, "--target", bank, *ends, "--set", "pitch=1"), ["pitch"]),
+        "empty folder": ((folder / "empty", "--target", bank, "-o", folder / "o"), ["holds no audio file (of 0)"]),
+        "folder to file": ((folder, "--target", bank, "-o", short, "--recipe", through), ["short.wav: is no folder"]),
+        "onto itself": ((folder, "--target", bank, "-o", folder, "--recipe", through), ["would overwrite the source"]),
+    }
+
+
+def test_what_cannot_be_is_said_in_one_line(tmp_path: Path, speech: Path, bank: Path, through: Path) -> None:
+    kept = speech.read_bytes(), bank.read_bytes()
+    for case, (words, said) in refusals(tmp_path, speech, bank, through).items():
+        before = sorted(tmp_path.rglob("*"))
+        result = run("convert", *words)
+        assert result.exit_code, f"{case}: {result.output}"
+        fails(result, *said)
+        assert sorted(tmp_path.rglob("*")) == before, case
+    assert (speech.read_bytes(), bank.read_bytes()) == kept
+
+
+def test_the_converter_refuses_what_it_was_not_made_for(tmp_path: Path, through: Path, speech: Path) -> None:
+    converter = Converter(astrape.load(through))
+    with pytest.raises(AstrapeError, match="keeps no codes"):
+        converter.file(speech, tmp_path / "out.wav", voicebank(1), codes=tmp_path / "c.npy")
+    with pytest.raises(AstrapeError, match="is no folder"):
+        converter.folder(speech, tmp_path / "out", voicebank(1))
