@@ -165,14 +165,16 @@ class _Ages:
         return read
 
     def read(self, name: str, port: str) -> Signal:
+        """What the recipe has a port read."""
         return self.written(self.nodes[name].sources[port])
 
-    def above(self, name: str) -> set[str]:
-        """The nodes of the recipe that a node depends on, itself included."""
+    def above(self, name: str) -> list[str]:
+        """The nodes of the recipe that a node depends on, itself included, in execution order."""
         reads = {
             other: [self.written(read).node for read in node.sources.values()] for other, node in self.nodes.items()
         }
-        return reached([name], reads).keys() & self.nodes.keys()
+        wanted = reached([name], reads)
+        return [other for other in self.nodes if other in wanted]
 
     def meet(self, last: str, extra: dict[tuple[str, str], Fraction]) -> bool:
         """Whether every fan-in down to the node ``last`` can be aligned with ``extra`` seconds at some ports."""

@@ -85,6 +85,10 @@ class Graph(StreamBlock):
         self._latencies = {name: latency[signal] for name, signal in outputs.items()}
         self._counts = TokenCounts(self.units, self.inputs, self.period)
         self._framings = {name: self._counts.framing(signal) for name, signal in outputs.items()}
+        self._host_latencies = {
+            name: math.ceil((self._latencies[name] + self._framings[name].seconds) * stream.rate)
+            for name, stream in self.outputs.items()
+        }
         self._reach: tuple[Fraction | None] | None = None
 
     @property
@@ -123,10 +127,7 @@ class Graph(StreamBlock):
     @property
     def host_latencies(self) -> dict[str, int]:
         """Host-facing latency by output: algorithmic and framing together, in its frames, rounded up once."""
-        return {
-            name: math.ceil((self._latencies[name] + self._framings[name].seconds) * stream.rate)
-            for name, stream in self.outputs.items()
-        }
+        return dict(self._host_latencies)
 
     @property
     def host_samples(self) -> int:
@@ -146,9 +147,8 @@ class Graph(StreamBlock):
     @property
     def receptive_field(self) -> Fraction | None:
         if self._reach is None:
-            oldest = [self._counts.oldest_input(signal) for signal in self.wiring.values()]
-            bounded = None if None in oldest else self.period - min(time for time in oldest if time is not None)
-            self._reach = (bounded,)
+            oldest = self._counts.oldest_input(self.wiring.values())
+            self._reach = (None if oldest is None else self.period - oldest,)
         return self._reach[0]
 
     def oldest_input(self, frame: int) -> int | None:
@@ -184,13 +184,16 @@ class Graph(StreamBlock):
         spec = self.control_specs.get(name)
         if spec is None:
             raise StreamError(f"unknown control '{name}': {suggest(name, self.control_specs, 'control')}")
-        tensor = torch.as_tensor(value)
+        try:
+            tensor = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise StreamError(f"control '{name}' is a {type(value).__name__}: give a number or a tensor") from error
         for bound, beyond, word in ((spec.minimum, torch.lt, "below"), (spec.maximum, torch.gt, "above")):
             if bound is not None and bool(beyond(tensor, bound).any()):
                 extreme = float(tensor.min() if word == "below" else tensor.max())
-                raise StreamError(
-                    f"control '{name}' is {extreme:g}, {word} {bound:g}: give {spec.minimum} to {spec.maximum}"
-                )
+                ends = (("at least", spec.minimum), ("at most", spec.maximum))
+                allowed = " and ".join(f"{which} {end:g}" for which, end in ends if end is not None)
+                raise StreamError(f"control '{name}' is {extreme:g}, {word} {bound:g}: give {allowed}")
 
     def step(self, x: Frames, state: State, controls: Any = None) -> tuple[Frames, State]:
         """Whole quanta: ``k * consumes[name]`` frames at every input.

@@ -9,7 +9,7 @@ common multiple of all periods.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
@@ -128,6 +128,7 @@ class TokenCounts:
 
     def __init__(self, units: Sequence[Unit], inputs: Mapping[str, Stream], period: Fraction) -> None:
         self._units = units
+        self._place = {unit.name: index for index, unit in enumerate(units)}
         self._inputs = inputs
         self._period = period
         self._producer = {Signal(name, "out"): (name, stream.rate, 1) for name, stream in inputs.items()}
@@ -148,15 +149,13 @@ class TokenCounts:
         firings = int(self._period * rate_out) // produce
         first_frames = np.arange(firings, dtype=np.int64) * produce
         needed = {producer: np.arange(1, firings + 1, dtype=np.int64)}
-        for unit in reversed(self._units):
+        for unit in reversed(self._units[: self._place.get(producer, -1) + 1]):
             count = needed.pop(unit.name, None)
             if count is None:
                 continue
-            consumes = unit.block.consumes
-            for port, read in unit.sources.items():
-                source, _, produced = self._producer[read]
-                consumed = consumes[port]
-                wanted = count if consumed == produced else -(-count * consumed // produced)
+            for edge in unit.edges:
+                source, _, produced = self._producer[edge.read]
+                wanted = count if edge.consumes == produced else -(-count * edge.consumes // produced)
                 known = needed.get(source)
                 needed[source] = wanted if known is None or known is wanted else np.maximum(known, wanted)
         seconds, prefill = Fraction(0), 0
@@ -174,33 +173,34 @@ class TokenCounts:
             frames.update({signal: firings * unit.block.produces[port] for port, signal in unit.signals.items()})
         return {output: frames[output] for output in outputs}
 
-    def oldest_input(self, output: Signal) -> Fraction | None:
-        """Time of the oldest input that the first hyperperiod of an output depends on, seconds (0 or less).
+    def oldest_input(self, outputs: Collection[Signal]) -> Fraction | None:
+        """Time of the oldest input that the first hyperperiod of any output depends on, seconds (0 or less).
 
-        Parallel branches with different quanta reach back periodically, so the exact answer is found frame by frame
-        over the hyperperiod, backwards through the graph. ``None``: without bound.
+        A later frame never reaches further back than an earlier one, once what "any later frame" needs is counted in
+        (``_reach``), so that frame 0 of each output decides for its whole hyperperiod: parallel branches with different
+        quanta all begin anew there. ``None``: without bound.
         """
-        if self._unbounded(output):
+        if self._unbounded(outputs):
             return None
-        _, rate_out, _ = self._producer[output]
-        oldest: dict[Signal, NDArray[np.int64]] = {output: np.arange(int(self._period * rate_out), dtype=np.int64)}
+        oldest = dict.fromkeys(outputs, 0)
         for unit in reversed(self._units):
-            asked = [(port, oldest.pop(signal)) for port, signal in unit.signals.items() if signal in oldest]
-            consumes = unit.block.consumes
-            for port, frames in asked:
-                reach = _reach(unit.block, unit.block.produces[port])
+            for port, signal in unit.signals.items():
+                if signal not in oldest:
+                    continue
+                produced = unit.block.produces[port]
+                firing, within = divmod(oldest.pop(signal), produced)
+                reach = _reach(unit.block, within, produced)
                 if reach is None:
                     return None
-                firing, within = np.divmod(frames, unit.block.produces[port])
-                for source_port, read in unit.sources.items():
-                    back = firing * consumes[source_port] + reach[within]
-                    oldest[read] = np.minimum(oldest[read], back) if read in oldest else back
-        times = (int(frames.min()) / self._inputs[signal.node].rate for signal, frames in oldest.items())
+                for edge in unit.edges:
+                    back = firing * edge.consumes + reach * edge.consumes // unit.block.quantum
+                    oldest[edge.read] = min(back, oldest.get(edge.read, back))
+        times = (frame / self._inputs[signal.node].rate for signal, frame in oldest.items())
         return min(times, default=Fraction(0))
 
-    def _unbounded(self, output: Signal) -> bool:
-        """Whether a block that remembers without bound is on a way to the output: found before any frame is counted."""
-        asked = {output}
+    def _unbounded(self, outputs: Collection[Signal]) -> bool:
+        """Whether a block that remembers without bound is on a way to an output: found before any frame is counted."""
+        asked = set(outputs)
         for unit in reversed(self._units):
             if not asked.isdisjoint(unit.signals.values()):
                 if unit.block.receptive_field is None:
@@ -209,14 +209,13 @@ class TokenCounts:
         return False
 
 
-def _reach(block: StreamBlock, produced: int) -> NDArray[np.int64] | None:
-    """Oldest input frame by output frame within a quantum, for that frame or any later one."""
-    reach = [block.oldest_input(frame) for frame in range(produced)]
-    if any(frame is None for frame in reach):
+def _reach(block: StreamBlock, within: int, produced: int) -> int | None:
+    """Oldest input frame that output frame ``within`` of a quantum, or any later frame, depends on."""
+    own = [block.oldest_input(frame) for frame in range(produced)]
+    bounded = [frame for frame in own if frame is not None]
+    if len(bounded) < len(own):
         return None
-    own = np.array(reach, dtype=np.int64)
-    later = np.concatenate([own, own + block.quantum])
-    return np.minimum.accumulate(later[::-1])[::-1][:produced]
+    return min(*bounded[within:], min(bounded) + block.quantum)
 
 
 def _largest(a: NDArray[np.int64], weight_a: Fraction, b: NDArray[np.int64], weight_b: Fraction) -> Fraction:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
+MOST_AT_ONCE = 2**16
+"""Frames of an input that run through the graph in one go. 65536: about 1.5 s of audio, well beyond any live buffer."""
+
 
 class Session:
     """A stream through a compiled graph. ``graph.stream()`` makes it.
@@ -274,6 +277,8 @@ class Session:
         prepared = self._prepared
         if controls or prepared is None:
             prepared = self._set_controls(controls)
+        if max(tensor.shape[-1] for tensor in arrived.values()) > MOST_AT_ONCE:
+            return self._sliced(arrived)
         arrived = self._faults.clean("in", arrived, self.positions)
         outputs, self._state, self._waiting = graph.advance(arrived, self._state, self._waiting, prepared)
         for name, tensor in arrived.items():
@@ -288,6 +293,19 @@ class Session:
             if name in outputs:
                 outputs[name] = outputs[name].clone()
         return outputs
+
+    def _sliced(self, arrived: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A long push as many short ones, all inputs in step, so that what blocks need meanwhile stays small."""
+        slices = -(-max(tensor.shape[-1] for tensor in arrived.values()) // MOST_AT_ONCE)
+        parts: dict[str, list[Tensor]] = {}
+        for index in range(slices):
+            piece = {
+                name: x[..., x.shape[-1] * index // slices : x.shape[-1] * (index + 1) // slices]
+                for name, x in arrived.items()
+            }
+            for name, tensor in self._push(piece, {}).items():
+                parts.setdefault(name, []).append(tensor)
+        return {name: torch.cat(tensors, dim=-1) for name, tensors in parts.items()}
 
     def _constant(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Pass the output through a queue that began with the frames a host waits for."""

@@ -193,6 +193,34 @@ def random_recipes(draw: Any, blocks: int = 9) -> dict[str, Any]:
     }
 
 
+@st.composite
+def crooked_recipes(draw: Any) -> dict[str, Any]:
+    """Two or three ways from 1200 Hz to 200 Hz, late by fractions of what is a frame where they meet, with side paths."""
+    sketch = _Sketch(draw)
+    sketch.signals["mic"] = (Fraction(1200), 1)
+    ends = []
+    for _ in range(sketch.number(2, 3)):
+        at = sketch.one_of(["mic", "mic", *(name for name, (rate, _) in sketch.signals.items() if rate == 1200)])
+        for factor in sketch.one_of([[2, 3], [3, 2], [6]]):
+            for _ in range(sketch.number(0, 1)):
+                at = sketch.put("delay", at, sketch.signals[at][0], 1, frames=sketch.number(0, 4))
+            rate = sketch.signals[at][0]
+            if sketch.number(0, 2) == 0:
+                beside = [name for name, (other, _) in sketch.signals.items() if other == rate]
+                at = sketch.put("add", [at, sketch.one_of(beside)], rate, 1)
+            align = sketch.one_of(["first", "last"])
+            at = sketch.put("conv", at, rate / factor, 1, channels=1, kernel=factor, stride=factor, align=align)
+        ends.append(at)
+    sketch.put("add", ends, Fraction(200), 1, name="mix")
+    leaves = [name for name in sketch.signals if name not in sketch.read]
+    return {
+        "recipe": "crooked",
+        "inputs": {"mic": {"rate": 1200, "channels": 1}},
+        "blocks": sketch.blocks,
+        "outputs": {f"out{index}": name for index, name in enumerate(leaves)},
+    }
+
+
 def compiled(recipe: dict[str, Any], seed: int = 0) -> Graph:
     """The graph in float64, after whatever alignment errors ask for; other honest refusals discard the example."""
     for _ in range(12):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_recipes import arrivals, compiled, counted_framings, random_recipes
+from random_recipes import arrivals, compiled, counted_framings, crooked_recipes, random_recipes
 from torch import Tensor
 
 from astrape.blocks.state import state_leaves
@@ -82,7 +82,7 @@ def lengths(graph: Graph, periods: Fraction) -> dict[str, int]:
     return {name: int(count * periods) for name, count in graph.consumes.items()}
 
 
-@settings(max_examples=60)
+@settings(max_examples=150)
 @given(recipe=random_recipes(), seed=seeds, spread=st.sampled_from([1, 5, 60]))
 def test_any_chunks_give_what_the_whole_gives(recipe, seed, spread):
     """Also when the caller reuses its buffers, and writes over what it was given."""
@@ -103,7 +103,18 @@ def test_any_chunks_give_what_the_whole_gives(recipe, seed, spread):
     assert not session.faults
 
 
-@settings(max_examples=30)
+@settings(max_examples=120)
+@given(recipe=crooked_recipes(), seed=seeds)
+def test_what_an_alignment_error_proposes_makes_the_paths_meet(recipe, seed):
+    graph = compiled(recipe, seed)
+    for node in graph.nodes.values():
+        assert len({graph.signal_latency[read] for read in node.sources.values()}) == 1
+    x = noise(graph, lengths(graph, Fraction(7, 2)), seed=seed)
+    with torch.no_grad():
+        assert_same(joined([push(graph, graph.stream(), x)]), whole(graph, x))
+
+
+@settings(max_examples=70)
 @given(recipe=random_recipes(), seed=seeds)
 def test_steps_over_quanta_with_explicit_state_equal_the_whole(recipe, seed):
     graph = compiled(recipe, seed)
@@ -128,7 +139,7 @@ def test_steps_over_quanta_with_explicit_state_equal_the_whole(recipe, seed):
         assert_same({name: torch.cat([row[name] for row in rows]) for name in rows[0]}, whole(graph, x))
 
 
-@settings(max_examples=40)
+@settings(max_examples=90)
 @given(recipe=random_recipes(), seed=seeds)
 def test_framing_and_constant_latency_are_exact(recipe, seed):
     """Fed in order of time, every output comes as late as declared, and a host that waits so long never runs dry."""
@@ -163,7 +174,7 @@ def test_framing_and_constant_latency_are_exact(recipe, seed):
         assert 0 <= graph.host_latencies[name] - waits + 1 < 2
 
 
-@settings(max_examples=30)
+@settings(max_examples=70)
 @given(recipe=random_recipes(), seed=seeds, share=st.sampled_from([0, 1, 37, 99]), constant=st.booleans())
 def test_flush_gives_exactly_the_missing_frames(recipe, seed, share, constant):
     graph = compiled(recipe, seed)
@@ -190,7 +201,7 @@ def test_flush_gives_exactly_the_missing_frames(recipe, seed, share, constant):
             assert_same(y, {name: want[name][..., : y[name].shape[-1]] for name in want})
 
 
-@settings(max_examples=25)
+@settings(max_examples=60)
 @given(recipe=random_recipes(), seed=seeds, share=st.integers(0, 99))
 def test_rows_snapshots_and_faults_stay_apart(recipe, seed, share):
     graph = compiled(recipe, seed)
@@ -231,7 +242,7 @@ def test_rows_snapshots_and_faults_stay_apart(recipe, seed, share):
     assert_same(again, want)
 
 
-@settings(max_examples=25)
+@settings(max_examples=60)
 @given(recipe=random_recipes(), seed=seeds, share=st.integers(1, 99))
 def test_padding_causality_and_reach(recipe, seed, share):
     """Right padding changes nothing valid, and nothing older than the declared receptive field is heard."""
@@ -263,7 +274,7 @@ def test_padding_causality_and_reach(recipe, seed, share):
             assert_same({name: changed[name][..., begins:]}, {name: long[name][..., begins:]})
 
 
-@settings(max_examples=20)
+@settings(max_examples=45)
 @given(recipe=random_recipes(), seed=seeds)
 def test_copies_gradients_and_weights(recipe, seed):
     graph = compiled(recipe, seed)
