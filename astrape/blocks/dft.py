@@ -48,7 +48,7 @@ FRAMES_AT_ONCE = 256
 
 
 def factors(n: int) -> tuple[int, int]:
-    """``inner, outer`` with ``inner * outer = n``: the pair whose matrices cost least; of equals that of fewer rows.
+    """``inner, outer`` with ``inner * outer = n``: the cheapest pair, of equals that of the larger ``inner``.
 
     >>> factors(1536), factors(1512), factors(97)
     ((96, 16), (84, 18), (97, 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,6 +42,30 @@ def lag_grid(fmin: float, fmax: float, band: float) -> Float64:
     return count.astype(np.float64) * spacing
 
 
+class Pitch(NamedTuple):
+    """What :class:`PitchSearch` found in each frame.
+
+    Attributes:
+        lag, height: the candidates, ``(batch, frames, CANDIDATES)``, seconds and periodicity.
+        best: which of them is on the best path, ``(batch, frames, 1)``; ``CANDIDATES`` where none is.
+    """
+
+    lag: Tensor
+    height: Tensor
+    best: Tensor
+
+    def f0(self) -> Tensor:
+        """Hz, 0 where there is none, ``(batch, frames)``."""
+        lag = self.lag.gather(-1, self.best.clamp(max=CANDIDATES - 1))
+        return lag.reciprocal().masked_fill(self.best == CANDIDATES, 0.0)[..., 0]
+
+    def periodicity(self) -> Tensor:
+        """That of the pitch, or where there is none the highest, 0 to 1, ``(batch, frames)``."""
+        height = self.height.gather(-1, self.best.clamp(max=CANDIDATES - 1))
+        highest = self.height.amax(dim=-1, keepdim=True)
+        return torch.where(self.best < CANDIDATES, height, highest)[..., 0].clamp(0, 1)
+
+
 class PitchSearch(nn.Module):
     """From autocorrelations on a grid of lags to one pitch per frame, by what is known so far.
 
@@ -76,7 +100,7 @@ class PitchSearch(nn.Module):
             "voiced": torch.zeros(shape, device=device, dtype=dtype),
         }
 
-    def follow(self, correlation: Tensor, audible: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+    def follow(self, correlation: Tensor, audible: Tensor, state: State) -> tuple[Pitch, State]:
         """The pitch of each frame.
 
         Args:
@@ -85,8 +109,7 @@ class PitchSearch(nn.Module):
             state: as ``init_state`` or the last call gave it.
 
         Returns:
-            F0 in Hz, 0 where there is none, ``(batch, frames)``; its periodicity, 0 to 1, or the highest that was found
-            where there is none; and the next state.
+            What was found, and the next state.
         """
         lag, height = self.peaks(correlation)
         height = height * audible[..., None]
@@ -106,12 +129,8 @@ class PitchSearch(nn.Module):
             score = score - score.amax(dim=-1, keepdim=True)
             scores.append(score)
         best = torch.stack(scores, dim=1).argmax(dim=-1, keepdim=True)
-        sounds = best < CANDIDATES
-        pick = best.clamp(max=CANDIDATES - 1)
-        f0 = torch.where(sounds, lag.gather(-1, pick).reciprocal(), 0.0)[..., 0]
-        periodicity = torch.where(sounds, height.gather(-1, pick), height.amax(dim=-1, keepdim=True))
         after = {"score": score, "octave": octave[:, -1].clone(), "voiced": self.voiced.expand_as(score).clone()}
-        return f0, periodicity[..., 0].clamp(0, 1), after
+        return Pitch(lag, height, best), after
 
     def peaks(self, correlation: Tensor) -> tuple[Tensor, Tensor]:
         """Lag in seconds and height of the highest local maxima, by a parabola through three points.
@@ -252,5 +271,5 @@ class PitchTracker(StreamBlock, ExactTables):
         total = within + UPPER_SHARE * (full - within - rumble).clamp(min=0)
         correlation = (power @ self.to_lags) / total[..., None].clamp(min=torch.finfo(x.dtype).tiny)
         audible = frames.square().mean(dim=-1) > self.silence
-        f0, periodicity, search = self.search.follow(correlation, audible, state["search"])
-        return torch.stack([f0, periodicity], dim=1), {"heard": heard, "search": search}
+        found, search = self.search.follow(correlation, audible, state["search"])
+        return torch.stack([found.f0(), found.periodicity()], dim=1), {"heard": heard, "search": search}

@@ -47,7 +47,7 @@ class ShiftSettings(NamedTuple):
 
     Attributes:
         pitch: the ratio by which harmonics move, ``(batch, 1)``.
-        stretch: bins by which a harmonic moves for each Hz of its fundamental, ``(batch, 1, 1)``.
+        stretch: bins by which a harmonic moves for each Hz of its fundamental, ``(batch, 1)``.
         below, part: where in the envelope each bin of the warped one lies, ``(batch, 1, bins)``: a bin, and how far
             from it to the next.
     """
@@ -205,38 +205,43 @@ class SpectralShift(StreamBlock, ExactTables):
         origin = (self.place / ratio(self.formant)).clamp(max=self.bins - 1)[:, None]
         below = origin.detach().floor().clamp(max=self.bins - 2)
         pitch = ratio(self.pitch)
-        stretch = ((pitch - 1) / self.bin_hz)[..., None]
-        return ShiftSettings(pitch, stretch, below.to(torch.int64), origin - below)
+        return ShiftSettings(pitch, (pitch - 1) / self.bin_hz, below.to(torch.int64), origin - below)
 
     def step(self, x: Tensor, state: State, controls: ShiftSettings) -> tuple[Tensor, State]:
         if not x.shape[-1]:
             return x.clone(), map_state(torch.clone, state)
         batch, _, frames = x.shape
-        spectrum = x.transpose(1, 2).reshape(batch, frames, 2, self.bins) * self.centred
-        power = spectrum.square().sum(dim=2)
+        # Frame by frame all that follows is the same, so frames and batch are one dimension, and products plain ones.
+        rows = batch * frames
+        spectrum = x.transpose(1, 2).reshape(rows, 2, self.bins) * self.centred
+        power = spectrum.square().sum(dim=1)
         totals = power @ self.to_totals
-        f0, search = self._track(power, totals, state["search"])
+        f0, search = self._track(power, totals, batch, state["search"])
         turns, after = self._accumulate(f0, controls.pitch, state)
+        f0 = f0.reshape(rows, 1)
         voiced = f0 > 0
         # Without a pitch nothing moves; the envelope is then smoothed as if for this one.
-        pitch = torch.where(voiced, f0, 200.0)[..., None]
+        pitch = torch.where(voiced, f0, 200.0)
         envelope = self._envelope(power, pitch)
         flat_power = power / envelope
         envelope = envelope.sqrt()
-        flat = spectrum / envelope[:, :, None]
-        voicing = self._voicing(flat_power, pitch) * voiced[..., None]
-        sounding = flat * voicing[:, :, None]
-        moved = self._move(sounding, pitch, turns[..., None], controls.stretch)
-        shaped = (moved + (flat - sounding)) * self._warp(envelope, controls)[:, :, None]
-        level = (totals[..., 1] + LEAST_POWER) / (shaped.square().sum(dim=(2, 3)) + LEAST_POWER)
-        shaped = shaped * (level.clamp(0.25, 4).sqrt()[..., None, None] * self.centred)
-        return shaped.reshape(batch, frames, -1).transpose(1, 2), {"search": search, **after}
+        flat = spectrum / envelope[:, None]
+        sounding = flat * (self._voicing(flat_power, pitch) * voiced)[:, None]
+        stretch = controls.stretch.expand(batch, frames).reshape(rows, 1)
+        moved = self._move(sounding, pitch, turns.reshape(rows, 1), stretch)
+        index, part = (table.expand(batch, frames, -1).reshape(rows, -1) for table in (controls.below, controls.part))
+        warped = torch.lerp(envelope.gather(-1, index), envelope.gather(-1, index + 1), part)
+        shaped = (moved + (flat - sounding)) * warped[:, None]
+        level = (totals[:, 1] + LEAST_POWER) / (shaped.square().sum(dim=(1, 2)) + LEAST_POWER)
+        shaped = shaped * (level.clamp(0.25, 4).sqrt()[:, None, None] * self.centred)
+        return shaped.view(batch, frames, -1).transpose(1, 2), {"search": search, **after}
 
-    def _track(self, power: Tensor, totals: Tensor, state: State) -> tuple[Tensor, State]:
+    def _track(self, power: Tensor, totals: Tensor, batch: int, state: State) -> tuple[Tensor, State]:
         low, high = self.voice_bins
-        correlation = power[..., low:high] @ self.to_lags / (totals[..., :1] + LEAST_POWER)
-        f0, _, state = self.search.follow(correlation, totals[..., 1] > SILENCE * self.window_power, state)
-        return f0, state
+        correlation = power[:, low:high] @ self.to_lags / (totals[:, :1] + LEAST_POWER)
+        audible = totals[:, 1] > SILENCE * self.window_power
+        found, state = self.search.follow(correlation.view(batch, -1, len(self.lags)), audible.view(batch, -1), state)
+        return found.f0(), state
 
     def _accumulate(self, f0: Tensor, ratio: Tensor, state: State) -> tuple[Tensor, dict[str, Tensor]]:
         """The turns, in fixed point, by which the fundamental is ahead of the input's, from each onset of voicing."""
@@ -256,7 +261,7 @@ class SpectralShift(StreamBlock, ExactTables):
         return turns, {"f0": f0[:, -1:].detach().clone(), "turns": turns[:, -1:].clone()}
 
     def _envelope(self, power: Tensor, pitch: Tensor) -> Tensor:
-        """Smooth powers ``(batch, frames, bins)`` that lie on the harmonics and not between them."""
+        """Smooth powers ``(rows, bins)`` that lie on the harmonics and not between them."""
         logarithm = power.clamp(min=LEAST_POWER).log()
         # A Hamming lifter up to half a period.
         turn = self.quefrency * pitch
@@ -284,35 +289,28 @@ class SpectralShift(StreamBlock, ExactTables):
         """Move the surroundings of each harmonic to the new place of its frequency, turned by its share of ``turns``.
 
         Args:
-            flat: ``(batch, frames, 2, bins)``; ``pitch`` and ``turns`` are ``(batch, frames, 1)``.
-            stretch: as in :class:`ShiftSettings`.
+            flat: ``(rows, 2, bins)``.
+            pitch, turns, stretch: ``(rows, 1)``; for the last see :class:`ShiftSettings`.
         """
         harmonic = (self.hertz / pitch.detach()).round()
         angle = ((harmonic.to(torch.int64) * turns) & (TURN - 1)).to(flat.dtype) * (2 * math.pi / TURN)
         cosine, sine = angle.cos(), angle.sin()
-        real, imaginary = flat.unbind(dim=2)
+        real, imaginary = flat.unbind(dim=1)
         turned = torch.stack(
             [
                 torch.addcmul(real * cosine, imaginary, sine, value=-1),
                 torch.addcmul(real * sine, imaginary, cosine),
             ],
-            dim=2,
+            dim=1,
         )
         goal = torch.addcmul(self.place, harmonic, stretch * pitch)
         below = goal.detach().floor()
-        part = goal - below
-        way = part[:, :, None]
+        part = (goal - below)[:, None]
         share = self.cubic[3]
         for coefficient in (2, 1, 0):
-            share = torch.addcmul(self.cubic[coefficient], share, way)
+            share = torch.addcmul(self.cubic[coefficient], share, part)
         # What would land outside of the spectrum goes to a bin before it or one after it, which are cut off.
-        index = (below.to(torch.int64)[:, :, None] + self.neighbours).clamp(0, self.bins + 1)
-        index = index[:, :, None].expand(-1, -1, 2, -1, -1).flatten(3)
-        given = (turned[:, :, :, None] * share[:, :, None]).flatten(3)
-        room = turned.new_zeros(*turned.shape[:3], self.bins + 2)
-        return room.scatter_add(-1, index, given)[..., 1:-1]
-
-    def _warp(self, envelope: Tensor, controls: ShiftSettings) -> Tensor:
-        """The envelope with its frequencies multiplied by the formants' ratio."""
-        index = controls.below.expand(envelope.shape)
-        return torch.lerp(envelope.gather(-1, index), envelope.gather(-1, index + 1), controls.part)
+        index = (below.to(torch.int64)[:, None] + self.neighbours).clamp(0, self.bins + 1)
+        index = index[:, None].expand(-1, 2, -1, -1).flatten(2)
+        given = (turned[:, :, None] * share[:, None]).flatten(2)
+        return turned.new_zeros(len(turned), 2, self.bins + 2).scatter_add(-1, index, given)[..., 1:-1]
