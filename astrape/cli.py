@@ -15,6 +15,7 @@ from astrape.commands.console import DEBUG
 from astrape.commands.convert import convert
 from astrape.commands.demo import demo
 from astrape.commands.graph import graph
+from astrape.commands.import_checkpoint import import_checkpoint
 from astrape.commands.recipes import recipes
 from astrape.commands.report import report
 from astrape.commands.run import run
@@ -69,7 +70,7 @@ def cli() -> None:
     torch.set_num_threads(1)
 
 
-for command in (recipes, report, check, graph, run, convert, demo, bench, voicebank, wavlm):
+for command in (recipes, report, check, graph, run, convert, demo, bench, voicebank, wavlm, import_checkpoint):
     cli.add_command(command)
 
 
