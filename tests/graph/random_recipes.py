@@ -195,7 +195,7 @@ def random_recipes(draw: Any, blocks: int = 9) -> dict[str, Any]:
 
 @st.composite
 def crooked_recipes(draw: Any) -> dict[str, Any]:
-    """Two or three ways from 1200 Hz to 200 Hz, late by fractions of what is a frame where they meet, with side paths."""
+    """Two or three ways from 1200 Hz to 200 Hz, late by fractions of a frame where they meet, with side paths."""
     sketch = _Sketch(draw)
     sketch.signals["mic"] = (Fraction(1200), 1)
     ends = []
