@@ -108,6 +108,8 @@ def _mend(node: PlannedNode, frames: Fraction, rate: Fraction, ages: _Ages) -> s
     trials: list[tuple[Fraction, int, str, str]] = []
     for name in ages.above(node.name):
         for port, read in ages.nodes[name].sources.items():
+            if ages.inside(name, port):
+                continue  # a delay there would be taken for one that closes the loop, and makes nothing late
             at = ages.streams[read].rate
             if at not in counts:
                 found = (_whole_after(sign * frames, rate / at) for sign in (1, -1))
@@ -167,6 +169,10 @@ class _Ages:
     def read(self, name: str, port: str) -> Signal:
         """What the recipe has a port read."""
         return self.written(self.nodes[name].sources[port])
+
+    def inside(self, name: str, port: str) -> bool:
+        """Whether a port reads a node of the feedback loop that its own node is in."""
+        return name in self._loops and self._loops.get(self.read(name, port).node) == self._loops[name]
 
     def above(self, name: str) -> list[str]:
         """The nodes of the recipe that a node depends on, itself included, in execution order."""

@@ -142,6 +142,24 @@ def test_the_mend_sees_through_delays_that_were_inserted_and_past_idle_paths():
     assert graph.latency in (Fraction(7, 1200), Fraction(8, 1200)), "on the dry path, or on the one that is late"
 
 
+def test_the_mend_goes_into_no_loop():
+    """A delay between two nodes of a loop is one of the loop's own, which does not count as latency."""
+    blocks = {
+        "head": {"use": "add", "from": ["mic", "back"]},
+        "body": {"use": "gain", "gain": 0.5},
+        "back": {"use": "delay", "frames": 4},
+        "wet": {"use": "conv", "from": "body", "kernel": 2, "stride": 2, "align": "first"},
+        "plain": {"use": "conv", "from": "head", "kernel": 2, "stride": 2},
+        "dry": {"use": "conv", "from": "mic", "kernel": 2, "stride": 2},
+        "pair": {"use": "add", "from": ["dry", "plain"]},
+        "mix": {"use": "add", "from": ["pair", "wet"]},
+    }
+    with pytest.raises(astrape.AlignmentError, match=r"insert a delay of 1 frames \(at 1000 Hz\) before 'wet'$"):
+        astrape.compile(recipe(blocks))
+    blocks |= {"pause": {"use": "delay", "frames": 1, "from": "body"}, "wet": {**blocks["wet"], "from": "pause"}}
+    assert astrape.compile(recipe(blocks, outputs={"wav": "mix"})).latency == Fraction(2, 1000)
+
+
 def test_outputs_are_the_callers_own():
     """An output that is an input, and one signal under two names: writing into one changes nothing else."""
     blocks = {"g": {"use": "gain", "gain": 2.0}}
