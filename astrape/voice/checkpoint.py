@@ -27,6 +27,9 @@ MOST_ELEMENTS = 1 << 29
 LARGEST_PICKLE = 64 << 20
 """Bytes of the part of a file that names its tensors; some 100 KiB in a real one."""
 
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How files of PyTorch begin that are no zip archives."""
+
 PREFIXES = ("module.", "_orig_mod.")
 """What parallel and compiled training put before every name."""
 
@@ -112,6 +115,9 @@ def _check_container(path: str | os.PathLike[str], file: str) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except zipfile.BadZipFile:
+        with open(path, "rb") as opened:
+            if opened.read(len(LEGACY)) == LEGACY:
+                raise CheckpointError(f"{file}: is of the form before PyTorch 1.6: load it and save it again") from None
         raise CheckpointError(f"{file}: is no checkpoint of PyTorch, or is cut short") from None
     except OSError as error:
         raise CheckpointError(f"{file}: {error.strerror or error}") from None
@@ -131,12 +137,15 @@ def _unpickled(path: str | os.PathLike[str], file: str) -> Any:
         with _inert_paths():
             return torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
-        text = str(error)
+        # PyTorch's own text goes on to recommend loading without restrictions.
+        text = str(error).split("WeightsUnpickler error:")[-1]
         if "GLOBAL " in text:
             name = text.split("GLOBAL ", 1)[1].split(" ", 1)[0]
             reason = f"holds a {printable(name)[:80]}, and only tensors and plain values are read"
+        elif isinstance(error, pickle.UnpicklingError) and "WeightsUnpickler error:" not in str(error):
+            reason = "cannot be read as a checkpoint: it holds more than tensors and plain values, or is damaged"
         else:
-            reason = f"cannot be read as a checkpoint: {_first_line(error)}"
+            reason = f"cannot be read as a checkpoint: {_first_line(text)}"
         raise CheckpointError(f"{file}: {reason}") from None
     except MemoryError:
         raise CheckpointError(f"{file}: asks for more memory than there is") from None
@@ -205,6 +214,6 @@ class _InertPath:
         self.parts = parts
 
 
-def _first_line(error: BaseException) -> str:
+def _first_line(error: BaseException | str) -> str:
     lines = str(error).strip().splitlines()
-    return printable(lines[0])[:200] if lines else type(error).__name__
+    return printable(lines[0])[:200] if lines else "damaged"

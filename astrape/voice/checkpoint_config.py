@@ -49,8 +49,8 @@ class Reading:
         """Whether there is a tensor whose name begins so."""
         return any(name.startswith(prefix) for name in self.checkpoint.tensors)
 
-    def size(self, what: str, *places: Place) -> int:
-        """What most of these dimensions are, and on a draw the first of them.
+    def size(self, what: str, *places: Place, said: int | None = None) -> int:
+        """What most of these dimensions are, and on a draw the first of them; ``said``, if given, is one more.
 
         Raises:
             CheckpointError: when none of these tensors is there.
@@ -62,6 +62,8 @@ class Reading:
                 votes[tensor.shape[axis]] += 1
         if not votes:
             raise self.checkpoint.error(f"{what} cannot be told: {places[0][0]} is missing")
+        if said is not None:
+            votes = Counter({said: 1}) + votes
         return votes.most_common(1)[0][0]
 
     def count(self, stem: str, *names: str, said: int | None = None) -> int:
@@ -113,8 +115,10 @@ class Reading:
             raise self._wrong(names[0], "true or false", value)
         return None if value is None else bool(value)
 
-    def numbers(self, *names: str, count: int | None, default: Sequence[int] | None) -> list[int] | None:
-        """Whole numbers: a list, text with commas, or one number for all of ``count``.
+    def numbers(
+        self, *names: str, count: int | None, default: Sequence[int] | None, single: bool = False
+    ) -> list[int] | None:
+        """Whole numbers: a list, text with commas, or one number for all of ``count``, or by itself with ``single``.
 
         Raises:
             CheckpointError: for another form, or another number of them than ``count``.
@@ -125,8 +129,8 @@ class Reading:
         if isinstance(value, str):
             value = [part.strip() for part in value.strip("()[] ").split(",") if part.strip()]
             value = [int(part) if re.fullmatch(r"[0-9]{1,7}", part) else part for part in value]
-        if isinstance(value, int) and not isinstance(value, bool) and count is not None:
-            value = [value] * count
+        if isinstance(value, int) and not isinstance(value, bool) and (single or count is not None):
+            value = [value] * (count or 1)
         whole = isinstance(value, (list, tuple)) and all(
             isinstance(item, int) and not isinstance(item, bool) and 0 <= item <= MOST_SETTING for item in value
         )
@@ -154,9 +158,12 @@ class Reading:
         return default
 
     def _wrong(self, name: str, wanted: str, value: Any) -> Exception:
-        short = (isinstance(value, str) and len(value) <= 80) or (isinstance(value, int) and value.bit_length() < 64)
-        plain = short or isinstance(value, float)
-        shown = printable(repr(value)) if plain else f"a {type(value).__name__}"
+        if isinstance(value, int) and value.bit_length() >= 64:
+            shown = "a huge one"
+        elif isinstance(value, (int, float)) or (isinstance(value, str) and len(value) <= 80):
+            shown = printable(repr(value))
+        else:
+            shown = f"a {type(value).__name__}"
         return self.checkpoint.error(f"its {name} must be {wanted}, not {shown}")
 
 

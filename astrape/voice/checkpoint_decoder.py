@@ -70,11 +70,14 @@ def _prenet(part: DecoderPart, reading: Reading) -> int:
     each = [f"prenet_layers.{index}" for index in range(layers)]
     outer = [(f"{name}.wo.weight", 0) for name in each]
     dim = reading.size("the prenet's width", ("prenet_norm.weight", 0), ("pw_in.weight", 0), *outer)
-    ffn = reading.size("the prenet's feed-forward width", *((f"{name}.w1.weight", 0) for name in each))
+    hidden = [(f"{name}.{inner}.weight", axis) for name in each for inner, axis in (("w1", 0), ("w3", 0), ("w2", 1))]
+    ffn = reading.size("the prenet's feed-forward width", *hidden)
     condition = "adaln.condition_proj.1.weight"
     places = [(f"{name}.{kind}_{condition}", 1) for name in each for kind in ("attn", "ffn")]
     part.speaker = reading.size("the speaker's width", *places)
-    part.channels = reading.size("the content's width", ("pw_in.weight", 1))
+    part.channels = reading.size(
+        "the content's width", ("pw_in.weight", 1), said=reading.whole("content_dim", default=None)
+    )
     heads = reading.whole("prenet_heads", "prenet_n_heads", "n_heads", "heads", default=8)
     window = reading.whole("prenet_window", "window", default=64)
     theta = reading.number("prenet_rope_theta", "rope_theta", "theta", default=None)
@@ -99,9 +102,12 @@ def _prenet(part: DecoderPart, reading: Reading) -> int:
 
 def _upsampler(part: DecoderPart, reading: Reading, dim: int) -> int:
     """From the rate of content to that of spectra; the samples from one to the next."""
-    channels = reading.size("the upsampler's width", ("upsampler.up.weight", 1), ("upsampler.up.bias", 0))
-    kernel = reading.size("the upsampler's kernel", ("upsampler.up.weight", 2))
-    stride = reading.whole("upsample_factor", "up_factor", default=None) or max(1, kernel // 2)
+    around = [("upsampler.up.bias", 0), ("upsampler.act.alpha", 0), ("upsampler.act.beta", 0)]
+    channels = reading.size("the upsampler's width", ("upsampler.up.weight", 1), *around)
+    factor = reading.whole("upsample_factor", "up_factor", default=None)
+    twice = None if factor is None else 2 * factor
+    kernel = reading.size("the upsampler's kernel", ("upsampler.up.weight", 2), said=twice)
+    stride = factor or max(1, kernel // 2)
     hop, rest = divmod(part.sample_rate, part.rate * stride)
     said = reading.whole("hop_length", "hop", default=None)
     if rest or said not in (None, hop):
@@ -109,7 +115,8 @@ def _upsampler(part: DecoderPart, reading: Reading, dim: int) -> int:
             f"its content at {part.rate} Hz, upsampled by {stride}, and a hop of {hop if said is None else said} "
             f"samples make no {part.sample_rate} Hz"
         )
-    wide = reading.size("the convolutions' width", ("up_proj.weight", 0), ("convnet_norm.weight", 0))
+    norms = [("convnet_norm.weight", 0), ("convnet_norm.bias", 0)]
+    wide = reading.size("the convolutions' width", ("up_proj.weight", 0), ("up_proj.bias", 0), *norms)
     rate = part.rate * stride
     width = {} if channels == dim else {"channels": channels}
     part.add("up", "transposed_conv", f"{rate} Hz from here on", **width, kernel=kernel, stride=stride)
@@ -128,7 +135,9 @@ def _convolutions(part: DecoderPart, reading: Reading, n_fft: int, hop: int) -> 
     usual = [DILATIONS[index % len(DILATIONS)] for index in range(count)]
     dilations = reading.numbers("convnet_dilations", "dilations", count=count, default=usual) or []
     deep = [(f"convnet.{index}.depthwise.weight", 2) for index in range(count)]
-    kernel = reading.size("the stack's kernel", *deep) if deep else 1
+    kernel = (
+        reading.size("the stack's kernel", *deep, said=reading.whole("convnet_kernel", default=None)) if deep else 1
+    )
     sourced = reading.has("nsf.") or bool(reading.flag("use_nsf", "nsf", default=None))
     for index, dilation in enumerate(dilations):
         own, name = f"conv_{index}", f"convnet.{index}"
@@ -167,9 +176,10 @@ def _n_fft(part: DecoderPart, reading: Reading) -> int:
     padding = reading.checkpoint.config.get("istft_padding", "same")
     if padding != "same":
         raise part.checkpoint.error("its istft_padding is not 'same', and no other is imported")
-    rows = reading.size("the head's width", ("istft_head.out.weight", 0), ("istft_head.out.bias", 0))
     name = "istft_head.istft.window"
     window = part.checkpoint.tensors.get(name)
+    framed = None if window is None or window.ndim != 1 else 2 * (len(window) // 2) + 2
+    rows = reading.size("the head's width", ("istft_head.out.weight", 0), ("istft_head.out.bias", 0), said=framed)
     part.known.add(name)
     n_fft = rows - 2
     if window is None:

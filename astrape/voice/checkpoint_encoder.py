@@ -66,7 +66,8 @@ def plan_encoder(checkpoint: Checkpoint) -> tuple[EncoderPart, Reading]:
 def _front(part: EncoderPart, reading: Reading) -> int:
     """The adapter, if there is one, to features at 50 Hz; how many there are of them."""
     skips = [(f"skips.{index}.weight", 1) for index in range(4)]
-    width = reading.size("its input's width", ("input_conv.weight", 1), *skips, ("wavlm_adapter.net.3.weight", 0))
+    inner = [(f"wavlm_adapter.net.3.{kind}", 0) for kind in ("weight", "bias")]
+    width = reading.size("its input's width", ("input_conv.weight", 1), *skips, *inner)
     part.is_mel = not reading.has("wavlm_adapter.")
     part.rate, part.channels = FEATURE_RATE, width
     if part.is_mel:
@@ -75,7 +76,8 @@ def _front(part: EncoderPart, reading: Reading) -> int:
             "points every 882 samples), whose alignment to its training's is not known"
         )
         return width
-    hidden = reading.size("the adapter's width", ("wavlm_adapter.net.0.weight", 0), ("wavlm_adapter.net.0.bias", 0))
+    around = [("wavlm_adapter.net.0.bias", 0), ("wavlm_adapter.net.3.weight", 1), ("wavlm_adapter.down.weight", 0)]
+    hidden = reading.size("the adapter's width", ("wavlm_adapter.net.0.weight", 0), *around)
     rate = reading.whole("wavlm_rate", default=None)
     if not reading.has("wavlm_adapter.down.") and (rate is None or rate == FEATURE_RATE):
         part.channels = reading.size("the adapter's input", ("wavlm_adapter.net.0.weight", 1))
@@ -85,15 +87,20 @@ def _front(part: EncoderPart, reading: Reading) -> int:
         part.take_affine("adapter_in", "wavlm_adapter.net.0")
         part.take_affine("adapter", "wavlm_adapter.net.3")
         return width
-    factor = reading.size("the adapter's kernel", ("wavlm_adapter.down.weight", 2))
+    factor = reading.size(
+        "the adapter's kernel", ("wavlm_adapter.down.weight", 2), said=None if rate is None else rate // FEATURE_RATE
+    )
     part.rate = FEATURE_RATE * factor
     # As many groups as outputs, so the kernel's second dimension is the inputs of each.
-    part.channels = hidden * reading.size("the adapter's input", ("wavlm_adapter.down.weight", 1))
+    wide = reading.whole("wavlm_in_dim", default=None)
+    part.channels = hidden * reading.size(
+        "the adapter's input", ("wavlm_adapter.down.weight", 1), said=None if wide is None else wide // hidden
+    )
     stride = {} if factor == 4 else {"factor": factor}
     part.add(
         "adapter",
         "striding_adapter",
-        "padded by a window but one on the left, as it was trained",
+        f"padded by {factor - 1} frames on the left, as it was trained",
         channels=width,
         hidden=hidden,
         **stride,
@@ -117,11 +124,13 @@ def _stem(part: Part, reading: Reading, width: int, features: str) -> int:
     dim = reading.size(
         "the stem's width", ("input_conv.weight", 0), ("input_conv.bias", 0), ("downsample.conv.weight", 0), *norms
     )
+    said = reading.whole("conv_kernel", default=None)
+    first = ("input_conv.weight", 2)
     deep = [(f"blocks.{index}.depthwise.weight", 2) for index in range(len(stem))]
-    inner = reading.size("the stem's kernel", *deep) if deep else 1
+    inner = reading.size("the stem's kernel", *deep, first, said=said) if deep else 1
     early = [(f"skips.{index}.weight", 2) for index in range(len(skips))]
-    outer = reading.size("the skips' kernel", *early) if early else 1
-    kernel = reading.size("the first kernel", ("input_conv.weight", 2))
+    outer = reading.size("the skips' kernel", *early, first, said=said) if early else 1
+    kernel = reading.size("the first kernel", first, said=said)
     part.add("input_conv", "conv", channels=dim, kernel=kernel)
     part.add("input_act", "activation", kind="silu")
     part.take_affine("input_conv", "input_conv")
@@ -149,6 +158,7 @@ def _transformer(part: Part, reading: Reading, dim: int) -> int:
     gated = not reading.has("trans_layers.0.ff.")
     first, second = ("w1", "w2") if gated else ("ff.0", "ff.2")
     hidden = [(f"{name}.{first}.{kind}", 0) for name in each for kind in ("weight", "bias")]
+    hidden += [(f"{name}.{second}.weight", 1) for name in each]
     ffn = reading.size("the feed-forward net's width", *hidden)
     heads = reading.whole("n_heads", "num_heads", "transformer_heads", "heads", default=8)
     window = reading.whole("window", "transformer_window", "attn_window", "window_size", default=256)
@@ -176,7 +186,7 @@ def _transformer(part: Part, reading: Reading, dim: int) -> int:
             # Without a gate: the product's other factor is 1.
             part.constants |= {f"{own}.w3.weight": 0.0, f"{own}.w3.bias": 1.0}
     part.take_affine("transformer.norm", "norm")
-    kernel = reading.size("the smoothing's kernel", ("smooth.weight", 2))
+    kernel = reading.size("the smoothing's kernel", ("smooth.weight", 2), said=3)
     part.add("smooth", "conv", kernel=kernel, depthwise=True)
     part.add("hidden", "add", **{"from": ["transformer", "smooth"]})
     part.take_affine("smooth", "smooth")
@@ -185,10 +195,15 @@ def _transformer(part: Part, reading: Reading, dim: int) -> int:
 
 def _quantiser(part: EncoderPart, reading: Reading, trans: int) -> None:
     place = "q2d2.quantizer.project_in.0"
-    axes = reading.size("the number of axes", (f"{place}.weight", 0), (f"{place}.bias", 0))
-    dim = reading.size("the latent's width", ("q2d2.latent_head.weight", 0), ("q2d2.latent_head.bias", 0))
-    channels = reading.size("the content's width", ("q2d2.proj_out.weight", 0), ("q2d2.proj_out.bias", 0))
+    said = reading.numbers("q2d2_levels", "levels", count=None, default=None, single=True)
+    count = None if said is None or len(said) == 1 else len(said)
+    axes = reading.size("the number of axes", (f"{place}.weight", 0), (f"{place}.bias", 0), said=count)
     levels = reading.numbers("q2d2_levels", "levels", count=axes, default=[9] * axes) or []
+    latent = [("q2d2.latent_head.bias", 0), ("q2d2.proj_out.weight", 1), (f"{place}.weight", 1)]
+    dim = reading.size("the latent's width", ("q2d2.latent_head.weight", 0), *latent)
+    outer = [("q2d2.proj_out.bias", 0), ("content_expand.0.weight", 1), ("content_expand.2.bias", 0)]
+    said_channels = reading.whole("content_dim", default=None)
+    channels = reading.size("the content's width", ("q2d2.proj_out.weight", 0), *outer, said=said_channels)
     grid = reading.choice("q2d2_grid", "grid", "vq_type", choices=GRID_NAMES, default="rhombic")
     if grid == "hexagonal" and any(one != other for one, other in zip(levels[::2], levels[1::2], strict=False)):
         raise part.checkpoint.error(f"its hexagonal grid has two numbers of levels in a pair: {levels}")
@@ -209,7 +224,8 @@ def _quantiser(part: EncoderPart, reading: Reading, trans: int) -> None:
         part.take_affine(f"q2d2.{name}", f"q2d2.{name}")
     if not reading.has("content_expand."):
         return
-    inner = reading.size("content_expand's width", ("content_expand.0.weight", 0), ("content_expand.0.bias", 0))
+    around = [("content_expand.0.bias", 0), ("content_expand.2.weight", 1)]
+    inner = reading.size("content_expand's width", ("content_expand.0.weight", 0), *around)
     comment = "content + linear(GELU(linear(content)))"
     part.add("expand_in", "linear", comment, **{"from": "q2d2.content"}, channels=inner)
     part.add("expand_act", "activation", kind="gelu")

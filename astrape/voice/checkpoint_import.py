@@ -220,7 +220,7 @@ def _text(encoder: EncoderPart | None, decoder: DecoderPart | None, front: _Fron
     heading = [
         f"Imported from {files}, whose weights are in {WEIGHTS} beside this file. It computes in a stream what the "
         "original computed of whole files.",
-        "Sizes are the tensors' own. Look-ahead is 0; `astrape report` on this file shows where its latency comes from.",
+        "Sizes are the tensors' own. Look-ahead is 0; `astrape report` on this file says where the latency is from.",
     ]
     return recipe_text(
         name=f"imported-{what}",

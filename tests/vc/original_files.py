@@ -7,10 +7,11 @@ from pathlib import Path, PosixPath
 from typing import Any, TypeVar
 
 import torch
-from original_oracle import DecoderSizes, EncoderSizes, OriginalDecoder, OriginalEncoder
+from original_decoder_oracle import DecoderSizes, OriginalDecoder
+from original_oracle import EncoderSizes, OriginalEncoder
 from torch import nn
 
-__all__ = ["SMALL_DECODER", "SMALL_ENCODER", "encoder_file", "decoder_file", "random_decoder", "random_encoder"]
+__all__ = ["SMALL_DECODER", "SMALL_ENCODER", "decoder_file", "encoder_file", "random_decoder", "random_encoder"]
 
 Net = TypeVar("Net", bound=nn.Module)
 

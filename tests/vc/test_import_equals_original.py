@@ -10,8 +10,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from original_decoder_oracle import DecoderSizes, OriginalDecoder
 from original_files import SMALL_DECODER, SMALL_ENCODER, decoder_file, encoder_file, random_decoder, random_encoder
-from original_oracle import DecoderSizes, OriginalDecoder, OriginalEncoder
+from original_oracle import OriginalEncoder
 
 import astrape
 from astrape.graph.graph import Graph
