@@ -6,6 +6,7 @@ import math
 import os
 import pickle
 import stat
+import warnings
 import zipfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -134,7 +135,8 @@ def _check_container(path: str | os.PathLike[str], file: str) -> None:
 
 def _unpickled(path: str | os.PathLike[str], file: str) -> Any:
     try:
-        with _inert_paths():
+        with _inert_paths(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a damaged file, on lines of their own
             return torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
         # PyTorch's own text goes on to recommend loading without restrictions.

@@ -53,7 +53,7 @@ class Reading:
         """What most of these dimensions are, and on a draw the first of them; ``said``, if given, is one more.
 
         Raises:
-            CheckpointError: when none of these tensors is there.
+            CheckpointError: when none of these tensors is there, or the size is 0.
         """
         votes: Counter[int] = Counter()
         for name, axis in places:
@@ -64,7 +64,10 @@ class Reading:
             raise self.checkpoint.error(f"{what} cannot be told: {places[0][0]} is missing")
         if said is not None:
             votes = Counter({said: 1}) + votes
-        return votes.most_common(1)[0][0]
+        size = votes.most_common(1)[0][0]
+        if size < 1:
+            raise self.checkpoint.error(f"{what} is 0, by {places[0][0]}")
+        return size
 
     def count(self, stem: str, *names: str, said: int | None = None) -> int:
         """How many parts ``stem.0``, ``stem.1``, ... there are: as many as the settings say, or the tensors have.
