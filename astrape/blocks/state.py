@@ -35,7 +35,8 @@ def state_leaves(state: State, path: str = "state") -> Iterator[tuple[str, Tenso
         for index, item in enumerate(state):
             yield from state_leaves(item, f"{path}[{index}]")
     else:
-        raise TypeError(f"{path} is a {type(state).__name__}: a state holds tensors, dicts, lists and tuples")
+        kind = type(state).__name__
+        raise TypeError(f"{path} is a {kind}: a state holds tensors, dicts, lists and tuples, () for none")
 
 
 def clone_state(state: State) -> State:

@@ -77,7 +77,7 @@ def _figure(width: float, height: float, path: str | Path, constrained: bool = T
         raise AstrapeError('pictures need matplotlib: pip install "astrape[plot]"') from error
     kind = Path(path).suffix.removeprefix(".").lower()
     if kind not in ("png", "svg", "pdf"):
-        raise AstrapeError(f"{path}: a picture ends in .png, .svg or .pdf")
+        raise AstrapeError(f"a picture ends in .png, .svg or .pdf, not in '{Path(path).suffix}'")
     # The same picture gives the same file: ids and dates would differ from run to run.
     with rc_context({"svg.hashsalt": "astrape", "font.family": "DejaVu Sans", "path.simplify": False}):
         figure = Figure(figsize=(width, height), layout="constrained" if constrained else None)

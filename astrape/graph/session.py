@@ -63,8 +63,8 @@ class Session:
     ) -> None:
         if graph.training_only:
             raise StreamError(f"'{graph.name}' holds training-only nodes and cannot stream: stream its deploy()")
-        if batch_size < 1:
-            raise StreamError(f"batch_size must be at least 1, not {batch_size}")
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise StreamError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
         place = graph.device if device is None else torch.device(device)
         precision = graph.dtype if dtype is None else dtype
         self.graph = _converted(graph, place, precision)

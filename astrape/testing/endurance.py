@@ -55,7 +55,7 @@ def check_long_run(subject: Subject) -> None:
             again, _ = subject.run(x, [back, last], subject.fresh(1), prepared, quanta - back)
             want = subject.cut_output(again, back, back + last)
             what = f"quantum {quanta} of a long run differs from a fresh run over the receptive field before it"
-            mend = "depend on nothing older than the receptive field, and on no position in time"
+            mend = "depend on nothing older than the receptive field; where a clock in the state is meant, declare None"
         else:
             want = subject.cut_output(subject.forward(x), quanta, quanta + last)
             what = f"step at quantum {quanta} differs from forward"
