@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
-from astrape.blocks.bounds import bounded
-from astrape.blocks.parameters import LARGEST_COUNT
+from astrape.blocks.parameters import LARGEST_COUNT, bounded
 from astrape.blocks.registry import register
 
 __all__ = ["EPSILON", "AdaLN", "frame_norm"]

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.bounds import bounded
 from astrape.blocks.conv import Conv
 from astrape.blocks.linear import Linear
-from astrape.blocks.parameters import LARGEST_COUNT
+from astrape.blocks.parameters import LARGEST_COUNT, bounded
 from astrape.blocks.registry import register
 
 __all__ = ["StridingAdapter"]

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
-from astrape.blocks.bounds import bounded
 from astrape.blocks.history import own_copy
-from astrape.blocks.parameters import check_choice, check_elements, check_real
+from astrape.blocks.parameters import bounded, check_choice, check_elements, check_real
 from astrape.blocks.registry import register
 from astrape.blocks.rotary import PAIRINGS, Rotary
 

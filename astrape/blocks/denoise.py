@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.blocks.parameters import full_precision
 from astrape.blocks.registry import register
 from astrape.blocks.state import map_state
 from astrape.errors import RateError
@@ -74,6 +75,7 @@ class SpectralDenoise(StreamBlock):
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> dict[str, Tensor]:
+        full_precision(dtype, self)
         state = {
             name: torch.zeros(batch_size, self.bins, device=device, dtype=dtype)
             for name in ("noise", "presence", "clean")

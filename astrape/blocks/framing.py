@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.bounds import bounded
 from astrape.blocks.history import empty_history, join_history, own_copy
-from astrape.blocks.parameters import LARGEST_COUNT, check_choice
+from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_choice
 from astrape.blocks.registry import register
 from astrape.errors import RateError
 

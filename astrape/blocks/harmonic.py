@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from astrape.blocks.activation import Activation
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.bounds import bounded
 from astrape.blocks.conv import Conv
-from astrape.blocks.parameters import LARGEST_COUNT, check_real
+from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_real
 from astrape.blocks.registry import register
 
 __all__ = ["HarmonicSource"]

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.bounds import bounded
 from astrape.blocks.conv import draw_weights
-from astrape.blocks.parameters import LARGEST_COUNT, check_elements
+from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_elements
 from astrape.blocks.registry import register
 
 __all__ = ["Linear"]

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.bounds import bounded
-from astrape.blocks.parameters import check_choice, check_real
+from astrape.blocks.parameters import bounded, check_choice, check_real
 from astrape.blocks.registry import register
 
 __all__ = ["Norm"]

@@ -12,13 +12,31 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
-__all__ = ["LARGEST_COUNT", "check_choice", "check_elements", "check_real", "exact_number"]
+import torch
+
+from astrape.errors import StreamError
+
+__all__ = ["LARGEST_COUNT", "bounded", "check_choice", "check_elements", "check_real", "exact_number", "full_precision"]
 
 LARGEST_COUNT = 65536
 """Largest kernel, stride, factor or channel count: above any real network, below anything that hurts by itself."""
 
 LARGEST_ELEMENTS = 1 << 28
 """Largest number of elements in one tensor that a constructor or a fresh state makes: 1 GiB in float32."""
+
+
+def bounded(name: str, value: object, low: int, high: int) -> int:
+    """Return ``value`` if it is a whole number from ``low`` to ``high``.
+
+    Raises:
+        ValueError: otherwise, naming the parameter, its range and what was given.
+
+    >>> bounded("kernel", 3, 1, 65536)
+    3
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+    return value
 
 
 def check_real(name: str, value: Any, low: float, high: float) -> float:
@@ -68,3 +86,13 @@ def check_elements(what: str, *shape: int) -> None:
     if math.prod(shape) > LARGEST_ELEMENTS:
         size = " x ".join(str(count) for count in shape)
         raise ValueError(f"{what} would hold {size} elements, more than {LARGEST_ELEMENTS}: choose smaller sizes")
+
+
+def full_precision(dtype: torch.dtype | None, block: object) -> None:
+    """Refuse 16-bit floats for a block whose phases or powers they cannot hold.
+
+    Raises:
+        StreamError: for ``float16`` and ``bfloat16``, naming the block and the mend.
+    """
+    if dtype in (torch.float16, torch.bfloat16):
+        raise StreamError(f"{type(block).__name__} needs float32 or float64, not {dtype}: run the graph in float32")

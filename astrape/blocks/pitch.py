@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.bounds import bounded
+from astrape.blocks.parameters import bounded
 from astrape.blocks.registry import register
 from astrape.blocks.state import map_state
 from astrape.blocks.tables import ExactTables, Float64

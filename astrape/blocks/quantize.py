@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.bounds import bounded
 from astrape.blocks.codebook import LevelGrid, PairGrid, check_codes
-from astrape.blocks.parameters import LARGEST_COUNT, check_elements
+from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_elements
 from astrape.blocks.registry import register
 from astrape.errors import RateError
 

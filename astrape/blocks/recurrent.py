@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.bounds import bounded
 from astrape.blocks.conv import Conv
 from astrape.blocks.history import own_copy
 from astrape.blocks.linear import Linear
-from astrape.blocks.parameters import LARGEST_COUNT, check_elements
+from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_elements
 from astrape.blocks.registry import register
 
 __all__ = ["GRU", "SSM"]

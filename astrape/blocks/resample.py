@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.bounds import bounded
 from astrape.blocks.history import empty_history, join_history
-from astrape.blocks.parameters import check_real
+from astrape.blocks.parameters import bounded, check_real
 from astrape.blocks.registry import register
 
 __all__ = ["Resampler"]

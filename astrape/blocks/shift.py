@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.bounds import bounded
+from astrape.blocks.parameters import bounded, full_precision
 from astrape.blocks.pitch import UPPER_SHARE, PitchSearch, lag_grid
 from astrape.blocks.registry import register
 from astrape.blocks.spectral import spectral_window
@@ -189,6 +189,7 @@ class SpectralShift(StreamBlock, ExactTables):
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> dict[str, State]:
+        full_precision(dtype, self)
         return {
             "search": self.search.init_state(batch_size, device, dtype),
             "f0": torch.zeros(batch_size, 1, device=device, dtype=dtype),

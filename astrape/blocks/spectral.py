@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
-from astrape.blocks.bounds import bounded
 from astrape.blocks.dft import WindowedDFT, WindowedInverseDFT
 from astrape.blocks.history import own_copy
+from astrape.blocks.parameters import bounded
 from astrape.blocks.registry import register
 from astrape.blocks.tables import ExactTables, Float64
 from astrape.errors import RateError

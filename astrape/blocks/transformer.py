@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from astrape.blocks.adaln import EPSILON, AdaLN, frame_norm
 from astrape.blocks.attention import Attention
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
-from astrape.blocks.bounds import bounded
-from astrape.blocks.parameters import LARGEST_COUNT, check_elements
+from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_elements
 from astrape.blocks.registry import register
 
 __all__ = ["Transformer", "TransformerLayer"]

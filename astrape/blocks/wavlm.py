@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.bounds import bounded
 from astrape.blocks.conv import Conv
 from astrape.blocks.norm import Norm
-from astrape.blocks.parameters import LARGEST_COUNT, check_choice
+from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_choice
 from astrape.blocks.registry import register
 from astrape.errors import RateError
 

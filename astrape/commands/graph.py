@@ -8,7 +8,7 @@ import click
 
 from astrape.commands.console import command
 from astrape.graph.compile import load
-from astrape.graph.picture import save_graph_picture
+from astrape.graph.picture import check_ending, save_graph_picture
 from astrape.runtime.audio_target import atomic_path
 
 __all__ = ["graph"]
@@ -26,6 +26,8 @@ __all__ = ["graph"]
 )
 def graph(recipe: str, output: Path) -> None:
     """Draw RECIPE as it was compiled: rates on the edges, inserted delays and feedback marked."""
+    if output.suffix != ".dot":
+        check_ending(output)
     compiled = load(recipe)
     with atomic_path(output) as temporary:
         save_graph_picture(compiled, temporary)

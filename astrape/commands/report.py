@@ -9,6 +9,7 @@ import click
 from astrape.commands.console import command, json_option, print_json, print_table, progress
 from astrape.errors import AstrapeError
 from astrape.graph.compile import load
+from astrape.graph.picture import check_ending
 from astrape.runtime.audio_target import atomic_path
 
 __all__ = ["report"]
@@ -21,6 +22,8 @@ __all__ = ["report"]
 @json_option
 def report(recipe: str, measure: bool, plot: Path | None, as_json: bool) -> None:
     """Report the latency of RECIPE, block by block."""
+    if plot is not None:
+        check_ending(plot)
     graph = load(recipe)
     with progress("measuring") as tell:
         tell(0, None)

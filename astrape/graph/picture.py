@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from astrape.graph.graph import Graph
     from astrape.graph.report import BlockRow, Report
 
-__all__ = ["save_graph_picture", "save_latency_plot"]
+__all__ = ["check_ending", "save_graph_picture", "save_latency_plot"]
 
 INK, GREY, FAINT = "#1f2933", "#66727f", "#d5dbe1"
 BLUE, AMBER, GREEN = "#3d7ab8", "#e0a030", "#2f6b52"
@@ -67,6 +67,18 @@ def save_graph_picture(graph: Graph, path: str | Path) -> None:
         drawing.paint(figure)
 
 
+def check_ending(path: str | Path) -> str:
+    """The format that a picture's name asks for, before anything is computed for it.
+
+    Raises:
+        AstrapeError: for an ending other than png, svg and pdf.
+    """
+    kind = Path(path).suffix.removeprefix(".").lower()
+    if kind not in ("png", "svg", "pdf"):
+        raise AstrapeError(f"{path}: a picture ends in .png, .svg or .pdf, not in '{Path(path).suffix}'")
+    return kind
+
+
 @contextmanager
 def _figure(width: float, height: float, path: str | Path, constrained: bool = True) -> Iterator[Any]:
     """A figure that is saved when the block ends."""
@@ -75,9 +87,7 @@ def _figure(width: float, height: float, path: str | Path, constrained: bool = T
         from matplotlib.figure import Figure
     except ImportError as error:
         raise AstrapeError('pictures need matplotlib: pip install "astrape[plot]"') from error
-    kind = Path(path).suffix.removeprefix(".").lower()
-    if kind not in ("png", "svg", "pdf"):
-        raise AstrapeError(f"a picture ends in .png, .svg or .pdf, not in '{Path(path).suffix}'")
+    kind = check_ending(path)
     # The same picture gives the same file: ids and dates would differ from run to run.
     with rc_context({"svg.hashsalt": "astrape", "font.family": "DejaVu Sans", "path.simplify": False}):
         figure = Figure(figsize=(width, height), layout="constrained" if constrained else None)

@@ -276,7 +276,16 @@ def test_wrong_input_is_refused_in_one_line():
     for wrong, message in refusals:
         with pytest.raises(astrape.StreamError, match=message):
             session.push(wrong, level=1.0)
+    with pytest.raises(astrape.StreamError, match="int16"):
+        session.push(torch.zeros(1, 1, 4, dtype=torch.int16), level=1.0)
     deep = astrape.compile(recipe({"f": {"use": "framing", "size": 4, "hop": 4}}))
     state = deep.init_state(1)
     with pytest.raises(astrape.StreamError, match="whole multiple"):
         deep.step(torch.zeros(1, 1, 6), state, {})
+
+
+@pytest.mark.parametrize("name", ["voice-changer", "denoiser"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_recipes_of_phases_and_powers_refuse_half_precision(name, dtype):
+    with pytest.raises(astrape.StreamError, match="needs float32 or float64"):
+        astrape.load(name).stream(dtype=dtype)
