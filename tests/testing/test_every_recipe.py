@@ -1,0 +1,24 @@
+"""Every shipped recipe keeps the contract, its graph and all its blocks: what `astrape check` says of it."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from astrape.cli import cli
+from astrape.graph.recipe import shipped_recipes
+
+FULL_SIZE = [name for name in shipped_recipes() if name.startswith("astrape-vc") and name != "astrape-vc-small"]
+"""Tens of millions of parameters, minutes each in float64; the small twin of the same blocks runs every time."""
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name not in FULL_SIZE])
+def test_a_shipped_recipe_keeps_the_contract(name: str) -> None:
+    result = CliRunner().invoke(cli, ["check", name])
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_a_shipped_recipe_of_full_size_keeps_the_contract(name: str) -> None:
+    test_a_shipped_recipe_keeps_the_contract(name)
