@@ -1,0 +1,1 @@
+"""Caches, teachers, objectives and the two trainers, on the recipes that stream."""
