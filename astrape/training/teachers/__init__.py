@@ -1,0 +1,50 @@
+"""Teachers: frozen models that hear the whole utterance, as targets for students that may not.
+
+    teacher = open_teacher("spectral")
+    content = teacher.content(audio)        # (batch, channels, frames) at teacher.content_rate
+    speaker = teacher.speaker(audio)        # (batch, channels)
+
+``miocodec`` and ``offline`` are imported when they are opened: what they need is not part of astrape itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from astrape.training.errors import TeacherError
+from astrape.training.teachers.teacher import Teacher
+
+__all__ = ["TEACHERS", "Teacher", "open_teacher"]
+
+TEACHERS = {
+    "miocodec": "astrape.training.teachers.miocodec:MioCodecTeacher",
+    "offline": "astrape.training.teachers.offline:OfflineTeacher",
+    "spectral": "astrape.training.teachers.spectral:SpectralTeacher",
+}
+"""Names that recipes and command lines give, and the classes."""
+
+
+def open_teacher(name: str, **params: Any) -> Teacher:
+    """The teacher of that name, ready.
+
+    Args:
+        name: ``miocodec``, ``offline`` or ``spectral``.
+        **params: of the teacher's class, such as ``folder`` for the weights of ``miocodec``.
+
+    Raises:
+        TeacherError: for an unknown name or parameter, and where packages or weights are missing or do not fit. It
+            names what to get and where to put it.
+    """
+    if name not in TEACHERS:
+        raise TeacherError(f"there is no teacher '{name}': there is {', '.join(TEACHERS)}")
+    module, _, attribute = TEACHERS[name].partition(":")
+    factory: Callable[..., Teacher] = getattr(import_module(module), attribute)
+    known = inspect.signature(factory).parameters
+    for param in params:
+        if param not in known:
+            takes = f"takes {', '.join(known)}" if known else "takes no parameters"
+            raise TeacherError(f"teacher '{name}' has no parameter '{param}': it {takes}")
+    return factory(**params)
