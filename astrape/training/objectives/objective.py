@@ -1,0 +1,184 @@
+"""What every loss is: a sum and the weight it was summed with, so that parts of a batch add up to the whole."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fractions import Fraction
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+
+from torch import Tensor, nn
+
+from astrape.blocks.base import Stream
+from astrape.training.errors import TrainingError
+
+__all__ = ["PAIRING", "LossContext", "Objective", "Total", "build_loss", "loss_class", "loss_names", "register_loss"]
+
+PAIRING = frozenset({"use", "of", "to", "weight", "ahead", "voiced"})
+"""Keys of a loss in a recipe that say what is compared, and how much it counts; all others are the loss's own."""
+
+_classes: dict[str, type[Objective]] = {}
+
+
+class Total(NamedTuple):
+    """A loss before it is divided: the value is ``total / weight``.
+
+    Over several processes, or parts of a batch, the totals are added and the weights are added, and the quotient is
+    that of all at once. A mean of means is not, where one part holds more padding than another.
+
+    Attributes:
+        total: weighted sum, a scalar with a gradient.
+        weight: sum of the weights, a scalar without one; 0 where nothing was valid, and then ``total`` is 0 as well.
+    """
+
+    total: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class LossContext:
+    """What a loss must know of the graph and the data before it can be built.
+
+    Args:
+        channels_of: channels of every signal that a loss may name.
+        rate_of: frames per second of the same, exact.
+        speakers: number of speakers in the training data; 0 where there is none to tell apart.
+    """
+
+    channels_of: Mapping[str, int]
+    rate_of: Mapping[str, Fraction]
+    speakers: int = 0
+
+    def stream(self, name: str) -> Stream:
+        """The signal's rate and channels.
+
+        Raises:
+            TrainingError: for a signal that is not there, with the nearest one that is.
+        """
+        if name not in self.channels_of or name not in self.rate_of:
+            raise TrainingError(f"no signal '{name}' for a loss{_hint(name, self.channels_of)}")
+        return Stream(self.rate_of[name], self.channels_of[name])
+
+
+class Objective(nn.Module, ABC):
+    """A loss between a signal and its target, frame by frame or sample by sample.
+
+    A subclass implements :meth:`measure` and is put in reach of recipes by :func:`register_loss`::
+
+        @register_loss("l2")
+        class L2(Objective):
+            def measure(self, signal, target, weights):
+                error = (signal - target).square().mean(dim=1, keepdim=True)
+                return Total((error * weights).sum(), weights.sum())
+
+    Args:
+        source: rate and channels of the signal.
+    """
+
+    compares: ClassVar[Literal["frames", "samples", "speakers", "judgements"]] = "frames"
+    """What ``signal`` and ``target`` are: ``frames`` or ``samples``, ``(batch, channels, n)`` both; ``speakers``: the
+    target is the speaker's index, ``(batch,)`` int64; ``judgements``: both are what discriminators gave."""
+
+    def __init__(self, source: Stream) -> None:
+        super().__init__()
+        self.source = source
+
+    def forward(self, signal: Tensor, target: Tensor, weights: Tensor) -> Total:
+        """The loss of a batch.
+
+        Args:
+            signal: ``(batch, channels, n)``, from the graph.
+            target: the same, already paired frame by frame. No gradient goes to it.
+            weights: ``(batch, 1, n)``, at least 0. What has weight 0 is not there: it changes neither the sum nor a
+                gradient, whatever it holds, a NaN included.
+
+        Raises:
+            ValueError: for shapes that do not fit, naming them.
+        """
+        if signal.shape != target.shape or weights.shape != (signal.shape[0], 1, signal.shape[-1]):
+            raise ValueError(
+                f"{type(self).__name__} takes a signal and a target of one shape (batch, channels, n) and weights "
+                f"(batch, 1, n), not {tuple(signal.shape)}, {tuple(target.shape)} and {tuple(weights.shape)}"
+            )
+        absent = weights <= 0
+        weights = weights.masked_fill(absent, 0.0).to(signal.dtype)
+        return self.measure(
+            signal.masked_fill(absent, 0.0), target.detach().masked_fill(absent, 0.0).to(signal.dtype), weights
+        )
+
+    @abstractmethod
+    def measure(self, signal: Tensor, target: Tensor, weights: Tensor) -> Total:
+        """The loss, of inputs that are checked and hold 0 where the weight is 0."""
+
+
+Class = TypeVar("Class", bound=type[Objective])
+
+
+def register_loss(name: str) -> Callable[[Class], Class]:
+    """Put a loss in reach of recipes as ``use: name``.
+
+    Raises:
+        TrainingError: when another class already has the name.
+    """
+
+    def add(cls: Class) -> Class:
+        known = _classes.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise TrainingError(f"loss name '{name}' is taken by {known.__module__}.{known.__qualname__}")
+        _classes[name] = cls
+        return cls
+
+    return add
+
+
+def loss_names() -> list[str]:
+    """All loss names that recipes can use, sorted."""
+    return sorted(_classes)
+
+
+def loss_class(name: Any) -> type[Objective]:
+    """The class registered as ``name``.
+
+    Raises:
+        TrainingError: for an unknown name, with the nearest known one.
+    """
+    if not isinstance(name, str) or name not in _classes:
+        raise TrainingError(f"unknown loss {name!r}{_hint(str(name), _classes)}")
+    return _classes[name]
+
+
+def build_loss(spec: Mapping[str, Any], context: LossContext) -> Objective:
+    """A loss as a recipe's training section writes it.
+
+    ``{use: multi_resolution_stft, of: wav, to: mic, weight: 1.0, sizes: [512, 1024]}`` becomes a loss over the signal
+    ``wav`` with ``sizes`` as its own parameter; ``of``, ``to``, ``weight``, ``ahead`` and ``voiced`` are for whoever
+    pairs and sums.
+
+    Raises:
+        TrainingError: for an unknown loss, signal or parameter, or a value that the loss refuses; it names them.
+    """
+    name = spec.get("use")
+    cls = loss_class(name)
+    if "of" not in spec:
+        raise TrainingError(f"loss '{name}' does not say which signal it is of: add `of: SIGNAL`")
+    known = set(inspect.signature(cls).parameters) - {"source", "speakers"}
+    params = {key: value for key, value in spec.items() if key not in PAIRING}
+    for key in params:
+        if key not in known:
+            raise TrainingError(f"loss '{name}' has no parameter '{key}'{_hint(key, known | PAIRING)}")
+    if "speakers" in inspect.signature(cls).parameters:
+        params["speakers"] = context.speakers
+    try:
+        return cls(context.stream(str(spec["of"])), **params)
+    except (ValueError, TypeError) as error:
+        raise TrainingError(f"loss '{name}': {error}") from error
+
+
+def _hint(name: str, known: Any) -> str:
+    near = get_close_matches(name, sorted(known), n=1)
+    if near:
+        return f": did you mean '{near[0]}'?"
+    return f" (there is: {', '.join(sorted(known))})" if known else ""
