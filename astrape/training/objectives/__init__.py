@@ -1,6 +1,8 @@
 """Losses. Each gives a sum and its weight, and is known to recipes by name."""
 
+from astrape.training.objectives.adversarial import LSGAN, FeatureMatching, Judgement, LSGANDiscriminator
 from astrape.training.objectives.content import L1, MSE, Cosine, InfoNCE, SecondDifference, SmoothL1Delta
+from astrape.training.objectives.fundamental import Fundamental
 from astrape.training.objectives.objective import (
     PAIRING,
     LossContext,
@@ -11,15 +13,27 @@ from astrape.training.objectives.objective import (
     loss_names,
     register_loss,
 )
+from astrape.training.objectives.phase import AntiWrappingPhase, GroupDelay
+from astrape.training.objectives.reconstruction import LogMagnitude, LogMel, MultiResolutionSTFT
 from astrape.training.objectives.speaker import SpeakerAdversary, reversal_strength, reverse_gradient
 
 __all__ = [
     "L1",
+    "LSGAN",
     "MSE",
     "PAIRING",
+    "AntiWrappingPhase",
     "Cosine",
+    "FeatureMatching",
+    "Fundamental",
+    "GroupDelay",
     "InfoNCE",
+    "Judgement",
+    "LSGANDiscriminator",
+    "LogMagnitude",
+    "LogMel",
     "LossContext",
+    "MultiResolutionSTFT",
     "Objective",
     "SecondDifference",
     "SmoothL1Delta",
