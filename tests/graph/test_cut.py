@@ -1,0 +1,155 @@
+"""A part of a graph between named signals: the same numbers as the whole, and the same clock."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import astrape
+from astrape.errors import StreamError
+from astrape.graph.cut import between, named_signals
+
+BLOCKS: dict[str, Any] = {
+    "down": {"use": "resampler", "rate": 400, "zeros": 6},
+    "wide": {"use": "conv", "channels": 6, "kernel": 3},
+    "slow": {"use": "downsample", "factor": 4, "channels": 5},
+    "late": {"use": "delay", "frames": 3},
+    "mixed": {"use": "add", "from": ["slow", "late"]},
+    "loud": {"use": "gain", "gain": "volume"},
+}
+
+
+def whole(**training: Any) -> astrape.Graph:
+    recipe: dict[str, Any] = {
+        "recipe": "whole",
+        "inputs": {"mic": {"rate": 800, "channels": 1}},
+        "controls": {"volume": {"channels": 1, "default": 1.5}},
+        "blocks": BLOCKS,
+        "outputs": {"out": "loud", "wide": "wide"},
+        "training": {
+            "blocks": {"guess": {"use": "linear", "from": "mixed", "channels": 3}},
+            "outputs": {"guess": "guess", "stored": "wide"},
+        },
+    }
+    torch.manual_seed(3)
+    return astrape.compile(recipe, training=True).double()
+
+
+@given(st.integers(1, 40), st.integers(1, 3), st.sampled_from(["stored", "wide", "slow"]))
+def test_a_part_gives_what_the_whole_gives(periods: int, batch: int, entry: str) -> None:
+    graph = whole()
+    x = torch.randn(batch, 1, int(graph.period * 800) * periods, dtype=torch.float64)
+    given_at: dict[str, torch.Tensor] = {}
+    node = graph.nodes[named_signals(graph)[entry].node]
+    hook = node.block.register_forward_hook(lambda block, inputs, y: given_at.update({entry: y}))
+    full = graph(x, volume=0.7)
+    hook.remove()
+    part = between(graph, [entry], ["out", "guess"])
+    assert list(part.inputs) == [entry]
+    assert "down" not in part.nodes
+    got = part(given_at[entry], volume=0.7)
+    for name in ("out", "guess"):
+        torch.testing.assert_close(got[name], full[name], rtol=0, atol=0)
+
+
+def test_latency_counts_from_the_microphone() -> None:
+    graph = whole()
+    part = between(graph, ["stored"], ["out", "guess"])
+    assert graph.latencies["stored"] > 0
+    for name in ("out", "guess"):
+        assert part.latencies[name] == graph.latencies[name]
+    assert part.latency == graph.latencies["out"]
+    assert part.framing == Fraction(0), "four frames at 400 Hz last as long as one at 100 Hz"
+
+
+def test_parameters_and_precision_are_shared() -> None:
+    graph = whole()
+    part = between(graph, ["stored"], ["guess"])
+    assert part.dtype == torch.float64
+    own = {id(parameter) for parameter in graph.parameters()}
+    assert {id(parameter) for parameter in part.parameters()} < own
+    part(torch.randn(1, 6, 16, dtype=torch.float64)).sum().backward()
+    assert graph.nodes["guess"].block.get_parameter("weight").grad is not None
+    assert graph.nodes["wide"].block.get_parameter("weight").grad is None
+
+
+def test_controls_are_those_of_the_part() -> None:
+    assert between(whole(), ["stored"], ["guess"]).controls == {}
+    assert between(whole(), ["stored"], ["out"]).controls == {"volume": 1}
+
+
+def test_a_part_with_training_only_nodes_has_no_step_and_without_them_streams() -> None:
+    assert between(whole(), ["stored"], ["guess"]).training_only
+    part = between(whole(), ["stored"], ["out"])
+    session = part.stream()
+    x = torch.randn(1, 6, 64, dtype=torch.float64)
+    live = torch.cat([session.push(piece) for piece in x.split(5, dim=-1)], dim=-1)
+    torch.testing.assert_close(live, part(x))
+
+
+def test_two_entries_and_the_input_itself() -> None:
+    graph = whole()
+    part = between(graph, ["slow", "mic"], ["out", "wide"])
+    assert list(part.inputs) == ["slow", "mic"]
+    x = torch.randn(1, 1, 160, dtype=torch.float64)
+    full = graph(x)
+    slow = graph.nodes["slow"].block(full["wide"])
+    torch.testing.assert_close(part({"slow": slow, "mic": x})["out"], full["out"])
+
+
+@pytest.mark.parametrize(
+    ("entries", "outputs", "said"),
+    [
+        (["stord"], ["out"], "did you mean 'stored'"),
+        (["stored"], ["outt"], "did you mean 'out'"),
+        (["stored"], [], "asked for no output"),
+        (["guess"], ["out"], "nothing that was asked for depends on 'guess'"),
+        (["stored"], ["out", "guess"], None),
+    ],
+)
+def test_what_cannot_be_cut(entries: list[str], outputs: list[str], said: str | None) -> None:
+    if said is None:
+        assert list(between(whole(), entries, outputs).outputs) == outputs
+        return
+    with pytest.raises(StreamError, match=said):
+        between(whole(), entries, outputs)
+
+
+def test_an_entry_inside_a_feedback_loop_is_refused() -> None:
+    blocks = {
+        "sum": {"use": "add", "from": ["mic", "back"]},
+        "tone": {"use": "gain", "gain": 0.5},
+        "back": {"use": "delay", "frames": 4},
+    }
+    recipe = {
+        "recipe": "loop",
+        "inputs": {"mic": {"rate": 100, "channels": 1}},
+        "blocks": blocks,
+        "outputs": {"out": "tone"},
+    }
+    graph = astrape.compile(recipe)
+    with pytest.raises(StreamError, match="feedback loop"):
+        between(graph, ["sum"], ["out"])
+
+
+def test_the_voice_graph_from_stored_features_in_float64() -> None:
+    recipe = astrape.Recipe.load("astrape-vc-small")
+    torch.manual_seed(5)
+    graph = astrape.compile(recipe).double()
+    mic = 0.1 * torch.randn(1, 1, 1764 * 12, dtype=torch.float64)
+    speaker = torch.randn(1, 128, dtype=torch.float64)
+    features = between(graph, [], ["wav", "content", "codes"])
+    kept: dict[str, torch.Tensor] = {}
+    hook = graph.nodes["wavlm"].block.register_forward_hook(lambda block, given, y: kept.update(y=y))
+    full = features(mic, speaker=speaker)
+    hook.remove()
+    part = between(graph, ["wavlm"], ["wav", "content", "codes"])
+    got = part(kept["y"], speaker=speaker)
+    assert part.latencies == graph.latencies
+    for name in full:
+        torch.testing.assert_close(got[name], full[name], rtol=0, atol=1e-12)
