@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,34 @@ class MixedRadix(nn.Module):
         return above - torch.floor(above / self.sizes) * self.sizes
 
 
-class PairGrid(nn.Module):
+Relaxation = Callable[[Tensor, Sequence[Tensor]], Tensor]
+"""What may stand for snapping while a model learns: from places ``(batch, groups, axes, frames)`` and the points of
+each group, ``(axes, count)``, to values of the places' shape, with a gradient."""
+
+
+class _Points(nn.Module):
+    """Fixed points for groups of axes.
+
+    Attributes:
+        relaxation: ``None``, which snaps. Whoever trains may put something softer here, for steps in training mode
+            only (:func:`astrape.training.relaxation.relaxed` does, and takes it away again). It works frame by frame,
+            and codes stay those of the nearest points.
+    """
+
+    relaxation: Relaxation | None = None
+
+    def softened(self, place: Tensor) -> Tensor | None:
+        """The relaxed values of places ``(batch, groups, axes, frames)``, ``None`` where there is no relaxation."""
+        if self.relaxation is None or not self.training:
+            return None
+        return self.relaxation(place, self.points(place))
+
+    def points(self, like: Tensor) -> list[Tensor]:
+        """The points of each group, ``(axes, count)``, in the type of ``like``."""
+        raise NotImplementedError
+
+
+class PairGrid(_Points):
     """Pairs of axes, each snapped to its planar grid. Without ``radix``, a grid of any size, the points alone."""
 
     levels: Tensor
@@ -104,10 +131,18 @@ class PairGrid(nn.Module):
     def encode(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
         """Values from -1 to 1, ``(batch, axes, frames)``, to quantised ones and codes ``(batch, 1, frames)``."""
         levels = self.levels.to(z.dtype)
-        place = z.detach().reshape(len(z), len(levels), 2, z.shape[-1]) * ((levels - 1) * (MARGIN / 2))
-        point, index = self.grid.nearest(place, levels)
+        place = z.reshape(len(z), len(levels), 2, z.shape[-1]) * ((levels - 1) * (MARGIN / 2))
+        point, index = self.grid.nearest(place.detach(), levels)
         codes = None if self.radix is None else self.radix.join(index.squeeze(2))
-        return _straight_through(point.flatten(1, 2), z) / self._half(z), codes
+        soft = self.softened(place)
+        quantised = _straight_through(point.flatten(1, 2), z) if soft is None else soft.flatten(1, 2)
+        return quantised / self._half(z), codes
+
+    def points(self, like: Tensor) -> list[Tensor]:
+        levels = self.levels.to(like)
+        numbers = [self.grid.size(*pair) for pair in self.levels.squeeze(-1).tolist()]
+        indices = [torch.arange(count, device=like.device, dtype=like.dtype) for count in numbers]
+        return [self.grid.point(index[None], pair) for index, pair in zip(indices, levels, strict=True)]
 
     def decode(self, codes: Tensor) -> Tensor:
         """The quantised values of codes, as ``encode`` gave them."""
@@ -120,7 +155,7 @@ class PairGrid(nn.Module):
         return torch.div(self.levels, 2, rounding_mode="floor").flatten(0, 1).to(like.dtype)
 
 
-class LevelGrid(nn.Module):
+class LevelGrid(_Points):
     """Each axis rounded to its own levels; an even count has one level more below 0 than above."""
 
     levels: Tensor
@@ -139,7 +174,13 @@ class LevelGrid(nn.Module):
         lift = 0.5 - 0.5 * torch.remainder(levels, 2)
         place = torch.tanh(z + torch.atanh(lift / reach)) * reach - lift
         level = place.detach().round()
-        return _straight_through(level, place) / half, self.radix.join(level + half)
+        soft = self.softened(place.unsqueeze(2))
+        quantised = _straight_through(level, place) if soft is None else soft.squeeze(2)
+        return quantised / half, self.radix.join(level + half)
+
+    def points(self, like: Tensor) -> list[Tensor]:
+        counts = self.levels.squeeze(-1).tolist()
+        return [torch.arange(count, device=like.device, dtype=like.dtype)[None] - count // 2 for count in counts]
 
     def decode(self, codes: Tensor) -> Tensor:
         """The quantised values of codes, as ``encode`` gave them."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from astrape.blocks.activation import Activation
-from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.conv import Conv
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_real
 from astrape.blocks.registry import register
@@ -40,6 +40,9 @@ class HarmonicSource(StreamBlock):
         source: {use: harmonic_source, from: frames, condition: speaker, n_fft: 1512, hop: 252}
         joined: {use: concat, from: [refined, source]}
 
+    With ``pitch: true`` there are two outputs, ``comb`` and ``pitch``, the latter two channels, ``f0`` and ``voiced``:
+    what a loss supervises. The comb is the same.
+
     Args:
         source: the frames, at the rate of the spectra.
         condition: name of the control that carries the speaker.
@@ -47,6 +50,7 @@ class HarmonicSource(StreamBlock):
         n_fft, hop: of the iSTFT; ``hop`` times the rate of the frames is the sample rate.
         harmonics: teeth of the comb, 1 to 1024; 16 by default.
         lowest, highest: range of the fundamental, Hz; 50 to 600 by default, which speech keeps within.
+        pitch: whether to give the fundamental and the voicing as a second output. Default ``False``.
 
     Attributes:
         spk_proj: the speaker's projection.
@@ -69,12 +73,14 @@ class HarmonicSource(StreamBlock):
         harmonics: int = 16,
         lowest: float = 50.0,
         highest: float = 600.0,
+        pitch: bool = False,
     ) -> None:
         if not isinstance(condition, str) or not condition:
             raise ValueError(f"condition must be the name of a control, not {condition!r}")
         bounded("n_fft", n_fft, 2, LARGEST_COUNT)
         bounded("hop", hop, 1, LARGEST_COUNT)
-        super().__init__(source, channels=n_fft // 2 + 1)
+        bins = n_fft // 2 + 1
+        super().__init__(source, outputs={"comb": bins, "pitch": 2} if pitch else {"out": bins})
         self.condition = condition
         self.controls[condition] = bounded("condition_channels", condition_channels, 1, LARGEST_COUNT)
         self.harmonics = bounded("harmonics", harmonics, 1, 1024)
@@ -85,8 +91,8 @@ class HarmonicSource(StreamBlock):
         self.head = nn.ModuleList(
             [Conv(source, kernel=3), Activation(source, kind="snake_beta"), Conv(source, channels=2, kernel=1)]
         )
-        bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * self.width
-        self.register_buffer("frequencies", bins.to(torch.get_default_dtype()), persistent=False)
+        frequencies = torch.arange(bins, dtype=torch.float64) * self.width
+        self.register_buffer("frequencies", frequencies.to(torch.get_default_dtype()), persistent=False)
 
     @property
     def receptive_field(self) -> Fraction:
@@ -102,14 +108,17 @@ class HarmonicSource(StreamBlock):
         projected: Tensor = self.spk_proj(controls[self.condition])
         return projected.unsqueeze(-1)
 
-    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Signal, State]:
         fundamental, voicing, state = self.pitch(x, state, controls)
         comb = torch.zeros_like(fundamental)
         # One harmonic at a time: all at once would take `harmonics` times the memory of the output.
         for number in range(1, self.harmonics + 1):
             distance = (self.frequencies[:, None] - number * fundamental) / self.width
             comb = comb + torch.exp(-distance.square())
-        return torch.log(comb * voicing + LEAST), state
+        comb = torch.log(comb * voicing + LEAST)
+        if "pitch" in self.outputs:
+            return {"comb": comb, "pitch": torch.cat([fundamental, voicing], dim=1)}, state
+        return comb, state
 
     def pitch(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, Tensor, State]:
         """The fundamental in Hz and the voicing from 0 to 1, ``(batch, 1, n)`` each, and the next state."""

@@ -1,7 +1,7 @@
 """Losses on the phase of spectra, which is known up to whole turns only.
 
 Ai & Ling ("Neural speech phase prediction based on parallel estimation architecture and anti-wrapping losses",
-arXiv:2211.15974) measure a difference of phases by ``f(x) = |x - 2 pi round(x / 2 pi)|``, 0 to pi. For two phasors ``u``
+arXiv:2211.15974) measure a difference of phases by ``f(x) = |x - 2 pi round(x / 2 pi)|``, 0 to pi. For phasors ``u``
 and ``v`` of length 1 that is ``|angle(u conj(v))|``: the product turns by the difference, and a turn too many is none.
 So it is computed here, without a phase ever being unwrapped.
 """
