@@ -1,0 +1,97 @@
+"""Manifests: a table of recordings, for a corpus that no folder layout describes.
+
+``.tsv`` and ``.csv`` have a first line with the names of the columns, ``.jsonl`` has an object a line. Columns or keys:
+``path`` (relative to the manifest, or absolute), ``speaker``, and, where wanted, ``text`` (what is said) and ``name``
+(unlike any other of the speaker's; the file's own name without its ending where it is left out). Others are left aside.
+Text is UTF-8::
+
+    path	speaker	text
+    one/0001.flac	anna	Good morning.
+    two/0001.flac	ben	Good evening.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from astrape.training.corpus import Utterance, shown
+from astrape.training.errors import CacheError
+
+__all__ = ["ENDINGS", "read_manifest"]
+
+ENDINGS = (".tsv", ".csv", ".jsonl")
+REQUIRED = ("path", "speaker")
+
+
+def read_manifest(path: Path) -> list[Utterance]:
+    """The utterances of a manifest, in its order.
+
+    Raises:
+        CacheError: for a manifest that cannot be read, by line, and for a path that leads to no file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise CacheError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise CacheError(f"{shown(path)}: is not UTF-8 at byte {error.start}: save it as UTF-8") from error
+    rows = _objects(path, text) if path.suffix.lower() == ".jsonl" else _table(path, text)
+    return [_utterance(path, line, row) for line, row in rows]
+
+
+def _table(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    tabs = path.suffix.lower() == ".tsv"
+    # Quotes in a TSV are what somebody said, not a way to write a tab.
+    quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+    lines = csv.reader(StringIO(text, newline=""), delimiter="\t" if tabs else ",", quoting=quoting, strict=True)
+    try:
+        columns = [name.strip() for name in next(lines, [])]
+        missing = [name for name in REQUIRED if name not in columns]
+        if missing:
+            raise CacheError(
+                f"{shown(path)}:1: has no column '{missing[0]}': the first line names the columns, path and speaker "
+                f"among them"
+            )
+        for row in lines:
+            if not any(row):
+                continue
+            if len(row) != len(columns):
+                raise CacheError(f"{shown(path)}:{lines.line_num}: has {len(row)} columns and not {len(columns)}")
+            yield lines.line_num, dict(zip(columns, row, strict=True))
+    except csv.Error as error:
+        raise CacheError(f"{shown(path)}:{lines.line_num}: {error}") from error
+
+
+def _objects(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise CacheError(f"{shown(path)}:{number}: is no JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise CacheError(f'{shown(path)}:{number}: is no object: write {{"path": ..., "speaker": ...}}')
+        yield number, row
+
+
+def _utterance(manifest: Path, line: int, row: dict[str, Any]) -> Utterance:
+    for name in (*REQUIRED, "name", "text"):
+        value = row.get(name)
+        given = isinstance(value, str) and (value.strip() or name not in REQUIRED)
+        if not given and (value is not None or name in REQUIRED):
+            raise CacheError(f"{shown(manifest)}:{line}: '{name}' must be text{' and not empty' * (name in REQUIRED)}")
+    audio = manifest.parent / row["path"].strip()
+    try:
+        there = audio.is_file()
+    except (OSError, ValueError):
+        there = False
+    if not there:
+        raise CacheError(f"{shown(manifest)}:{line}: there is no file {shown(audio.as_posix().replace(chr(0), '?'))}")
+    name = (row.get("name") or "").strip() or audio.stem
+    return Utterance(audio, row["speaker"].strip(), name, said=row.get("text") or None)
