@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from astrape.blocks.base import Stream
 from astrape.blocks.mel import mel_filters
 from astrape.blocks.parameters import bounded
+from astrape.blocks.tables import ExactTables, Float64
 from astrape.training.objectives.content import weighted
 from astrape.training.objectives.objective import Objective, Total, register_loss
 from astrape.training.objectives.spectrum import FLOOR, Spectrum, check_wave, row_sums
@@ -84,7 +85,7 @@ class MultiResolutionSTFT(_Waveforms):
 
 
 @register_loss("log_mel")
-class LogMel(_Waveforms):
+class LogMel(_Waveforms, ExactTables):
     """Absolute difference of log mel spectra, nats, averaged over bands.
 
     Each band is the weighted mean of the magnitudes under its triangle, at least 1e-5.
@@ -113,11 +114,13 @@ class LogMel(_Waveforms):
         fmax: float | None = None,
     ) -> None:
         super().__init__(source)
-        bounded("bins", bins, 1, 1024)
+        self.bins, self.fmin, self.fmax = bounded("bins", bins, 1, 1024), fmin, fmax
         self.spectrum = Spectrum(n_fft, hop)
-        filters = mel_filters(bins, n_fft, float(source.rate), fmin, fmax)
-        mean = torch.from_numpy(filters / filters.sum(axis=1, keepdims=True)).to(torch.get_default_dtype())
-        self.register_buffer("filters", mean, persistent=False)
+        self.register_tables()
+
+    def exact_tables(self) -> Mapping[str, Float64]:
+        filters = mel_filters(self.bins, self.spectrum.n_fft, float(self.source.rate), self.fmin, self.fmax)
+        return {"filters": filters / filters.sum(axis=1, keepdims=True)}
 
     def bands(self, wave: Tensor) -> Tensor:
         """Log mel spectrum, ``(batch, bins, frames)``."""
