@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.conv import draw_weights
-from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_elements
+from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_elements, check_real
+from astrape.blocks.product import frame_product
 from astrape.blocks.registry import register
 
 __all__ = ["Linear"]
@@ -25,24 +25,31 @@ class Linear(StreamBlock):
         source: the input stream.
         channels: output channels, 1 to 65536.
         bias: whether a bias is added.
+        init: factor on the first values of weight and bias, 0 to 100: below 1 for a layer before an exponential, whose
+            first output would be too loud or too quiet by orders of magnitude. Weights that are loaded are not scaled.
 
     Attributes:
         weight, bias: as in ``torch.nn.Linear``, ``(channels, channels_in)`` and ``(channels,)``, drawn as there.
 
     Raises:
-        ValueError: for a channel count out of range.
+        ValueError: for a channel count or a factor out of range.
     """
 
-    def __init__(self, source: Stream, *, channels: int, bias: bool = True) -> None:
+    def __init__(self, source: Stream, *, channels: int, bias: bool = True, init: float = 1.0) -> None:
         super().__init__(source, channels=bounded("channels", channels, 1, LARGEST_COUNT))
         check_elements("the weight", channels, source.channels)
         self.weight = nn.Parameter(torch.empty(channels, source.channels))
         self.bias = nn.Parameter(torch.empty(channels)) if bias else None
+        factor = check_real("init", init, 0, 100)
         draw_weights(self.weight, self.bias)
+        if factor != 1:
+            with torch.no_grad():
+                for parameter in self.parameters():
+                    parameter.mul_(factor)
 
     @property
     def receptive_field(self) -> Fraction:
         return 1 / self.rate_in
 
     def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
-        return functional.linear(x.transpose(1, 2), self.weight, self.bias).transpose(1, 2), state
+        return frame_product(x.transpose(1, 2), self.weight, self.bias).transpose(1, 2), state

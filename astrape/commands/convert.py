@@ -12,9 +12,13 @@ from astrape.commands.run import warnings_of
 from astrape.errors import AstrapeError
 from astrape.runtime.files import Conversion, check_chunk
 from astrape.runtime.levels import decibels
-from astrape.voice.conversion import RECIPE, SEED, Converter, voice_of
+from astrape.voice.codes import ENDINGS as CODES
+from astrape.voice.conversion import RECIPE, Converter, voice_of
+from astrape.voice.decoding import FROM_CODES, CodeDecoder, Decoded
+from astrape.voice.folder import same_file
 from astrape.voice.quality import WARNINGS
 from astrape.voice.speaker import MEL_STATISTICS, MelStatistics
+from astrape.voice.speaking import SEED, is_deaf
 from astrape.voice.voicebank import Voicebank
 
 __all__ = ["convert"]
@@ -25,7 +29,8 @@ INCOMPLETE = 1
 @command(
     "convert",
     "astrape convert speech.wav --target voice.astrape --weights weights.safetensors -o converted.wav\n"
-    "astrape convert recordings/ --target reference.flac --weights weights.safetensors -o converted/",
+    "astrape convert recordings/ --target reference.flac --weights weights.safetensors -o converted/\n"
+    "astrape convert speech.npz --target voice.astrape --weights weights.safetensors -o decoded.wav",
 )
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 @click.option(
@@ -46,7 +51,9 @@ INCOMPLETE = 1
     type=click.Path(path_type=Path),
     help="Where to: a file, or a folder where SRC is one.",
 )
-@click.option("--recipe", default=RECIPE, show_default=True, metavar="RECIPE", help="What converts.")
+@click.option(
+    "--recipe", metavar="RECIPE", help=f"What converts. [default: {RECIPE}, and {FROM_CODES} where SRC is codes]"
+)
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights, a safetensors file.")
 @click.option(
     "--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at a time."
@@ -60,7 +67,9 @@ INCOMPLETE = 1
     help="Speaker encoder for a recording: an installed one's name, or package.module:factory.",
 )
 @click.option("--port", metavar="NAME", help="The output to write, where the recipe has several; the first audio.")
-@click.option("--codes", type=click.Path(path_type=Path), metavar="FILE.npy", help="Store the stream of codes too.")
+@click.option(
+    "--codes", type=click.Path(path_type=Path), metavar="FILE.npz", help="Store the codes too, to decode them later."
+)
 @settings_option
 @json_option
 @click.pass_context
@@ -69,7 +78,7 @@ def convert(
     source: Path,
     voice: Path,
     out: Path,
-    recipe: str,
+    recipe: str | None,
     weights: Path | None,
     chunk_ms: float,
     live_latency: bool,
@@ -85,6 +94,9 @@ def convert(
     and, aligned to the sample, its length. Of a folder, files keep their relative paths; what cannot be converted is
     reported at the end, and the exit code is 1 then.
 
+    SRC may be codes that --codes stored, .npz or .npy: the recipe then is one that begins with codes, and of --weights,
+    those of the whole, it takes its part.
+
     Without --weights the weights are random (seed 0, so that runs repeat) and OUT is noise.
     """
     check_chunk(chunk_ms)
@@ -93,15 +105,26 @@ def convert(
         raise AstrapeError("--set speaker: the speaker is what --target gives")
     if codes is not None and source.is_dir():
         raise AstrapeError("--codes: stores the codes of one file, and SRC is a folder: leave it out")
-    if out.exists() and voice.exists() and out.samefile(voice):
-        raise AstrapeError(f"{out}: is the voice itself: name another output")
-    converter = Converter.load(recipe, weights, output=port, codes=codes is not None)
+    decodes = source.suffix.lower() in CODES and not source.is_dir()
+    if decodes and (codes is not None or live_latency):
+        option = "--codes" if codes is not None else "--live-latency"
+        raise AstrapeError(f"{option}: SRC is stored codes already: leave it out")
+    _check_outputs({"the voice": voice, "the weights": weights, "SRC": source}, out, codes)
+    converter: Converter | CodeDecoder
+    if decodes:
+        converter = CodeDecoder.load(recipe or FROM_CODES, weights, output=port)
+    else:
+        converter = Converter.load(recipe or RECIPE, weights, output=port, codes=codes is not None)
     name = converter.graph.name
     with progress("embedding") as tell:
         bank = voice_of(voice, encoder, tell)
-    random = weights is None and converter.learned > 0
+    random = weights is None and any(True for _ in converter.graph.parameters())
+    deaf = is_deaf(converter.graph)
     if random:
-        _warn(f"no --weights given: the weights of '{name}' are random (seed {SEED}) and the output is noise")
+        same = ", the same for every voice" if deaf else ""
+        _warn(f"no --weights given: the weights of '{name}' are random (seed {SEED}) and the output is noise{same}")
+    elif deaf and weights is not None:
+        _warn(f"{weights}: makes nothing of the voice: whoever it is, the output is the same")
     for line in _warnings_of_voice(bank, voice):
         _warn(line)
     facts = {
@@ -109,13 +132,28 @@ def convert(
         "weights": None if weights is None else os.fspath(weights),
         "random_weights": random,
         "seed": SEED if random else None,
+        "ignores_voice": deaf,
         "voice": os.fspath(voice),
         "embedding_model": bank.metadata.embedding_model,
     }
+    if isinstance(converter, CodeDecoder):
+        with progress(name) as tell:
+            decoded = converter.file(source, out, bank, chunk_ms=chunk_ms, controls=controls, progress=tell)
+        _tell_decoded(decoded, as_json)
+        if as_json:
+            print_json(facts | decoded.to_dict())
+        return
     if source.is_dir():
         with progress(name) as tell:
             batch = converter.folder(
-                source, out, bank, chunk_ms=chunk_ms, live_latency=live_latency, controls=controls, progress=tell
+                source,
+                out,
+                bank,
+                chunk_ms=chunk_ms,
+                live_latency=live_latency,
+                controls=controls,
+                keep=[voice] if weights is None else [voice, weights],
+                progress=tell,
             )
         for done in batch.converted:
             _tell(done, as_json)
@@ -142,6 +180,30 @@ def convert(
     _tell(done, as_json)
     if as_json:
         print_json(facts | {"codes": None if codes is None else os.fspath(codes)} | done.to_dict())
+
+
+def _check_outputs(inputs: dict[str, Path | None], out: Path, codes: Path | None) -> None:
+    """That nothing that is read is written over. That OUT is not SRC itself, whoever writes it checks."""
+    for what, path in inputs.items():
+        if path is None:
+            continue
+        if what != "SRC" and same_file(out, path):
+            raise AstrapeError(f"{out}: is {what} itself: name another output")
+        if codes is not None and same_file(codes, path):
+            raise AstrapeError(f"{codes}: is {what} itself: name another file for the codes")
+    if codes is not None and os.path.realpath(codes) == os.path.realpath(out):
+        raise AstrapeError(f"{codes}: is OUT itself: name another file for the codes")
+
+
+def _tell_decoded(done: Decoded, as_json: bool) -> None:
+    if done.clipped:
+        _warn(f"{done.target}: {done.clipped} samples beyond full scale, peak {decibels(done.peak_out):+.1f} dB")
+    if not as_json:
+        click.echo(
+            f"{done.target}: {done.frames_out} frames at {done.rate_out} Hz ({done.subtype}) of {done.codes} codes, "
+            f"peak {decibels(done.peak_out):.1f} dB, {done.elapsed:.1f} s (graph {done.real_time_factor:.3f} of real "
+            f"time)"
+        )
 
 
 def _tell(done: Conversion, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import networkx as nx
+from torch import Tensor
 
 from astrape.blocks.base import Stream
 from astrape.errors import CausalityError, RateError, RecipeError
@@ -24,12 +25,17 @@ from astrape.graph.where import recipe_error
 __all__ = ["compile", "cut_training", "load"]
 
 
-def load(recipe: str | Path, *, weights: str | Path | None = None, training: bool = False) -> Graph:
+def load(
+    recipe: str | Path, *, weights: str | Path | None = None, subset: bool = False, training: bool = False
+) -> Graph:
     """Load and compile a recipe.
 
     Args:
         recipe: the name of a shipped recipe, or the path of a YAML file.
         weights: a safetensors file with the graph's ``state_dict``.
+        subset: the file may hold more than the graph, whose tensors must all be there under their names. So a part
+            takes its weights from those of the whole where its nodes have the same paths, as ``astrape-vc-from-codes``
+            does from those of ``astrape-vc``. Only the graph's own tensors are read.
         training: build the training-only nodes too; see ``compile``.
 
     Raises:
@@ -37,35 +43,46 @@ def load(recipe: str | Path, *, weights: str | Path | None = None, training: boo
     """
     graph = compile(Recipe.load(recipe), training=training)
     if weights is not None:
-        load_weights(graph, Path(weights))
+        load_weights(graph, Path(weights), subset=subset)
     return graph
 
 
-def load_weights(graph: Graph, path: Path) -> None:
+def load_weights(graph: Graph, path: Path, *, subset: bool = False) -> None:
     """Fill a graph with weights from a safetensors file.
 
     Raises:
-        RecipeError: for a file that cannot be read, and for tensors that are missing, unknown or of another shape.
+        RecipeError: for a file that cannot be read, and for tensors that are missing, of another shape, or, without
+            ``subset``, unknown.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
+    own = graph.state_dict()
     try:
-        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            _check_names(graph, path, own, shapes, subset)
+            graph.load_state_dict({name: file.get_tensor(name) for name in own})
     except (OSError, SafetensorError) as error:
         raise RecipeError(f"{path}: cannot be read as safetensors: {error}") from error
-    own = graph.state_dict()
-    wrong = [f"'{name}' is missing" for name in own if name not in tensors]
-    wrong += [f"'{name}' is unknown" for name in tensors if name not in own]
-    wrong += [
-        f"'{name}' is {tuple(tensors[name].shape)} and not {tuple(own[name].shape)}"
-        for name in own
-        if name in tensors and own[name].shape != tensors[name].shape
+
+
+def _check_names(
+    graph: Graph, path: Path, own: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], subset: bool
+) -> None:
+    wrong = [f"'{name}' is missing" for name in own if name not in shapes]
+    unknown = [] if subset else [f"'{name}' is unknown" for name in shapes if name not in own]
+    misshapen = [
+        f"'{name}' is {shapes[name]} and not {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in shapes and shapes[name] != tuple(tensor.shape)
     ]
+    mend = ": it holds more than this recipe has, and subset=True takes the part" if unknown and own else ""
+    if wrong or misshapen:
+        mend = ""
+    wrong += unknown + misshapen
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise RecipeError(f"{path}: does not fit '{graph.name}': {', '.join(wrong[:5])}{more}")
-    graph.load_state_dict(tensors)
+        raise RecipeError(f"{path}: does not fit '{graph.name}': {', '.join(wrong[:5])}{more}{mend}")
 
 
 def compile(recipe: Recipe | Mapping[str, Any], *, training: bool = False) -> Graph:

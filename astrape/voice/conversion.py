@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
@@ -21,60 +18,19 @@ from astrape.graph.graph import Graph
 from astrape.graph.outputs import with_outputs
 from astrape.runtime.audio_target import atomic_path
 from astrape.runtime.files import SLOWEST_AUDIO, Conversion, audio_ports, check_chunk, process_file
+from astrape.voice import codes as stored
 from astrape.voice.building import build_voicebank
 from astrape.voice.container import MAGIC
-from astrape.voice.embedding import CHANNELS
 from astrape.voice.errors import VoicebankError
+from astrape.voice.folder import Batch, Failure, Progress, make_folder, pairs_of_folder, within
 from astrape.voice.speaker import MEL_STATISTICS, SpeakerEncoder, speaker_encoder
+from astrape.voice.speaking import SEED, SPEAKER, check_speaker, is_deaf
 from astrape.voice.voicebank import ZIP_MAGICS, Voicebank, read_voicebank
 
-__all__ = ["RECIPE", "SEED", "Batch", "Converter", "Failure", "convert", "voice_of"]
+__all__ = ["RECIPE", "SEED", "Converter", "convert", "voice_of"]
 
 RECIPE = "astrape-vc"
-
-SEED = 0
-"""What weights are drawn with where none are given, so that the same noise comes out each time."""
-
-SPEAKER = "speaker"
 CODES = "codes"
-
-ENDINGS = {"aif", "aifc", "oga", "opus"} | {name.lower() for name in soundfile.available_formats()} - {"raw"}
-"""Of what is converted in a folder. Raw samples say neither rate nor channels."""
-
-Progress = Callable[[float, float | None], None]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A file of a folder that was not converted, and why."""
-
-    source: str
-    error: str
-
-    def to_dict(self) -> dict[str, str]:
-        return {"source": self.source, "error": self.error}
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What became of a folder.
-
-    Attributes:
-        converted: in the order of their paths.
-        failed: what could not be converted.
-        passed_over: how many files are no audio by their ending.
-    """
-
-    converted: tuple[Conversion, ...]
-    failed: tuple[Failure, ...]
-    passed_over: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "converted": [done.to_dict() for done in self.converted],
-            "failed": [failure.to_dict() for failure in self.failed],
-            "passed_over": self.passed_over,
-        }
 
 
 class Converter:
@@ -105,13 +61,7 @@ class Converter:
         if codes and CODES not in graph.outputs:
             listed = ", ".join(graph.outputs)
             raise AstrapeError(f"'{graph.name}' has no output '{CODES}' to store (there is: {listed})")
-        channels = graph.controls.get(SPEAKER)
-        if channels != CHANNELS:
-            found = "no such control" if channels is None else f"one of {channels}"
-            raise AstrapeError(
-                f"'{graph.name}' converts to no voice: that takes a control '{SPEAKER}' of {CHANNELS} channels, and it "
-                f"has {found}"
-            )
+        check_speaker(graph)
         self.graph = with_outputs(graph, [self.output, CODES] if codes else [self.output])
         if SPEAKER not in self.graph.controls:
             raise AstrapeError(f"'{graph.name}' converts to no voice: '{self.output}' does not depend on '{SPEAKER}'")
@@ -141,6 +91,11 @@ class Converter:
         """Parameters that conversion uses: 0 for a recipe that has nothing to train, where no weights are missing."""
         return sum(parameter.numel() for parameter in self.graph.parameters())
 
+    @property
+    def deaf(self) -> bool:
+        """Whether the weights make nothing of the voice, as fresh ones do: whoever it is, the output is the same."""
+        return is_deaf(self.graph)
+
     def file(
         self,
         source: str | Path,
@@ -160,8 +115,9 @@ class Converter:
             voice: a voicebank, or an embedding of 128 numbers.
             chunk_ms: what the graph gets at a time, milliseconds. The result does not depend on it.
             live_latency: keep the latency that a live host hears, instead of aligning.
-            codes: an .npy file for the code stream, where the converter keeps it: int32 ``(frames,)``, or ``(frames,
-                channels)`` where there are several, each frame as the decoder takes it, from the very first on.
+            codes: a file for the stream of codes, where the converter keeps it, which
+                :class:`~astrape.voice.decoding.CodeDecoder` reads: .npz, with what it takes to decode it to a file
+                that is ``out``, or .npy, the codes alone (:mod:`astrape.voice.codes`).
             controls: further controls of the recipe, held throughout.
             progress: called with seconds done and in all (``None``: unknown) now and then.
 
@@ -181,8 +137,8 @@ class Converter:
             if codes is not None:
                 if CODES not in self.graph.outputs:
                     raise AstrapeError(f"{codes}: this converter keeps no codes: make it with codes=True")
-                if Path(codes).suffix.lower() != ".npy":
-                    raise AstrapeError(f"{codes}: codes are stored as .npy: end it with that")
+                if Path(codes).suffix.lower() not in stored.ENDINGS:
+                    raise AstrapeError(f"{codes}: codes are stored as .npz or .npy: end it with one of them")
                 store = written.enter_context(atomic_path(codes))
             done = process_file(
                 self.graph,
@@ -196,8 +152,15 @@ class Converter:
                 progress=progress,
             )
             if store is not None:
-                stream = np.frombuffer(taken, np.int32).reshape(-1, self.graph.outputs[CODES].channels)
-                np.save(store, stream[:, 0] if stream.shape[1] == 1 else stream)
+                stream = self.graph.outputs[CODES]
+                coded = stored.CodeStream(
+                    np.frombuffer(taken, np.int32).reshape(-1, stream.channels),
+                    stream.rate,
+                    self.graph.latencies[CODES],
+                    stored.Recording(done.rate_in, done.frames_in, done.subtype),
+                    self.graph.name,
+                )
+                stored.write_codes(store, coded)
         return done
 
     def folder(
@@ -209,6 +172,7 @@ class Converter:
         chunk_ms: float = 10.0,
         live_latency: bool = False,
         controls: Mapping[str, Tensor | float] | None = None,
+        keep: Sequence[str | Path] = (),
         progress: Progress | None = None,
     ) -> Batch:
         """Convert every audio file below a folder, to files of the same relative paths and endings below another.
@@ -219,32 +183,22 @@ class Converter:
         Args:
             source, out: folders; ``out`` is made where it is missing.
             voice, chunk_ms, live_latency, controls: as for :meth:`file`.
+            keep: files that are in use, such as the voice's own: no output may overwrite them.
             progress: called with files done, fractions included, and in all.
 
         Raises:
-            AstrapeError: for folders that cannot be read or made, without audio, or of which one would overwrite the
-                other's files; nothing is converted then.
+            AstrapeError: for folders that cannot be read or made, without audio, or where a source or a file to keep
+                would be overwritten; nothing is converted then.
         """
         source, out = Path(source), Path(out)
         check_chunk(chunk_ms)
-        if not source.is_dir():
-            raise AstrapeError(f"{source}: is no folder")
-        if out.exists() and not out.is_dir():
-            raise AstrapeError(f"{out}: is no folder, and a folder converts to one: name another")
-        files = sorted(_below(source, out))
-        audio = [path for path in files if path.suffix.removeprefix(".").lower() in ENDINGS]
-        if not audio:
-            raise AstrapeError(f"{source}: holds no audio file (of {len(files)}): nothing to convert")
-        targets = [out / path.relative_to(source) for path in audio]
-        overwritten = {path.resolve() for path in audio} & {path.resolve() for path in targets}
-        if overwritten:
-            raise AstrapeError(f"{out}: would overwrite the source {min(overwritten)}: name another folder")
+        pairs, others = pairs_of_folder(source, out, [Path(path) for path in keep])
         converted: list[Conversion] = []
         failed: list[Failure] = []
-        for index, (path, target) in enumerate(zip(audio, targets, strict=True)):
-            tell = _within(progress, index, len(audio))
+        for index, (path, target) in enumerate(pairs):
+            tell = within(progress, index, len(pairs))
             try:
-                _make(target.parent)
+                make_folder(target.parent)
                 converted.append(
                     self.file(
                         path,
@@ -259,7 +213,7 @@ class Converter:
             except AstrapeError as error:
                 failed.append(Failure(str(path), str(error)))
             tell(1.0, 1.0)
-        return Batch(tuple(converted), tuple(failed), len(files) - len(audio))
+        return Batch(tuple(converted), tuple(failed), others)
 
 
 def convert(
@@ -299,7 +253,8 @@ def convert(
     check_chunk(chunk_ms)
     converter = Converter.load(recipe, weights, output=output, codes=codes is not None)
     if weights is None and converter.learned:
-        warnings.warn(f"'{converter.graph.name}' has random weights: the output is noise", stacklevel=2)
+        same = ", the same for every voice" if converter.deaf else ""
+        warnings.warn(f"'{converter.graph.name}' has random weights: the output is noise{same}", stacklevel=2)
     voice = target if isinstance(target, Voicebank) else voice_of(target, encoder)
     return converter.file(
         source,
@@ -345,33 +300,3 @@ def _begin(path: Path) -> bytes:
             return file.read(4)
     except OSError as error:
         raise VoicebankError(f"{path}: cannot be opened: {error.strerror or error}") from error
-
-
-def _below(folder: Path, apart: Path) -> Iterator[Path]:
-    """The files below a folder that are not hidden, but for those below ``apart``."""
-
-    def refuse(error: OSError) -> None:
-        raise AstrapeError(f"{error.filename}: cannot be listed: {error.strerror}") from error
-
-    left_alone = apart.resolve() if apart.resolve() != folder.resolve() else None
-    for root, folders, names in os.walk(folder, onerror=refuse):
-        here = Path(root)
-        folders[:] = [name for name in folders if name[0] != "." and (here / name).resolve() != left_alone]
-        yield from (here / name for name in names if name[0] != ".")
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AstrapeError(f"{folder}: cannot be made: {error.strerror or error}") from error
-
-
-def _within(progress: Progress | None, index: int, count: int) -> Progress:
-    """Progress of one file as progress through all of them."""
-
-    def tell(done: float, total: float | None) -> None:
-        if progress is not None:
-            progress(index + (min(1.0, done / total) if total else 0.0), float(count))
-
-    return tell

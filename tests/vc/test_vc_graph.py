@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import Tensor
 
 import astrape
@@ -245,14 +246,51 @@ def test_output_has_the_inputs_length_and_place() -> None:
     assert late.latency_frames("wav") == 2132
 
 
-def test_stored_codes_decode_to_the_same_content_and_sound() -> None:
-    graph, x, target = awake("astrape-vc"), voice(0.4, 6), speaker(4)
-    back = astrape.load("astrape-vc-from-codes").double()
-    weights = {name.removeprefix("encoder."): tensor for name, tensor in graph.state_dict().items()}
-    back.load_state_dict({name: weights[name] for name in back.state_dict()})
+@pytest.mark.parametrize("name", ["astrape-vc", "astrape-vc-lowlatency"])
+def test_stored_codes_decode_to_the_same_sound_with_the_weights_of_the_whole(name: str, tmp_path: Path) -> None:
+    graph, x, target = awake(name, torch.float32), voice(0.4, 6), speaker(4)
+    path = tmp_path / "weights.safetensors"
+    save_file(graph.state_dict(), path)
+    back = astrape.load(f"{name}-from-codes", weights=path, subset=True).double()
+    graph = graph.double()
     with torch.no_grad():
         whole = graph(x, speaker=target)
         codes = whole["codes"].long()
         assert 0 <= int(codes.amin()) <= int(codes.amax()) < 145**3
+        assert codes.unique().numel() > 3
         wav = back(codes.double(), speaker=target)
-    torch.testing.assert_close(wav, whole["wav"], rtol=0, atol=1e-12)
+    torch.testing.assert_close(wav, whole["wav"], rtol=0, atol=1e-9)
+    with pytest.raises(astrape.RecipeError, match=r"'adapter\..*' is unknown.*subset=True takes the part"):
+        astrape.load(f"{name}-from-codes", weights=path)
+
+
+def test_a_part_takes_only_what_fits_from_the_weights_of_a_whole(tmp_path: Path) -> None:
+    tensors = astrape.load("astrape-vc-from-codes").state_dict() | {"elsewhere.weight": torch.zeros(3)}
+    path = tmp_path / "weights.safetensors"
+    name = "encoder.q2d2.proj_out.weight"
+    save_file(tensors | {name: tensors[name].mT.contiguous()}, path)
+    with pytest.raises(astrape.RecipeError, match=r"does not fit.*proj_out.weight' is \(6, 768\) and not \(768, 6\)$"):
+        astrape.load("astrape-vc-from-codes", weights=path, subset=True)
+    save_file({key: tensor for key, tensor in tensors.items() if key != name}, path)
+    with pytest.raises(astrape.RecipeError, match=r"'encoder.q2d2.proj_out.weight' is missing$"):
+        astrape.load("astrape-vc-from-codes", weights=path, subset=True)
+    save_file(tensors, path)
+    graph = astrape.load("astrape-vc-from-codes", weights=path, subset=True)
+    assert torch.equal(graph.state_dict()[name], tensors[name])
+
+
+DECODERS = ["astrape-vc-decoder", "astrape-vc-lowlatency-decoder", "astrape-vc-small"]
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_fresh_weights_are_neither_loud_nor_silent(name: str) -> None:
+    """A head's numbers go through an exponential, so what is out of scale there is out by orders of magnitude."""
+    for seed in range(3):
+        torch.manual_seed(seed)
+        graph = astrape.load(name)
+        inputs = {"mic": voice(1, seed, torch.float32), "content": 0.4 * torch.randn(1, 768, 25)}
+        with torch.no_grad():
+            y = graph(inputs[next(iter(graph.inputs))], speaker=torch.randn(1, 128))
+        wav = y["wav"] if isinstance(y, dict) else y
+        assert -40 < 20 * wav.abs().max().log10() < -3
+        assert -50 < 10 * wav.square().mean().log10() < -15

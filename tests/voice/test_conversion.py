@@ -1,4 +1,4 @@
-"""``astrape convert``: aligned to the sample at any rate, whatever the voice comes from, over files and folders."""
+"""``astrape convert``: aligned to the sample at any rate, whatever the voice comes from."""
 
 from __future__ import annotations
 
@@ -6,132 +6,23 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-import soxr
 import torch
-from click.testing import CliRunner, Result
-from numpy.typing import NDArray
-from safetensors.torch import save_file
+from conversion_files import SAMPLE, SMALL, fails, read, run, sines, succeeds, voicebank, write
 from test_voicebank_building import voice as hum
 
 import astrape
 import astrape.voice
-from astrape.cli import cli
-from astrape.errors import AstrapeError, StreamError
+from astrape.errors import StreamError
 from astrape.graph.outputs import with_outputs
 from astrape.voice.building import build_voicebank
 from astrape.voice.conversion import SEED, Converter, voice_of
-from astrape.voice.metadata import Metadata
 from astrape.voice.speaker import MelStatistics
-from astrape.voice.voicebank import Voicebank, write_voicebank
-
-SMALL = "astrape-vc-small"
-SAMPLE = Path(astrape.__file__).parent / "recipes" / "audio" / "sense-and-sensibility.flac"
-
-# A fresh adaptive convolution passes its input through, whatever the speaker; the delay is latency to make up for.
-THROUGH = """
-recipe: through
-inputs: {mic: {rate: 44100, channels: 1}}
-controls: {speaker: {channels: 128}}
-blocks:
-  late: {use: delay, frames: 1234}
-  voiced: {use: adaptive_conv, condition: speaker, kernel: 3}
-outputs: {wav: voiced}
-"""
-
-SILENT_VOICE = """
-recipe: no-voice
-inputs: {mic: {rate: 44100, channels: 1}}
-blocks: {same: {use: gain, gain: 1.0}}
-outputs: {wav: same}
-"""
-
-
-def run(*words: Any) -> Result:
-    return CliRunner().invoke(cli, [str(word) for word in words], prog_name="astrape")
-
-
-def succeeds(result: Result) -> Result:
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def fails(result: Result, *said: str) -> None:
-    """Failed with a code and one line on stderr that says so; warnings may stand before it."""
-    assert result.exit_code in (1, 2), result.output
-    lines = [line for line in result.stderr.strip().splitlines() if not line.startswith("astrape: warning: ")]
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("astrape: ")
-    assert "fault in astrape" not in lines[0]
-    for text in said:
-        assert text in lines[0], lines[0]
-
-
-def sines(seconds: float, rate: int, channels: int = 1) -> NDArray[np.float32]:
-    time = np.arange(round(seconds * rate)) / rate
-    mono = sum(0.2 * np.sin(2 * np.pi * f * time + f) for f in (230.0, 970.0, 2900.0))
-    return np.repeat(np.asarray(mono, np.float32)[:, None], channels, axis=1)
-
-
-def write(path: Path, samples: NDArray[Any], rate: int, subtype: str = "FLOAT") -> Path:
-    soundfile.write(path, samples, rate, subtype=subtype)
-    return path
-
-
-def read(path: Path) -> NDArray[np.float32]:
-    samples: NDArray[np.float32] = soundfile.read(path, dtype="float32", always_2d=True)[0]
-    return samples
-
-
-def voicebank(seed: int) -> Voicebank:
-    embedding = np.random.default_rng(seed).standard_normal(128).astype(np.float32)
-    return Voicebank(embedding, Metadata(6.0, 44100, "elsewhere.wav", embedding_model="learned elsewhere"))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("conversion")
-
-
-@pytest.fixture(scope="module")
-def through(folder: Path) -> Path:
-    path = folder / "through.yaml"
-    path.write_text(THROUGH)
-    return path
-
-
-@pytest.fixture(scope="module")
-def bank(folder: Path) -> Path:
-    path = folder / "voice.astrape"
-    write_voicebank(voicebank(1), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def speech(folder: Path) -> Path:
-    """Two seconds of the sample that ships with astrape, at the graph's own rate."""
-    samples, rate = soundfile.read(SAMPLE, dtype="float32")
-    return write(folder / "speech.wav", soxr.resample(samples[rate : 3 * rate], rate, 44100), 44100)
-
-
-@pytest.fixture(scope="module")
-def weights(folder: Path) -> Path:
-    """All of the small twin's, none of them zero: fresh, its speaker says nothing yet."""
-    graph = astrape.load(SMALL)
-    seeds = torch.Generator().manual_seed(3)
-    drawn = {
-        name: tensor + 0.05 * torch.randn(tensor.shape, generator=seeds) if tensor.is_floating_point() else tensor
-        for name, tensor in graph.state_dict().items()
-    }
-    path = folder / "weights.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in drawn.items()}, path)
-    return path
+from astrape.voice.voicebank import write_voicebank
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (22050, 2), (44100, 1), (48000, 2), (192_000, 1)])
@@ -276,47 +167,6 @@ def test_an_untrained_embedding_is_said_in_one_line(tmp_path: Path, through: Pat
     assert json.loads(other.stdout)["embedding_model"] == "windows"
 
 
-def test_a_folder_keeps_its_paths_and_goes_past_what_cannot_be_read(tmp_path: Path, through: Path, bank: Path) -> None:
-    source, out = tmp_path / "in", tmp_path / "in" / "converted"
-    for name, rate in {"a.wav": 8000, "deep/er/b.flac": 16000, "deep/c.aiff": 44100, ".hidden/d.wav": 8000}.items():
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(source / name, sines(0.1, rate), rate)
-    (source / "deep" / "broken.wav").write_bytes(b"RIFF and nothing more")
-    (source / "notes.txt").write_text("no audio")
-    words = ("convert", source, "--target", bank, "-o", out, "--recipe", through)
-    # The second run finds the first one's output inside the source, and leaves it alone.
-    for result in (run(*words), run(*words, "--json")):
-        fails(result, "broken.wav", "no audio that can be read")
-        assert result.exit_code == 1
-        assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == [
-            "a.wav",
-            "deep/c.aiff",
-            "deep/er/b.flac",
-        ]
-    told = json.loads(result.stdout)
-    assert [Path(done["source"]).name for done in told["converted"]] == ["a.wav", "c.aiff", "b.flac"]
-    assert [Path(failure["source"]).name for failure in told["failed"]] == ["broken.wav"]
-    assert told["passed_over"] == 1
-    for done in told["converted"]:
-        assert done["frames_out"] == done["frames_in"] == soundfile.info(done["target"]).frames
-    (source / "deep" / "broken.wav").unlink()
-    assert "3 of 3 files" in succeeds(run(*words)).stdout
-
-
-def test_progress_of_a_folder_runs_to_the_number_of_files(tmp_path: Path, through: Path) -> None:
-    (tmp_path / "in").mkdir()
-    for name in "ab":
-        write(tmp_path / "in" / f"{name}.wav", sines(1, 8000), 8000)
-    told: list[tuple[float, float | None]] = []
-    converter = Converter(astrape.load(through))
-    converter.folder(
-        tmp_path / "in", tmp_path / "out", voicebank(1), chunk_ms=500, progress=lambda *step: told.append(step)
-    )
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert told[-1] == (2.0, 2.0)
-    assert any(0 < done < 1 for done, _ in told)
-
-
 def test_the_python_face(tmp_path: Path, speech: Path, bank: Path, weights: Path) -> None:
     words = {"recipe": SMALL, "chunk_ms": 500}
     with pytest.warns(UserWarning, match="random weights: the output is noise"):
@@ -383,81 +233,3 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path, through: Path, ban
     short, long = json.loads(done.stdout)
     # In KiB; the samples alone, mixed, as floats, are 40 MiB.
     assert long - short < 12 * 1024
-
-
-def refusals(folder: Path, speech: Path, bank: Path, through: Path) -> dict[str, tuple[Sequence[Any], Sequence[str]]]:
-    """Words after ``convert``, and what is said."""
-    (folder / "text.txt").write_text("neither this nor that, at all")
-    (folder / "bad.astrape").write_bytes(b"RIFFxxxxWAVE")
-    (folder / "empty").mkdir(exist_ok=True)
-    (folder / "plain.yaml").write_text(SILENT_VOICE)
-    (folder / "narrow.yaml").write_text(
-        THROUGH.replace("channels: 128", "channels: 64").replace(
-            "condition: speaker", "condition: speaker, condition_channels: 64"
-        )
-    )
-    (folder / "slow.yaml").write_text(THROUGH.replace("44100", "200"))
-    short = write(folder / "short.wav", sines(2, 16000), 16000)
-    out = folder / "out.wav"
-    ends = ("-o", out, "--recipe", through)
-    return {
-        "no source": (("none.wav", "--target", bank, *ends), ["none.wav: there is no such file"]),
-        "no audio": ((folder / "text.txt", "--target", bank, *ends), ["text.txt: is no audio"]),
-        "no voice": ((speech, "--target", "none.astrape", *ends), ["none.astrape"]),
-        "no recording": ((speech, "--target", "none.wav", *ends), ["none.wav: there is no such file"]),
-        "neither": ((speech, "--target", folder / "text.txt", *ends), ["text.txt: is neither a voicebank nor audio"]),
-        "folder as voice": ((speech, "--target", folder, *ends), ["no regular file"]),
-        "bad bank": ((speech, "--target", folder / "bad.astrape", *ends), ["bad.astrape", "no voicebank"]),
-        "short voice": ((speech, "--target", short, *ends), ["short.wav", "at least 5"]),
-        "encoder": ((speech, "--target", short, "--encoder", "nobody", *ends), ["no speaker encoder 'nobody'"]),
-        "itself": ((speech, "--target", bank, "-o", speech, "--recipe", through), ["is the input itself"]),
-        "the voice": ((speech, "--target", bank, "-o", bank, "--recipe", through), ["is the voice itself"]),
-        "ending": ((speech, "--target", bank, "-o", folder / "out.xyz", "--recipe", through), ["no audio format"]),
-        "chunk": ((speech, "--target", bank, *ends, "--chunk", 0), ["a chunk must be over 0"]),
-        "recipe": ((speech, "--target", bank, "-o", out, "--recipe", "astrape-vx"), ["astrape-vx"]),
-        "no speaker": (
-            (speech, "--target", bank, "-o", out, "--recipe", folder / "plain.yaml"),
-            ["'no-voice' converts to no voice", "'speaker' of 128 channels", "no such control"],
-        ),
-        "narrow": ((speech, "--target", bank, "-o", out, "--recipe", folder / "narrow.yaml"), ["it has one of 64"]),
-        "slow": ((speech, "--target", bank, "-o", out, "--recipe", folder / "slow.yaml"), ["200 Hz and is no audio"]),
-        "weights": ((speech, "--target", bank, *ends, "--weights", folder / "text.txt"), ["text.txt: cannot be read"]),
-        "port": ((speech, "--target", bank, *ends, "--port", "wave"), ["no output 'wave' (there is: wav)"]),
-        "no codes": ((speech, "--target", bank, *ends, "--codes", folder / "c.npy"), ["no output 'codes' to store"]),
-        "codes' ending": (
-            (speech, "--target", bank, "-o", out, "--recipe", SMALL, "--codes", folder / "c.txt"),
-            ["c.txt: codes are stored as .npy"],
-        ),
-        "codes live": (
-            (speech, "--target", bank, "-o", out, "--recipe", SMALL, "--codes", folder / "c.npy", "--live-latency"),
-            ["'codes' is taken down without live latency"],
-        ),
-        "codes of a folder": (
-            (folder, "--target", bank, *ends, "--codes", folder / "c.npy"),
-            ["--codes: stores the codes of one file"],
-        ),
-        "speaker": ((speech, "--target", bank, *ends, "--set", "speaker=1"), ["--set speaker"]),
-        "no such control": ((speech, "--target", bank, *ends, "--set", "pitch=1"), ["pitch"]),
-        "empty folder": ((folder / "empty", "--target", bank, "-o", folder / "o"), ["holds no audio file (of 0)"]),
-        "folder to file": ((folder, "--target", bank, "-o", short, "--recipe", through), ["short.wav: is no folder"]),
-        "onto itself": ((folder, "--target", bank, "-o", folder, "--recipe", through), ["would overwrite the source"]),
-    }
-
-
-def test_what_cannot_be_is_said_in_one_line(tmp_path: Path, speech: Path, bank: Path, through: Path) -> None:
-    kept = speech.read_bytes(), bank.read_bytes()
-    for case, (words, said) in refusals(tmp_path, speech, bank, through).items():
-        before = sorted(tmp_path.rglob("*"))
-        result = run("convert", *words)
-        assert result.exit_code, f"{case}: {result.output}"
-        fails(result, *said)
-        assert sorted(tmp_path.rglob("*")) == before, case
-    assert (speech.read_bytes(), bank.read_bytes()) == kept
-
-
-def test_the_converter_refuses_what_it_was_not_made_for(tmp_path: Path, through: Path, speech: Path) -> None:
-    converter = Converter(astrape.load(through))
-    with pytest.raises(AstrapeError, match="keeps no codes"):
-        converter.file(speech, tmp_path / "out.wav", voicebank(1), codes=tmp_path / "c.npy")
-    with pytest.raises(AstrapeError, match="is no folder"):
-        converter.folder(speech, tmp_path / "out", voicebank(1))

@@ -1,0 +1,248 @@
+"""From stored codes and a voice back to sound."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from astrape.errors import AstrapeError, StreamError
+from astrape.graph.compile import load
+from astrape.graph.graph import Graph
+from astrape.graph.outputs import with_outputs
+from astrape.graph.plan import Signal
+from astrape.runtime.audio_target import AudioTarget
+from astrape.runtime.files import SLOWEST_AUDIO, check_chunk, resampling_to
+from astrape.voice.codes import CodesError, CodeStream, Recording, read_codes
+from astrape.voice.folder import Progress
+from astrape.voice.speaking import SEED, SPEAKER, check_speaker
+from astrape.voice.voicebank import Voicebank
+
+__all__ = ["FROM_CODES", "CodeDecoder", "Decoded"]
+
+FROM_CODES = "astrape-vc-from-codes"
+
+PIECE_SECONDS = 0.5
+"""What is resampled and written at a time."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of a file of codes; as :class:`~astrape.runtime.files.Conversion` where names are the same.
+
+    Attributes:
+        coded_by: the recipe that coded it, if the file says.
+        codes: how many there are.
+        rate_codes: codes a second.
+    """
+
+    source: str
+    target: str
+    coded_by: str
+    codes: int
+    rate_codes: str
+    rate_out: int
+    frames_out: int
+    subtype: str
+    seconds: float
+    elapsed: float
+    graph_seconds: float
+    clipped: int
+    peak_out: float
+    rms_out: float
+
+    @property
+    def real_time_factor(self) -> float:
+        """Graph time per second of audio; 0 for no codes."""
+        return self.graph_seconds / self.seconds if self.seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"real_time_factor": self.real_time_factor}
+
+
+class CodeDecoder:
+    """A graph from codes and a voice to sound, ready for any number of files.
+
+    Args:
+        graph: with one input of codes, an audio output and a control ``speaker`` of 128 channels, such as
+            ``astrape-vc-from-codes``.
+        output: the output to write, the first one that is audio when left out.
+
+    Raises:
+        AstrapeError: for a graph of another form.
+    """
+
+    def __init__(self, graph: Graph, *, output: str | None = None) -> None:
+        if len(graph.inputs) != 1 or next(iter(graph.inputs.values())).rate >= SLOWEST_AUDIO:
+            listed = ", ".join(f"{name} at {stream.rate} Hz" for name, stream in graph.inputs.items())
+            raise AstrapeError(
+                f"'{graph.name}' decodes no codes: it takes {listed}, and codes want a recipe such as {FROM_CODES}"
+            )
+        heard = [name for name, stream in graph.outputs.items() if stream.rate >= SLOWEST_AUDIO]
+        if output is None and not heard:
+            raise AstrapeError(f"'{graph.name}' has no audio output")
+        self.output = heard[0] if output is None else output
+        if self.output not in heard:
+            raise AstrapeError(f"'{graph.name}' has no audio output '{self.output}' (there is: {', '.join(heard)})")
+        check_speaker(graph)
+        self.graph = with_outputs(graph, [self.output])
+        check_speaker(self.graph)
+        self.input, self.stream = next(iter(self.graph.inputs.items()))
+
+    @classmethod
+    def load(
+        cls, recipe: str | Path = FROM_CODES, weights: str | Path | None = None, *, output: str | None = None
+    ) -> CodeDecoder:
+        """With a recipe by name or path, and its part of the weights of the whole, a safetensors file.
+
+        Raises:
+            RecipeError: for a recipe or weights that cannot be read, or weights that lack a tensor of it.
+            AstrapeError: for a recipe of another form.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            graph = load(recipe, weights=weights, subset=True)
+        return cls(graph, output=output)
+
+    def file(
+        self,
+        source: str | Path,
+        out: str | Path,
+        voice: Voicebank | Tensor,
+        *,
+        chunk_ms: float = 10.0,
+        controls: Mapping[str, Tensor | float] | None = None,
+        progress: Progress | None = None,
+    ) -> Decoded:
+        """Decode a file of codes, ``.npy`` or ``.npz``.
+
+        Of an ``.npz`` comes what conversion wrote when it stored the codes, with the recording's rate and length, and
+        aligned with it to the sample. Codes alone come as long as they last, at the graph's rate, aligned with
+        themselves: sample 0 is where the first code begins.
+
+        Args:
+            source: the file.
+            out: an audio file; its ending picks the format.
+            voice: a voicebank, or an embedding of 128 numbers.
+            chunk_ms: what the graph gets at a time, at least one code.
+            controls: further controls of the recipe, held throughout.
+            progress: called with seconds done and in all now and then.
+
+        Raises:
+            AstrapeError: when something cannot be read, decoded or written. ``out`` is not touched then.
+        """
+        begin = time.perf_counter()
+        check_chunk(chunk_ms)
+        source, target = Path(source), Path(out)
+        codes = read_codes(source)
+        self._check(codes, source)
+        spoken = voice.speaker if isinstance(voice, Voicebank) else voice
+        run = _Run(self, codes, dict(controls or {}) | {SPEAKER: spoken})
+        stream = self.graph.outputs[self.output]
+        recording = codes.recording or Recording(round(stream.rate), 0, "")
+        lasting = Fraction(len(codes.codes)) / self.stream.rate
+        seconds = lasting if codes.recording is None else Fraction(recording.frames, recording.rate)
+        wanted = math.ceil(seconds * recording.rate)
+        chunk = max(1, round(chunk_ms * float(self.stream.rate) / 1000))
+        with AudioTarget(target, source, recording.rate, stream.channels, recording.subtype, wanted) as written:
+            pieces = run.over(chunk, math.ceil(seconds * stream.rate))
+            resampler = resampling_to(stream, recording.rate)
+            if resampler is not None:
+                pieces = resampler.stream().compensated(pieces)
+            for piece in pieces:
+                written.write(piece[0].T[: wanted - written.frames])
+                if progress is not None:
+                    progress(written.frames / recording.rate, float(seconds))
+            if run.session.faults:
+                raise AstrapeError(f"'{self.graph.name}' gave output that is not finite: {run.session.faults[0]}")
+            if written.frames != wanted:
+                raise AstrapeError(f"{target}: {written.frames} frames came out and {wanted} were due")
+        return Decoded(
+            source=str(source),
+            target=str(target),
+            coded_by=codes.recipe,
+            codes=len(codes.codes),
+            rate_codes=str(self.stream.rate),
+            rate_out=recording.rate,
+            frames_out=written.frames,
+            subtype=written.subtype,
+            seconds=float(seconds),
+            elapsed=time.perf_counter() - begin,
+            graph_seconds=run.seconds,
+            clipped=written.clipped,
+            peak_out=written.level.peak,
+            rms_out=written.level.rms,
+        )
+
+    def _check(self, codes: CodeStream, name: Path) -> None:
+        if codes.rate not in (None, self.stream.rate):
+            raise CodesError(
+                f"{name}: has {codes.rate} codes a second, and '{self.graph.name}' takes {self.stream.rate}"
+                + (f": decode it with what belongs to '{codes.recipe}'" if codes.recipe else "")
+            )
+        channels = codes.codes.shape[1]
+        if channels != self.stream.channels:
+            raise CodesError(
+                f"{name}: has codes of {channels} channels, and '{self.graph.name}' takes {self.stream.channels}"
+            )
+        entry = Signal(self.input, "out")
+        sizes = [
+            size
+            for node in self.graph.nodes.values()
+            if entry in node.sources.values() and (size := getattr(node.block, "codebook_size", None)) is not None
+        ]
+        if sizes and codes.codes.size and int(codes.codes.max()) >= min(sizes):
+            raise CodesError(f"{name}: has the code {int(codes.codes.max())}, and '{self.graph.name}' has {min(sizes)}")
+
+
+class _Run:
+    """Codes in, sound without its latency out."""
+
+    def __init__(self, decoder: CodeDecoder, codes: CodeStream, controls: dict[str, Any]) -> None:
+        self.session = decoder.graph.stream()
+        self.codes = torch.from_numpy(codes.codes)
+        self.seconds = 0.0
+        stream = decoder.graph.outputs[decoder.output]
+        # Rounded once, as a session of the whole graph rounds it.
+        self.late = math.ceil((codes.latency + decoder.graph.latencies[decoder.output]) * stream.rate)
+        self.ratio = stream.rate / decoder.stream.rate
+        self.piece = int(PIECE_SECONDS * stream.rate)
+        # Nothing is heard yet: this refuses controls that do not fit before the target is opened.
+        try:
+            self.session.push(torch.zeros(1, decoder.stream.channels, 0), **controls)
+        except StreamError as error:
+            raise AstrapeError(str(error)) from error
+
+    def over(self, chunk: int, wanted: int) -> Iterator[Tensor]:
+        """``wanted`` frames, in pieces of half a second at least."""
+        skip, held, count = self.late, [], 0
+        for x in self._chunks(chunk, wanted + self.late):
+            began = time.perf_counter()
+            y: Any = self.session.push(x)
+            self.seconds += time.perf_counter() - began
+            dropped = min(skip, y.shape[-1])
+            skip -= dropped
+            y = y[..., dropped : dropped + wanted]
+            wanted -= y.shape[-1]
+            held.append(y)
+            count += y.shape[-1]
+            if count >= self.piece:
+                yield torch.cat(held, dim=-1)
+                held, count = [], 0
+        if count:
+            yield torch.cat(held, dim=-1)
+
+    def _chunks(self, size: int, frames: int) -> Iterator[Tensor]:
+        """The codes, and after them the last one again until ``frames`` of sound are due."""
+        for begin in range(0, len(self.codes), size):
+            yield self.codes[begin : begin + size].T.unsqueeze(0).to(torch.get_default_dtype())
+        more = math.ceil(frames / self.ratio) - len(self.codes)
+        if more > 0 and len(self.codes):
+            yield self.codes[-1:].expand(more, -1).T.unsqueeze(0).to(torch.get_default_dtype())

@@ -1,0 +1,134 @@
+"""Folders of recordings: what in them is converted, where to, and that nothing is lost by it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from astrape.errors import AstrapeError
+from astrape.runtime.files import Conversion
+
+__all__ = ["ENDINGS", "Batch", "Failure", "Progress", "make_folder", "pairs_of_folder", "same_file", "within"]
+
+ENDINGS = {"aif", "aifc", "oga", "opus"} | {name.lower() for name in soundfile.available_formats()} - {"raw"}
+"""Of what is converted in a folder. Raw samples say neither rate nor channels."""
+
+Progress = Callable[[float, float | None], None]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file of a folder that was not converted, and why."""
+
+    source: str
+    error: str
+
+    def to_dict(self) -> dict[str, str]:
+        return {"source": self.source, "error": self.error}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What became of a folder.
+
+    Attributes:
+        converted: in the order of their paths.
+        failed: what could not be converted.
+        passed_over: how many files are no audio by their ending.
+    """
+
+    converted: tuple[Conversion, ...]
+    failed: tuple[Failure, ...]
+    passed_over: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "converted": [done.to_dict() for done in self.converted],
+            "failed": [failure.to_dict() for failure in self.failed],
+            "passed_over": self.passed_over,
+        }
+
+
+def pairs_of_folder(source: Path, out: Path, keep: Sequence[Path] = ()) -> tuple[list[tuple[Path, Path]], int]:
+    """Every audio file below a folder and what it is converted to, and how many other files there are.
+
+    Hidden files and folders are left alone, and so is ``out`` where it lies inside ``source``.
+
+    Args:
+        keep: files that are in use, such as the voice: nothing is written to them.
+
+    Raises:
+        AstrapeError: for folders that cannot be listed, without audio, or where a source or a file to keep would be
+            overwritten, under its own name or another.
+    """
+    if not source.is_dir():
+        raise AstrapeError(f"{source}: is no folder")
+    if out.exists() and not out.is_dir():
+        raise AstrapeError(f"{out}: is no folder, and a folder converts to one: name another")
+    files = sorted(_below(source, out))
+    audio = [path for path in files if path.suffix.removeprefix(".").lower() in ENDINGS]
+    if not audio:
+        raise AstrapeError(f"{source}: holds no audio file (of {len(files)}): nothing to convert")
+    pairs = [(path, out / path.relative_to(source)) for path in audio]
+    sources, kept = {_identity(path) for path in audio}, {_identity(path) for path in keep}
+    for _, target in pairs:
+        own = _identity(target)
+        if own in sources:
+            raise AstrapeError(f"{out}: would overwrite the source {target}: name another folder")
+        if own in kept:
+            raise AstrapeError(f"{out}: would overwrite {target}, which is in use as the voice: name another folder")
+    return pairs, len(files) - len(audio)
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths are one file, that there is."""
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it.
+
+    Raises:
+        AstrapeError: when that cannot be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AstrapeError(f"{folder}: cannot be made: {error.strerror or error}") from error
+
+
+def within(progress: Progress | None, index: int, count: int) -> Progress:
+    """Progress of one file as progress through all of them."""
+
+    def tell(done: float, total: float | None) -> None:
+        if progress is not None:
+            progress(index + (min(1.0, done / total) if total else 0.0), float(count))
+
+    return tell
+
+
+def _identity(path: Path) -> object:
+    """The same for all names of a file, links included; of one that is not there, where it would be."""
+    try:
+        found = path.stat()
+    except OSError:
+        return path.resolve()
+    return found.st_dev, found.st_ino
+
+
+def _below(folder: Path, apart: Path) -> Iterator[Path]:
+    """The files below a folder that are not hidden, but for those below ``apart``."""
+
+    def refuse(error: OSError) -> None:
+        raise AstrapeError(f"{error.filename}: cannot be listed: {error.strerror}") from error
+
+    left_alone = apart.resolve() if apart.resolve() != folder.resolve() else None
+    for root, folders, names in os.walk(folder, onerror=refuse):
+        here = Path(root)
+        folders[:] = [name for name in folders if name[0] != "." and (here / name).resolve() != left_alone]
+        yield from (here / name for name in names if name[0] != ".")

@@ -1,0 +1,65 @@
+"""What a graph must have to speak in a voice, and whether its weights make anything of one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from astrape.errors import AstrapeError
+from astrape.graph.graph import Graph
+from astrape.voice.embedding import CHANNELS
+
+__all__ = ["SEED", "SPEAKER", "check_speaker", "is_deaf"]
+
+SPEAKER = "speaker"
+
+SEED = 0
+"""What weights are drawn with where none are given, so that the same noise comes out each time."""
+
+
+def check_speaker(graph: Graph) -> None:
+    """Refuse a graph whose outputs follow no speaker.
+
+    Raises:
+        AstrapeError: naming what is missing.
+    """
+    channels = graph.controls.get(SPEAKER)
+    if channels != CHANNELS:
+        found = "no such control" if channels is None else f"one of {channels}"
+        raise AstrapeError(
+            f"'{graph.name}' converts to no voice: that takes a control '{SPEAKER}' of {CHANNELS} channels, and it "
+            f"has {found}"
+        )
+
+
+def is_deaf(graph: Graph) -> bool:
+    """Whether every voice sounds the same: what the graph derives from two speakers does not differ.
+
+    So it is with fresh weights, whose adaptive norms begin at zero (AdaLN-Zero).
+    """
+    listening = [unit for unit in graph.units if SPEAKER in unit.controls.values()]
+    like = torch.zeros(1, 1, 1, device=graph.device, dtype=graph.dtype)
+    seeds = torch.Generator().manual_seed(SEED)
+    one, other = (torch.randn(1, CHANNELS, generator=seeds).to(like) for _ in range(2))
+    values = {name: torch.zeros(1, channels).to(like) for name, channels in graph.controls.items()}
+    with torch.no_grad():
+        for unit in listening:
+            derived = []
+            for speaker in (one, other):
+                outer = values | {SPEAKER: speaker}
+                derived.append(unit.block.prepare({name: outer[control] for name, control in unit.controls.items()}))
+            if not _same(*derived):
+                return False
+    return True
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return all(map(_same, one, other))
+    return bool(one == other)

@@ -1,0 +1,88 @@
+"""``astrape convert`` over folders: paths kept, nothing overwritten, and past what cannot be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+from conversion_files import fails, run, sines, succeeds, voicebank, write
+
+import astrape
+from astrape.errors import AstrapeError
+from astrape.voice.conversion import Converter
+
+
+def test_a_folder_keeps_its_paths_and_goes_past_what_cannot_be_read(tmp_path: Path, through: Path, bank: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "in" / "converted"
+    for name, rate in {"a.wav": 8000, "deep/er/b.flac": 16000, "deep/c.aiff": 44100, ".hidden/d.wav": 8000}.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(source / name, sines(0.1, rate), rate)
+    (source / "deep" / "broken.wav").write_bytes(b"RIFF and nothing more")
+    (source / "notes.txt").write_text("no audio")
+    words = ("convert", source, "--target", bank, "-o", out, "--recipe", through)
+    # The second run finds the first one's output inside the source, and leaves it alone.
+    for result in (run(*words), run(*words, "--json")):
+        fails(result, "broken.wav", "no audio that can be read")
+        assert result.exit_code == 1
+        assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == [
+            "a.wav",
+            "deep/c.aiff",
+            "deep/er/b.flac",
+        ]
+    told = json.loads(result.stdout)
+    assert [Path(done["source"]).name for done in told["converted"]] == ["a.wav", "c.aiff", "b.flac"]
+    assert [Path(failure["source"]).name for failure in told["failed"]] == ["broken.wav"]
+    assert told["passed_over"] == 1
+    for done in told["converted"]:
+        assert done["frames_out"] == done["frames_in"] == soundfile.info(done["target"]).frames
+    (source / "deep" / "broken.wav").unlink()
+    assert "3 of 3 files" in succeeds(run(*words)).stdout
+
+
+def test_progress_of_a_folder_runs_to_the_number_of_files(tmp_path: Path, through: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        write(tmp_path / "in" / f"{name}.wav", sines(1, 8000), 8000)
+    told: list[tuple[float, float | None]] = []
+    converter = Converter(astrape.load(through))
+    converter.folder(
+        tmp_path / "in", tmp_path / "out", voicebank(1), chunk_ms=500, progress=lambda *step: told.append(step)
+    )
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (2.0, 2.0)
+    assert any(0 < done < 1 for done, _ in told)
+
+
+@pytest.mark.parametrize("link", ["same", "symbolic", "hard"])
+def test_no_output_is_the_voice_under_any_name(tmp_path: Path, through: Path, link: str) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    out.mkdir()
+    for name in ("a.wav", "b.wav"):
+        write(source / name, sines(0.1, 8000), 8000)
+    voice = write(out / "b.wav" if link == "same" else tmp_path / "voice.wav", sines(6, 16000), 16000)
+    if link == "symbolic":
+        (out / "b.wav").symlink_to(voice)
+    elif link == "hard":
+        (out / "b.wav").hardlink_to(voice)
+    before = voice.read_bytes()
+    words: tuple[Any, ...] = ("convert", source, "--target", voice, "-o", out, "--recipe", through)
+    fails(run(*words), "would overwrite", "in use as the voice")
+    assert voice.read_bytes() == before
+    # Nothing is converted before all is known to be safe.
+    assert sorted(path.name for path in out.iterdir()) == ["b.wav"]
+
+
+def test_no_output_is_a_source_under_another_name(tmp_path: Path, through: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    out.mkdir()
+    for name in ("a.wav", "b.wav"):
+        write(source / name, sines(0.1, 8000), 8000)
+    (out / "b.wav").hardlink_to(source / "a.wav")
+    with pytest.raises(AstrapeError, match="would overwrite the source"):
+        Converter(astrape.load(through)).folder(source, out, voicebank(1))
+    assert not (out / "a.wav").exists()
