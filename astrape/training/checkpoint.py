@@ -1,0 +1,180 @@
+"""Checkpoints: one file that holds all of a training, there whole or not at all, and weights as safetensors."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from astrape.training.errors import TrainingError
+
+__all__ = [
+    "FORMAT",
+    "check_space",
+    "link_file",
+    "load_checkpoint",
+    "random_state",
+    "restore_random_state",
+    "save_checkpoint",
+    "save_weights",
+    "sweep",
+    "write_whole",
+]
+
+FORMAT = "astrape training, version 1"
+
+MARK = ".unfinished"
+"""Ending of a file that is being written. What a killed run leaves has it, and the next run removes it."""
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Have a file written beside its place, brought to the disk, and renamed: it is there whole or not at all.
+
+    Raises:
+        TrainingError: when it cannot be written, on a full disk for instance; what was there before stays.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{MARK}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        # Torch's own writer says no more than "PytorchStreamWriter failed" when the disk is full.
+        free = _free(path.parent)
+        reason = getattr(error, "strerror", None) or error
+        raise TrainingError(f"{path}: cannot be written ({free / 1e6:.0f} MB are free there): {reason}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def link_file(path: Path, target: Path) -> None:
+    """Give a finished file a second name: a hard link, or a copy where the file system has none."""
+
+    def make(temporary: Path) -> None:
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
+
+    write_whole(target, make)
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Store a state of tensors, numbers, text, lists and dicts, such that ``load_checkpoint`` reads it."""
+    write_whole(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+    """Store tensors as safetensors, for ``astrape.load(recipe, weights=path)``."""
+    from safetensors.torch import save_file
+
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_whole(path, lambda temporary: save_file(own, temporary, metadata=dict(about)))
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint. Nothing in it is run.
+
+    Raises:
+        TrainingError: for a file that is missing, damaged, or none of a training.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise TrainingError(f"{path}: is damaged, or no checkpoint of a training: {first}") from error
+    if not isinstance(state, dict) or "format" not in state:
+        mend = (
+            ": that is the original's form: bring it over with `astrape import-checkpoint`"
+            if isinstance(state, dict) and "state_dict" in state
+            else ""
+        )
+        raise TrainingError(f"{path}: is no checkpoint of a training{mend}")
+    if state["format"] != FORMAT:
+        raise TrainingError(f"{path}: is of the form '{state['format']}', and this version reads '{FORMAT}'")
+    return state
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Refuse to begin where the disk would be full at the first checkpoint.
+
+    Args:
+        folder: where checkpoints go; made if it is missing.
+        needed: bytes.
+
+    Raises:
+        TrainingError: for a folder that cannot be made or written, or too little space, with both numbers.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}{MARK}"
+        probe.write_bytes(b"astrape")
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or error
+        raise TrainingError(f"{folder}: cannot be written: {reason}: name another --out-dir") from error
+    free = _free(folder)
+    if free < needed:
+        raise TrainingError(
+            f"{folder}: checkpoints take {needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free: make room, or name "
+            f"another --out-dir"
+        )
+
+
+def sweep(folder: Path, name: str) -> None:
+    """Remove what a killed run of this name left unfinished."""
+    for path in folder.glob(f"{name}.*{MARK}"):
+        path.unlink(missing_ok=True)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every generator that a block or a loss may draw from: Python's, NumPy's and torch's."""
+    kind, keys, place, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - libraries draw from it
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), int(place), int(has_gauss), float(gauss)],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Set the generators to what ``random_state`` gave. A state of devices that are not here is left out."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, place, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), place, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state.get("cuda", ())) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

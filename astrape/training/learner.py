@@ -1,0 +1,157 @@
+"""What learns in a phase: the part of the graph that its losses need, and the losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from astrape.graph.cut import between
+from astrape.graph.graph import Graph
+from astrape.training.errors import TrainingError
+from astrape.training.objectives import LossContext, Objective, Total, build_loss
+from astrape.training.pairing import Clock, delay_of, delayed, frame_weights, partners
+from astrape.training.section import LossPlan, Phase
+
+__all__ = ["Batch", "Learner", "build_losses", "loss_key", "trained_parameters"]
+
+Batch = dict[str, Tensor]
+"""Windows of the corpus, a tensor for each signal. ``valid``: seconds of each row that are no padding."""
+
+SPEAKER = "speaker"
+
+
+class Learner(nn.Module):
+    """The graph from the stored features to what is compared, with the losses that compare it.
+
+    Args:
+        graph: the whole, training-only nodes among it.
+        entry: the signal whose frames are stored.
+        outputs: what is to be computed.
+        plans: the losses; those of judgements belong to an adversary and are left out here.
+        losses: their modules, by ``loss_key``.
+        targets: clocks of what losses compare with, by the name that ``to`` has.
+        audio: the graph's input that hears the microphone.
+
+    Attributes:
+        part: the part of the graph that runs.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        entry: str,
+        outputs: Sequence[str],
+        plans: Sequence[LossPlan],
+        losses: Mapping[str, Objective],
+        targets: Mapping[str, Clock],
+        audio: str = "mic",
+    ) -> None:
+        super().__init__()
+        self.part = between(graph, [entry], list(outputs))
+        self.entry = entry
+        self.audio = audio
+        self.targets = dict(targets)
+        self.plans = [plan for plan in plans if losses[loss_key(plan)].compares != "judgements"]
+        self.losses = nn.ModuleDict({loss_key(plan): losses[loss_key(plan)] for plan in self.plans})
+        missing = [name for name in self.part.inputs if name not in (entry, audio)]
+        if missing:
+            raise TrainingError(
+                f"'{graph.name}': training enters at '{entry}', and {', '.join(outputs)} need the input '{missing[0]}' "
+                f"besides, which no data gives: name another output in training.features"
+            )
+
+    def clock(self, output: str) -> Clock:
+        """How an output's frames lie in time, from the microphone on."""
+        return Clock(self.part.outputs[output].rate, self.part.latencies[output])
+
+    def forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Total]]:
+        """A batch's signals by output, and its losses by the plans' names."""
+        signals = self.signals(batch)
+        totals = {}
+        for plan in self.plans:
+            loss = self.losses[loss_key(plan)]
+            totals[plan.name] = loss(signals[plan.of], *self.paired(plan, loss, signals[plan.of], batch))
+        return signals, totals
+
+    def signals(self, batch: Batch) -> dict[str, Tensor]:
+        """The graph's outputs, by name."""
+        inputs = {name: batch["features" if name == self.entry else "audio"] for name in self.part.inputs}
+        controls = {name: batch[SPEAKER] for name in self.part.controls if name == SPEAKER}
+        made = self.part(inputs, **controls)
+        return made if isinstance(made, dict) else {self.part.main: made}
+
+    def paired(self, plan: LossPlan, loss: nn.Module, signal: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The target and the weights of a loss, frame by frame of its signal."""
+        own = self.clock(plan.of)
+        heard = valid_frames(batch, own.rate)
+        if loss.compares == "speakers":
+            places = torch.arange(signal.shape[-1], device=signal.device)
+            return batch["speaker_index"], (places < heard[:, None]).unsqueeze(1).to(signal.dtype)
+        if plan.to is None:
+            raise TrainingError(f"loss '{plan.name}' does not say what '{plan.of}' is compared with: add `to: SIGNAL`")
+        target = batch[key_of(plan.to, self.audio)]
+        if loss.compares == "samples":
+            return self.waveform(plan.of, target, batch, signal.shape[-1])
+        clock = self.targets[plan.to]
+        at = partners(signal.shape[-1], own, clock, plan.ahead).to(signal.device)
+        frames = batch["frames"] if plan.to == "teacher.content" else valid_frames(batch, clock.rate)
+        voiced = 1 + (plan.voiced - 1) * batch["voiced"] if plan.voiced != 1 and "voiced" in batch else None
+        weights = frame_weights(at, frames, heard, voiced)
+        return target[..., at.clamp(0, max(target.shape[-1] - 1, 0))], weights.to(signal.dtype)
+
+    def waveform(self, output: str, wave: Tensor, batch: Batch, count: int) -> tuple[Tensor, Tensor]:
+        """The microphone's waveform as late as an output is, ``count`` samples of it, and which of them count."""
+        clock = self.clock(output)
+        late, _ = delay_of(clock.latency, clock.rate)
+        places = torch.arange(count, device=wave.device)
+        there = (places >= late) & (places < valid_frames(batch, clock.rate)[:, None])
+        return delayed(wave, late, count), there.unsqueeze(1).to(wave.dtype)
+
+
+def valid_frames(batch: Batch, rate: Fraction) -> Tensor:
+    """Frames of each row, at a rate, that are heard and no padding, ``(batch,)``."""
+    # On the CPU, since not every device has float64; a whole number of frames may come out a rounding error short.
+    seconds = batch["valid"].cpu().to(torch.float64)
+    return torch.floor(seconds * float(rate) + 1e-6).to(torch.int64).to(batch["valid"].device)
+
+
+def key_of(to: str, audio: str) -> str:
+    """The batch's key of what a loss compares with."""
+    return {"teacher.content": "content", audio: "audio"}.get(to, to)
+
+
+def loss_key(plan: LossPlan) -> str:
+    """A name for the module of a loss: the same for two phases' losses that are the same but for their weight."""
+    own = ",".join(f"{key}={plan.params[key]}" for key in sorted(plan.params))
+    return f"{plan.name}:{plan.use}:{plan.of}:{own}".replace(".", "·")
+
+
+def build_losses(phases: Iterable[Phase], graph: Graph, speakers: int) -> dict[str, Objective]:
+    """The modules of all losses that weigh anything, by ``loss_key``.
+
+    Raises:
+        TrainingError: for a loss that cannot be built on its signal.
+    """
+    context = LossContext(
+        {name: stream.channels for name, stream in graph.outputs.items()},
+        {name: stream.rate for name, stream in graph.outputs.items()},
+        speakers,
+    )
+    plans = {loss_key(plan): plan for phase in phases for plan in phase.active}
+    return {key: build_loss(plan.spec, context) for key, plan in plans.items()}
+
+
+def trained_parameters(graph: Graph, prefixes: Iterable[str]) -> dict[str, nn.Parameter]:
+    """The parameters of the nodes that learn, by their names in the graph.
+
+    Args:
+        graph: the whole.
+        prefixes: flat names of nodes, or of the nested graphs they are in: ``encoder`` has ``encoder/transformer``.
+    """
+    wanted = tuple(prefix.replace(".", "/") for prefix in prefixes)
+    nodes = [name for name in graph.nodes if any(name == one or name.startswith(f"{one}/") for one in wanted)]
+    paths = tuple(f"{name.replace('/', '.')}." for name in nodes)
+    return {name: parameter for name, parameter in graph.named_parameters() if name.startswith(paths)}

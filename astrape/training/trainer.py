@@ -1,0 +1,370 @@
+"""The training loop: phases, epochs, steps; one process or many; checkpoints from which it goes on as if never stopped.
+
+A step of several processes is that of one with all their windows: losses come as sums with their weights, the weights
+are added over all processes before anything is divided, and gradients are summed by the process group. So one process
+with a batch of 4 and two with 2 learn the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from astrape.training.adversary import Adversary, random_windows
+from astrape.training.checkpoint import random_state, restore_random_state
+from astrape.training.errors import TrainingError
+from astrape.training.learner import Batch, Learner, valid_frames
+from astrape.training.objectives import Objective, SpeakerAdversary, Total, reversal_strength
+from astrape.training.pairing import delay_of
+from astrape.training.relaxation import relaxed
+from astrape.training.section import Optimiser, Phase, Stage
+
+__all__ = ["Listener", "Model", "Position", "Trainer", "make_accelerator", "total_loss"]
+
+MOST_SKIPPED = 20
+"""Steps in a row without a finite loss or gradient, after which something is wrong that patience does not mend."""
+
+
+def make_accelerator(device: str) -> Accelerator:
+    """Devices, processes and their group, through Accelerate. ``device`` is ``cpu``, ``cuda`` or ``mps``."""
+    # Every parameter that is left to learn gets a gradient in every step: `Trainer` froze the others.
+    kwargs = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=False)
+    return Accelerator(cpu=device == "cpu", kwargs_handlers=[kwargs])
+
+
+@dataclass
+class Model:
+    """What is trained.
+
+    Attributes:
+        stage: how.
+        parameters: what learns of the graph, by name.
+        losses: all losses' modules, by ``loss_key``.
+        adversaries: discriminators by the name of their phase.
+        learner: makes what runs in a phase.
+    """
+
+    stage: Stage
+    parameters: Mapping[str, nn.Parameter]
+    losses: Mapping[str, Objective]
+    adversaries: Mapping[str, Adversary]
+    learner: Callable[[Phase], Learner]
+
+    def learning(self) -> dict[str, nn.Parameter]:
+        """The generator's side: parameters of the graph and of the losses."""
+        own = {
+            f"{key}.{name}": parameter
+            for key, loss in self.losses.items()
+            for name, parameter in loss.named_parameters()
+        }
+        return {**self.parameters, **own}
+
+
+@dataclass
+class Position:
+    """Where a training is.
+
+    Attributes:
+        epoch, batch: the next step to make: which epoch, and which step in it.
+        step: steps made in all.
+        skipped: steps without a finite loss or gradient.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+
+    def plain(self) -> dict[str, int]:
+        return dict(vars(self))
+
+
+class Listener(Protocol):
+    """Who is told how it goes."""
+
+    def stepped(self, position: Position, values: Mapping[str, float]) -> None:
+        """After a step that was made."""
+
+    def skipped(self, position: Position, what: str) -> None:
+        """After one that was left out, and why."""
+
+    def phase_begins(self, phase: Phase, notes: Sequence[str]) -> None: ...
+
+
+@dataclass
+class Trainer:
+    """Runs the steps of a stage.
+
+    Args:
+        model: what is trained, on the accelerator's device.
+        accelerator: devices and processes.
+        batches: the global batch at an epoch and a step, this process's rows of it, on the device.
+        listener: who is told.
+        seed: what all random numbers of a step derive from, with the step's number.
+    """
+
+    model: Model
+    accelerator: Accelerator
+    batches: Callable[[int, int], Iterator[Batch]]
+    listener: Listener
+    seed: int = 0
+    position: Position = field(default_factory=Position)
+
+    def __post_init__(self) -> None:
+        stage = self.model.stage
+        self.optimiser = _adamw(list(self.model.learning().values()), stage.optimiser)
+        self.schedule = _schedule(self.optimiser, stage.optimiser, stage.epochs)
+        self.rivals: dict[str, tuple[torch.optim.Optimizer, Any]] = {}
+        for name, adversary in self.model.adversaries.items():
+            phase = next(phase for phase in stage.phases if phase.name == name)
+            optimiser = _adamw(list(adversary.networks.parameters()), adversary.plan.optimiser)
+            self.rivals[name] = optimiser, _schedule(optimiser, adversary.plan.optimiser, phase.epochs)
+        self._phase: Phase | None = None
+        self._judge: Any = None
+
+    def epochs(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Position]:
+        """Make the steps, one epoch at a time; yields after every step, so that the caller can save or stop.
+
+        At the end of an epoch the position is that of the next epoch's first step.
+
+        Raises:
+            TrainingError: after ``MOST_SKIPPED`` steps in a row without a finite loss or gradient.
+        """
+        stage, at = self.model.stage, self.position
+        while at.epoch < stage.epochs:
+            self._enter(stage.phase_at(at.epoch))
+            for batch in self.batches(at.epoch, at.batch):
+                self.step(batch)
+                at.step += 1
+                at.batch += 1
+                if at.batch >= stage.steps_per_epoch:
+                    break
+                yield at
+                if stop():
+                    return
+            at.epoch, at.batch = at.epoch + 1, 0
+            self.schedule.step()
+            if self._phase is not None and self._phase.name in self.rivals:
+                self.rivals[self._phase.name][1].step()
+            yield at
+            if stop():
+                return
+
+    def _enter(self, phase: Phase) -> None:
+        """Take up a phase: build what runs in it, and freeze what its losses do not reach."""
+        if phase is self._phase:
+            return
+        learner = self.model.learner(phase).to(self.accelerator.device)
+        for parameter in learner.parameters():
+            parameter.requires_grad_(False)
+        notes = []
+        learning = {id(parameter) for parameter in self.model.learning().values()}
+        for parameter in learner.parameters():
+            parameter.requires_grad_(id(parameter) in learning)
+        self._learner = learner
+        self._adversary = self.model.adversaries.get(phase.name)
+        idle = self._idle(learner)
+        if idle:
+            notes.append(
+                f"no loss reaches {', '.join(idle[:3])}{f' and {len(idle) - 3} more' if len(idle) > 3 else ''}"
+            )
+        self._wrapped = self._prepared(learner)
+        self._judge = self._adversary if self._adversary is None else self._prepared(self._adversary)
+        self._phase = phase
+        self.listener.phase_begins(phase, notes)
+
+    def _prepared(self, module: nn.Module) -> Any:
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            return module
+        return self.accelerator.prepare_model(module, device_placement=False)
+
+    def _idle(self, learner: Learner) -> list[str]:
+        """Run the first batch once, unseen by anything, and freeze the parameters that no gradient comes to.
+
+        It is also the check that a step fits: shapes, memory, operators of the device.
+        """
+        kept = random_state()
+        batch = next(iter(self.batches(self.position.epoch, self.position.batch)), None)
+        if batch is None:
+            raise TrainingError("the training data is empty")
+        loss = sum((total.total for total in self._totals(learner, batch, backward=True)[0].values()), torch.zeros(()))
+        idle = []
+        if isinstance(loss, Tensor) and loss.requires_grad:
+            torch.autograd.backward(loss)
+        for name, parameter in learner.named_parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.requires_grad_(False)
+                idle.append(name)
+            parameter.grad = None
+        restore_random_state(kept)
+        return idle
+
+    def _totals(
+        self, learner: Any, batch: Batch, backward: bool = False
+    ) -> tuple[dict[str, Total], tuple[Tensor, Tensor, Tensor] | None]:
+        """The generator's losses of a batch that need no discriminator, and what those are to judge."""
+        signals, totals = learner(batch)
+        if self._adversary is None:
+            return totals, None
+        real, made, weights = self._windows(batch, signals)
+        if backward:
+            totals = {**totals, **self._adversary.judge(real, made, weights)}
+        return totals, (real, made, weights)
+
+    def _windows(self, batch: Batch, signals: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        assert self._adversary is not None
+        plan = self._adversary.plan
+        made = signals[plan.of]
+        clock = self._learner.clock(plan.of)
+        wave, weights = self._learner.waveform(plan.of, batch["audio"], batch, made.shape[-1])
+        first, _ = delay_of(clock.latency, clock.rate)
+        places, _ = random_windows(
+            plan.window, first, valid_frames(batch, clock.rate), made.shape[-1], self._draws(len(made)).to(made.device)
+        )
+        at = places.unsqueeze(1)
+        return wave.gather(-1, at), made.gather(-1, at), weights.gather(-1, at)
+
+    def _draws(self, rows: int) -> Tensor:
+        """Numbers from 0 to 1 for this process's rows of the global batch, whatever the number of processes."""
+        generator = torch.Generator().manual_seed(_mixed(self.seed, self.position.step))
+        drawn = torch.rand(rows * self.accelerator.num_processes, generator=generator, dtype=torch.float64)
+        first = self.accelerator.process_index * rows
+        return drawn[first : first + rows]
+
+    def step(self, batch: Batch) -> dict[str, float] | None:
+        """One step on one batch; ``None`` where it was skipped, in every process."""
+        assert self._phase is not None
+        stage, at = self.model.stage, self.position
+        torch.manual_seed(_mixed(self.seed, at.step * 65536 + self.accelerator.process_index))
+        progress = (at.epoch + at.batch / stage.steps_per_epoch) / stage.epochs
+        for module in self._learner.losses.values():
+            if isinstance(module, SpeakerAdversary):
+                module.strength = reversal_strength(progress)
+        self._learner.part.train()
+        with relaxed(self._learner, None if stage.relax is None else stage.relax.at(progress)):
+            totals, judged = self._totals(self._wrapped, batch)
+        values: dict[str, float] = {}
+        if judged is not None and self._adversary is not None:
+            own = {"discriminators": self._judge(*judged)}
+            verdict, found = total_loss(own, {"discriminators": 1.0}, self.accelerator)
+            norm = self._descend(verdict, self.rivals[self._phase.name][0], self._adversary.plan.optimiser.clip)
+            values |= found | {"discriminators_gradient": norm}
+            totals = {**totals, **self._adversary.judge(*judged)}
+        if all(map(math.isfinite, values.values())):
+            aim, found = total_loss(totals, {plan.name: plan.weight for plan in self._phase.active}, self.accelerator)
+            values |= found | {"gradient": self._descend(aim, self.optimiser, stage.optimiser.clip)}
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            at.skipped += 1
+            at.skipped_in_a_row += 1
+            self.listener.skipped(at, ", ".join(bad))
+            if at.skipped_in_a_row >= MOST_SKIPPED:
+                raise TrainingError(
+                    f"{MOST_SKIPPED} steps in a row had no finite {bad[0]}, up to step {at.step}: the last good "
+                    f"checkpoint is kept; try a lower learning rate, or check the data with check-cache"
+                )
+            return None
+        at.skipped_in_a_row = 0
+        self.listener.stepped(at, values)
+        return values
+
+    def _descend(self, loss: Tensor, optimiser: torch.optim.Optimizer, clip: float) -> float:
+        """Take a step down the gradient, unless it is not finite; its norm before clipping."""
+        optimiser.zero_grad(set_to_none=True)
+        if not math.isfinite(float(loss.detach())):
+            return math.nan
+        self.accelerator.backward(loss)
+        own = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        norm = float(torch.nn.utils.clip_grad_norm_(own, clip if clip > 0 else math.inf))
+        if math.isfinite(norm):
+            optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        return norm
+
+    def state(self) -> dict[str, Any]:
+        """Everything that going on needs, beside the graph's own tensors."""
+        return {
+            "position": self.position.plain(),
+            "losses": {key: dict(loss.state_dict()) for key, loss in self.model.losses.items()},
+            "adversaries": {name: dict(one.networks.state_dict()) for name, one in self.model.adversaries.items()},
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": _plain(self.schedule.state_dict()),
+            "rivals": {
+                name: {"optimiser": optimiser.state_dict(), "schedule": _plain(schedule.state_dict())}
+                for name, (optimiser, schedule) in self.rivals.items()
+            },
+            "random": random_state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state`` gave."""
+        self.position = Position(**state["position"])
+        for key, loss in self.model.losses.items():
+            loss.load_state_dict(state["losses"][key])
+        for name, adversary in self.model.adversaries.items():
+            adversary.networks.load_state_dict(state["adversaries"][name])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(dict(state["schedule"]))
+        for name, (optimiser, schedule) in self.rivals.items():
+            optimiser.load_state_dict(state["rivals"][name]["optimiser"])
+            schedule.load_state_dict(dict(state["rivals"][name]["schedule"]))
+        restore_random_state(state["random"])
+        self._phase = None
+
+
+def total_loss(
+    totals: Mapping[str, Total], weights: Mapping[str, float], accelerator: Accelerator
+) -> tuple[Tensor, dict[str, float]]:
+    """The weighted sum of losses, each divided by its weight over all processes.
+
+    Returns:
+        A scalar whose gradient, averaged over processes as they do, is that of one process with all the data; and each
+        loss's value over all of the data, with the sum as ``loss``.
+    """
+    names = list(totals)
+    own = torch.stack([totals[name].weight.detach().to(totals[name].total) for name in names])
+    sums = torch.stack([totals[name].total.detach() for name in names])
+    both = accelerator.reduce(torch.cat([sums, own]), reduction="sum") if accelerator.num_processes > 1 else None
+    all_sums, all_weights = (sums, own) if both is None else both.chunk(2)
+    least = torch.finfo(all_weights.dtype).tiny
+    scale = accelerator.num_processes / all_weights.clamp(min=least)
+    loss = torch.stack([weights[name] * totals[name].total * scale[i] for i, name in enumerate(names)]).sum()
+    values = (all_sums / all_weights.clamp(min=least)).tolist()
+    found = dict(zip(names, values, strict=True))
+    if len(names) > 1 or "discriminators" not in found:
+        found["loss"] = sum(weights[name] * value for name, value in found.items())
+    if not all(map(math.isfinite, values)):
+        # One process's own part may be finite where another's is not, and all are to do the same.
+        loss = loss * math.nan
+    return loss, found
+
+
+def _adamw(parameters: list[nn.Parameter], plan: Optimiser) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=plan.lr, betas=plan.betas, weight_decay=plan.weight_decay)
+
+
+def _schedule(optimiser: torch.optim.Optimizer, plan: Optimiser, epochs: int) -> Any:
+    def share(epoch: int) -> float:
+        if plan.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * min(epoch, epochs) / max(1, epochs)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, share)
+
+
+def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's state without its function, which it would leave out itself but for a place."""
+    return {key: value for key, value in state.items() if key != "lr_lambdas"} | {"lr_lambdas": [None]}
+
+
+def _mixed(seed: int, number: int) -> int:
+    """A seed of its own for every step."""
+    return (seed * 0x9E3779B97F4A7C15 + number * 0xBF58476D1CE4E5B9 + 1) % (2**63)
