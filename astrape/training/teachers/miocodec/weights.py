@@ -1,0 +1,151 @@
+"""Reading weights: what is missing, unknown or of another shape is named before any of it is read."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from astrape.training.errors import TeacherError
+
+__all__ = ["LARGEST_FILE", "TensorFile", "fill", "open_tensors"]
+
+LARGEST_FILE = 4 << 30
+"""Bytes. MioCodec has 0.53 GB, all of WavLM 0.38 GB, a file with both and what only training needs about 1.1 GB."""
+
+Read = Callable[[str], Tensor]
+
+
+class TensorFile:
+    """Names and shapes of a file's tensors, each of which is read when it is asked for."""
+
+    def __init__(self, path: Path, shapes: Mapping[str, tuple[int, ...]], read: Read) -> None:
+        self.path, self.shapes, self._read = path, shapes, read
+
+    def __call__(self, name: str) -> Tensor:
+        """A tensor as float32.
+
+        Raises:
+            TeacherError: for whole numbers, values that are not finite, and damaged files.
+        """
+        try:
+            tensor = self._read(name)
+        except Exception as error:
+            raise TeacherError(f"{self.path}: '{name}' cannot be read: {error}") from error
+        if not tensor.is_floating_point():
+            raise TeacherError(f"{self.path}: '{name}' holds {tensor.dtype}, not floating numbers")
+        if not bool(torch.isfinite(tensor).all()):
+            raise TeacherError(f"{self.path}: '{name}' holds numbers that are not finite")
+        return tensor.to(torch.float32)
+
+
+def open_tensors(path: Path) -> TensorFile:
+    """A file of safetensors, or a state dict that ``torch.load(weights_only=True)`` takes, so that nothing in it runs.
+
+    Raises:
+        TeacherError: for files that are too large, cannot be read, or hold something else.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise TeacherError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if size > LARGEST_FILE:
+        raise TeacherError(f"{path}: has {size} bytes, more than {LARGEST_FILE}: this is no such checkpoint")
+    return _safetensors(path) if path.suffix == ".safetensors" else _unpickled(path)
+
+
+def _safetensors(path: Path) -> TensorFile:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        opened = safe_open(os.fspath(path), framework="pt")
+        shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise TeacherError(f"{path}: cannot be read as safetensors: {error}") from error
+    return TensorFile(path, shapes, opened.get_tensor)
+
+
+def _unpickled(path: Path) -> TensorFile:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise TeacherError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        raise TeacherError(f"{path}: holds more than tensors and plain values, and is not read for safety") from error
+    except Exception as error:  # the unpickler fails on damaged bytes with whatever they lead it into
+        raise TeacherError(f"{path}: is no checkpoint of PyTorch: {type(error).__name__}") from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping):
+        raise TeacherError(f"{path}: holds a {type(content).__name__} and no state dict")
+    state: dict[str, Any] = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    return TensorFile(path, {name: tuple(value.shape) for name, value in state.items()}, state.__getitem__)
+
+
+def fill(module: nn.Module, file: TensorFile, sources: Mapping[str, str], ignored: Iterable[str] = ()) -> None:
+    """Give a module, built without memory of its own, the tensors of a file.
+
+    Args:
+        module: its parameters are on the ``meta`` device, whose shapes are those that the file has to have.
+        file: an opened file.
+        sources: for each parameter of the module, the name in the file. A name that ends in ``.weight`` may be there
+            as the two parts of a weight norm instead: magnitude and direction, which are put together.
+        ignored: names of the file that nothing takes.
+
+    Raises:
+        TeacherError: for tensors that are missing, unknown or of another shape: the first five of them named.
+    """
+    own = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    parts = {name: _normed(file, sources[name]) for name in own}
+    taken = set(ignored)
+    wrong = []
+    for name, shape in own.items():
+        source, pair = sources[name], parts[name]
+        taken.update(pair or (source,))
+        if pair is None and source not in file.shapes:
+            wrong.append(f"'{source}' is missing")
+            continue
+        found = file.shapes[pair[1] if pair else source]
+        if found != shape:
+            wrong.append(f"'{pair[1] if pair else source}' is {found} and not {shape}")
+        elif pair and not _magnitudes_fit(file.shapes[pair[0]], shape):
+            wrong.append(f"'{pair[0]}' is {file.shapes[pair[0]]}, no magnitudes for {shape}")
+    wrong += [f"'{name}' is unknown" for name in file.shapes if name not in taken]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise TeacherError(f"{file.path}: does not fit its model: {', '.join(wrong[:5])}{more}")
+    state = {}
+    for name in own:
+        pair = parts[name]
+        state[name] = _denormed(file(pair[0]), file(pair[1])) if pair else file(sources[name])
+    module.load_state_dict(state, assign=True)
+
+
+def _normed(file: TensorFile, source: str) -> tuple[str, str] | None:
+    """Names of magnitude and direction, if the file has a weight in these two parts."""
+    stem = source.removesuffix(".weight")
+    if stem == source:
+        return None
+    for pair in (
+        (f"{stem}.parametrizations.weight.original0", f"{stem}.parametrizations.weight.original1"),
+        (f"{stem}.weight_g", f"{stem}.weight_v"),
+    ):
+        if all(name in file.shapes for name in pair):
+            return pair
+    return None
+
+
+def _magnitudes_fit(magnitudes: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether there is one magnitude for each index of one dimension."""
+    kept = [axis for axis, count in enumerate(magnitudes) if count != 1]
+    return len(magnitudes) == len(shape) and len(kept) <= 1 and all(magnitudes[axis] == shape[axis] for axis in kept)
+
+
+def _denormed(magnitude: Tensor, direction: Tensor) -> Tensor:
+    over = [axis for axis, count in enumerate(magnitude.shape) if count == 1]
+    return direction * (magnitude / torch.linalg.vector_norm(direction, dim=over, keepdim=True))
