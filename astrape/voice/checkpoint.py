@@ -19,11 +19,22 @@ from torch import Tensor
 
 from astrape.errors import AstrapeError
 
-__all__ = ["Checkpoint", "CheckpointError", "listed", "printable", "read_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "check_tensor",
+    "listed",
+    "printable",
+    "read_checkpoint",
+    "unpickled",
+]
 
 MOST_TENSORS = 65536
 MOST_ELEMENTS = 1 << 29
 """Numbers in all tensors of a file: 2 GiB in float32, a dozen times an encoder."""
+
+LARGEST_FILE = 64 << 30
+"""Bytes; an optimiser beside the networks makes some 300 MB."""
 
 LARGEST_PICKLE = 64 << 20
 """Bytes of the part of a file that names its tensors; some 100 KiB in a real one."""
@@ -76,8 +87,7 @@ def read_checkpoint(path: str | os.PathLike[str], part: str) -> Checkpoint:
         CheckpointError: for what is no such file, or holds anything but numbers.
     """
     file = printable(os.fspath(path))
-    _check_container(path, file)
-    content = _unpickled(path, file)
+    content = unpickled(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{file}: holds a {type(content).__name__} and not a dict with 'state_dict'")
     own, other = ("config", "decoder_config") if part == "encoder" else ("decoder_config", "config")
@@ -108,16 +118,24 @@ def listed(names: list[str]) -> str:
     return ", ".join(shown) + more
 
 
-def _check_container(path: str | os.PathLike[str], file: str) -> None:
-    """That it is a zip archive as ``torch.save`` writes it, uncompressed, with a pickle of a bounded size."""
+def _check_container(path: str | os.PathLike[str], file: str, legacy: bool) -> bool:
+    """That it is a zip archive as ``torch.save`` writes it, uncompressed, with a pickle of a bounded size.
+
+    Returns whether it is one, and not of the older form, which holds nothing but pickles and the tensors' own bytes.
+    """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
             raise CheckpointError(f"{file}: is no regular file")
+        if found.st_size > LARGEST_FILE:
+            raise CheckpointError(f"{file}: has {found.st_size} bytes, more than {LARGEST_FILE}")
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except zipfile.BadZipFile:
         with open(path, "rb") as opened:
             if opened.read(len(LEGACY)) == LEGACY:
+                if legacy:
+                    return False
                 raise CheckpointError(f"{file}: is of the form before PyTorch 1.6: load it and save it again") from None
         raise CheckpointError(f"{file}: is no checkpoint of PyTorch, or is cut short") from None
     except OSError as error:
@@ -131,13 +149,26 @@ def _check_container(path: str | os.PathLike[str], file: str) -> None:
         raise CheckpointError(f"{file}: its data.pkl has {pickles[0].file_size} bytes, more than {LARGEST_PICKLE}")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise CheckpointError(f"{file}: is compressed, which PyTorch's own files are not: save it with torch.save")
+    return True
 
 
-def _unpickled(path: str | os.PathLike[str], file: str) -> Any:
+def unpickled(path: str | os.PathLike[str], *, legacy: bool = False) -> Any:
+    """What a file of PyTorch holds: tensors, mapped from it, plain containers and inert paths.
+
+    Args:
+        path: a file that ``torch.save`` wrote.
+        legacy: take the form before PyTorch 1.6 too, which is read and not mapped.
+
+    Raises:
+        CheckpointError: for any other file, one that would inflate or that asks for more than it has, and one with
+            anything in it that could run.
+    """
+    file = printable(os.fspath(path))
+    mapped = _check_container(path, file, legacy)
     try:
         with _inert_paths(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a damaged file, on lines of their own
-            return torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=True)
+            return torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=mapped)
     except (pickle.UnpicklingError, RuntimeError) as error:
         # PyTorch's own text goes on to recommend loading without restrictions.
         text = str(error).split("WeightsUnpickler error:")[-1]
@@ -167,7 +198,7 @@ def _checked(state: Mapping[Any, Any], file: str) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if not isinstance(name, str):
             raise CheckpointError(f"{file}: its state_dict has a {type(name).__name__} for a name")
-        total += _check_tensor(name, tensor, file)
+        total += check_tensor(name, tensor, file)
     if total > MOST_ELEMENTS:
         raise CheckpointError(f"{file}: its tensors have {total} numbers, more than {MOST_ELEMENTS}")
     tensors = dict(state)
@@ -177,7 +208,13 @@ def _checked(state: Mapping[Any, Any], file: str) -> dict[str, Tensor]:
     return tensors
 
 
-def _check_tensor(name: str, tensor: Any, file: str) -> int:
+def check_tensor(name: str, tensor: Any, file: str) -> int:
+    """How many numbers a tensor has.
+
+    Raises:
+        CheckpointError: for what is no dense tensor, has more than ``MOST_ELEMENTS``, or more than its file has bytes
+            for, as one with a stride of 0 may.
+    """
     what = f"{file}: {listed([name])}"
     if not isinstance(tensor, Tensor):
         raise CheckpointError(f"{what} is a {type(tensor).__name__} and not a tensor")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch.nn import functional
 from astrape.blocks.base import Stream
 from astrape.blocks.wavlm import RATE, FrozenNorm, WavLMCNN, WavLMLayer
 from astrape.errors import AstrapeError
+from astrape.voice.checkpoint import CheckpointError, check_tensor, printable, unpickled
 
 __all__ = [
     "NormCost",
@@ -58,9 +58,10 @@ def read_wavlm(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The convolutional layers of a WavLM checkpoint, by the names that :class:`WavLMCNN` has for them.
 
     Args:
-        path: safetensors, or a pickle that ``torch.load(weights_only=True)`` takes, so that nothing in it can run: a
-            state dict of Hugging Face, torchaudio or the paper's code, of the whole model or of one that holds it,
-            alone or under ``model`` or ``state_dict``.
+        path: safetensors, or a file of PyTorch of either form, read as the original's checkpoints are, so that nothing
+            in it runs and nothing inflates (:func:`~astrape.voice.checkpoint.unpickled`): a state dict of Hugging
+            Face, torchaudio or the paper's code, of the whole model or of one that holds it, alone or under ``model``
+            or ``state_dict``. All but the convolutions is passed over.
 
     Raises:
         WavLMError: for a file that cannot be read, or without such layers.
@@ -70,14 +71,20 @@ def read_wavlm(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, tensor in state.items():
         match = NAME.fullmatch(name) if isinstance(name, str) else None
-        if match is None or not isinstance(tensor, Tensor):
+        if match is None:
             continue
         index, part = match[1] or match[3], match[2] or match[4]
         if part not in PARTS:
-            raise WavLMError(f"{file}: '{name}' is no part of WavLM's convolutions")
+            raise WavLMError(f"{file}: '{printable(name)[:80]}' is no part of WavLM's convolutions")
+        try:
+            check_tensor(name, tensor, printable(str(file)))
+        except CheckpointError as error:
+            raise WavLMError(str(error)) from error
         own = f"conv_layers.{int(index)}.{PARTS[part]}"
         if own in found:
-            raise WavLMError(f"{file}: holds '{own}' more than once, the last as '{name}': give a file of one model")
+            raise WavLMError(
+                f"{file}: holds '{own}' more than once, the last as '{printable(name)[:80]}': give a file of one model"
+            )
         found[own] = tensor
     if not found:
         raise WavLMError(f"{file}: has no 'feature_extractor.conv_layers.*', so it is no WavLM checkpoint")
@@ -102,8 +109,8 @@ def load_wavlm(block: WavLMCNN, path: str | os.PathLike[str]) -> None:
                 wrong.append(f"'{name}' is missing")
         elif given[name].shape != tensor.shape:
             wrong.append(f"'{name}' is {tuple(given[name].shape)} and not {tuple(tensor.shape)}")
-        elif not bool(torch.isfinite(given[name]).all()):
-            wrong.append(f"'{name}' is not finite")
+        elif not given[name].is_floating_point() or not bool(torch.isfinite(given[name]).all()):
+            wrong.append(f"'{name}' is not finite, or no real numbers")
     if wrong:
         large = "conv_layers.1.layer_norm.weight" in given
         mend = ""
@@ -259,13 +266,9 @@ def _safetensors(file: Path) -> Mapping[str, Tensor]:
 
 def _unpickled(file: Path) -> Mapping[Any, Any]:
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise WavLMError(f"{file}: cannot be read: {error.strerror or error}") from error
-    except pickle.UnpicklingError as error:
-        raise WavLMError(f"{file}: holds more than tensors and plain values, and is not read for safety") from error
-    except Exception as error:  # the unpickler fails on damaged bytes with whatever they lead it into
-        raise WavLMError(f"{file}: is no checkpoint of PyTorch: {type(error).__name__}") from error
+        content = unpickled(file, legacy=True)
+    except CheckpointError as error:
+        raise WavLMError(str(error)) from error
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -110,8 +111,36 @@ def test_files_that_are_no_checkpoint(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(WavLMError, match=r"none\.pt"):
         read_wavlm(tmp_path / "none.pt")
     torch.save({"x": Spy()}, tmp_path / "spy.pt")
-    with pytest.raises(WavLMError, match="safety"):
+    with pytest.raises(WavLMError, match=r"holds a io\.open, and only tensors"):
         read_wavlm(tmp_path / "spy.pt")
+    torch.save({"x": Spy()}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(WavLMError, match=r"holds a io\.open, and only tensors"):
+        read_wavlm(tmp_path / "old.pt")
+
+
+def test_no_file_asks_for_more_than_it_has(tmp_path: Path) -> None:
+    name = "feature_extractor.conv_layers.0.conv.weight"
+    torch.save({name: torch.zeros(1).expand(1 << 16, 1, 1 << 12)}, tmp_path / "wide.pt")
+    with pytest.raises(WavLMError, match="claims 268435456 numbers"):
+        read_wavlm(tmp_path / "wide.pt")
+    torch.save({name: torch.zeros(1).expand(1 << 20, 1, 1 << 20)}, tmp_path / "wider.pt")
+    with pytest.raises(WavLMError, match="1048576 x 1 x 1048576, more than"):
+        read_wavlm(tmp_path / "wider.pt")
+    torch.save({name: torch.zeros(3).to_sparse()}, tmp_path / "sparse.pt")
+    with pytest.raises(WavLMError, match=r"sparse\.pt"):
+        read_wavlm(tmp_path / "sparse.pt")
+    torch.save({name: torch.zeros(1 << 20)}, tmp_path / "plain.pt")
+    packed = zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "plain.pt") as source, packed as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    with pytest.raises(WavLMError, match="is compressed"):
+        read_wavlm(tmp_path / "bomb.pt")
+    # Both of PyTorch's own forms are read.
+    state = {f"feature_extractor.{name}": tensor for name, tensor in front().state_dict().items()}
+    for zipped in (True, False):
+        torch.save(state, tmp_path / "whole.bin", _use_new_zipfile_serialization=zipped)
+        assert read_wavlm(tmp_path / "whole.bin").keys() == front().state_dict().keys()
 
 
 def recordings() -> list[Tensor]:
