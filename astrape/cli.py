@@ -10,7 +10,9 @@ import click
 import torch
 
 from astrape.commands.bench import bench
+from astrape.commands.cache import cache
 from astrape.commands.check import check
+from astrape.commands.check_cache import check_caches
 from astrape.commands.console import DEBUG
 from astrape.commands.convert import convert
 from astrape.commands.demo import demo
@@ -70,7 +72,23 @@ def cli() -> None:
     torch.set_num_threads(1)
 
 
-for command in (recipes, report, check, graph, run, convert, demo, bench, voicebank, wavlm, import_checkpoint):
+COMMANDS = (
+    recipes,
+    report,
+    check,
+    graph,
+    run,
+    convert,
+    demo,
+    bench,
+    voicebank,
+    wavlm,
+    import_checkpoint,
+    cache,
+    check_caches,
+)
+
+for command in COMMANDS:
     cli.add_command(command)
 
 

@@ -13,7 +13,16 @@ import soundfile
 
 from astrape.training.errors import CacheError
 
-__all__ = ["MICROPHONES", "Split", "Utterance", "read_corpus", "shown", "speakers_of", "split_by_speaker"]
+__all__ = [
+    "MICROPHONES",
+    "Split",
+    "Utterance",
+    "default_corpus",
+    "read_corpus",
+    "shown",
+    "speakers_of",
+    "split_by_speaker",
+]
 
 ENDINGS = {"aif", "aifc", "oga", "opus"} | {name.lower() for name in soundfile.available_formats()} - {"raw"}
 """Of what counts as audio in a folder. Raw samples say neither rate nor channels."""
@@ -121,6 +130,23 @@ def read_corpus(source: str | os.PathLike[str], microphone: str = "mic1") -> lis
             f"({VCTK_AUDIO[0]}/SPEAKER/*.flac) or a manifest"
         )
     return checked(found)
+
+
+def default_corpus() -> Path:
+    """Where the corpus is when nobody says: the folder ``data``, or the current one where it has VCTK's layout.
+
+    Raises:
+        CacheError: where neither is there.
+    """
+    data, here = Path("data"), Path()
+    if data.is_dir():
+        return data
+    if _vctk_audio(here.absolute()) is not None:
+        return here
+    raise CacheError(
+        f"there is no corpus: name a folder of audio, VCTK's folder or a manifest with --data (without it, the folder "
+        f"'data' is taken, or {here.absolute().name or 'the current folder'} itself where it has {VCTK_AUDIO[0]} in it)"
+    )
 
 
 def checked(utterances: Iterable[Utterance]) -> list[Utterance]:

@@ -47,8 +47,8 @@ def read_manifest(path: Path) -> list[Utterance]:
 def _table(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     tabs = path.suffix.lower() == ".tsv"
     # Quotes in a TSV are what somebody said, not a way to write a tab.
-    quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
-    lines = csv.reader(StringIO(text, newline=""), delimiter="\t" if tabs else ",", quoting=quoting, strict=True)
+    table = StringIO(text, newline="")
+    lines = csv.reader(table, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(table, strict=True)
     try:
         columns = [name.strip() for name in next(lines, [])]
         missing = [name for name in REQUIRED if name not in columns]

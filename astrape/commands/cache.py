@@ -1,0 +1,148 @@
+"""``astrape cache``: what training reads in place of running a front end and a teacher over and over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from astrape.commands.cache_options import corpus_option, corpus_path, folder_options, maker_options
+from astrape.commands.console import command, json_option, print_json, progress
+from astrape.errors import AstrapeError
+from astrape.training.caches import KINDS, Failed, Made, Order, make_cache, shard_of
+from astrape.training.corpus import read_corpus
+from astrape.training.device import choose_device
+
+__all__ = ["cache", "tell_failed"]
+
+INCOMPLETE = 1
+SHOWN = 20
+"""Faults that are printed one by one; ``--json`` has all."""
+
+
+@command(
+    "cache",
+    "astrape cache --what wavlm --data VCTK-Corpus-0.92 --wavlm wavlm-base-plus.safetensors\n"
+    "astrape cache --what content --data VCTK-Corpus-0.92 --teacher-dir teachers\n"
+    "astrape cache --what speakers --data VCTK-Corpus-0.92 --utts-per-speaker 8",
+)
+@click.option("--what", required=True, type=click.Choice(KINDS), help="Which cache.")
+@corpus_option
+@folder_options
+@click.option(
+    "--recipe", default="astrape-vc", show_default=True, metavar="RECIPE", help="Whose front end and teacher."
+)
+@click.option("--features", metavar="OUTPUT", help="The output that wavlm stores.  [default: training.features]")
+@maker_options
+@click.option("--limit", default=0, show_default=True, type=click.IntRange(0), help="The first N items; 0: all.")
+@click.option(
+    "--utts-per-speaker",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Utterances that a speaker's embedding is of.",
+)
+@click.option(
+    "--shard", metavar="K/N", help="Every Nth item from the Kth on.  [default: RANK and WORLD_SIZE, as torchrun sets]"
+)
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes, of one core each.")
+@json_option
+@click.pass_context
+def cache(
+    context: click.Context,
+    what: str,
+    data: Path | None,
+    microphone: str,
+    root: Path,
+    wavlm_dir: str | None,
+    speakers_dir: str | None,
+    content_dir: str | None,
+    recipe: str,
+    features: str | None,
+    weights: Path | None,
+    wavlm: Path | None,
+    teacher: str | None,
+    teacher_dir: Path | None,
+    device: str,
+    limit: int,
+    utts_per_speaker: int,
+    shard: str | None,
+    jobs: int,
+    as_json: bool,
+) -> None:
+    """Make one of the caches that training reads, or what is missing of it.
+
+    wavlm: features of the recipe's front end, from the blocks that stream. content: what the teacher makes of each
+    utterance, with its codes. speakers: one embedding for each speaker, the mean over windows of several utterances.
+
+    A run that is killed loses nothing that is written, and the same command goes on from there. A cache that another
+    recipe, other weights or another teacher made is refused. What cannot be read is left out and told at the end, and
+    the exit code is 1 then.
+    """
+    part = shard_of(shard)
+    place, notice = choose_device(device)
+    if notice:
+        _tell(notice)
+    if jobs > 1 and place.type != "cpu":
+        raise AstrapeError(f"--jobs {jobs}: is for the CPU: leave it out with --device {device}")
+    source = corpus_path(data)
+    utterances = read_corpus(source, microphone)
+    order = Order(
+        what=what,
+        root=root.absolute(),
+        folder={"wavlm": wavlm_dir, "speakers": speakers_dir, "content": content_dir}[what],
+        recipe=recipe,
+        features=features,
+        weights=weights,
+        wavlm=wavlm,
+        teacher=None if teacher is None else {"use": teacher},
+        teacher_dir=teacher_dir,
+        utts_per_speaker=utts_per_speaker,
+        device=str(place),
+    )
+    with progress(f"{what} {part[0]}/{part[1]}" if part[1] > 1 else what) as bar:
+        done = make_cache(
+            order,
+            utterances,
+            shard=part,
+            limit=limit,
+            jobs=jobs,
+            corpus=source,
+            microphone=microphone,
+            progress=bar,
+            tell=_tell,
+        )
+    tell_failed(done.failed)
+    if as_json:
+        print_json(done.to_dict())
+    else:
+        click.echo(_summary(done))
+    if done.failed:
+        context.exit(INCOMPLETE)
+
+
+def tell_failed(failed: tuple[Failed, ...]) -> None:
+    """One line on stderr for each of the first twenty, and how many more there are."""
+    for one in failed[:SHOWN]:
+        click.echo(" ".join(f"astrape: {_line(one.key)}: {_line(one.error)}".split()), err=True)
+    if len(failed) > SHOWN:
+        click.echo(f"astrape: and {len(failed) - SHOWN} more (--json lists all)", err=True)
+
+
+def _summary(done: Made) -> str:
+    what = "speakers" if done.what == "speakers" else "utterances"
+    part = f", part {done.shard}" if done.shard != "1/1" else ""
+    speed = f", {done.seconds / done.elapsed:.1f} times real time" if done.seconds and done.elapsed else ""
+    return (
+        f"{_line(done.folder)}{part}: {done.made} of {done.items} {what} made, {done.there} were there, "
+        f"{len(done.failed)} faults, {done.elapsed:.1f} s{speed}"
+    )
+
+
+def _tell(text: str) -> None:
+    click.echo(f"astrape: {_line(text)}", err=True)
+
+
+def _line(text: str) -> str:
+    """As text that UTF-8 has a form for: names of files may be any bytes."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,179 @@
+"""``astrape check-cache``: every file of the caches, read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from astrape.commands.cache import tell_failed
+from astrape.commands.cache_options import corpus_option, corpus_path, folder_options, maker_options
+from astrape.commands.console import command, json_option, print_json, progress
+from astrape.training.caches import (
+    KINDS,
+    Cache,
+    Checked,
+    Order,
+    check_cache,
+    find_caches,
+    repair_cache,
+)
+from astrape.training.corpus import Utterance, read_corpus, shown
+from astrape.training.device import choose_device
+from astrape.training.errors import CacheError
+
+__all__ = ["check_caches"]
+
+FAULTY = 1
+SHOWN = 50
+
+
+@command(
+    "check-cache",
+    "astrape check-cache --cache cache --data VCTK-Corpus-0.92\n"
+    "astrape check-cache --wavlm-only --wavlm-dir wavlm_L4_200hz --repair",
+)
+@corpus_option
+@click.option("--wavlm-only", is_flag=True, help="Look at features alone.")
+@click.option("--speakers-only", is_flag=True, help="Look at speakers alone.")
+@click.option("--content-only", is_flag=True, help="Look at content alone.")
+@folder_options
+@click.option("--repair", is_flag=True, help="Make what is damaged or missing again.")
+@maker_options
+@click.option("--limit", default=0, show_default=True, type=click.IntRange(0), help="The first N items; 0: all.")
+@click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 256), help="Files read at a time.")
+@json_option
+@click.pass_context
+def check_caches(
+    context: click.Context,
+    data: Path | None,
+    microphone: str,
+    root: Path,
+    wavlm_only: bool,
+    speakers_only: bool,
+    content_only: bool,
+    wavlm_dir: str | None,
+    speakers_dir: str | None,
+    content_dir: str | None,
+    repair: bool,
+    weights: Path | None,
+    wavlm: Path | None,
+    teacher: str | None,
+    teacher_dir: Path | None,
+    device: str,
+    limit: int,
+    jobs: int,
+    as_json: bool,
+) -> None:
+    """Read every file of the caches and list what is damaged or missing.
+
+    Found are files that are missing, empty, truncated, of another shape or length than their audio makes, with values
+    that are not finite, and what a killed run left behind. With --repair they are made again, by what made the cache.
+
+    The corpus is --data, or else where the cache says that it was made of. The exit code is 1 where anything is wrong,
+    and with --repair where anything still is.
+    """
+    only = dict(zip(KINDS, (wavlm_only, speakers_only, content_only), strict=True))
+    chosen = [what for what in KINDS if only[what] or not any(only.values())]
+    named = dict(zip(KINDS, (wavlm_dir, speakers_dir, content_dir), strict=True))
+    caches = _chosen(root, chosen, named)
+    place, notice = choose_device(device)
+    if notice:
+        click.echo(f"astrape: {notice}", err=True)
+    given = Order(
+        what="wavlm",
+        root=root.absolute(),
+        weights=weights,
+        wavlm=wavlm,
+        teacher=None if teacher is None else {"use": teacher},
+        teacher_dir=teacher_dir,
+        device=str(place),
+    )
+    corpora = _Corpora(data, microphone, repair)
+    results: list[dict[str, Any]] = []
+    wrong = False
+    for cache in caches:
+        utterances = corpora.of(cache)
+        with progress(f"reading {cache.folder.name}") as bar:
+            found = check_cache(cache, utterances, limit=limit, jobs=jobs, progress=bar)
+        result = found.to_dict()
+        left = len(found.findings)
+        if not as_json:
+            _print(found)
+        if repair and found.findings:
+            assert utterances is not None
+            with progress(f"repairing {cache.folder.name}") as bar:
+                made, failed = repair_cache(cache, found.findings, utterances, given, progress=bar)
+            left = len(failed)
+            tell_failed(tuple(failed))
+            result |= {"repaired": made, "failed": [{"key": one.key, "error": one.error} for one in failed]}
+            if not as_json:
+                click.echo(f"{shown(cache.folder)}: {made} made again, {left} left")
+        wrong = wrong or left > 0
+        results.append(result)
+    if as_json:
+        print_json(results)
+    if wrong:
+        context.exit(FAULTY)
+
+
+class _Corpora:
+    """The corpus of each cache, read once."""
+
+    def __init__(self, data: Path | None, microphone: str, needed: bool) -> None:
+        self.data, self.microphone, self.needed = data, microphone, needed
+        self.read: dict[tuple[Path, str], list[Utterance]] = {}
+
+    def of(self, cache: Cache) -> list[Utterance] | None:
+        options = cache.record.options
+        recorded = options.get("data")
+        try:
+            source = corpus_path(self.data, recorded if isinstance(recorded, str) else None)
+        except CacheError:
+            if self.needed:
+                raise
+            click.echo(
+                f"astrape: {shown(cache.folder)}: no corpus is known, so nothing can be missing (--data)", err=True
+            )
+            return None
+        own = self.data is None and isinstance(options.get("microphone"), str)
+        microphone = str(options["microphone"]) if own else self.microphone
+        key = (source, microphone)
+        if key not in self.read:
+            self.read[key] = read_corpus(source, microphone)
+        return self.read[key]
+
+
+def _chosen(root: Path, kinds: list[str], named: dict[str, str | None]) -> list[Cache]:
+    found = [Cache(folder) for folder in find_caches(root)]
+    chosen: list[Cache] = []
+    for what in kinds:
+        folder = named[what]
+        if folder is None:
+            chosen += [cache for cache in found if cache.what == what]
+            continue
+        cache = Cache(root / folder)
+        if cache.what != what:
+            raise CacheError(f"{shown(cache.folder)}: is a cache of {cache.what}: name it with --{cache.what}-dir")
+        chosen.append(cache)
+    if not chosen:
+        raise CacheError(
+            f"{shown(root)}: holds no cache of {' or '.join(kinds)}: name the folder of caches with --cache, or make "
+            f"one with `astrape cache --what {kinds[0]}`"
+        )
+    return chosen
+
+
+def _print(found: Checked) -> None:
+    for one in found.findings[:SHOWN]:
+        click.echo(f"{shown(one.path)}: {one.message}")
+    if len(found.findings) > SHOWN:
+        click.echo(f"and {len(found.findings) - SHOWN} more (--json lists all)")
+    kinds: dict[str, int] = {}
+    for one in found.findings:
+        kinds[one.kind] = kinds.get(one.kind, 0) + 1
+    listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "all sound"
+    what = "speakers" if found.what == "speakers" else "utterances"
+    beside = f"; {found.strangers} not of this corpus" if found.strangers else ""
+    click.echo(f"{shown(found.folder)}: {found.items} {what} in {found.elapsed:.1f} s: {listed}{beside}")

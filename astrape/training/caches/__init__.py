@@ -1,0 +1,47 @@
+"""Caches: what training reads in place of running a front end and a teacher over and over.
+
+Three kinds, each in a folder of its own below a root, with a ``cache.json`` that says what made it:
+
+- ``wavlm``: the front end's features, from the recipe's own streaming blocks,
+- ``content``: a teacher's content, its codes, and which frames are voiced,
+- ``speakers``: one embedding for each speaker.
+
+::
+
+    utterances = read_corpus("VCTK-Corpus-0.92")
+    make_cache(Order(what="wavlm", root=Path("cache"), wavlm=Path("wavlm-base-plus.safetensors")), utterances)
+    cache = Cache(Path("cache/wavlm_L4_200hz"))
+    features = cache.stored("p225/p225_001")["features"].map()      # (512, frames) at cache.rate
+"""
+
+from __future__ import annotations
+
+from astrape.training.caches.cache import Cache, Stored, find_caches
+from astrape.training.caches.checking import Checked, Finding, check_cache, repair_cache
+from astrape.training.caches.files import Fault, StorageError
+from astrape.training.caches.front import FrontEnd, front_state, load_front
+from astrape.training.caches.makers import Order
+from astrape.training.caches.making import Failed, Made, make_cache, shard_of
+from astrape.training.caches.record import KINDS, Record
+
+__all__ = [
+    "KINDS",
+    "Cache",
+    "Checked",
+    "Failed",
+    "Fault",
+    "Finding",
+    "FrontEnd",
+    "Made",
+    "Order",
+    "Record",
+    "StorageError",
+    "Stored",
+    "check_cache",
+    "find_caches",
+    "front_state",
+    "load_front",
+    "make_cache",
+    "repair_cache",
+    "shard_of",
+]

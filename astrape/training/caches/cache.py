@@ -1,0 +1,193 @@
+"""A cache on disk, to read from: which files an utterance has in it, and what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from astrape.training.caches.files import Fault, read_array
+from astrape.training.caches.record import KINDS, RECORD, Record, check_record, read_record
+from astrape.training.caches.recording import Header
+from astrape.training.corpus import Utterance, shown
+from astrape.training.errors import CacheError
+
+__all__ = ["Cache", "Stored", "find_caches"]
+
+SIGNALS = {"wavlm": "features", "content": "content", "speakers": "speaker"}
+"""What a batch calls the first signal of a cache."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One array of a cache.
+
+    Attributes:
+        path: its file.
+        dtype: what it holds.
+        channels: rows; ``None`` for a vector without a clock.
+    """
+
+    path: Path
+    dtype: np.dtype[Any]
+    channels: int | None
+
+    def map(self) -> npt.NDArray[Any]:
+        """The array, mapped into memory.
+
+        Raises:
+            Fault: for what is missing or damaged, as far as header and size tell.
+        """
+        return read_array(self.path, self.dtype, self.channels)
+
+    def read(self) -> npt.NDArray[Any]:
+        """The array, read in full, so that what a disk cannot give is found out.
+
+        Raises:
+            Fault: as :meth:`map`.
+        """
+        self.map()
+        try:
+            found: npt.NDArray[Any] = np.load(self.path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise Fault("unreadable", f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        return found
+
+
+class Cache:
+    """One cache: ``FOLDER/SPEAKER/NAME.npy``, or ``FOLDER/SPEAKER.npy`` of speakers.
+
+    Features and content are float32 ``(channels, frames)``, of which frame ``j`` stands at ``j / rate`` seconds of the
+    utterance. Beside content there are ``NAME.codes.npy``, int64 ``(1, frames)``, where the teacher has codes, and
+    ``NAME.voiced.npy``, uint8 ``(1, frames)``.
+
+    Args:
+        folder: the cache's own.
+        expected: what it has to be, for a caller who depends on it.
+
+    Raises:
+        CacheError: for a folder without a cache, or with another one than is expected.
+    """
+
+    def __init__(self, folder: Path, expected: Record | None = None) -> None:
+        self.folder = folder
+        self.record = read_record(folder)
+        if expected is not None:
+            check_record(folder, self.record, expected)
+
+    @property
+    def what(self) -> str:
+        return self.record.what
+
+    @property
+    def channels(self) -> int:
+        return self.record.channels
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second.
+
+        Raises:
+            CacheError: for speakers, who have no clock.
+        """
+        if self.record.rate is None:
+            raise CacheError(f"{shown(self.folder)}: a cache of {self.what} has no rate")
+        return self.record.rate
+
+    @property
+    def by_speaker(self) -> bool:
+        """One array a speaker, and not one an utterance."""
+        return self.record.rate is None
+
+    def key_of(self, utterance: Utterance) -> str:
+        return utterance.speaker if self.by_speaker else utterance.key
+
+    def stored(self, key: str) -> dict[str, Stored]:
+        """The arrays of an utterance or a speaker by the names that batches have for them, its own first."""
+        base = self.folder / key
+        channels = None if self.by_speaker else self.channels
+        found = {SIGNALS[self.what]: Stored(_with(base, ".npy"), np.dtype(np.float32), channels)}
+        if self.what == "content":
+            if self.record.codes is not None:
+                found["codes"] = Stored(_with(base, ".codes.npy"), np.dtype(np.int64), 1)
+            found["voiced"] = Stored(_with(base, ".voiced.npy"), np.dtype(np.uint8), 1)
+        return found
+
+    def has(self, key: str) -> bool:
+        """Whether all files of an utterance or a speaker are there. They are whole, or were damaged by others."""
+        return all(one.path.exists() for one in self.stored(key).values())
+
+    def expected(self, header: Header) -> tuple[int, int] | None:
+        """Least and most frames that an utterance of this length has; ``None`` where that cannot be told."""
+        if self.by_speaker:
+            return None
+        if self.what == "content":
+            # A teacher gives the whole frames, or one more, of the audio at its own rate, which rounds up.
+            frames = int(header.seconds * self.rate)
+            return frames, frames + 2
+        try:
+            taken, made = (int(count) for count in self.record.options["quantum"])
+            count = header.frames_at(Fraction(self.record.options["rate_in"])) // taken * made
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            return None
+        return count, count
+
+    def fault(self, key: str, frames: tuple[int, int] | None = None) -> tuple[Path, Fault] | None:
+        """What is wrong with the arrays of an utterance or a speaker, after reading all of them; ``None``: nothing.
+
+        Args:
+            key: the utterance's, or the speaker.
+            frames: least and most that the first array may have, where that is known.
+        """
+        counts: list[int] = []
+        for name, one in self.stored(key).items():
+            try:
+                array = one.read()
+                if one.channels is None and array.shape != (self.channels,):
+                    raise Fault("shape", f"holds {array.shape} and not ({self.channels},)")
+                _check_values(name, array, self.record.codes)
+                counts.append(array.shape[-1])
+                if frames is not None and one.channels is not None and not frames[0] <= counts[0] <= frames[1]:
+                    raise Fault("shape", f"holds {counts[0]} frames, and its audio makes {_span(*frames)}")
+                if counts[-1] != counts[0]:
+                    raise Fault("shape", f"holds {counts[-1]} frames, and the array beside it {counts[0]}")
+            except Fault as fault:
+                return one.path, fault
+        return None
+
+
+def find_caches(root: Path) -> list[Path]:
+    """The folders with a cache below a root, sorted."""
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if (path / RECORD).exists())
+
+
+def each_kind(caches: Iterable[Cache], chosen: Callable[[Cache], bool]) -> list[Cache]:
+    """The chosen ones, features first, then speakers, then content."""
+    return sorted((one for one in caches if chosen(one)), key=lambda one: (KINDS.index(one.what), one.folder))
+
+
+def _check_values(name: str, array: npt.NDArray[Any], codes: int | None) -> None:
+    if array.dtype.kind == "f":
+        bad = int(array.size - np.isfinite(array).sum())
+        if bad:
+            raise Fault("non-finite", f"has {bad} values that are not finite")
+        return
+    least, most = int(array.min()), int(array.max())
+    limit = 2 if name == "voiced" else codes or 1
+    if least < 0 or most >= limit:
+        raise Fault("shape", f"holds {name} of {least} to {most}, and there are 0 to {limit - 1}")
+
+
+def _span(least: int, most: int) -> str:
+    return str(least) if least == most else f"{least} to {most}"
+
+
+def _with(base: Path, ending: str) -> Path:
+    return base.with_name(base.name + ending)

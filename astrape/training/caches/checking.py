@@ -1,0 +1,217 @@
+"""Reading every file of a cache, to find the damaged and the missing ones, and making those again."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from astrape.errors import AstrapeError
+from astrape.training.caches.cache import Cache
+from astrape.training.caches.files import is_stale, temporaries
+from astrape.training.caches.front import FRONT_WEIGHTS, front_state
+from astrape.training.caches.makers import Item, Order, order_of
+from astrape.training.caches.making import Failed, make_items
+from astrape.training.caches.record import hash_of_state
+from astrape.training.caches.recording import read_header
+from astrape.training.corpus import Utterance, speakers_of
+from astrape.training.errors import CacheError
+
+__all__ = ["Checked", "Finding", "check_cache", "repair_cache"]
+
+Progress = Callable[[float, float | None], None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with one file.
+
+    Attributes:
+        path: the file.
+        kind: ``missing``, ``empty``, ``truncated``, ``shape``, ``non-finite``, ``unreadable``, ``temporary`` or
+            ``weights``.
+        message: in words that follow the file's name.
+        key: the utterance or the speaker; ``None`` for what belongs to none.
+    """
+
+    path: str
+    kind: str
+    message: str
+    key: str | None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found.
+
+    Attributes:
+        what, folder: which cache.
+        maker: who made it.
+        items: utterances or speakers that were looked at.
+        findings: what is wrong.
+        strangers: files of no utterance of the corpus, which do no harm.
+        elapsed: wall-clock seconds.
+    """
+
+    what: str
+    folder: str
+    maker: str
+    items: int
+    findings: tuple[Finding, ...]
+    strangers: int
+    elapsed: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"findings": [asdict(one) for one in self.findings]}
+
+
+def check_cache(
+    cache: Cache,
+    utterances: Sequence[Utterance] | None,
+    *,
+    limit: int = 0,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> Checked:
+    """Read all files of a cache.
+
+    Args:
+        cache: which.
+        utterances: the corpus, from which it is known what should be there and how long it is; ``None``: what is in the
+            folder is read, and nothing can be missing.
+        limit: the first so many utterances, or speakers, should be there; 0: all.
+        jobs: files that are read at a time.
+        progress: called with items done and in all.
+    """
+    begin = time.monotonic()
+    held = set(_keys_in(cache))
+    sources: dict[str, Utterance | None] = dict.fromkeys(sorted(held))
+    if utterances is not None:
+        due = _due(cache, utterances, limit)
+        sources = (
+            due if limit == 0 else due | {key: one for key, one in _due(cache, utterances, 0).items() if key in held}
+        )
+    findings = list(_beside(cache))
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        for done, finding in enumerate(pool.map(lambda pair: _look(cache, *pair), sources.items()), 1):
+            if finding is not None:
+                findings.append(finding)
+            if progress is not None:
+                progress(done, len(sources))
+    strangers = len(held - set(_due(cache, utterances, 0))) if utterances is not None else 0
+    return Checked(
+        what=cache.what,
+        folder=str(cache.folder),
+        maker=cache.record.maker,
+        items=len(sources),
+        findings=tuple(findings),
+        strangers=strangers,
+        elapsed=time.monotonic() - begin,
+    )
+
+
+def repair_cache(
+    cache: Cache,
+    findings: Iterable[Finding],
+    utterances: Sequence[Utterance],
+    given: Order,
+    *,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> tuple[int, list[Failed]]:
+    """Make again what a check found damaged or missing, and remove temporaries that were left behind.
+
+    Args:
+        cache: which.
+        findings: of :func:`check_cache`.
+        utterances: the corpus.
+        given: weights, teacher and device, where the cache's own record does not lead to them.
+        jobs, progress: as for :func:`~astrape.training.caches.making.make_cache`.
+
+    Returns:
+        How many items were made, and what could not be, with reasons.
+
+    Raises:
+        CacheError: for a maker that is not the one of the cache, and a disk that is full.
+        AstrapeError: for a front end or a teacher that cannot be loaded.
+    """
+    failed: list[Failed] = []
+    wanted: list[str] = []
+    for finding in findings:
+        if finding.kind == "temporary":
+            Path(finding.path).unlink(missing_ok=True)
+        elif finding.key is None:
+            failed.append(
+                Failed(finding.path, f"{finding.message}: put it back, or remove the folder and make it anew")
+            )
+        elif finding.key not in wanted:
+            wanted.append(finding.key)
+    if not wanted:
+        return 0, failed
+    order = order_of(cache.folder, given)
+    maker = order.open()
+    opened = Cache(cache.folder, maker.record)
+    items = {item.key: item for item in maker.items(utterances)}
+    chosen: list[Item] = []
+    for key in wanted:
+        if key not in items:
+            failed.append(Failed(key, "is not in the corpus: remove its file, or name its corpus with --data"))
+            continue
+        # Nobody is to take a damaged file for a good one, should its audio be gone.
+        for stored in cache.stored(key).values():
+            stored.path.unlink(missing_ok=True)
+        chosen.append(items[key])
+    made, more, _ = make_items(order, maker, opened, chosen, jobs=jobs, progress=progress)
+    return made, failed + more
+
+
+def _due(cache: Cache, utterances: Sequence[Utterance], limit: int) -> dict[str, Utterance | None]:
+    """What should be in a cache, by key, with the utterance whose length it has."""
+    if cache.by_speaker:
+        names = list(speakers_of(utterances))
+        return dict.fromkeys(names[:limit] if limit else names)
+    return {one.key: one for one in (utterances[:limit] if limit else utterances)}
+
+
+def _look(cache: Cache, key: str, utterance: Utterance | None) -> Finding | None:
+    frames = None
+    if utterance is not None:
+        try:
+            frames = cache.expected(read_header(utterance.path))
+        except CacheError as error:
+            if not cache.has(key):
+                # Nothing could be made of it: that is what is wrong.
+                return Finding(str(utterance.path), "missing", f"has no cache, and its audio has a fault: {error}", key)
+    found = cache.fault(key, frames)
+    return None if found is None else Finding(str(found[0]), found[1].kind, str(found[1]), key)
+
+
+def _beside(cache: Cache) -> Iterator[Finding]:
+    """What is wrong in the folder, but for the arrays."""
+    for path in temporaries(cache.folder):
+        if is_stale(path):
+            yield Finding(str(path), "temporary", "was left behind by a run that was killed", None)
+    weights = cache.record.identity.get("weights")
+    if cache.what != "wavlm" or weights == hash_of_state({}):
+        return
+    path = cache.folder / FRONT_WEIGHTS
+    try:
+        if hash_of_state(front_state(cache.folder)) != weights:
+            yield Finding(str(path), "weights", "holds other weights than the cache was made with", None)
+    except AstrapeError as error:
+        yield Finding(str(path), "weights", str(error), None)
+
+
+def _keys_in(cache: Cache) -> Iterator[str]:
+    """The keys of all arrays in a cache's folder, whatever is wrong with them."""
+    endings = (".codes.npy", ".voiced.npy", ".npy")
+    for folder, inside, names in os.walk(cache.folder):
+        inside.sort()
+        for name in sorted(names):
+            ending = next((one for one in endings if name.endswith(one)), None)
+            if ending is not None and not name.startswith("."):
+                yield (Path(folder) / name.removesuffix(ending)).relative_to(cache.folder).as_posix()

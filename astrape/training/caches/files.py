@@ -1,0 +1,158 @@
+"""Files of a cache: arrays that are whole or not there, and temporaries that a killed writer leaves."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from astrape.training.corpus import shown
+from astrape.training.errors import CacheError
+
+__all__ = ["Fault", "StorageError", "is_stale", "read_array", "temporaries", "write_array", "write_whole"]
+
+MARK = ".writing"
+"""What the names of temporaries end with; no array's does."""
+
+STALE_SECONDS = 3600
+"""Age from which a temporary of another machine counts as left behind: an array is written in seconds."""
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class StorageError(CacheError):
+    """A cache that cannot be written: going on with the next file would fail alike."""
+
+
+class Fault(CacheError):
+    """What is wrong with one array, in words that follow its name.
+
+    Attributes:
+        kind: ``missing``, ``empty``, ``truncated``, ``shape``, ``non-finite`` or ``unreadable``.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def write_whole(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
+    """Write a file so that at any moment it is either what it was or whole.
+
+    It is written under another name beside it, brought to the disk (``fsync``) and renamed.
+
+    Args:
+        path: where to; folders that are missing are made.
+        content: what to write, or what writes it to an open file.
+
+    Raises:
+        StorageError: for a disk that is full and a folder that cannot be written; the temporary is gone then.
+    """
+    temporary = path.with_name(f".{path.name[:64]}.{_machine()}.{os.getpid()}.{time.monotonic_ns():x}{MARK}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                if isinstance(content, bytes):
+                    file.write(content)
+                else:
+                    content(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno in FULL:
+            reason = "the disk is full" if error.errno == errno.ENOSPC else os.strerror(error.errno or 0).lower()
+            raise StorageError(
+                f"{shown(path)}: {reason}: free space and run the same command again, which goes on from here"
+            ) from error
+        raise StorageError(f"{shown(path)}: cannot be written: {error.strerror or error}") from error
+
+
+def write_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write an array as ``.npy``, in C order, whole or not at all.
+
+    Raises:
+        StorageError: as :func:`write_whole`.
+    """
+    held = np.ascontiguousarray(array)
+    write_whole(path, lambda file: np.lib.format.write_array(file, held, version=(1, 0), allow_pickle=False))
+
+
+def read_array(path: Path, dtype: npt.DTypeLike, channels: int | None) -> npt.NDArray[Any]:
+    """Map an array into memory, after a look at its header and its size; nothing else of it is read.
+
+    Args:
+        path: a ``.npy`` file.
+        dtype: what it has to hold.
+        channels: rows of a ``(channels, frames)`` array; ``None`` for one dimension.
+
+    Raises:
+        Fault: for what is missing, not such an array, or shorter than its header says.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if not size:
+                raise Fault("empty", "is empty (0 bytes)")
+            version = np.lib.format.read_magic(file)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, held = header(file)
+            begin = file.tell()
+    except FileNotFoundError as error:
+        raise Fault("missing", "is missing") from error
+    except OSError as error:
+        raise Fault("unreadable", f"cannot be read: {error.strerror or error}") from error
+    # A damaged header leads NumPy's parser anywhere.
+    except (ValueError, EOFError, SyntaxError, TypeError, KeyError, RecursionError) as error:
+        raise Fault("truncated" if size < 128 else "unreadable", f"has no header of an array ({size} bytes)") from error
+    dimensions = 1 if channels is None else 2
+    wanted = "(frames,)" if channels is None else f"({channels}, frames)"
+    if held != np.dtype(dtype) or fortran or len(shape) != dimensions or channels not in (None, shape[0]):
+        raise Fault("shape", f"holds {shape} of {held} and not {wanted} of {np.dtype(dtype)} in C order")
+    needed = begin + held.itemsize * int(np.prod(shape, dtype=object))
+    if size != needed:
+        raise Fault("truncated", f"has {size} bytes where its header says {needed}")
+    if not shape[-1]:
+        raise Fault("empty", "holds no frame")
+    return np.memmap(path, dtype=held, mode="r", offset=begin, shape=shape)
+
+
+def temporaries(folder: Path) -> Iterator[Path]:
+    """The temporaries in a folder and below it, whoever is writing them."""
+    for inside, _, names in os.walk(folder):
+        yield from (Path(inside) / name for name in sorted(names) if name.startswith(".") and name.endswith(MARK))
+
+
+def is_stale(temporary: Path) -> bool:
+    """Whether nobody is writing a temporary any more: its process has ended, or, on another machine, an hour ago."""
+    *_, machine, process, _, _ = ("." + temporary.name).rsplit(".", 4)
+    try:
+        age = time.time() - temporary.stat().st_mtime
+    except OSError:
+        return False
+    if age > STALE_SECONDS:
+        return True
+    if machine != _machine() or not process.isdigit():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
+
+
+def _machine() -> str:
+    name = socket.gethostname()
+    return "".join(char if char.isalnum() else "-" for char in name)[:32] or "machine"

@@ -1,0 +1,279 @@
+"""What makes the arrays of a cache: the front end of a recipe, or a teacher."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from astrape.graph.recipe import Recipe
+from astrape.training.caches.cache import Cache
+from astrape.training.caches.files import write_array
+from astrape.training.caches.front import FrontEnd
+from astrape.training.caches.record import RECORD, Record, keep_record, read_record, with_corpus
+from astrape.training.caches.recording import read_recording
+from astrape.training.caches.teaching import Teaching, teacher_record
+from astrape.training.corpus import Utterance, speakers_of
+from astrape.training.errors import CacheError
+from astrape.training.teachers import TEACHERS, Teacher, open_teacher
+
+__all__ = ["Item", "Maker", "Order", "order_of"]
+
+CODE_BYTES, VOICED_BYTES = 8, 1
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is made in one go: an utterance's arrays, or a speaker's embedding.
+
+    Attributes:
+        key: of its files in the cache.
+        utterances: what it is made of; of a speaker, all there are.
+    """
+
+    key: str
+    utterances: tuple[Utterance, ...]
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which cache is to be made, and of what: plain values, which another process can be given.
+
+    Attributes:
+        what: ``wavlm``, ``speakers`` or ``content``.
+        root: the folder that holds all caches.
+        folder: the cache's own, in ``root`` or absolute; its usual one when left out: ``speakers``, ``content``, and
+            for features one that is called after them, such as ``wavlm_L4_200hz``.
+        recipe: whose front end, and whose teacher, where ``teacher`` is left out.
+        features, weights, wavlm: see :class:`~astrape.training.caches.front.FrontEnd`.
+        teacher: ``use`` and parameters; those of the recipe's training section when left out.
+        teacher_dir: the teacher's parameter ``folder``, where its weights are.
+        utts_per_speaker: utterances that a speaker's embedding is of.
+        device: where to compute, as PyTorch calls it.
+    """
+
+    what: str
+    root: Path
+    folder: str | None = None
+    recipe: str = "astrape-vc"
+    features: str | None = None
+    weights: Path | None = None
+    wavlm: Path | None = None
+    teacher: dict[str, Any] | None = None
+    teacher_dir: Path | None = None
+    utts_per_speaker: int = 8
+    device: str = "cpu"
+
+    def open(self) -> Maker:
+        """Load the front end or the teacher.
+
+        Raises:
+            AstrapeError: for whatever it cannot be made of.
+        """
+        if self.what == "wavlm":
+            return FeatureMaker(self)
+        if self.utts_per_speaker < 1:
+            raise CacheError(f"--utts-per-speaker must be at least 1, not {self.utts_per_speaker}")
+        return ContentMaker(self) if self.what == "content" else SpeakerMaker(self)
+
+    def teacher_spec(self) -> dict[str, Any]:
+        """Name and parameters of the teacher.
+
+        Raises:
+            CacheError: where neither the order nor the recipe names one.
+        """
+        spec = self.teacher
+        if spec is None:
+            spec = Recipe.load(self.recipe).training.get("teacher")
+        if not isinstance(spec, dict) or not isinstance(spec.get("use"), str):
+            raise CacheError(
+                f"recipe '{self.recipe}' names no teacher: give it `training: {{teacher: {{use: NAME}}}}`, or name one "
+                f"with --teacher"
+            )
+        folder = {} if self.teacher_dir is None else {"folder": str(self.teacher_dir.absolute())}
+        return dict(spec) | folder
+
+
+class Maker(ABC):
+    """Makes the items of one cache.
+
+    Attributes:
+        folder: the cache's own.
+        record: what it will say of itself.
+    """
+
+    folder: Path
+    record: Record
+
+    def prepare(self, corpus: Path | None = None, microphone: str = "mic1") -> Cache:
+        """Make the folder and its record, or hold the record that is there against this run.
+
+        Raises:
+            CacheError: when the folder holds another cache, or cannot be written.
+        """
+        wanted = self.record if corpus is None else with_corpus(self.record, corpus, microphone)
+        if (self.folder / RECORD).exists():
+            keep_record(self.folder, wanted)
+            self.keep()
+        else:
+            # What it takes to go on comes first: a record alone would promise it.
+            self.keep()
+            keep_record(self.folder, wanted)
+        return Cache(self.folder, self.record)
+
+    def keep(self) -> None:  # noqa: B027 - teachers have nothing to keep
+        """Store what else the folder has to hold; nothing by default."""
+
+    def items(self, utterances: Sequence[Utterance]) -> list[Item]:
+        """All that is to be made of a corpus, in order."""
+        return [Item(one.key, (one,)) for one in utterances]
+
+    @abstractmethod
+    def make(self, cache: Cache, item: Item) -> list[str]:
+        """Make and write one item.
+
+        Returns:
+            What could not be used of it, in words, where that did not hinder it.
+
+        Raises:
+            AstrapeError: when it cannot be made; nothing is written then.
+        """
+
+    @abstractmethod
+    def size(self, seconds: float) -> float:
+        """Bytes that an item of so many seconds takes."""
+
+
+class FeatureMaker(Maker):
+    """Features of a recipe's front end, by utterance."""
+
+    def __init__(self, order: Order) -> None:
+        place = None if order.folder is None else order.root / order.folder
+        front = self._front(order, place)
+        if place is None:
+            place = order.root / front.folder_name
+            if place.is_dir() and order.weights is None and order.wavlm is None:
+                front = self._front(order, place)
+        self.folder = place
+        self.front = front
+        self.record = front.record()
+
+    def keep(self) -> None:
+        self.front.keep_weights(self.folder)
+
+    def make(self, cache: Cache, item: Item) -> list[str]:
+        audio = read_recording(item.utterances[0].path, self.front.rate_in)
+        write_array(cache.stored(item.key)["features"].path, self.front.features(audio).numpy())
+        return []
+
+    def size(self, seconds: float) -> float:
+        return seconds * float(self.front.rate) * self.front.channels * 4
+
+    @staticmethod
+    def _front(order: Order, folder: Path | None) -> FrontEnd:
+        return FrontEnd(
+            order.recipe,
+            order.features,
+            weights=order.weights,
+            wavlm=order.wavlm,
+            folder=folder,
+            device=order.device,
+        )
+
+
+class TeacherMaker(Maker):
+    """What a teacher makes."""
+
+    def __init__(self, order: Order) -> None:
+        spec = order.teacher_spec()
+        self.teacher = teacher_on(spec, order.device)
+        self.folder = order.root / (order.folder or order.what)
+        self.teaching = Teaching(self.teacher)
+        self.count = order.utts_per_speaker
+        self.record = teacher_record(order.what, self.teacher, spec, self.count)
+
+
+class ContentMaker(TeacherMaker):
+    """A teacher's content, its codes, and which frames are voiced, by utterance."""
+
+    def make(self, cache: Cache, item: Item) -> list[str]:
+        made = self.teaching.content(item.utterances[0])
+        files = cache.stored(item.key)
+        if made.codes is not None:
+            write_array(files["codes"].path, made.codes)
+        write_array(files["voiced"].path, made.voiced)
+        # The content last: where it is, the others are.
+        write_array(files["content"].path, made.content)
+        return []
+
+    def size(self, seconds: float) -> float:
+        codes = CODE_BYTES if self.teacher.code_count is not None else 0
+        return seconds * float(self.teacher.content_rate) * (4 * self.teacher.content_channels + codes + VOICED_BYTES)
+
+
+class SpeakerMaker(TeacherMaker):
+    """A teacher's embedding of each speaker."""
+
+    def items(self, utterances: Sequence[Utterance]) -> list[Item]:
+        return [Item(speaker, tuple(theirs)) for speaker, theirs in speakers_of(utterances).items()]
+
+    def make(self, cache: Cache, item: Item) -> list[str]:
+        made = self.teaching.centroid(item.utterances, self.count)
+        write_array(cache.stored(item.key)["speaker"].path, made.embedding)
+        return list(made.faults)
+
+    def size(self, seconds: float) -> float:
+        return 4 * self.teacher.speaker_channels
+
+
+def teacher_on(spec: dict[str, Any], device: str) -> Teacher:
+    """A teacher, on a device where it can be told one."""
+    params = {name: value for name, value in spec.items() if name != "use"}
+    if device != "cpu" and "device" not in params and _takes_device(spec["use"]):
+        params["device"] = device
+    return open_teacher(spec["use"], **params)
+
+
+def _takes_device(name: str) -> bool:
+    module, _, attribute = TEACHERS.get(name, "").partition(":")
+    return bool(module) and "device" in inspect.signature(getattr(import_module(module), attribute)).parameters
+
+
+def order_of(folder: Path, given: Order) -> Order:
+    """The order that goes on with the cache in a folder.
+
+    Args:
+        folder: the cache's own.
+        given: weights, checkpoint, teacher and device, where they are given; all else is as the cache's record has it.
+
+    Raises:
+        CacheError: for a folder without a cache.
+    """
+    record = read_record(folder)
+    options = record.options
+    if record.what == "wavlm":
+        return Order(
+            what="wavlm",
+            root=folder.parent,
+            folder=folder.name,
+            recipe=str(options.get("recipe", given.recipe)),
+            features=options.get("features"),
+            weights=given.weights,
+            wavlm=given.wavlm,
+            device=given.device,
+        )
+    spec = given.teacher if given.teacher is not None else options.get("teacher")
+    return Order(
+        what=record.what,
+        root=folder.parent,
+        folder=folder.name,
+        recipe=given.recipe,
+        teacher=spec,
+        teacher_dir=given.teacher_dir,
+        utts_per_speaker=int(record.identity.get("utterances per speaker", given.utts_per_speaker)),
+        device=given.device,
+    )

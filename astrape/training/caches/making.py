@@ -1,0 +1,280 @@
+"""The run that makes what a cache is missing: one process or several, one machine or many."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from astrape.errors import AstrapeError
+from astrape.training.caches.cache import Cache
+from astrape.training.caches.files import StorageError, is_stale, temporaries
+from astrape.training.caches.makers import Item, Maker, Order
+from astrape.training.caches.recording import read_header
+from astrape.training.corpus import Utterance, shown
+from astrape.training.errors import CacheError
+
+__all__ = ["Failed", "Made", "make_cache", "make_items", "shard_of"]
+
+Progress = Callable[[float, float | None], None]
+
+AHEAD = 4
+"""Items that are given to each process before it asks."""
+
+HEADROOM = 1.02
+"""Of the bytes that a run takes: what a file system keeps of each file beside them."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What could not be made, or not be used."""
+
+    key: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a run did.
+
+    Attributes:
+        what, folder: which cache.
+        shard: which part of how many.
+        items: in this part of the corpus: utterances, or speakers.
+        made: of them, now.
+        there: of them, before.
+        failed: what could not be made or used, each with its reason.
+        seconds: of audio that was worked on; 0 for speakers, of whom a few utterances are taken.
+        elapsed: wall-clock seconds.
+        random: the front end's weights are drawn, not trained.
+    """
+
+    what: str
+    folder: str
+    shard: str
+    items: int
+    made: int
+    there: int
+    failed: tuple[Failed, ...]
+    seconds: float
+    elapsed: float
+    random: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"failed": [asdict(one) for one in self.failed]}
+
+
+def shard_of(text: str | None) -> tuple[int, int]:
+    """Which part of how many, from ``2/4``; from ``RANK`` and ``WORLD_SIZE``, which torchrun sets, where left out.
+
+    Raises:
+        CacheError: for any other text.
+    """
+    if text is None:
+        rank, world = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+        return (int(rank) + 1, int(world)) if rank.isdigit() and world.isdigit() and int(rank) < int(world) else (1, 1)
+    part, slash, count = text.partition("/")
+    if not (slash and part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count)):
+        raise CacheError(f"--shard {text}: write it as 1/4, 2/4, ... : which part of how many")
+    return int(part), int(count)
+
+
+def make_cache(
+    order: Order,
+    utterances: Sequence[Utterance],
+    *,
+    shard: tuple[int, int] = (1, 1),
+    limit: int = 0,
+    jobs: int = 1,
+    corpus: Path | None = None,
+    microphone: str = "mic1",
+    progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Made:
+    """Make what a cache is missing.
+
+    What is there already stays, so a run that ended early goes on where it was. Every file appears whole or not at all.
+    An utterance that cannot be read is left out and told at the end, and the others go on.
+
+    Args:
+        order: which cache, and of what.
+        utterances: the corpus, the same on every machine.
+        shard: ``(k, n)``: every nth item from the kth on. Runs with all ``k`` from 1 to ``n`` make all of it, in any
+            order, at once or not, on machines that share the folder.
+        limit: take the first so many items of the corpus alone; 0: all.
+        jobs: processes on this machine, each on one core.
+        corpus, microphone: where the utterances are from, for the record.
+        progress: called with seconds of audio, or speakers, done and in all.
+        tell: called with what a user should know before the work begins.
+
+    Raises:
+        CacheError: for a cache that another recipe, weights or teacher made, and a disk that is too small or full.
+        AstrapeError: for a front end or a teacher that cannot be loaded.
+    """
+    begin = time.monotonic()
+    maker = order.open()
+    cache = maker.prepare(corpus, microphone)
+    items = maker.items(utterances)
+    items = (items if limit == 0 else items[:limit])[shard[0] - 1 :: shard[1]]
+    missing = [item for item in items if not cache.has(item.key)]
+    if tell is not None:
+        part = f", part {shard[0]} of {shard[1]}" if shard[1] > 1 else ""
+        tell(f"{shown(maker.folder)}: {maker.record.maker}{part}: {len(missing)} of {len(items)} to make")
+        if maker.record.random:
+            tell("the front end's weights are random: give --wavlm CHECKPOINT (or --weights FILE) for trained ones")
+    made, failed, seconds = make_items(order, maker, cache, missing, jobs=jobs, progress=progress)
+    return Made(
+        what=order.what,
+        folder=str(maker.folder),
+        shard=f"{shard[0]}/{shard[1]}",
+        items=len(items),
+        made=made,
+        there=len(items) - len(missing),
+        failed=tuple(failed),
+        seconds=seconds,
+        elapsed=time.monotonic() - begin,
+        random=maker.record.random,
+    )
+
+
+def make_items(
+    order: Order, maker: Maker, cache: Cache, items: Sequence[Item], *, jobs: int = 1, progress: Progress | None = None
+) -> tuple[int, list[Failed], float]:
+    """Make these items, whether they are there or not.
+
+    Returns:
+        How many were made, what failed, and the seconds of audio that were worked on.
+
+    Raises:
+        CacheError: for a disk that is too small or full, and a process that was killed.
+    """
+    for path in temporaries(cache.folder):
+        if is_stale(path):
+            path.unlink(missing_ok=True)
+    lengths, failed = _lengths(items) if not cache.by_speaker else (dict.fromkeys((one.key for one in items), 1.0), [])
+    wanted = [item for item in items if item.key in lengths]
+    _check_space(cache.folder, sum(maker.size(lengths[item.key]) for item in wanted))
+    total, done, made = sum(lengths.values()), 0.0, 0
+    outcomes = (
+        _in_processes(order, wanted, jobs) if jobs > 1 else ((item, _make(maker, cache, item)) for item in wanted)
+    )
+    for item, outcome in outcomes:
+        if outcome.storage is not None:
+            raise StorageError(outcome.storage)
+        made += outcome.made
+        failed.extend(Failed(item.key, text) for text in outcome.faults)
+        done += lengths[item.key]
+        if progress is not None:
+            progress(done, total)
+    return made, failed, 0.0 if cache.by_speaker else done
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    made: bool
+    faults: tuple[str, ...] = ()
+    storage: str | None = None
+
+
+def _make(maker: Maker, cache: Cache, item: Item) -> _Outcome:
+    try:
+        return _Outcome(True, tuple(maker.make(cache, item)))
+    except StorageError as error:
+        return _Outcome(False, storage=str(error))
+    except AstrapeError as error:
+        return _Outcome(False, (str(error),))
+    except MemoryError:
+        return _Outcome(False, ("out of memory",))
+    except (RuntimeError, ValueError, OSError) as error:
+        # Of teachers of others: one odd utterance is no reason to lose the night.
+        return _Outcome(False, (f"{type(error).__name__}: {error}",))
+
+
+def _lengths(items: Sequence[Item]) -> tuple[dict[str, float], list[Failed]]:
+    """Seconds of audio of each item that can be read, by a look at the headers, and those that cannot."""
+    lengths: dict[str, float] = {}
+    failed: list[Failed] = []
+    for item in items:
+        try:
+            lengths[item.key] = float(read_header(item.utterances[0].path).seconds)
+        except CacheError as error:
+            failed.append(Failed(item.key, str(error)))
+    return lengths, failed
+
+
+def _check_space(folder: Path, needed: float) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed * HEADROOM > free:
+        raise StorageError(
+            f"{shown(folder)}: takes {_bytes(needed)} more, and the disk has {_bytes(free)} free: free space, take "
+            f"part of the corpus with --limit, or name another disk with --cache"
+        )
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _in_processes(order: Order, items: Sequence[Item], jobs: int) -> Iterator[tuple[Item, _Outcome]]:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(order,)) as pool:
+        waiting: dict[Future[_Outcome], Item] = {}
+        left = iter(items)
+        try:
+            while True:
+                while len(waiting) < AHEAD * jobs and (item := next(left, None)) is not None:
+                    waiting[pool.submit(_make_here, item)] = item
+                if not waiting:
+                    return
+                finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield waiting.pop(future), future.result()
+        except BrokenProcessPool as error:
+            raise CacheError(
+                "a process of --jobs was killed, for want of memory perhaps: run the same command again with fewer, "
+                "which goes on from here"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_here: tuple[Maker, Cache] | None = None
+"""What this process makes things with, where it is one of several."""
+
+
+def _begin(order: Order) -> None:
+    global _here
+    # The parent is asked to stop, and stops these: a traceback from each would bury what it says.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    maker = order.open()
+    _here = maker, Cache(maker.folder, maker.record)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed leaves its processes waiting for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _make_here(item: Item) -> _Outcome:
+    assert _here is not None
+    return _make(*_here, item)

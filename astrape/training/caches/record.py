@@ -1,0 +1,170 @@
+"""What a cache says of itself: what was stored, by what, and whether that is what is asked for now."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from astrape.training.caches.files import write_whole
+from astrape.training.corpus import shown
+from astrape.training.errors import CacheError
+
+__all__ = [
+    "KINDS",
+    "RECORD",
+    "Record",
+    "check_record",
+    "hash_of_state",
+    "hash_of_values",
+    "keep_record",
+    "read_record",
+    "with_corpus",
+]
+
+RECORD = "cache.json"
+KINDS = ("wavlm", "speakers", "content")
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """The facts of a cache, in ``cache.json`` in its folder.
+
+    Attributes:
+        what: ``wavlm``, ``speakers`` or ``content``.
+        channels: of its arrays.
+        rate: frames a second; ``None`` for speakers, who have no clock.
+        maker: who made it, in words: a recipe's signal with its weights, or a teacher.
+        identity: hashes and numbers by name, of all that the stored values depend on. Two runs agree when these do.
+        options: what else it takes to make more of the same: names and paths as they were given.
+        codes: how many different codes are stored beside the content; ``None``: none.
+        random: weights were drawn, not trained.
+        version: of this form.
+    """
+
+    what: str
+    channels: int
+    rate: Fraction | None
+    maker: str
+    identity: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    codes: int | None = None
+    random: bool = False
+    version: int = VERSION
+
+    def to_json(self) -> str:
+        content = asdict(self) | {"rate": None if self.rate is None else str(self.rate)}
+        return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+    def differs(self, other: Record) -> str | None:
+        """In what another record is another cache, in a few words; ``None`` where both are the same."""
+        for name in ("what", "version", "channels", "rate", "codes"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                return f"{name} {mine} and not {theirs}"
+        for name in sorted({*self.identity, *other.identity}):
+            mine, theirs = self.identity.get(name), other.identity.get(name)
+            if mine != theirs:
+                return f"{name} {_short(mine)} and not {_short(theirs)}"
+        return None
+
+
+def read_record(folder: Path) -> Record:
+    """What the cache in a folder says of itself.
+
+    Raises:
+        CacheError: for a folder without a cache, or with one that says nothing that can be read.
+    """
+    path = folder / RECORD
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rate = content["rate"]
+        record = Record(**(content | {"rate": None if rate is None else Fraction(rate)}))
+        sound = (
+            record.what in KINDS
+            and isinstance(record.channels, int)
+            and record.channels > 0
+            and (record.rate is None) == (record.what == "speakers")
+            and (record.rate is None or record.rate > 0)
+            and isinstance(record.identity, dict)
+            and isinstance(record.options, dict)
+        )
+        if not sound:
+            raise ValueError("its values do not fit together")
+    except FileNotFoundError as error:
+        raise CacheError(f"{shown(folder)}: holds no cache: make one with `astrape cache`") from error
+    except OSError as error:
+        raise CacheError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
+        raise CacheError(
+            f"{shown(path)}: is no record of a cache ({type(error).__name__}): remove the folder and make it anew"
+        ) from error
+    return record
+
+
+def keep_record(folder: Path, wanted: Record) -> Record:
+    """Write a cache's record, or hold it against the one that is there.
+
+    Args:
+        folder: the cache's own.
+        wanted: what this run would store.
+
+    Returns:
+        What is in the folder now.
+
+    Raises:
+        CacheError: when the folder holds another cache. It names both and the mend.
+    """
+    if not (folder / RECORD).exists():
+        write_whole(folder / RECORD, wanted.to_json().encode())
+    found = read_record(folder)
+    check_record(folder, found, wanted)
+    return found
+
+
+def check_record(folder: Path, found: Record, wanted: Record) -> None:
+    """Refuse a cache that another recipe, other weights or another teacher made.
+
+    Raises:
+        CacheError: naming both and the mend.
+    """
+    difference = found.differs(wanted)
+    if difference is not None:
+        flag = {"wavlm": "--wavlm-dir", "speakers": "--speakers-dir", "content": "--content-dir"}[wanted.what]
+        raise CacheError(
+            f"{shown(folder)}: was made by {found.maker}, and this run has {wanted.maker} (it has {difference}): name "
+            f"another folder with {flag}, give what it was made with, or remove it"
+        )
+
+
+def with_corpus(record: Record, corpus: Path, microphone: str) -> Record:
+    """The same, with where the audio is, for a check that is not told."""
+    return replace(record, options=record.options | {"data": str(corpus.absolute()), "microphone": microphone})
+
+
+def hash_of_state(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values of tensors, in order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def hash_of_values(values: Any) -> str:
+    """SHA-256 over plain values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 and all(char in "0123456789abcdef" for char in text) else text
