@@ -87,6 +87,10 @@ class SpectralTeacher:
         scaled = torch.where(spread > QUIET, centred / spread.clamp(min=QUIET), torch.zeros_like(centred))
         return scaled.reshape(batch, self.content_channels, frames).to(audio)
 
+    def encode(self, audio: Tensor) -> tuple[Tensor, None]:
+        """Content, and no codes."""
+        return self.content(audio), None
+
     def codes(self, audio: Tensor) -> Tensor:
         """It has none.
 

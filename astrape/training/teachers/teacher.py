@@ -56,6 +56,10 @@ class Teacher(Protocol):
         """
         ...
 
+    def encode(self, audio: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Content, and codes where there are any: both at the cost of one."""
+        ...
+
     def speaker(self, audio: Tensor) -> Tensor:
         """``(batch, 1, samples)`` to ``(batch, speaker_channels)``."""
         ...

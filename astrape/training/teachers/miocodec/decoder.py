@@ -65,7 +65,8 @@ class WaveDecoder(nn.Module):
         weight = window.square().expand(1, frames.shape[1], size)
         audio, heard = (_overlapped(one, hop)[:, : (one.shape[1] - 1) * hop + size] for one in (frames, weight))
         cut = (size - hop) // 2
-        return (audio / heard)[:, cut : audio.shape[1] - cut]
+        whole: Tensor = audio / heard
+        return whole[:, cut : audio.shape[1] - cut]
 
 
 def _overlapped(frames: Tensor, hop: int) -> Tensor:
@@ -92,7 +93,8 @@ class _ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv1(functional.silu(self.norm1(x)))
         y = self.conv2(functional.silu(self.norm2(y)))
-        return x + y
+        total: Tensor = x + y
+        return total
 
 
 class _ResNets(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def open_wavlm(source: Path | TensorFile, layers: int) -> WavLM:
         TeacherError: without ``transformers``, and for files that cannot be read or do not fit.
     """
     try:
-        from transformers import WavLMConfig, WavLMModel
+        transformers = import_module("transformers")
     except ImportError as error:
         raise TeacherError(
             "teacher 'miocodec' needs the package transformers to run WavLM: pip install 'astrape[teachers]'"
@@ -101,9 +102,9 @@ def open_wavlm(source: Path | TensorFile, layers: int) -> WavLM:
     if sizes["num_hidden_layers"] < layers:
         raise TeacherError(f"{file.path}: has {sizes['num_hidden_layers']} layers, and layer {layers} is to be heard")
     try:
-        config = WavLMConfig(**sizes | {"num_hidden_layers": layers})
+        config = transformers.WavLMConfig(**sizes | {"num_hidden_layers": layers})
         with torch.device("meta"):
-            model: Any = WavLMModel(config)
+            model: Any = transformers.WavLMModel(config)
     except (ValueError, TypeError, RuntimeError) as error:
         raise TeacherError(f"{file.path}: no WavLM can have the sizes {sizes}: {error}") from error
     nn.utils.parametrize.remove_parametrizations(model.encoder.pos_conv_embed.conv, "weight", leave_parametrized=True)

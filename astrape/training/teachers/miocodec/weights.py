@@ -63,7 +63,7 @@ def _safetensors(path: Path) -> TensorFile:
     from safetensors import SafetensorError, safe_open
 
     try:
-        opened = safe_open(os.fspath(path), framework="pt")
+        opened: Any = safe_open(os.fspath(path), framework="pt")
         shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise TeacherError(f"{path}: cannot be read as safetensors: {error}") from error
@@ -148,4 +148,5 @@ def _magnitudes_fit(magnitudes: tuple[int, ...], shape: tuple[int, ...]) -> bool
 
 def _denormed(magnitude: Tensor, direction: Tensor) -> Tensor:
     over = [axis for axis, count in enumerate(magnitude.shape) if count == 1]
-    return direction * (magnitude / torch.linalg.vector_norm(direction, dim=over, keepdim=True))
+    weight: Tensor = direction * (magnitude / torch.linalg.vector_norm(direction, dim=over, keepdim=True))
+    return weight

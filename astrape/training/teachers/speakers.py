@@ -1,0 +1,48 @@
+"""Teachers as the speaker encoders of voicebanks: entry points of the group ``astrape.speaker_encoders``.
+
+    astrape voicebank build speech.wav --encoder miocodec -o voice.astrape
+
+They are found by name, so that ``astrape.voice`` imports nothing of training.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from astrape.training.errors import TeacherError
+from astrape.training.teachers import open_teacher
+from astrape.training.teachers.teacher import Teacher
+from astrape.voice.embedding import CHANNELS
+
+__all__ = ["TeacherVoices", "miocodec", "offline"]
+
+
+class TeacherVoices:
+    """A :class:`~astrape.voice.speaker.SpeakerEncoder` that a teacher is behind.
+
+    Raises:
+        TeacherError: for a teacher whose embeddings are not as wide as those of voicebanks.
+    """
+
+    def __init__(self, teacher: Teacher) -> None:
+        if teacher.speaker_channels != CHANNELS:
+            raise TeacherError(
+                f"teacher '{teacher.name}' gives {teacher.speaker_channels} numbers for a speaker, and voicebanks "
+                f"hold {CHANNELS}"
+            )
+        self.teacher = teacher
+        self.name, self.sample_rate = teacher.name, teacher.sample_rate
+
+    def embed(self, audio: Tensor) -> Tensor:
+        """``(frames,)`` mono at ``sample_rate`` to ``(128,)``, on the CPU."""
+        return self.teacher.speaker(audio.reshape(1, 1, -1))[0].cpu()
+
+
+def miocodec() -> TeacherVoices:
+    """MioCodec's speakers; weights from ``$ASTRAPE_TEACHERS``, ``teachers`` or the caches."""
+    return TeacherVoices(open_teacher("miocodec"))
+
+
+def offline() -> TeacherVoices:
+    """Resemblyzer's speakers on 128 directions."""
+    return TeacherVoices(open_teacher("offline"))
