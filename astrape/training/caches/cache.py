@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from astrape.training.caches.files import Fault, read_array
-from astrape.training.caches.record import KINDS, RECORD, Record, check_record, read_record
+from astrape.training.caches.record import RECORD, Record, check_record, read_record
 from astrape.training.caches.recording import Header
 from astrape.training.corpus import Utterance, shown
 from astrape.training.errors import CacheError
@@ -122,6 +122,16 @@ class Cache:
         """Whether all files of an utterance or a speaker are there. They are whole, or were damaged by others."""
         return all(one.path.exists() for one in self.stored(key).values())
 
+    def complete(self) -> set[str]:
+        """The keys of which all files are there, found by listing the folder once."""
+        files: set[str] = set()
+        for folder, _, names in os.walk(self.folder):
+            inside = Path(folder).relative_to(self.folder).as_posix()
+            files.update(name if inside == "." else f"{inside}/{name}" for name in names)
+        endings = [one.path.name.removeprefix("key") for one in self.stored("key").values()]
+        own = (name.removesuffix(".npy") for name in files if name.endswith(".npy"))
+        return {key for key in own if all(key + ending in files for ending in endings)}
+
     def expected(self, header: Header) -> tuple[int, int] | None:
         """Least and most frames that an utterance of this length has; ``None`` where that cannot be told."""
         if self.by_speaker:
@@ -166,11 +176,6 @@ def find_caches(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
     return sorted(path for path in root.iterdir() if (path / RECORD).exists())
-
-
-def each_kind(caches: Iterable[Cache], chosen: Callable[[Cache], bool]) -> list[Cache]:
-    """The chosen ones, features first, then speakers, then content."""
-    return sorted((one for one in caches if chosen(one)), key=lambda one: (KINDS.index(one.what), one.folder))
 
 
 def _check_values(name: str, array: npt.NDArray[Any], codes: int | None) -> None:
