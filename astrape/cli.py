@@ -16,8 +16,10 @@ from astrape.commands.check_cache import check_caches
 from astrape.commands.console import DEBUG
 from astrape.commands.convert import convert
 from astrape.commands.demo import demo
+from astrape.commands.evaluate import evaluate
 from astrape.commands.graph import graph
 from astrape.commands.import_checkpoint import import_checkpoint
+from astrape.commands.precision import precision
 from astrape.commands.recipes import recipes
 from astrape.commands.report import report
 from astrape.commands.run import run
@@ -84,8 +86,10 @@ COMMANDS = (
     voicebank,
     wavlm,
     import_checkpoint,
+    precision,
     cache,
     check_caches,
+    evaluate,
 )
 
 for command in COMMANDS:

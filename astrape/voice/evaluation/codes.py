@@ -1,0 +1,86 @@
+"""How the quantizer is used: on the codes it gave, never on its output quantized again."""
+
+from __future__ import annotations
+
+import torch
+
+from astrape.blocks.codebook import count_codes, perplexity, usage
+from astrape.training.code_usage import CodeUsage
+from astrape.voice.evaluation.context import Codes, Context, Tools
+from astrape.voice.evaluation.errors import MetricError
+from astrape.voice.evaluation.metric import Quantity
+from astrape.voice.evaluation.packages import Package
+
+__all__ = ["QuantizerUse"]
+
+CODES = frozenset({"codes"})
+
+
+class QuantizerUse:
+    """Perplexity of the codes, and usage of what they are made of: the grids of Q2D2's pairs, or FSQ's levels.
+
+    A perplexity can't pass the number of frames, so that of one file says little. The run's counts each source once,
+    however many targets it was converted to: codes come from the source alone.
+    """
+
+    name = "codes"
+    packages: tuple[Package, ...] = ()
+    quantities = (
+        Quantity("code_perplexity", "Code perplexity", "codes", "higher", "exp(entropy) of the codes", CODES, 1),
+        Quantity(
+            "digit_usage",
+            "Digit usage",
+            "%",
+            "higher",
+            "share of the values that occur, mean over the digits of a code",
+            CODES,
+            1,
+        ),
+        Quantity(
+            "digit_perplexity",
+            "Digit perplexity",
+            "%",
+            "higher",
+            "exp(entropy) of a digit over its number of values, mean over the digits",
+            CODES,
+            1,
+        ),
+    )
+
+    def __init__(self, tools: Tools) -> None:
+        del tools
+        self._all: CodeUsage | None = None
+        self._digits: list[torch.Tensor] = []
+        self._seen: set[str] = set()
+
+    def score(self, context: Context) -> dict[str, float]:
+        if context.codes is None:
+            return {}
+        codes = context.codes
+        if not len(codes.codes):
+            raise MetricError("the source is shorter than one code")
+        digits = _digit_counts(codes)
+        count = CodeUsage(codes.size)
+        count.add(codes.codes)
+        if context.source_key not in self._seen:
+            self._seen.add(context.source_key)
+            self._all = self._all or CodeUsage(codes.size)
+            self._all.add(codes.codes)
+            self._digits = [a + b for a, b in zip(self._digits, digits, strict=True)] if self._digits else digits
+        return _scores(count, digits)
+
+    def pooled(self) -> dict[str, float]:
+        return {} if self._all is None else _scores(self._all, self._digits)
+
+
+def _digit_counts(codes: Codes) -> list[torch.Tensor]:
+    split = codes.split(codes.codes.reshape(1, 1, -1).double())[0]
+    return [count_codes(digit, size) for digit, size in zip(split, codes.digits, strict=True)]
+
+
+def _scores(count: CodeUsage, digits: list[torch.Tensor]) -> dict[str, float]:
+    return {
+        "code_perplexity": count.perplexity,
+        "digit_usage": 100 * sum(map(usage, digits)) / len(digits),
+        "digit_perplexity": 100 * sum(perplexity(digit) / len(digit) for digit in digits) / len(digits),
+    }

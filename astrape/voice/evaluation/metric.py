@@ -1,0 +1,84 @@
+"""What a metric is, and the ones there are.
+
+A metric is a family of quantities that one package measures together. It is in the registry by name, loads its
+models once a run and only when they are first asked, and scores one conversion at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from astrape.voice.evaluation.packages import Package
+
+if TYPE_CHECKING:
+    from astrape.voice.evaluation.context import Context
+
+__all__ = ["NEEDS", "Metric", "Quantity", "Score"]
+
+NEEDS = ("transcript", "target_audio", "reference", "codes", "conversion")
+"""What a quantity may need beside source and result. ``Context.lacks`` says why one is not there."""
+
+Better = Literal["higher", "lower"]
+
+
+class Score(NamedTuple):
+    """A value, and how much it counts in the mean over files: a word error rate by its words, for instance."""
+
+    value: float
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number that is measured.
+
+    Attributes:
+        name: as results have it.
+        label: as people read it.
+        unit: of the value, empty for a pure number.
+        better: which direction is better; ``None`` where neither is.
+        about: what it is, in a sentence.
+        needs: of ``NEEDS``.
+        digits: decimals worth showing.
+    """
+
+    name: str
+    label: str
+    unit: str
+    better: Better | None
+    about: str
+    needs: frozenset[str] = frozenset()
+    digits: int = 3
+
+
+class Metric(Protocol):
+    """A family of quantities.
+
+    Attributes:
+        name: of the family.
+        quantities: what it measures.
+        packages: what it takes.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]: ...
+
+    @property
+    def packages(self) -> tuple[Package, ...]: ...
+
+    def score(self, context: Context) -> Mapping[str, float | Score]:
+        """Values by name. A quantity whose needs are not met is left out.
+
+        Raises:
+            MetricError: when there is no value for this file, and why.
+        """
+        ...
+
+    def pooled(self) -> Mapping[str, float]:
+        """What holds for all files scored so far together and is no mean over them; mostly nothing."""
+        ...

@@ -1,0 +1,292 @@
+"""What is converted to what: sources, targets, and the pairs of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from astrape.errors import AstrapeError
+from astrape.training.corpus import ENDINGS, VCTK_AUDIO, Utterance, read_corpus
+from astrape.voice.evaluation.errors import EvaluationError
+
+__all__ = [
+    "Pair",
+    "Target",
+    "all_pairs",
+    "own_voices",
+    "read_pairs",
+    "read_sources",
+    "read_targets",
+    "some",
+    "utterance",
+]
+
+MANIFESTS = (".csv", ".tsv", ".jsonl")
+VOICEBANKS = (".astrape", ".npz")
+OWN_RECORDINGS = 8
+"""Of a speaker, that their own voice is embedded from: as many as a training cache takes."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A voice to convert to.
+
+    Attributes:
+        name: of the voice, also of the folder that its results go to.
+        files: a voicebank, or recordings to embed.
+        audio: a recording of the speaker, to compare with.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    audio: Path | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One conversion to evaluate.
+
+    Attributes:
+        source: who says what.
+        target: the voice; ``None`` where another system converted and nobody says to whom.
+        converted: the result of another system.
+        own_voice: the target is the source's own voice, so that the source is what a perfect system gives.
+    """
+
+    source: Utterance
+    target: Target | None
+    converted: Path | None = None
+    own_voice: bool = False
+
+    @property
+    def name(self) -> str:
+        """``source to target``, unlike any other of a run."""
+        return f"{self.source.key} to {self.target.name}" if self.target else self.source.key
+
+
+def utterance(path: Path, text: str | None = None) -> Utterance:
+    """A recording by itself, with what a text file beside it, or in VCTK's ``txt/SPEAKER/NAME.txt``, says of it."""
+    speaker = path.absolute().parent.name or "speaker"
+    return Utterance(path, speaker, path.stem, said=text, transcript=_transcript(path.absolute()))
+
+
+def read_sources(sources: Sequence[Path]) -> list[Utterance]:
+    """Sources from audio files, folders (VCTK's layout among them) and manifests.
+
+    See :func:`astrape.training.corpus.read_corpus` for folders and manifests.
+
+    Raises:
+        AstrapeError: for what is missing, or holds no audio, and for two sources of one name.
+    """
+    found: list[Utterance] = []
+    for path in sources:
+        if not path.exists():
+            raise EvaluationError(f"{path}: there is no such file or folder")
+        single = path.is_file() and path.suffix.lower() not in MANIFESTS
+        try:
+            found += [utterance(path)] if single else read_corpus(path)
+        except AstrapeError as error:
+            raise EvaluationError(str(error)) from error
+    return _unlike(found)
+
+
+def read_targets(targets: Sequence[Path], audio: Path | None = None) -> list[Target]:
+    """Targets from voicebanks, recordings, and folders that hold some of these.
+
+    Args:
+        targets: a recording is embedded, and compared with.
+        audio: what voicebanks are compared with: a recording, or a folder with one of each voicebank's name. Left out,
+            a recording of the same name beside the voicebank.
+
+    Raises:
+        EvaluationError: for what is missing, is of no such kind, or has a name twice.
+    """
+    files: list[Path] = []
+    for path in targets:
+        if not path.exists():
+            raise EvaluationError(f"{path}: there is no such voicebank, recording or folder")
+        if path.is_dir():
+            inside = sorted(one for one in path.iterdir() if one.is_file() and not one.name.startswith("."))
+            banks = [one for one in inside if one.suffix.lower() in VOICEBANKS]
+            taken = {one.stem for one in banks}
+            heard = [one for one in inside if _is_audio(one) and one.stem not in taken]
+            if not banks and not heard:
+                raise EvaluationError(f"{path}: holds no voicebank (.astrape) and no recording to convert to")
+            files += _one_form(banks) + heard
+        else:
+            files.append(path)
+    if audio is not None and not audio.exists():
+        raise EvaluationError(f"{audio}: there is no such recording of the target")
+    found = [_target(path, audio, len(files)) for path in files]
+    for index, target in enumerate(found):
+        if target.name in {other.name for other in found[:index]}:
+            raise EvaluationError(f"{target.files[0]}: there are two targets '{target.name}': call one otherwise")
+    return found
+
+
+def all_pairs(sources: Iterable[Utterance], targets: Iterable[Target]) -> list[Pair]:
+    """Every source to every target."""
+    voices = list(targets)
+    return [Pair(source, target) for source in sources for target in voices]
+
+
+def own_voices(sources: Sequence[Utterance]) -> list[Pair]:
+    """Every source to its speaker's own voice, embedded from up to 8 of the speaker's sources."""
+    speakers: dict[str, list[Path]] = {}
+    for source in sources:
+        speakers.setdefault(source.speaker, []).append(source.path)
+    voices = {
+        name: Target(f"{name} (own voice)", tuple(files[:OWN_RECORDINGS]), files[0]) for name, files in speakers.items()
+    }
+    return [Pair(source, replace(voices[source.speaker], audio=source.path), own_voice=True) for source in sources]
+
+
+def some(pairs: Sequence[Pair], limit: int | None, seed: int) -> list[Pair]:
+    """At most ``limit`` of the pairs, drawn with the seed, in their order."""
+    if limit is None or limit >= len(pairs):
+        return list(pairs)
+    kept = np.random.default_rng(seed).choice(len(pairs), size=limit, replace=False)
+    return [pairs[index] for index in sorted(kept.tolist())]
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Listed pairs, from a table: .csv or .tsv with a first line of names, or .jsonl with an object a line.
+
+    Columns: ``source``, and where wanted ``target`` (a voicebank or a recording), ``target_audio``, ``text`` (what is
+    said), ``converted`` (by another system), ``speaker``, ``own_voice`` (``yes``). Paths are relative to the table.
+
+    Raises:
+        EvaluationError: for a table that cannot be read, by line, and files that are missing.
+    """
+    pairs = [_pair(path, line, row) for line, row in _rows(path)]
+    if not pairs:
+        raise EvaluationError(f"{path}: lists no pair")
+    _unlike({pair.source.path: pair.source for pair in pairs}.values())
+    seen: set[tuple[str, str | None]] = set()
+    for pair in pairs:
+        key = (pair.source.key, pair.target.name if pair.target else None)
+        if key in seen:
+            raise EvaluationError(f"{path}: lists '{pair.name}' twice: leave one out")
+        seen.add(key)
+    return pairs
+
+
+def _pair(table: Path, line: int, row: dict[str, Any]) -> Pair:
+    where = f"{table}:{line}"
+    for name, value in row.items():
+        if value is not None and not isinstance(value, str):
+            raise EvaluationError(f"{where}: '{name}' must be text")
+
+    def file(name: str) -> Path | None:
+        value = (row.get(name) or "").strip()
+        if not value:
+            return None
+        found = table.parent / value
+        if not found.is_file():
+            raise EvaluationError(f"{where}: '{name}' is {found}, and there is no such file")
+        return found
+
+    source, target, converted = file("source"), file("target"), file("converted")
+    if source is None:
+        raise EvaluationError(f"{where}: has no 'source'")
+    if target is None and converted is None:
+        raise EvaluationError(f"{where}: has neither a 'target' to convert to nor a 'converted' file")
+    said = utterance(source, (row.get("text") or "").strip() or None)
+    speaker = (row.get("speaker") or "").strip()
+    voice = None if target is None else _target(target, file("target_audio"), 1)
+    if voice is None and (audio := file("target_audio")) is not None:
+        voice = Target(audio.stem, (audio,), audio)
+    own = (row.get("own_voice") or "").strip().lower() in ("yes", "true", "1")
+    return Pair(replace(said, speaker=speaker) if speaker else said, voice, converted, own)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise EvaluationError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise EvaluationError(f"{path}: is not UTF-8 at byte {error.start}: save it as UTF-8") from error
+    if path.suffix.lower() not in MANIFESTS:
+        raise EvaluationError(f"{path}: pairs are listed in a table, {', '.join(MANIFESTS)}")
+    if path.suffix.lower() == ".jsonl":
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                yield number, _object(path, number, line)
+        return
+    # Quotes in a TSV are what somebody said, not a way to write a tab.
+    tabs = path.suffix.lower() == ".tsv"
+    table = csv.DictReader(
+        StringIO(text, newline=""),
+        delimiter="\t" if tabs else ",",
+        quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
+        strict=True,
+    )
+    try:
+        if "source" not in (table.fieldnames or ()):
+            raise EvaluationError(f"{path}:1: has no column 'source': the first line names the columns")
+        for row in table:
+            if None in row or None in row.values():
+                raise EvaluationError(f"{path}:{table.line_num}: has not as many columns as the first line names")
+            yield table.line_num, {str(name).strip(): value for name, value in row.items()}
+    except csv.Error as error:
+        raise EvaluationError(f"{path}:{table.line_num}: {error}") from error
+
+
+def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise EvaluationError(f"{path}:{number}: is no JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise EvaluationError(f'{path}:{number}: is no object: write {{"source": ..., "target": ...}}')
+    return row
+
+
+def _target(path: Path, audio: Path | None, count: int) -> Target:
+    if path.suffix.lower() not in VOICEBANKS:
+        return Target(path.stem, (path,), audio if audio is not None and audio.is_file() else path)
+    if audio is not None and audio.is_file():
+        if count > 1:
+            raise EvaluationError(f"{audio}: is one recording for {count} targets: give a folder with one of each name")
+        return Target(path.stem, (path,), audio)
+    folder = path.parent if audio is None else audio
+    beside = sorted(one for one in folder.iterdir() if one.stem == path.stem and one.is_file() and _is_audio(one))
+    return Target(path.stem, (path,), beside[0] if beside else None)
+
+
+def _one_form(banks: list[Path]) -> list[Path]:
+    """Of a voice that is there in both forms, the newer one."""
+    newer = {bank.stem for bank in banks if bank.suffix.lower() == ".astrape"}
+    return [bank for bank in banks if bank.suffix.lower() == ".astrape" or bank.stem not in newer]
+
+
+def _is_audio(path: Path) -> bool:
+    return path.suffix.removeprefix(".").lower() in ENDINGS
+
+
+def _transcript(path: Path) -> Path | None:
+    beside = [path.with_suffix(".txt")]
+    if path.parent.parent.name in VCTK_AUDIO:
+        stem = path.stem.removesuffix("_mic1").removesuffix("_mic2")
+        beside.append(path.parent.parent.parent / "txt" / path.parent.name / f"{stem}.txt")
+    return next((file for file in beside if file.is_file()), None)
+
+
+def _unlike(sources: Iterable[Utterance]) -> list[Utterance]:
+    """The same, if no two have one name: results are files of that name."""
+    by_key: dict[str, Utterance] = {}
+    for source in sources:
+        other = by_key.setdefault(source.key, source)
+        if other is not source:
+            shown = f"{os.fspath(other.path)} and {os.fspath(source.path)}"
+            raise EvaluationError(f"{shown} are both '{source.key}': keep one of them, or tell them apart by folders")
+    return list(by_key.values())

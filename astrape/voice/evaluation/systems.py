@@ -1,0 +1,255 @@
+"""Where the converted files come from: a graph that converts them now, or another system that did already."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from astrape.blocks.base import StreamBlock
+from astrape.blocks.quantize import FSQ, Q2D2
+from astrape.errors import AstrapeError
+from astrape.runtime.files import Conversion
+from astrape.training.corpus import ENDINGS
+from astrape.voice.building import build_voicebank
+from astrape.voice.conversion import CODES, Converter, voice_of
+from astrape.voice.evaluation.context import Codes, Latency
+from astrape.voice.evaluation.errors import EvaluationError
+from astrape.voice.evaluation.pairs import Pair, Target
+from astrape.voice.speaker import MEL_STATISTICS, SpeakerEncoder, speaker_encoder
+from astrape.voice.voicebank import Voicebank
+
+__all__ = ["Conversions", "Converted", "Rendering", "System"]
+
+Progress = Callable[[float, float | None], None]
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A converted file.
+
+    Attributes:
+        path: the file.
+        late: seconds by which it is late.
+        conversion, codes, latency: of a conversion made here.
+    """
+
+    path: Path
+    late: float = 0.0
+    conversion: Conversion | None = None
+    codes: Codes | None = None
+    latency: Latency | None = None
+
+
+class System(Protocol):
+    """What gives a converted file for a pair.
+
+    Attributes:
+        converts: it does so now, rather than having done so.
+    """
+
+    converts: bool
+
+    def render(self, pair: Pair, progress: Progress | None = None) -> Rendering:
+        """The file.
+
+        Raises:
+            AstrapeError: when there is none, and why.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What it is, to be written beside the results."""
+        ...
+
+
+class Conversions:
+    """A graph, which converts each pair to a file below a folder.
+
+    Args:
+        converter: ready to convert.
+        folder: results go to ``folder/TARGET/SPEAKER/NAME.wav``; made where it is missing.
+        out: the one file to write instead, for a single pair.
+        encoder: speaker encoder for targets that are recordings, or its name.
+        weights: the file that the converter's weights come from, for the record.
+        chunk_ms: what the graph gets at a time.
+        controls: further controls of the recipe.
+    """
+
+    converts = True
+
+    def __init__(
+        self,
+        converter: Converter,
+        folder: Path,
+        *,
+        out: Path | None = None,
+        encoder: str | SpeakerEncoder = MEL_STATISTICS,
+        weights: Path | None = None,
+        chunk_ms: float = 10.0,
+        controls: Mapping[str, Tensor | float] | None = None,
+    ) -> None:
+        self.converter = converter
+        self.folder, self.out = folder, out
+        self.encoder, self.weights = encoder, weights
+        self.chunk_ms = chunk_ms
+        self.controls = dict(controls or {})
+        self._quantizer = _quantizer(converter)
+        self._voices: dict[tuple[Path, ...], Voicebank | AstrapeError] = {}
+
+    def voice(self, target: Target) -> Voicebank:
+        """The target's voice, embedded once.
+
+        Raises:
+            VoicebankError: for a file that is no voice.
+        """
+        if target.files not in self._voices:
+            try:
+                self._voices[target.files] = self._read(target)
+            except AstrapeError as error:
+                self._voices[target.files] = error
+        found = self._voices[target.files]
+        if isinstance(found, AstrapeError):
+            raise found
+        return found
+
+    def render(self, pair: Pair, progress: Progress | None = None) -> Rendering:
+        if pair.target is None:
+            raise EvaluationError(f"{pair.name}: there is no target to convert to")
+        out = self.out or self.folder / pair.target.name / f"{pair.source.key}.wav"
+        _make(out.parent)
+        taken = out.with_name(f".{out.stem[:64]}.codes.npy") if self._quantizer else None
+        try:
+            done = self.converter.file(
+                pair.source.path,
+                out,
+                self.voice(pair.target),
+                chunk_ms=self.chunk_ms,
+                codes=taken,
+                controls=self.controls,
+                progress=progress,
+            )
+            codes = None if taken is None else _codes(self._quantizer, np.load(taken))
+        finally:
+            if taken is not None:
+                taken.unlink(missing_ok=True)
+        report = self.converter.graph.report().to_dict()["outputs"][self.converter.output]
+        first = next(iter(self.converter.graph.inputs.values()))
+        host_ms = 1000 * float(report["host_samples"] / first.rate)
+        return Rendering(out, 0.0, done, codes, Latency(report["algorithmic_ms"], host_ms))
+
+    def describe(self) -> dict[str, Any]:
+        graph = self.converter.graph
+        return {
+            "recipe": graph.name,
+            "output": self.converter.output,
+            "weights": None if self.weights is None else os.fspath(self.weights),
+            "weights_sha256": None if self.weights is None else _file_hash(self.weights),
+            "random_weights": self.weights is None and self.converter.learned > 0,
+            "parameters": self.converter.learned,
+            "parameters_sha256": _parameters_hash(graph),
+            "blocks": {name: node.use for name, node in graph.nodes.items()},
+            "chunk_ms": self.chunk_ms,
+            "controls": {name: torch.as_tensor(value).flatten().tolist() for name, value in self.controls.items()},
+            "speaker_encoder": self.encoder if isinstance(self.encoder, str) else self.encoder.name,
+        }
+
+    def _read(self, target: Target) -> Voicebank:
+        if len(target.files) == 1:
+            return voice_of(target.files[0], self.encoder)
+        embeds = speaker_encoder(self.encoder) if isinstance(self.encoder, str) else self.encoder
+        return build_voicebank(target.files, embeds)
+
+
+class Converted:
+    """Files that another system converted.
+
+    Args:
+        place: the file, for a single pair; or a folder with ``TARGET/SPEAKER/NAME``, ``TARGET/NAME``, ``SPEAKER/NAME``
+            or ``NAME`` of any audio ending. ``None`` where each pair names its own.
+        late: seconds by which all of them are late.
+    """
+
+    converts = False
+
+    def __init__(self, place: Path | None = None, late: float = 0.0) -> None:
+        if place is not None and not place.exists():
+            raise EvaluationError(f"{place}: there is no such converted file or folder")
+        self.place, self.late = place, late
+
+    def render(self, pair: Pair, progress: Progress | None = None) -> Rendering:
+        if pair.converted is not None:
+            return Rendering(pair.converted, self.late)
+        if self.place is None:
+            raise EvaluationError(f"{pair.name}: no converted file is named")
+        if self.place.is_file():
+            return Rendering(self.place, self.late)
+        names = [pair.source.key, pair.source.name, pair.source.path.stem]
+        if pair.target is not None:
+            names = [f"{pair.target.name}/{name}" for name in names] + names
+        for name in names:
+            wanted = self.place / name
+            if wanted.parent.is_dir():
+                endings = {f"{wanted.name}.{ending}" for ending in ENDINGS}
+                found = sorted(one for one in wanted.parent.iterdir() if _lower_ending(one) in endings)
+                if found:
+                    return Rendering(found[0], self.late)
+        raise EvaluationError(f"{self.place}: holds no converted file {names[0]}.wav (or {names[-1]}.wav)")
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "recipe": None,
+            "converted_elsewhere": None if self.place is None else os.fspath(self.place),
+            "late_ms": 1000 * self.late,
+        }
+
+
+def _quantizer(converter: Converter) -> Q2D2 | FSQ | None:
+    """The quantiser behind the output ``codes``, where the graph has both."""
+    signal = converter.graph.wiring.get(CODES)
+    if signal is None or signal.node not in converter.graph.nodes:
+        return None
+    block: StreamBlock = converter.graph.nodes[signal.node].block
+    return block if isinstance(block, (Q2D2, FSQ)) else None
+
+
+def _codes(quantizer: Q2D2 | FSQ | None, codes: Any) -> Codes | None:
+    if quantizer is None:
+        return None
+    radix = (quantizer.quantizer.pairs if isinstance(quantizer, Q2D2) else quantizer.axes).radix
+    if radix is None:
+        return None
+    sizes = tuple(int(size) for size in radix.sizes.flatten())
+    return Codes(torch.from_numpy(codes.astype(np.int64)).flatten(), quantizer.codebook_size, sizes, radix.split)
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parameters_hash(graph: torch.nn.Module) -> str:
+    """Of what conversion computes with, wherever it comes from: drawn weights have no file."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(graph.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _lower_ending(path: Path) -> str:
+    return f"{path.stem}{path.suffix.lower()}"
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EvaluationError(f"{folder}: cannot be made: {error.strerror or error}") from error
