@@ -202,7 +202,7 @@ def split_by_speaker(utterances: Sequence[Utterance], unseen: float = 0.1, seed:
         raise CacheError(f"the share of unseen speakers must be over 0 and below 1, not {unseen:g}")
     names = list(speakers_of(utterances))
     if len(names) < 2:
-        found = f"'{names[0]}' alone" if names else "none"
+        found = f"'{shown(names[0])}' alone" if names else "none"
         raise CacheError(
             f"a split by speaker takes two speakers or more, and there is {found}: add recordings of others, or say "
             f"who speaks with a manifest"

@@ -196,8 +196,8 @@ def _make(maker: Maker, cache: Cache, item: Item) -> _Outcome:
         return _Outcome(False, (str(error),))
     except MemoryError:
         return _Outcome(False, ("out of memory",))
-    except (RuntimeError, ValueError, OSError) as error:
-        # Of teachers of others: one odd utterance is no reason to lose the night.
+    except Exception as error:
+        # Teachers of others fail in whatever way, and one odd utterance is no reason to lose the night.
         return _Outcome(False, (f"{type(error).__name__}: {error}",))
 
 

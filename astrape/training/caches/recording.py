@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -137,7 +138,8 @@ def _opened(path: Path) -> soundfile.SoundFile:
             raise CacheError(f"{shown(path)}: {'is no regular file' if path.exists() else 'there is no such file'}")
         if not path.stat().st_size:
             raise CacheError(f"{shown(path)}: is empty (0 bytes)")
-        audio = soundfile.SoundFile(path)
+        # As bytes, since soundfile takes no text that UTF-8 has no form for, and names may be any bytes.
+        audio = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
     except OSError as error:
         raise CacheError(f"{shown(path)}: cannot be opened: {error.strerror or error}") from error
     except (soundfile.LibsndfileError, TypeError, ValueError) as error:

@@ -1,0 +1,538 @@
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from corpora import LevelTeacher, arrays, order, recipe, speech, vctk, write
+from safetensors.torch import load_file, save_file
+
+import astrape
+from astrape.graph.compile import compile
+from astrape.graph.outputs import with_outputs
+from astrape.graph.recipe import Recipe
+from astrape.training import teachers
+from astrape.training.caches import Cache, FrontEnd, StorageError, load_front, make_cache, shard_of
+from astrape.training.caches.files import Fault, is_stale, read_array, temporaries, write_array
+from astrape.training.caches.making import make_items
+from astrape.training.caches.recording import read_crop, read_header, read_recording
+from astrape.training.corpus import read_corpus
+from astrape.training.errors import CacheError
+from astrape.training.teachers import open_teacher
+from astrape.training.voicing import voiced_frames
+from astrape.voice.building import build_voicebank
+from astrape.voice.speaker import MelStatistics
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> list[Any]:
+    return read_corpus(vctk(tmp_path / "corpus"))
+
+
+@pytest.fixture
+def level(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.setitem(teachers.TEACHERS, "level", "corpora:LevelTeacher")
+    return {"use": "level"}
+
+
+def test_features_are_what_the_whole_graph_streams(tmp_path: Path, corpus: list[Any]) -> None:
+    wanted = order(tmp_path / "cache")
+    made = make_cache(wanted, corpus)
+    assert (made.made, made.there, made.failed) == (9, 0, ())
+    cache = Cache(tmp_path / "cache" / "wavlm_L2_800hz")
+    graph = compile(Recipe.load(wanted.recipe), training=True)
+    load_front(graph, cache.folder, cache.record)
+    for utterance in corpus:
+        samples, rate = soundfile.read(utterance.path, dtype="float32")
+        audio = torch.from_numpy(samples).reshape(1, 1, -1)
+        if rate != 44100:
+            spec = {
+                "recipe": "to",
+                "inputs": {"in": {"rate": rate, "channels": 1}},
+                "blocks": {"to": {"use": "resampler", "rate": 44100}},
+                "outputs": {"out": "to"},
+            }
+            audio = torch.cat(list(compile(spec).stream().compensated([audio])), dim=-1)
+        with torch.no_grad():
+            features = graph(audio)["features"][0]
+            session = with_outputs(graph, ["features"]).stream()
+            pieces = torch.split(audio, 317 + 991 * (len(utterance.key) % 3), dim=-1)
+            streamed = torch.cat([session.push(piece) for piece in pieces], dim=-1)[0]
+        stored = cache.stored(utterance.key)["features"].map()
+        assert stored.dtype == np.float32
+        assert stored.flags.c_contiguous
+        assert stored.shape == features.shape
+        assert np.abs(stored - features.numpy()).max() < 1e-5
+        # A stream has not waited for the last whole quantum: it gives what it can.
+        assert 0 <= streamed.shape[-1] - stored.shape[-1] < graph.period * cache.rate
+        assert np.abs(stored - streamed[:, : stored.shape[1]].numpy()).max() < 1e-5
+        assert cache.expected(read_header(utterance.path)) == (stored.shape[1], stored.shape[1])
+
+
+def test_a_second_run_makes_only_what_is_missing(tmp_path: Path, corpus: list[Any]) -> None:
+    wanted = order(tmp_path / "cache")
+    make_cache(wanted, corpus)
+    folder = tmp_path / "cache" / "wavlm_L2_800hz"
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.npy")}
+    (folder / "p226" / "p226_002.npy").unlink()
+    again = make_cache(wanted, corpus)
+    assert (again.made, again.there) == (1, 8)
+    changed = [path.name for path in folder.rglob("*.npy") if before[path] != path.stat().st_mtime_ns]
+    assert changed == ["p226_002.npy"]
+
+
+def test_shards_processes_and_limits_make_the_same_between_them(tmp_path: Path, corpus: list[Any]) -> None:
+    whole = order(tmp_path / "whole" / "cache")
+    make_cache(whole, corpus)
+    parts = order(tmp_path / "parts" / "cache")
+    counts = [make_cache(parts, corpus, shard=(k, 4)).made for k in (3, 1, 4, 2)]
+    assert sorted(counts) == [2, 2, 2, 3]
+    beside = order(tmp_path / "beside" / "cache")
+    assert make_cache(beside, corpus, jobs=2).made == 9
+    limited = order(tmp_path / "limited" / "cache")
+    assert make_cache(limited, corpus, limit=2).made == 2
+    made = {one.root.parent.name: arrays(one.root / "wavlm_L2_800hz") for one in (whole, parts, beside, limited)}
+    assert made["whole"] == made["parts"] == made["beside"]
+    assert len(made["whole"]) == 9
+    assert list(made["limited"]) == list(made["whole"])[:2]
+
+
+@pytest.mark.parametrize(
+    ("text", "shard"), [("1/1", (1, 1)), ("2/3", (2, 3)), ("0/3", None), ("4/3", None), ("1", None), ("a/b", None)]
+)
+def test_shards_are_counted_from_one(text: str, shard: tuple[int, int] | None) -> None:
+    if shard is not None:
+        assert shard_of(text) == shard
+    else:
+        with pytest.raises(CacheError, match="1/4"):
+            shard_of(text)
+
+
+def test_under_torchrun_each_process_has_a_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    assert shard_of(None) == (1, 1)
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert shard_of(None) == (3, 4)
+    assert shard_of("1/2") == (1, 2)
+
+
+def test_a_killed_run_leaves_whole_files_and_goes_on(tmp_path: Path) -> None:
+    corpus = read_corpus(vctk(tmp_path / "corpus", speakers=4, utterances=8))
+    whole = order(tmp_path / "whole" / "cache")
+    make_cache(whole, corpus)
+    wanted = order(tmp_path / "killed" / "cache")
+    folder = wanted.root / "wavlm_L2_800hz"
+    generator = random.Random(7)
+    seen: list[int] = []
+    for _ in range(8):
+        child = os.fork()
+        if not child:
+            try:
+                make_cache(wanted, corpus)
+            finally:
+                os._exit(0)
+        time.sleep(generator.uniform(0.05, 0.4))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            break
+        done = arrays(folder)
+        seen.append(len(done))
+        for name in done:
+            assert np.isfinite(read_array(folder / name, np.float32, 8)).all()
+    assert seen == sorted(seen)
+    assert seen[0] < len(corpus)
+    final = make_cache(wanted, corpus)
+    assert final.there >= seen[-1]
+    assert final.failed == ()
+    assert arrays(folder) == arrays(whole.root / "wavlm_L2_800hz")
+    assert not list(temporaries(folder))
+
+
+def test_what_a_killed_writer_leaves_is_known_as_left(tmp_path: Path) -> None:
+    path = tmp_path / "cache" / "a.npy"
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+
+        def slowly(file: Any) -> None:
+            file.write(b"half")
+            file.flush()
+            os.write(writing, b"x")
+            time.sleep(60)
+
+        from astrape.training.caches.files import write_whole
+
+        write_whole(path, slowly)
+        os._exit(0)
+    os.read(reading, 1)
+    (left,) = temporaries(tmp_path)
+    assert not is_stale(left)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert is_stale(left)
+    assert not path.exists()
+    other = left.with_name(".a.npy.another-machine.1.ff.writing")
+    other.write_bytes(b"")
+    assert not is_stale(other)
+    os.utime(other, (1, 1))
+    assert is_stale(other)
+
+
+def test_random_weights_agree_everywhere_and_are_kept_beside_the_cache(tmp_path: Path, corpus: list[Any]) -> None:
+    wanted = order(tmp_path / "cache")
+    torch.manual_seed(1)
+    said: list[str] = []
+    make_cache(wanted, corpus[:1], tell=said.append)
+    assert any("random" in line and "--wavlm" in line for line in said)
+    folder = tmp_path / "cache" / "wavlm_L2_800hz"
+    torch.manual_seed(2)
+    fresh = FrontEnd(wanted.recipe)
+    assert fresh.random
+    kept = load_file(folder / "front.safetensors")
+    assert kept.keys() == fresh.state.keys()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in fresh.state.items())
+    graph = astrape.load(wanted.recipe, training=True)
+    assert set(kept) < set(graph.state_dict())
+
+
+def test_a_cache_of_given_weights_goes_on_without_them(tmp_path: Path, corpus: list[Any]) -> None:
+    path = recipe(tmp_path)
+    torch.manual_seed(5)
+    graph = astrape.load(path, training=True)
+    save_file(graph.state_dict(), tmp_path / "weights.safetensors")
+    wanted = order(tmp_path / "cache", weights=tmp_path / "weights.safetensors")
+    assert not make_cache(wanted, corpus[:1]).random
+    again = make_cache(order(tmp_path / "cache"), corpus[:2])
+    assert (again.made, again.random) == (1, False)
+    cache = Cache(tmp_path / "cache" / "wavlm_L2_800hz")
+    assert cache.record.options["weights"] == "weights.safetensors"
+    other = astrape.load(path, training=True)
+    load_front(other, cache.folder, cache.record)
+    assert torch.equal(
+        other.state_dict()["front.conv_layers.0.conv.weight"], graph.state_dict()["front.conv_layers.0.conv.weight"]
+    )
+    assert not torch.equal(other.state_dict()["adapter.weight"], graph.state_dict()["adapter.weight"])
+
+
+def test_a_wavlm_checkpoint_fills_the_front_end(tmp_path: Path, corpus: list[Any]) -> None:
+    torch.manual_seed(6)
+    graph = astrape.load(recipe(tmp_path))
+    own = {name: tensor for name, tensor in graph.state_dict().items() if name.startswith("front.")}
+    drawn = {name: torch.rand_like(tensor) for name, tensor in own.items()}
+    checkpoint = tmp_path / "wavlm.safetensors"
+    save_file({name.replace("front.", "feature_extractor."): tensor for name, tensor in drawn.items()}, checkpoint)
+    front = FrontEnd(recipe(tmp_path), wavlm=checkpoint)
+    assert not front.random
+    assert all(torch.equal(front.state[name], tensor) for name, tensor in drawn.items())
+    with pytest.raises(CacheError, match="give one of them"):
+        FrontEnd(recipe(tmp_path), wavlm=checkpoint, weights=checkpoint)
+
+
+def test_a_cache_of_another_maker_is_refused_by_name_of_both(
+    tmp_path: Path, corpus: list[Any], level: dict[str, str]
+) -> None:
+    wanted = order(tmp_path / "cache")
+    make_cache(wanted, corpus[:1])
+    torch.manual_seed(8)
+    save_file(astrape.load(wanted.recipe, training=True).state_dict(), tmp_path / "other.safetensors")
+    text = Path(wanted.recipe).read_text()
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(text.replace("layers: 3", "layers: 3, warmup: 7"))
+    folder = "wavlm_L2_800hz"
+    for other, said in (
+        (order(tmp_path / "cache", weights=tmp_path / "other.safetensors"), "other.safetensors"),
+        (order(tmp_path / "cache", recipe=str(changed), folder=folder), "front end"),
+    ):
+        with pytest.raises(CacheError) as caught:
+            make_cache(other, corpus)
+        line = str(caught.value)
+        assert said in line
+        assert "was made by 'features' of recipe 'small' with random weights (seed 0), and this run has" in line
+        assert "--wavlm-dir" in line
+    assert len(arrays(tmp_path / "cache")) == 1
+    # What does not lie before the features changes nothing about them.
+    later = tmp_path / "later.yaml"
+    later.write_text(text.replace("channels: 4", "channels: 5").replace("recipe: small", "recipe: later"))
+    assert make_cache(order(tmp_path / "cache", recipe=str(later)), corpus[:1]).there == 1
+    make_cache(order(tmp_path / "cache", "content"), corpus[:1])
+    with pytest.raises(
+        CacheError, match=r"teacher 'astrape/spectral-v1', and this run has teacher 'level'.*content-dir"
+    ):
+        make_cache(order(tmp_path / "cache", "content", teacher=level), corpus[:1])
+    make_cache(order(tmp_path / "cache", "speakers"), corpus)
+    with pytest.raises(CacheError, match="utterances per speaker 8 and not 2"):
+        make_cache(order(tmp_path / "cache", "speakers", utts_per_speaker=2), corpus)
+    with pytest.raises(CacheError, match="what content and not speakers"):
+        make_cache(order(tmp_path / "cache", "speakers", folder="content"), corpus)
+
+
+def test_content_is_the_teachers_with_codes_and_voicing(
+    tmp_path: Path, corpus: list[Any], level: dict[str, str]
+) -> None:
+    made = make_cache(order(tmp_path / "cache", "content", teacher=level), corpus)
+    assert made.made == 9
+    cache = Cache(tmp_path / "cache" / "content")
+    assert (cache.rate, cache.channels, cache.record.codes) == (20, 2, 16)
+    teacher = LevelTeacher()
+    for utterance in corpus:
+        audio = read_recording(utterance.path, Fraction(8000))
+        stored = {name: one.map() for name, one in cache.stored(utterance.key).items()}
+        assert np.array_equal(stored["content"], teacher.content(audio)[0].numpy())
+        assert np.array_equal(stored["codes"], teacher.codes(audio)[0].numpy())
+        assert stored["voiced"].shape == stored["codes"].shape
+        assert 0 < stored["voiced"].mean() < 1
+        least, most = cache.expected(read_header(utterance.path)) or (0, 0)
+        assert least <= stored["content"].shape[1] <= most
+
+
+def test_voicing_is_where_the_pitch_is() -> None:
+    rate = 16000
+    time_of = np.arange(2 * rate) / rate
+    voice = sum(np.sin(2 * np.pi * 120 * harmonic * time_of) / harmonic for harmonic in range(1, 9)) * 0.2
+    voice[: rate // 2] = 0
+    noise = 0.05 * np.random.default_rng(0).standard_normal(rate // 2)
+    voice[rate : rate + rate // 2] = noise
+    audio = torch.from_numpy(voice.astype(np.float32)).reshape(1, 1, -1)
+    for frame_rate in (Fraction(25), Fraction(50), Fraction(100, 3)):
+        frames = int(2 * frame_rate) + 2
+        found = voiced_frames(audio, frame_rate, frames)[0].numpy()
+        middle = (np.arange(frames) + 0.5) / float(frame_rate)
+        sure = np.abs((middle * 2) % 1 - 0.5) < 0.5 - 2 * 0.08
+        wanted = ((middle > 0.5) & (middle < 1)) | ((middle > 1.5) & (middle < 2))
+        assert np.array_equal(found[sure & (middle < 2)], wanted[sure & (middle < 2)])
+        assert not found[middle > 2].any()
+
+
+def test_a_speaker_is_embedded_as_a_voicebank_is(tmp_path: Path) -> None:
+    for number in range(4):
+        write(tmp_path / "corpus" / "anna" / f"{number}.wav", np.tile(speech(number, 2.5), number + 1))
+    corpus = read_corpus(tmp_path / "corpus")
+    make_cache(order(tmp_path / "cache", "speakers"), corpus)
+    cache = Cache(tmp_path / "cache" / "speakers")
+    bank = build_voicebank([one.path for one in corpus], MelStatistics())
+    assert np.abs(cache.stored("anna")["speaker"].map() - bank.embedding).max() < 1e-5
+
+
+def test_speakers_are_of_so_many_utterances_the_same_ones_each_time(tmp_path: Path) -> None:
+    from astrape.training.caches.teaching import Teaching
+
+    for number in range(12):
+        write(tmp_path / "corpus" / "anna" / f"{number}.wav", speech(number * 0.3, 1.5))
+    write(tmp_path / "corpus" / "anna" / "silent.wav", np.zeros(32000, np.float32))
+    write(tmp_path / "corpus" / "anna" / "short.wav", speech(0, 0.5))
+    (tmp_path / "corpus" / "anna" / "broken.wav").write_bytes(b"RIFF")
+    corpus = read_corpus(tmp_path / "corpus")
+    teaching = Teaching(open_teacher("spectral"))
+    few, mixed = teaching.centroid(corpus, 4), teaching.centroid(corpus[::-1], 4)
+    assert np.array_equal(few.embedding, mixed.embedding)
+    assert (few.windows, len(few.used)) == (4, 4)
+    everything = teaching.centroid(corpus, 100)
+    assert {one.name for one in everything.used} == {str(number) for number in range(12)}
+    assert len(everything.faults) == 1
+    assert "broken.wav" in everything.faults[0]
+    quiet = [one for one in corpus if one.name in ("silent", "short")]
+    with pytest.raises(CacheError, match="no utterance of 2 has a window"):
+        teaching.centroid(quiet, 8)
+
+
+def test_what_cannot_be_read_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+    root = tmp_path / "corpus" / "anna"
+    write(root / "good.wav", speech(0, 1))
+    write(root / "stereo.wav", np.stack([speech(0, 1), -0.5 * speech(0, 1)], axis=1))
+    bad = speech(0, 1)
+    bad[4000] = np.nan
+    write(root / "nan.wav", bad, subtype="FLOAT")
+    write(root / "none.wav", speech(0, 0))
+    write(root / "short.wav", speech(0, 0.001))
+    (root / "zero.wav").write_bytes(b"")
+    (root / "junk.flac").write_bytes(b"junk" * 100)
+    whole = write(root / "cut.flac", speech(0, 2)).read_bytes()
+    (root / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    write(root / "slow.wav", speech(0, 1), rate=4000)
+    write(root / "long.wav", np.zeros(8000 * 601, np.float32), rate=8000)
+    corpus = read_corpus(tmp_path / "corpus")
+    made = make_cache(order(tmp_path / "cache"), corpus)
+    assert made.made == 2
+    reasons = {one.key.split("/")[1]: one.error for one in made.failed}
+    said = {
+        "nan": "1 samples are not finite, the first 0.250 s",
+        "none": "holds no samples",
+        "short": "one frame of 'features' takes",
+        "zero": "is empty (0 bytes)",
+        "junk": "is no audio that can be read",
+        "cut": "cut.flac: ",
+        "slow": "4000 Hz, and speech has 8000 to",
+        "long": "601 s long, and an utterance has up to 600 s",
+    }
+    assert reasons.keys() == said.keys()
+    for name, text in said.items():
+        assert text in reasons[name], reasons[name]
+    kept = {path.name for path in (tmp_path / "cache").rglob("*.npy")}
+    assert kept == {"good.npy", "stereo.npy"}
+    stereo = read_recording(root / "stereo.wav", Fraction(16000))[0, 0].numpy()
+    assert np.abs(stereo - 0.25 * speech(0, 1)).max() < 1e-4
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000, 96000])
+def test_a_crop_is_what_the_whole_recording_has_there(tmp_path: Path, rate: int) -> None:
+    path = write(tmp_path / "a.wav", np.random.default_rng(0).standard_normal(2 * rate + 77).astype("f4") * 0.1, rate)
+    whole = read_recording(path, Fraction(44100))[0]
+    assert whole.shape[-1] == read_header(path).frames_at(Fraction(44100))
+    for place in (0, 1, 9, 24, 49, 50, 60):
+        begin = Fraction(place, 25)
+        crop = read_crop(path, Fraction(44100), begin, Fraction(2, 5))
+        wanted = whole[:, int(begin * 44100) :][:, : int(Fraction(2, 5) * 44100)]
+        assert crop.shape == wanted.shape
+        assert not crop.numel() or float((crop - wanted).abs().max()) < 1e-6
+
+
+def test_a_full_disk_ends_the_run_in_words_and_leaves_nothing_half(
+    tmp_path: Path, corpus: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = order(tmp_path / "cache")
+    make_cache(wanted, corpus[:2])
+    written = 0
+    real = os.fsync
+
+    def full(handle: int) -> None:
+        nonlocal written
+        written += 1
+        if written > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"the disk is full: free space and run the same command again"):
+        make_cache(wanted, corpus)
+    monkeypatch.undo()
+    files = sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    assert len([name for name in files if name.endswith(".npy")]) == 5
+    assert len(files) == 7
+    assert make_cache(wanted, corpus).there == 5
+
+
+def test_a_disk_that_is_too_small_is_found_out_before_the_work(
+    tmp_path: Path, corpus: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    real = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=100_000))
+    with pytest.raises(StorageError, match=r"takes 3\d\d kB more, and the disk has 100 kB free.*--limit"):
+        make_cache(order(tmp_path / "cache"), corpus)
+    assert not arrays(tmp_path / "cache")
+
+
+def test_a_teacher_that_gives_nonsense_is_caught_by_utterance(
+    tmp_path: Path, corpus: list[Any], level: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = order(tmp_path / "cache", "content", teacher=level)
+    maker = wanted.open()
+    cache = maker.prepare()
+    items = maker.items(corpus[:1])
+    for content, said in (
+        (lambda _, audio: torch.full((1, 2, audio.shape[2] // 400), torch.nan), "is not finite"),
+        (lambda _, audio: torch.zeros(1, 3, audio.shape[2] // 400), "is (1, 3,"),
+        (lambda _, audio: torch.zeros(1, 2, 5), "gives 5 frames of content"),
+        (lambda _, audio: 1 / 0, "ZeroDivisionError"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(LevelTeacher, "content", content)
+            made, failed, _ = make_items(wanted, maker, cache, items)
+        assert made == 0
+        assert said in failed[0].error
+    with monkeypatch.context() as patched:
+        patched.setattr(LevelTeacher, "codes", lambda _, audio: torch.full((1, 1, audio.shape[2] // 400), 16))
+        _, failed, _ = make_items(wanted, maker, cache, items)
+    assert "of int64 below 16 are due" in failed[0].error
+    assert not arrays(cache.folder)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (("  features: features\n", ""), "does not say where training enters"),
+        (("  features: features\n", "  features: mic\n"), "at the input 'mic' itself"),
+        (("  features: features\n", "  features: nothing\n"), "has no output 'nothing'"),
+        (("features: front}", "features: mic}"), "nothing to store"),
+        (("rate: 44100, channels: 1", "rate: 400, channels: 1"), "and a cache is made of one input of audio"),
+    ],
+)
+def test_recipes_without_a_front_end_are_refused(tmp_path: Path, changed: tuple[str, str], said: str) -> None:
+    text = Path(recipe(tmp_path)).read_text()
+    assert changed[0] in text
+    if "400," in changed[1]:
+        text = text.replace("{use: wavlm_cnn, layers: 3, channels: 8}", "{use: linear, channels: 8}")
+        text = text.replace("  down: {use: resampler, rate: 16000}\n", "")
+    path = tmp_path / "other.yaml"
+    path.write_text(text.replace(*changed))
+    with pytest.raises(CacheError) as caught:
+        FrontEnd(str(path))
+    assert said in str(caught.value)
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    path = recipe(tmp_path)
+    state = dict(FrontEnd(path).state)
+    name = "front.conv_layers.1.conv.weight"
+    for changed, said in (
+        ({}, f"'{name}' is missing"),
+        ({name: torch.zeros(1)}, f"'{name}' is (1,) and not (8, 8, 3)"),
+        ({name: torch.full((8, 8, 3), torch.nan)}, f"'{name}' is not finite"),
+    ):
+        given = {key: tensor for key, tensor in state.items() if key != name} | changed
+        save_file(given, tmp_path / "w.safetensors")
+        with pytest.raises(CacheError) as caught:
+            FrontEnd(path, weights=tmp_path / "w.safetensors")
+        assert said in str(caught.value)
+    (tmp_path / "w.safetensors").write_bytes(b"no")
+    with pytest.raises(CacheError, match="cannot be read as safetensors"):
+        FrontEnd(path, weights=tmp_path / "w.safetensors")
+
+
+def test_arrays_are_mapped_and_what_is_no_array_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)
+    write_array(path, array.T.copy().T)
+    assert np.array_equal(read_array(path, np.float32, 3), array)
+    assert np.array_equal(np.load(path), array)
+    content = path.read_bytes()
+    np.save(tmp_path / "double.npy", array.astype(np.float64))
+    np.save(tmp_path / "fortran.npy", np.asfortranarray(array))
+    cases: dict[str, tuple[bytes, str]] = {
+        "cut": (content[:-1], "truncated"),
+        "longer": (content + b"x", "truncated"),
+        "header": (content[:50], "truncated"),
+        "zero": (b"", "empty"),
+        "other": (b"no array at all" * 20, "unreadable"),
+        "double": ((tmp_path / "double.npy").read_bytes(), "shape"),
+        "fortran": ((tmp_path / "fortran.npy").read_bytes(), "shape"),
+    }
+    for held, kind in cases.values():
+        path.write_bytes(held)
+        with pytest.raises(Fault) as caught:
+            read_array(path, np.float32, 3)
+        assert caught.value.kind == kind
+    with pytest.raises(Fault) as caught:
+        read_array(tmp_path / "none.npy", np.float32, 3)
+    assert caught.value.kind == "missing"
+
+
+@pytest.mark.parametrize("held", ["", "{}", "[]", '{"what": "wavlm"}', '{"rate": "1/0"}', "\x00"])
+def test_a_record_that_says_nothing_is_refused(tmp_path: Path, corpus: list[Any], held: str) -> None:
+    wanted = order(tmp_path / "cache")
+    make_cache(wanted, corpus[:1])
+    (tmp_path / "cache" / "wavlm_L2_800hz" / "cache.json").write_text(held)
+    with pytest.raises(CacheError, match="no record of a cache"):
+        make_cache(wanted, corpus)
