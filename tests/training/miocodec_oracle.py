@@ -1,4 +1,4 @@
-"""MioCodec and WavLM written out over state dicts, in float64, one frame, tap or query at a time where that is bearable.
+"""MioCodec and WavLM written out over state dicts: a frame, tap or query at a time where that is bearable.
 
 Nothing here is shared with astrape: layers are loops and sums, and the list of tensors is its own.
 """
@@ -29,7 +29,16 @@ PUBLISHED: dict[str, Any] = {
     "stages": [(3, 9), (3, 9)],
     "multiple": 256,
     "theta": 10000.0,
-    "wavlm": {"dim": 768, "heads": 12, "hidden": 3072, "layers": 9, "conv": 512, "taps": 128, "groups": 16, "buckets": 320},
+    "wavlm": {
+        "dim": 768,
+        "heads": 12,
+        "hidden": 3072,
+        "layers": 9,
+        "conv": 512,
+        "taps": 128,
+        "groups": 16,
+        "buckets": 320,
+    },
 }
 
 SMALL: dict[str, Any] = PUBLISHED | {
@@ -238,9 +247,9 @@ def drawn(shapes: dict[str, tuple[int, ...]], seed: int) -> State:
     state = {}
     for name, shape in shapes.items():
         values = torch.randn(shape, generator=generator)
-        if "norm" in name and name.endswith("weight") and len(shape) == 1:
-            values = 1 + 0.1 * values
-        elif len(shape) > 1 and max(shape) == math.prod(shape):
+        if ("norm" in name and name.endswith("weight") and len(shape) == 1) or (
+            len(shape) > 1 and max(shape) == math.prod(shape)
+        ):
             values = 1 + 0.1 * values
         elif len(shape) == 1:
             values = 0.1 * values
@@ -384,7 +393,9 @@ class Oracle:
             variance = ((grouped - mean) ** 2).mean((0, 2), keepdim=True)
             y = ((grouped - mean) / (variance + 1e-6).sqrt()).reshape(y.shape)
             y = y * self.state[f"{at}.norm{index}.weight"] + self.state[f"{at}.norm{index}.bias"]
-            y = conv(y * torch.sigmoid(y), self.state[f"{at}.conv{index}.weight"], self.state[f"{at}.conv{index}.bias"], 1, 1)
+            y = conv(
+                y * torch.sigmoid(y), self.state[f"{at}.conv{index}.weight"], self.state[f"{at}.conv{index}.bias"], 1, 1
+            )
         return x + y
 
     def _snake(self, name: str, x: Tensor) -> Tensor:
@@ -444,7 +455,7 @@ class Oracle:
 
     def _heard(self, at: str, x: Tensor, biases: Tensor, heads: int) -> Tensor:
         state = self.heard
-        frames, dim = x.shape
+        dim = x.shape[1]
         width = dim // heads
         joint = x @ state[f"{at}.attention.in_proj_weight"].T + state[f"{at}.attention.in_proj_bias"]
         out = torch.zeros_like(x)

@@ -177,7 +177,9 @@ def test_lengths_are_reckoned_as_the_published_code_does(teacher: MioCodecTeache
     assert teacher.decode(content, torch.zeros(1, 16)).shape[2] == teacher.codec.samples(7) // 882 * 882
 
 
-@pytest.mark.parametrize(("frames", "side"), [(1, 3), (5, 0), (63, 7), (64, 62), (200, 3), (191, 62), (400, 100), (130, 0)])
+@pytest.mark.parametrize(
+    ("frames", "side"), [(1, 3), (5, 0), (63, 7), (64, 62), (200, 3), (191, 62), (400, 100), (130, 0)]
+)
 def test_windowed_attention_equals_a_mask(frames: int, side: int) -> None:
     query, key, value = torch.randn(3, 2, 3, frames, 8, generator=torch.Generator().manual_seed(frames)).double()
     at = torch.arange(frames)

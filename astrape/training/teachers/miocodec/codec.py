@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from astrape.training.errors import TeacherError
 from astrape.training.teachers.miocodec.config import CodecConfig, read_config
 from astrape.training.teachers.miocodec.decoder import WaveDecoder
 from astrape.training.teachers.miocodec.encoder import ContentEncoder, SpeakerEncoder
@@ -109,6 +110,11 @@ def open_codec(files: CodecFiles, wavlm: Path | TensorFile) -> MioCodec:
         sources[name] = PREFIXES[prefix] + name.removeprefix(prefix)
     fill(codec, file, sources, [name for name in file.shapes if name.startswith(LEFT_ASIDE)])
     codec.wavlm = open_wavlm(wavlm, max(config.content_layers + config.speaker_layers))
+    if codec.wavlm.width != config.local_encoder.width_in:
+        raise TeacherError(
+            f"{wavlm.path if isinstance(wavlm, TensorFile) else wavlm}: gives {codec.wavlm.width} channels, and the "
+            f"codec hears {config.local_encoder.width_in}"
+        )
     return codec.requires_grad_(False).eval()
 
 

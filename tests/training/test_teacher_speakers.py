@@ -1,0 +1,67 @@
+"""Teachers as the speaker encoders of voicebanks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+from astrape.training.errors import TeacherError
+from astrape.training.teachers import open_teacher
+from astrape.training.teachers.speakers import TeacherVoices
+from astrape.training.teachers.spectral import SpectralTeacher
+from astrape.voice.speaker import SpeakerEncoder, speaker_encoder
+
+HERE = "astrape.training.teachers.speakers"
+
+
+class Wide(SpectralTeacher):
+    speaker_channels = 256
+
+
+def test_a_teacher_embeds_as_it_does_by_itself() -> None:
+    teacher = open_teacher("spectral")
+    voices = TeacherVoices(teacher)
+    audio = 0.1 * torch.randn(16000, generator=torch.Generator().manual_seed(0))
+    assert isinstance(voices, SpeakerEncoder)
+    assert (voices.name, voices.sample_rate) == (teacher.name, 16000)
+    assert torch.equal(voices.embed(audio), teacher.speaker(audio.reshape(1, 1, -1))[0])
+
+
+def test_another_width_than_that_of_voicebanks_is_refused() -> None:
+    with pytest.raises(TeacherError, match="gives 256 numbers for a speaker, and voicebanks hold 128"):
+        TeacherVoices(Wide())
+
+
+def test_the_offline_one_is_found_by_name() -> None:
+    pytest.importorskip("hama")
+    pytest.importorskip("resemblyzer")
+    encoder = speaker_encoder(f"{HERE}:offline")
+    with resources.as_file(resources.files("astrape.recipes") / "audio" / "sense-and-sensibility.flac") as path:
+        samples, _ = soundfile.read(path, dtype="float32")
+    embedding: Tensor = encoder.embed(torch.from_numpy(samples[:32000]))
+    assert embedding.shape == (128,)
+    assert embedding.dtype == torch.float32
+    assert bool(torch.isfinite(embedding).all())
+
+
+def test_miocodecs_without_weights_says_what_to_get(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("HF_HOME", "TORCH_HOME", "ASTRAPE_TEACHERS"):
+        monkeypatch.setenv(name, str(tmp_path))
+    with pytest.raises(TeacherError, match=r"hf download Aratako/MioCodec-25Hz-44\.1kHz-v2"):
+        speaker_encoder(f"{HERE}:miocodec")
+
+
+def test_voices_import_nothing_of_training() -> None:
+    code = (
+        "import sys, astrape.voice.speaker, astrape.voice.building\n"
+        "print([name for name in sys.modules if name.startswith(('astrape.training', 'transformers', 'hama'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
