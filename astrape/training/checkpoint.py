@@ -77,10 +77,11 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
     """Store tensors as safetensors, for ``astrape.load(recipe, weights=path)``."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_whole(path, lambda temporary: save_file(own, temporary, metadata=dict(about)))
+    # Its own way to write a file lets nobody else read it.
+    write_whole(path, lambda temporary: _write_bytes(temporary, save(own, metadata=dict(about))))
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -162,6 +163,10 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and len(state.get("cuda", ())) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def _free(folder: Path) -> int:

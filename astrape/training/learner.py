@@ -78,7 +78,7 @@ class Learner(nn.Module):
 
     def signals(self, batch: Batch) -> dict[str, Tensor]:
         """The graph's outputs, by name."""
-        inputs = {name: batch["features" if name == self.entry else "audio"] for name in self.part.inputs}
+        inputs = {name: batch["audio" if name == self.audio else "features"] for name in self.part.inputs}
         controls = {name: batch[SPEAKER] for name in self.part.controls if name == SPEAKER}
         made = self.part(inputs, **controls)
         return made if isinstance(made, dict) else {self.part.main: made}
@@ -107,7 +107,8 @@ class Learner(nn.Module):
         clock = self.clock(output)
         late, _ = delay_of(clock.latency, clock.rate)
         places = torch.arange(count, device=wave.device)
-        there = (places >= late) & (places < valid_frames(batch, clock.rate)[:, None])
+        there = (places >= late) & (places < late + wave.shape[-1])
+        there = there & (places < valid_frames(batch, clock.rate)[:, None])
         return delayed(wave, late, count), there.unsqueeze(1).to(wave.dtype)
 
 
@@ -115,7 +116,8 @@ def valid_frames(batch: Batch, rate: Fraction) -> Tensor:
     """Frames of each row, at a rate, that are heard and no padding, ``(batch,)``."""
     # On the CPU, since not every device has float64; a whole number of frames may come out a rounding error short.
     seconds = batch["valid"].cpu().to(torch.float64)
-    return torch.floor(seconds * float(rate) + 1e-6).to(torch.int64).to(batch["valid"].device)
+    device = next(tensor.device for name, tensor in batch.items() if name != "valid")
+    return torch.floor(seconds * float(rate) + 1e-6).to(torch.int64).to(device)
 
 
 def key_of(to: str, audio: str) -> str:

@@ -1,0 +1,134 @@
+"""Options that both trainers share, and from flags to settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from astrape.commands.cache_options import corpus_option, folder_options
+from astrape.training.options import Options
+from astrape.training.settings import Setting
+
+__all__ = ["common_options", "run_options", "settings_of", "teacher_of", "tell"]
+
+
+def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Recipe, data, run, length and device."""
+    path = click.Path(path_type=Path)
+    decorators: list[Callable[..., Any]] = [
+        click.option(
+            "--recipe", metavar="RECIPE", help="What is trained.  [default: astrape-vc, or the checkpoint's own]"
+        ),
+        corpus_option,
+        folder_options,
+        click.option(
+            "--wavlm-rate", type=int, metavar="HZ", help="Rate of the cached features, to be held against the recipe."
+        ),
+        click.option("--teacher", metavar="NAME", help="miocodec, offline or spectral.  [default: the recipe's]"),
+        click.option("--teacher-dir", type=path, metavar="FOLDER", help="Where the teacher's weights are."),
+        click.option("--out-dir", type=path, metavar="FOLDER", help="Where results go.  [default: checkpoints/NAME]"),
+        click.option(
+            "--run-name", metavar="NAME", help="What the results are called.  [default: after recipe and stage]"
+        ),
+        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or mps."),
+        click.option("--epochs", type=click.IntRange(1), help="In all phases.  [default: the recipe's, as all below]"),
+        click.option("--steps-per-epoch", type=click.IntRange(1), help="Steps in an epoch."),
+        click.option("--batch-size", type=click.IntRange(1), help="Windows in a step, for each process."),
+        click.option("--weight-decay", type=click.FloatRange(0), help="AdamW's."),
+        click.option(
+            "--grad-clip", "--clip-grad", type=click.FloatRange(0), help="Largest norm of the gradient; 0: any."
+        ),
+        click.option(
+            "--seed", default=42, show_default=True, type=click.IntRange(0), help="Of weights, windows and split."
+        ),
+        click.option(
+            "--unseen",
+            "--val-fraction",
+            default=0.1,
+            show_default=True,
+            type=click.FloatRange(0, 1, min_open=True, max_open=True),
+            help="Share of the speakers that training never hears.",
+        ),
+        click.option(
+            "--num-workers", default=0, show_default=True, type=click.IntRange(0, 256), help="Processes that load data."
+        ),
+        click.option(
+            "--resume",
+            "--resume-from",
+            is_flag=False,
+            flag_value="",
+            metavar="[FILE]",
+            help="Go on from a checkpoint; without FILE, from the run's own last one.",
+        ),
+        click.option("--overwrite", is_flag=True, help="Begin anew over an older run of this name."),
+        click.option("--init-from", type=path, metavar="FILE", help="Weights to begin with, as far as they fit."),
+        click.option("--save-every-epoch", is_flag=True, help="Keep a checkpoint of each epoch."),
+        click.option(
+            "--checkpoint-steps",
+            default=500,
+            show_default=True,
+            type=click.IntRange(1),
+            help="Steps from one checkpoint to the next within an epoch.",
+        ),
+        click.option(
+            "--log-every", default=50, show_default=True, type=click.IntRange(1), help="Steps between log entries."
+        ),
+    ]
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
+def settings_of(given: Iterable[tuple[str, tuple[str | int, ...], Any]]) -> list[Setting]:
+    """The settings of the flags that were given: those whose value is not ``None``."""
+    return [Setting(flag, way, value) for flag, way, value in given if value is not None]
+
+
+def teacher_of(name: str | None, folder: Path | None) -> dict[str, Any] | None:
+    """The teacher that the command line names; ``None``: the recipe's."""
+    if name is None:
+        return None if folder is None else {"folder": str(folder)}
+    return {"use": name} | ({} if folder is None else {"folder": str(folder)})
+
+
+def run_options(stage: str, common: dict[str, Any], **own: Any) -> Options:
+    """The options of a run from the flags that both trainers have, as click gave them."""
+    recipe = common["recipe"]
+    name = common["run_name"] or f"{Path(recipe or 'astrape-vc').stem}-{stage}"
+    return Options(
+        stage=stage,
+        cache=common["root"].absolute(),
+        out_dir=common["out_dir"] or Path("checkpoints") / name,
+        run_name=name,
+        recipe=recipe,
+        data=common["data"],
+        device=common["device"],
+        seed=common["seed"],
+        workers=common["num_workers"],
+        unseen=common["unseen"],
+        microphone=common["microphone"],
+        features_dir=common["wavlm_dir"],
+        features_rate=common["wavlm_rate"],
+        content_dir=common["content_dir"],
+        speakers_dir=common["speakers_dir"],
+        teacher=teacher_of(common["teacher"], common["teacher_dir"]),
+        resume=common["resume"],
+        overwrite=common["overwrite"],
+        init_from=common["init_from"],
+        save_every_epoch=common["save_every_epoch"],
+        checkpoint_steps=common["checkpoint_steps"],
+        log_every=common["log_every"],
+        **own,
+    )
+
+
+def tell(as_json: bool) -> Callable[[str], None]:
+    """Lines to stdout, or to stderr where stdout is for the result alone."""
+
+    def say(line: str) -> None:
+        click.echo(line, err=as_json)
+
+    return say

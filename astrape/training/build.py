@@ -1,0 +1,399 @@
+"""Everything that a training needs, put together and checked before the first step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from astrape.blocks.base import Stream
+from astrape.graph.compile import compile
+from astrape.graph.cut import between
+from astrape.graph.graph import Graph
+from astrape.graph.recipe import Recipe
+from astrape.training.adversary import Adversary
+from astrape.training.architecture import changed, recipe_text, standalone
+from astrape.training.caches import front_state
+from astrape.training.checkpoint import load_checkpoint
+from astrape.training.decoder import DecoderValidation
+from astrape.training.device import choose_device
+from astrape.training.encoder import EncoderValidation, content_plan
+from astrape.training.errors import TrainingError
+from astrape.training.feed import Feed, Stock, open_stock
+from astrape.training.learner import Learner, build_losses, trained_parameters
+from astrape.training.objectives import loss_class
+from astrape.training.options import Options
+from astrape.training.section import Phase, Stage, read_section
+from astrape.training.settings import Setting, apply, settle
+from astrape.training.targets import Targets
+from astrape.training.trainer import Model, Position, make_accelerator
+
+__all__ = ["RECIPE", "Setup", "build"]
+
+RECIPE = "astrape-vc"
+
+Validation = EncoderValidation | DecoderValidation
+
+
+@dataclass
+class Setup:
+    """A training that is ready to begin, or to go on.
+
+    Attributes:
+        state: of the checkpoint to go on from; ``None``: from the start.
+        facts: what going on from a checkpoint insists on, beside the section.
+        at_once: windows in a step, over all processes.
+        trained: what of the graph is trained once this is done, in words.
+    """
+
+    options: Options
+    accelerator: Accelerator
+    recipe: Recipe
+    recipe_text: str
+    section: dict[str, Any]
+    stage: Stage
+    graph: Graph
+    feed: Feed
+    targets: Targets
+    model: Model
+    validation: Validation
+    facts: dict[str, Any]
+    at_once: int
+    trained: str
+    state: dict[str, Any] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def position(self) -> Position:
+        return Position() if self.state is None else Position(**self.state["position"])
+
+    def learner(self, phase: Phase, outputs: list[str]) -> Learner:
+        """What is validated of a phase: all but what knows the training's speakers by number, and further outputs."""
+        known = [plan for plan in phase.active if loss_class(plan.use).compares != "speakers"]
+        return _learner(
+            self.graph, self.entry, replace(phase, losses=tuple(known)), self.model.losses, self.targets, outputs
+        )
+
+    @property
+    def entry(self) -> str:
+        return str(self.section["features"])
+
+    @property
+    def bytes_needed(self) -> int:
+        """What checkpoints and weights take on the disk: the last, the best, and one that is being written."""
+        learning = sum(parameter.numel() for parameter in self.model.learning().values())
+        rivals = sum(p.numel() for one in self.model.adversaries.values() for p in one.networks.parameters())
+        whole = sum(tensor.numel() for tensor in self.graph.state_dict().values())
+        return int(4 * (3 * (whole + 2 * learning + 3 * rivals) + 2 * whole))
+
+
+def build(options: Options, say: Callable[[str], None]) -> Setup:
+    """Put a training together.
+
+    Raises:
+        AstrapeError: for whatever is missing or does not fit, before an hour is lost on it.
+    """
+    accelerator = _accelerator(options, say)
+    state, path = _resumed(options)
+    borrowed = _encoder(options) if state is None else None
+    recipe, section, notes = _recipe(options, state, borrowed, path)
+    stage = read_section(recipe, section).stage(options.stage, recipe)
+    for line in notes:
+        if accelerator.is_main_process:
+            say(line)
+    torch.manual_seed(options.seed)
+    graph = compile(recipe, training=True)
+    entry = str(section["features"])
+    _check_front(graph, entry, options)
+    stock = open_stock(options, graph, entry)
+    taught = stock.caches.get("content")
+    content = None if taught is None else Stream(taught.rate, taught.channels)
+    targets = Targets(graph, stage.phases, section.get("teacher", {}), content, accelerator.device)
+    needs = targets.needs | _controls(graph, entry, stage)
+    feed = Feed(stock, options, graph, entry, stage, targets, needs, accelerator)
+    if state is not None:
+        _fill(graph, state["graph"], path, list(graph.state_dict()))
+    elif options.stage == "decoder":
+        _take_encoder(graph, stage, borrowed, options, stock)
+    if options.init_from is not None and state is None:
+        say(_begin_with(graph, options.init_from))
+    facts = {"seed": options.seed, "windows at once": stage.batch * accelerator.num_processes, **feed.facts}
+    if state is not None:
+        for line in settle(state["facts"], facts, path):
+            say(f"resuming: {line}")
+    graph.requires_grad_(False)
+    graph.to(accelerator.device)
+    model = _model(graph, entry, stage, feed, targets)
+    return Setup(
+        options=options,
+        accelerator=accelerator,
+        recipe=recipe,
+        recipe_text=recipe_text(standalone(recipe) | {"training": _with_graph(recipe, section)}),
+        section=section,
+        stage=stage,
+        graph=graph,
+        feed=feed,
+        targets=targets,
+        model=model,
+        validation=_validation(stage, graph, accelerator),
+        facts=facts,
+        at_once=stage.batch * accelerator.num_processes,
+        trained="encoder" if options.stage == "encoder" else "encoder and decoder",
+        state=state,
+        history=[] if state is None else list(state["history"]),
+        best={} if state is None else dict(state["best"]),
+    )
+
+
+def _accelerator(options: Options, say: Callable[[str], None]) -> Accelerator:
+    device, notice = choose_device(options.device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    accelerator = make_accelerator(device.type)
+    if accelerator.device.type != device.type:
+        notice = f"device '{options.device}': running on '{accelerator.device}'"
+    if notice and accelerator.is_main_process:
+        say(f"notice: {notice}")
+    if accelerator.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // accelerator.num_processes))
+    return accelerator
+
+
+def _resumed(options: Options) -> tuple[dict[str, Any] | None, str]:
+    """The checkpoint to go on from, and its path."""
+    own = options.out_dir / f"{options.run_name}.last.pt"
+    if options.resume is None:
+        if own.exists() and not options.overwrite:
+            raise TrainingError(
+                f"{own}: a run of this name is there: --resume goes on with it, --overwrite begins anew, or give "
+                f"another --run-name"
+            )
+        return None, ""
+    path = Path(options.resume) if options.resume else own
+    if not path.exists():
+        raise TrainingError(f"{path}: there is no checkpoint to resume: leave --resume out to begin")
+    state = load_checkpoint(path)
+    if state["stage"] != options.stage:
+        raise TrainingError(f"{path}: is of a training of the {state['stage']}, and this one is of the {options.stage}")
+    return state, str(path)
+
+
+def _encoder(options: Options) -> dict[str, Any] | None:
+    """What ``--encoder-ckpt`` names: ``graph``, its tensors, and ``recipe`` where it says."""
+    if options.stage != "decoder":
+        return None
+    if options.encoder is None:
+        raise TrainingError("a decoder is trained behind a trained encoder: name one with --encoder-ckpt")
+    if options.encoder.suffix == ".safetensors":
+        return {"graph": _tensors(options.encoder)}
+    return load_checkpoint(options.encoder)
+
+
+def _recipe(
+    options: Options, state: Mapping[str, Any] | None, borrowed: Mapping[str, Any] | None, path: str
+) -> tuple[Recipe, dict[str, Any], list[str]]:
+    """The recipe and its training section as they are to be, and what is not as written, in words."""
+    if state is not None:
+        recipe = Recipe.parse(state["recipe"], file=f"the recipe of {path}")
+        if options.recipe is not None:
+            _same_recipe(Recipe.load(options.recipe), recipe, options, path)
+        section = dict(state["section"])
+    else:
+        told = None if borrowed is None else borrowed.get("recipe")
+        if options.recipe is None and told is not None:
+            recipe = Recipe.parse(told, file=f"the recipe of {options.encoder}")
+        else:
+            recipe = Recipe.load(options.recipe or RECIPE)
+        section = dict(recipe.training)
+    if options.teacher is not None:
+        section["teacher"] = {
+            **(dict(section.get("teacher", {})) if "use" not in options.teacher else {}),
+            **options.teacher,
+        }
+    other, notes = changed(recipe, options.stage, options.changes)
+    if state is not None and notes:
+        raise TrainingError(f"{path}: cannot go on with other sizes: {'; '.join(notes)} in the checkpoint")
+    section, said = apply(section, options.stage, [*options.settings, *_lengths(section, recipe, options)])
+    if state is not None:
+        said = [f"resuming: {line}" for line in settle(state["section"], section, path)]
+    return other, section, [*notes, *said]
+
+
+def _lengths(section: Mapping[str, Any], recipe: Recipe, options: Options) -> list[Setting]:
+    """Epochs of the phases from those in all and those of the first, and a window from frames of content."""
+    stage = dict(section.get(options.stage) or {})
+    phases = list(stage.get("phases") or [])
+    settings = []
+    if phases:
+        counts = [int(phase.get("epochs", 0)) for phase in phases]
+        first = counts[0] if options.warmup_epochs is None else options.warmup_epochs
+        if options.warmup_epochs is not None and len(phases) == 1:
+            raise TrainingError(
+                f"--warmup-epochs {first}: training.{options.stage} of '{recipe.name}' has one phase only"
+            )
+        whole = options.epochs
+        if whole is not None and whole < first + sum(counts[1:-1]):
+            first = whole - sum(counts[1:-1]) if options.warmup_epochs is None else first
+            if first < 0 or whole < first + sum(counts[1:-1]):
+                raise TrainingError(f"--epochs {whole}: is less than the phases before the last take ({first})")
+        new = [first, *counts[1:]] if len(phases) > 1 else [whole or first]
+        if whole is not None and len(phases) > 1:
+            new[-1] = whole - sum(new[:-1])
+        flags = "--epochs" if options.warmup_epochs is None else "--warmup-epochs"
+        settings += [Setting(flags, ("phases", i, "epochs"), n) for i, n in enumerate(new) if n != counts[i]]
+    elif options.epochs is not None:
+        settings.append(Setting("--epochs", ("epochs",), options.epochs))
+    if options.content_frames is not None:
+        graph = compile(recipe, training=True)
+        entry = str(section["features"])
+        rate = graph.outputs[entry].rate if entry in graph.outputs else graph.inputs[entry].rate
+        if "content" not in graph.outputs:
+            raise TrainingError(f"--max-frames {options.content_frames}: '{recipe.name}' has no output 'content'")
+        frames = options.content_frames * rate / graph.outputs["content"].rate
+        settings.append(Setting("--max-frames", ("window",), int(frames)))
+    return settings
+
+
+def _same_recipe(given: Recipe, own: Recipe, options: Options, path: str) -> None:
+    ours = standalone(changed(given, options.stage, options.changes)[0])
+    theirs = standalone(own)
+    for part in ("inputs", "controls", "blocks", "outputs"):
+        if ours.get(part) != theirs.get(part):
+            raise TrainingError(
+                f"{path}: is of a recipe '{own.name}' with other {part} than '{given.name}': leave --recipe out"
+            )
+
+
+def _check_front(graph: Graph, entry: str, options: Options) -> None:
+    """Hold what the command line says of the features against the recipe."""
+    if options.features_block is None:
+        return
+    signal = graph.wiring.get(entry)
+    use = graph.nodes[signal.node].use if signal is not None and signal.node in graph.nodes else "an input"
+    if use != options.features_block:
+        raise TrainingError(
+            f"--wavlm-frontend: '{entry}' of '{graph.name}' comes from {use}, not {options.features_block}"
+        )
+
+
+def _controls(graph: Graph, entry: str, stage: Stage) -> set[str]:
+    outputs = {plan.of for phase in stage.phases for plan in phase.active}
+    return {name for name in between(graph, [entry], sorted(outputs)).controls if name == "speaker"}
+
+
+def _take_encoder(
+    graph: Graph, stage: Stage, borrowed: Mapping[str, Any] | None, options: Options, stock: Stock
+) -> None:
+    """Fill all of the deploy graph that this stage does not train, from the encoder's checkpoint."""
+    assert borrowed is not None
+    mine = set(trained_parameters(graph, stage.train))
+    names = [name for name in graph.deploy().state_dict() if name not in mine]
+    before = graph.state_dict()
+    cache = stock.caches.get("wavlm")
+    known = {} if cache is None else front_state(cache.folder)
+    front = {name: before[name].clone() for name in known if name in before}
+    _fill(graph, borrowed["graph"], str(options.encoder), names)
+    after = graph.state_dict()
+    for name, tensor in front.items():
+        if not torch.equal(after[name].cpu(), tensor.cpu()):
+            raise TrainingError(
+                f"{options.encoder}: was trained behind another front end than made the cache of features ('{name}' "
+                f"differs): name the cache it was trained on with --wavlm-dir"
+            )
+
+
+def _begin_with(graph: Graph, path: Path) -> str:
+    """Take what fits from a file of weights."""
+    tensors = _tensors(path) if path.suffix == ".safetensors" else load_checkpoint(path)["graph"]
+    own = graph.state_dict()
+    fitting = {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise TrainingError(f"{path}: has no tensor of '{graph.name}'")
+    graph.load_state_dict(own | fitting)
+    rest = [name for name in own if name not in fitting]
+    beside = f"; the other {len(rest)} begin anew ('{rest[0]}' and so on)" if rest else ""
+    return f"{path}: {len(fitting)} tensors to begin with{beside}"
+
+
+def _fill(graph: Graph, tensors: Mapping[str, Tensor], path: str, names: list[str]) -> None:
+    own = graph.state_dict()
+    wrong = [f"'{name}' is missing" for name in names if name not in tensors]
+    wrong += [
+        f"'{name}' is {tuple(tensors[name].shape)} and not {tuple(own[name].shape)}"
+        for name in names
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise TrainingError(
+            f"{path}: does not fit '{graph.name}': {', '.join(wrong[:3])}{more}: give the recipe it is of"
+        )
+    graph.load_state_dict(own | {name: tensors[name] for name in names})
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{path}: cannot be read as safetensors: {error}") from error
+
+
+def _model(graph: Graph, entry: str, stage: Stage, feed: Feed, targets: Targets) -> Model:
+    losses = build_losses(stage.phases, graph, feed.speakers)
+    adversaries = {
+        phase.name: Adversary(phase.discriminators, phase.active, losses)
+        for phase in stage.phases
+        if phase.discriminators is not None
+    }
+    for module in (*losses.values(), *adversaries.values()):
+        module.to(graph.device)
+    parameters = trained_parameters(graph, stage.train)
+    if not parameters:
+        raise TrainingError(f"training.{stage.name}.train: {', '.join(stage.train)} has nothing that learns")
+    return Model(
+        stage,
+        parameters,
+        losses,
+        adversaries,
+        lambda phase: _learner(graph, entry, phase, losses, targets, []),
+    )
+
+
+def _learner(
+    graph: Graph, entry: str, phase: Phase, losses: Mapping[str, Any], targets: Targets, outputs: list[str]
+) -> Learner:
+    wanted = [plan.of for plan in phase.active] + outputs
+    if phase.discriminators is not None:
+        wanted.append(phase.discriminators.of)
+    names = list(dict.fromkeys(wanted))
+    return Learner(graph, entry, names, phase.active, losses, targets.clocks, targets.audio)
+
+
+def _validation(stage: Stage, graph: Graph, accelerator: Accelerator) -> Validation:
+    if stage.name == "encoder":
+        plan = content_plan(stage)
+        if plan is None:
+            raise TrainingError(
+                "training.encoder: no loss compares an output with teacher.content: there is no measure"
+            )
+        return EncoderValidation(stage, plan, graph)
+    waves = [plan.of for phase in stage.phases for plan in phase.active if graph.outputs[plan.of].rate >= 4000]
+    if not waves:
+        raise TrainingError("training.decoder: no loss is of a waveform: there is no measure")
+    return DecoderValidation(waves[0], graph.outputs[waves[0]], accelerator.device)
+
+
+def _with_graph(recipe: Recipe, section: Mapping[str, Any]) -> dict[str, Any]:
+    """The section with the blocks and outputs that the compiler reads from it."""
+    written = dict(standalone(recipe).get("training", {}))
+    return {key: written[key] for key in ("blocks", "outputs") if key in written} | dict(section)

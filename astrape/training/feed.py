@@ -1,0 +1,259 @@
+"""The data of a training: corpus, split and caches found and checked, windows for every step and for validation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from astrape.graph.graph import Graph
+from astrape.training.caches import KINDS, Cache, find_caches, load_front
+from astrape.training.caches.recording import read_header
+from astrape.training.corpus import Split, Utterance, default_corpus, read_corpus, shown, speakers_of, split_by_speaker
+from astrape.training.errors import CacheError, TrainingError
+from astrape.training.learner import Batch
+from astrape.training.options import Options
+from astrape.training.section import Stage
+from astrape.training.targets import Targets, audio_input
+from astrape.training.windows import WindowLoader, Windows
+
+__all__ = ["Feed", "Stock", "open_stock"]
+
+FLAGS = {"wavlm": "--wavlm-dir", "content": "--content-dir", "speakers": "--speakers-dir"}
+
+SIGNALS = {"features": "wavlm", "content": "content", "voiced": "content", "codes": "content", "speaker": "speakers"}
+"""The cache that a signal is in."""
+
+
+class Stock:
+    """What there is to train on: a corpus, split by speaker, and its caches by kind.
+
+    Attributes:
+        corpus: where the recordings are.
+        split: which of them are for training.
+        caches: by kind, those that were found.
+    """
+
+    def __init__(self, corpus: Path, split: Split, caches: dict[str, Cache], root: Path) -> None:
+        self.corpus = corpus
+        self.split = split
+        self.caches = caches
+        self.root = root
+
+    def cache(self, kind: str, why: str) -> Cache:
+        """The cache of a kind.
+
+        Raises:
+            CacheError: where there is none, with the command that makes it.
+        """
+        if kind not in self.caches:
+            raise CacheError(
+                f"{shown(self.root)}: holds no cache of {kind}, and {why}: make it with `astrape cache --what {kind} "
+                f"--data {shown(self.corpus)} --cache {shown(self.root)}`, or name its folder with {FLAGS[kind]}"
+            )
+        return self.caches[kind]
+
+
+def open_stock(options: Options, graph: Graph, entry: str) -> Stock:
+    """Find the corpus and its caches, and hold the features against the recipe.
+
+    Raises:
+        CacheError: for a corpus or caches that are missing, several of a kind where none is named, and features of
+            another rate or width than the recipe's.
+    """
+    names = {"wavlm": options.features_dir, "content": options.content_dir, "speakers": options.speakers_dir}
+    caches = {kind: cache for kind in KINDS if (cache := _find(options.cache, kind, names[kind])) is not None}
+    recorded = next((str(one.record.options["data"]) for one in caches.values() if "data" in one.record.options), None)
+    corpus = options.data
+    if corpus is None:
+        corpus = Path(recorded) if recorded is not None and Path(recorded).exists() else default_corpus()
+    split = split_by_speaker(read_corpus(corpus, options.microphone), options.unseen, options.seed)
+    stock = Stock(corpus, split, caches, options.cache)
+    stream = graph.inputs[entry] if entry in graph.inputs else graph.outputs[entry]
+    if options.features_rate is not None and options.features_rate != stream.rate:
+        raise CacheError(f"--wavlm-rate {options.features_rate}: '{entry}' of '{graph.name}' runs at {stream.rate} Hz")
+    if entry not in graph.inputs:
+        features = stock.cache("wavlm", "training begins at the features")
+        if (features.rate, features.channels) != (stream.rate, stream.channels):
+            raise CacheError(
+                f"{shown(features.folder)}: has {features.channels} channels at {features.rate} Hz, and '{entry}' of "
+                f"'{graph.name}' {stream.channels} at {stream.rate} Hz: name another cache with --wavlm-dir, or "
+                f"another --recipe"
+            )
+        load_front(graph, features.folder, features.record)
+    return stock
+
+
+class Feed:
+    """Windows for every step and for validation, on the device.
+
+    Args:
+        stock: corpus and caches.
+        options: seed, workers.
+        graph: whose period windows begin on.
+        entry: the signal that is stored, whose frames ``stage.window`` counts.
+        stage: windows, batch, steps.
+        targets: what losses compare with.
+        needs: signals that a batch must have.
+        accelerator: which process this is, and its device.
+
+    Attributes:
+        speakers: how many there are to train on.
+        facts: what going on from a checkpoint insists on: hashes of corpus and caches.
+        description: in a line.
+
+    Raises:
+        CacheError: for a cache that is needed and missing, or does not hold the corpus, and for recordings and arrays
+            that cannot be opened.
+    """
+
+    def __init__(
+        self,
+        stock: Stock,
+        options: Options,
+        graph: Graph,
+        entry: str,
+        stage: Stage,
+        targets: Targets,
+        needs: Iterable[str],
+        accelerator: Accelerator,
+    ) -> None:
+        needed = set(needs)
+        audio = graph.inputs[audio_input(graph)]
+        if entry in graph.inputs:
+            needed = needed - {"features"} | {"audio"}
+        kinds = dict.fromkeys(SIGNALS[name] for name in sorted(needed) if name in SIGNALS)
+        caches = [stock.cache(kind, f"the {stage.name}'s losses need it") for kind in kinds]
+        stream = graph.inputs[entry] if entry in graph.inputs else graph.outputs[entry]
+        rate = audio.rate if "audio" in needed else None
+        period = graph.period
+        self.targets, self.accelerator = targets, accelerator
+        self.windows = Windows(
+            stock.split.train,
+            caches,
+            seconds=Fraction(stage.window) / stream.rate,
+            period=period,
+            audio=rate,
+            seed=options.seed,
+        )
+        held_out = Windows(
+            stock.split.unseen,
+            caches,
+            seconds=Fraction(stage.evaluation_window) / stream.rate,
+            period=period,
+            audio=rate,
+            seed=options.seed,
+        )
+        probes = balanced(held_out.utterances, options.probes)
+        if accelerator.is_main_process:
+            _check([*self.windows.utterances, *probes], caches, "audio" in needed)
+        self.speakers = len(self.windows.speakers)
+        self._loader = WindowLoader(
+            self.windows,
+            steps=stage.steps_per_epoch,
+            batch=stage.batch,
+            rank=accelerator.process_index,
+            world=accelerator.num_processes,
+            workers=options.workers,
+            pin=accelerator.device.type == "cuda",
+        )
+        own = probes[accelerator.process_index :: accelerator.num_processes]
+        self._validation: DataLoader[dict[str, Tensor]] = DataLoader(_Probes(held_out, own), batch_size=stage.batch)
+        self.facts = {
+            "training data": _digest(one.key for one in self.windows.utterances),
+            **{f"cache of {cache.what}": cache.record.maker for cache in caches},
+            **{f"identity of {cache.what}": _digest([str(sorted(cache.record.identity.items()))]) for cache in caches},
+        }
+        left = len(self.windows.left_out) + len(held_out.left_out)
+        self.description = (
+            f"{len(self.windows)} utterances of {self.speakers} speakers to learn from, {len(probes)} of "
+            f"{len(held_out.speakers)} others to validate on ({', '.join(held_out.speakers[:4])}"
+            f"{' and so on' if len(held_out.speakers) > 4 else ''}); windows of {float(self.windows.seconds):g} s"
+            + (f"; {left} utterances are in no cache and left out" if left else "")
+            + "".join(f"; the weights that made the {c.what} cache are random" for c in caches if c.record.random)
+        )
+
+    def batches(self, epoch: int, first: int) -> Iterator[Batch]:
+        """The batches of an epoch from a step on, with all targets, on the device."""
+        for batch in self._loader.epoch(epoch, first):
+            yield self.targets.add(self._moved(batch))
+
+    def validation(self) -> Iterator[Batch]:
+        """This process's part of the validation windows, always the same."""
+        for batch in self._validation:
+            yield self.targets.add(self._moved(batch))
+
+    def _moved(self, batch: Batch) -> Batch:
+        # Seconds stay where float64 is; they are turned into whole frames before they meet a device.
+        device = self.accelerator.device
+        return {name: one if name == "valid" else one.to(device, non_blocking=True) for name, one in batch.items()}
+
+
+class _Probes(Dataset[dict[str, Tensor]]):
+    """The first window of each of some utterances."""
+
+    def __init__(self, windows: Windows, utterances: list[Utterance]) -> None:
+        self.windows, self.utterances = windows, utterances
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return self.windows.crop(self.utterances[index])
+
+
+def balanced(utterances: list[Utterance], count: int) -> list[Utterance]:
+    """Up to so many utterances, as many of each speaker as can be, the same ones each time."""
+    queues = [sorted(theirs, key=lambda one: _digest([one.key])) for theirs in speakers_of(utterances).values()]
+    turns = [
+        theirs[turn] for turn in range(max(map(len, queues), default=0)) for theirs in queues if turn < len(theirs)
+    ]
+    return turns[:count]
+
+
+def _find(root: Path, kind: str, named: str | None) -> Cache | None:
+    if named is not None:
+        cache = Cache(root / named)
+        if cache.what != kind:
+            raise CacheError(
+                f"{shown(cache.folder)}: is a cache of {cache.what}, and {FLAGS[kind]} names one of {kind}"
+            )
+        return cache
+    found = [cache for folder in find_caches(root) if (cache := Cache(folder)).what == kind]
+    if len(found) > 1:
+        names = ", ".join(shown(cache.folder.name) for cache in found)
+        raise CacheError(f"{shown(root)}: holds {len(found)} caches of {kind} ({names}): name one with {FLAGS[kind]}")
+    return found[0] if found else None
+
+
+def _check(utterances: list[Utterance], caches: list[Cache], audio: bool) -> None:
+    """Open what will be read, before an hour is lost on the rest of it."""
+    faults: list[tuple[Utterance, CacheError]] = []
+    for one in utterances:
+        try:
+            for cache in caches:
+                for stored in cache.stored(cache.key_of(one)).values():
+                    stored.map()
+            if audio:
+                read_header(one.path)
+        except CacheError as error:
+            faults.append((one, error))
+    if faults:
+        first, fault = faults[0]
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise TrainingError(
+            f"{shown(first.key)}: {fault}{more}: mend caches with `astrape check-cache --repair`, and take recordings "
+            f"that cannot be read out of the corpus"
+        )
+
+
+def _digest(texts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode(errors="surrogateescape") + b"\0")
+    return digest.hexdigest()[:16]

@@ -1,0 +1,77 @@
+"""What a command line says about a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from astrape.training.architecture import Change
+from astrape.training.settings import Setting
+
+__all__ = ["Options"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything about a run that the recipe does not say.
+
+    Attributes:
+        stage: ``encoder`` or ``decoder``.
+        cache: the folder of the caches.
+        out_dir, run_name: where results go, and what their files are called.
+        recipe: a shipped one's name, or a path; the checkpoint's own, or ``astrape-vc``, when left out.
+        data: the corpus; the one that the cache of features was made of, when left out.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        seed: of weights, windows and the split by speaker.
+        workers: processes that load windows.
+        unseen: share of the speakers that validation has to itself.
+        microphone: of recordings by two.
+        features_dir, content_dir, speakers_dir: the caches' folders; the only ones of their kind when left out.
+        features_rate, features_block: what the command line holds to be the rate of the features, Hz, and the block
+            that makes them.
+        teacher: name and parameters; the recipe's when left out.
+        changes: sizes of the recipe's nodes.
+        settings: values of its training section.
+        resume: a checkpoint to go on from; empty text: the run's own last one.
+        overwrite: begin anew over an older run of this name.
+        init_from: weights to begin with.
+        encoder: a decoder's frozen encoder: a checkpoint or a safetensors file.
+        save_every_epoch: keep a checkpoint of each epoch.
+        checkpoint_steps: steps from one checkpoint to the next within an epoch.
+        log_every: steps from one entry of the log to the next.
+        probes: utterances of unseen speakers that validation hears.
+        epochs, warmup_epochs: of a stage of several phases: in all, and of the first phase.
+        content_frames: length of a window in frames of content, in place of frames of the features.
+    """
+
+    stage: str
+    cache: Path
+    out_dir: Path
+    run_name: str
+    recipe: str | None = None
+    data: Path | None = None
+    device: str = "cpu"
+    seed: int = 42
+    workers: int = 0
+    unseen: float = 0.1
+    microphone: str = "mic1"
+    features_dir: str | None = None
+    features_rate: int | None = None
+    features_block: str | None = None
+    content_dir: str | None = None
+    speakers_dir: str | None = None
+    teacher: dict[str, Any] | None = None
+    changes: tuple[Change, ...] = ()
+    settings: tuple[Setting, ...] = ()
+    resume: str | None = None
+    overwrite: bool = False
+    init_from: Path | None = None
+    encoder: Path | None = None
+    save_every_epoch: bool = False
+    checkpoint_steps: int = 500
+    log_every: int = 50
+    probes: int = 256
+    epochs: int | None = None
+    warmup_epochs: int | None = None
+    content_frames: int | None = None
