@@ -85,7 +85,13 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
         StorageError: as :func:`write_whole`.
     """
     held = np.ascontiguousarray(array)
-    write_whole(path, lambda file: np.lib.format.write_array(file, held, version=(1, 0), allow_pickle=False))
+
+    def write(file: BinaryIO) -> None:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(held))
+        # NumPy's own writing of the values tells of a full disk without saying that it is one.
+        file.write(held.reshape(-1).view(np.uint8).data)
+
+    write_whole(path, write)
 
 
 def read_array(path: Path, dtype: npt.DTypeLike, channels: int | None) -> npt.NDArray[Any]:
