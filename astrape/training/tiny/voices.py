@@ -1,0 +1,149 @@
+"""Recorded speech of many speakers out of Debian packages, laid out as a corpus: a folder of utterances for each."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from astrape.training.errors import TrainingError
+from astrape.training.tiny.packages import fetch, unpack
+
+__all__ = ["VOICES", "Voice", "write_corpus"]
+
+Samples = npt.NDArray[np.float32]
+
+SHORTEST = 8.0
+"""Seconds. Recordings of single words are joined until they last this long: what is normalised over an utterance means
+little over one word."""
+
+LEAST_RATE = 16000
+MOST_MINUTES = 15.0
+G722_RATE = 16000
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One person's recordings.
+
+    Attributes:
+        speaker: a name for the corpus; one person in two packages has one.
+        package: Debian's.
+        folders: in the package, below ``/usr/share``.
+        licence: of the recordings.
+    """
+
+    speaker: str
+    package: str
+    folders: tuple[str, ...]
+    licence: str
+
+
+ASTERISK = "asterisk/sounds"
+CC_BY = "CC-BY-SA 3.0"
+GPL = "GPL-2+"
+
+VOICES = (
+    Voice("nsh", "festvox-ru", ("festival/voices/russian/msu_ru_nsh_clunits/wav",), "BSD-like"),
+    Voice("allison", "asterisk-core-sounds-en-g722", (f"{ASTERISK}/en_US_f_Allison",), CC_BY),
+    Voice("allison", "asterisk-core-sounds-es-g722", (f"{ASTERISK}/es_MX_f_Allison",), CC_BY),
+    Voice("june", "asterisk-core-sounds-fr-g722", (f"{ASTERISK}/fr_CA_f_June",), CC_BY),
+    Voice("carlo", "asterisk-core-sounds-it-g722", (f"{ASTERISK}/it_IT_m_Carlo",), CC_BY),
+    Voice("ivrvoice", "asterisk-core-sounds-ru-g722", (f"{ASTERISK}/ru_RU_f_IvrvoiceRU",), CC_BY),
+    *(
+        Voice(f"potato-{language}", "ktuberling-data", (f"ktuberling/sounds/{language}",), GPL)
+        for language in ("ca", "da", "de", "el", "en", "fr", "gl", "lt", "ru", "sl", "uk", "wa")
+    ),
+)
+"""Voices of known persons, or of one language in a package, which one person recorded as a rule."""
+
+
+def write_corpus(work: Path, corpus: Path, say: Callable[[str], None], voices: Iterable[Voice] = VOICES) -> None:
+    """Fetch the packages into ``work`` and write ``corpus/SPEAKER/NNNN.flac``, unless the corpus is there.
+
+    Up to 15 minutes of each speaker, of recordings with at least 16 kHz, mixed to one channel, at the rate they have.
+
+    Raises:
+        TrainingError: where a package or the decoder of G.722 cannot be had.
+    """
+    if corpus.is_dir():
+        return
+    partial = corpus.with_name(f".{corpus.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    by_speaker: dict[str, list[Voice]] = {}
+    for voice in voices:
+        by_speaker.setdefault(voice.speaker, []).append(voice)
+    for speaker, parts in by_speaker.items():
+        folder = partial / speaker
+        folder.mkdir(parents=True)
+        minutes = 0.0
+        for voice in parts:
+            root = unpack(fetch(voice.package, work / "packages"), work / "unpacked")
+            limit = MOST_MINUTES / len(parts)
+            minutes += _write_voice(root, voice, folder, limit)
+        say(f"  {speaker:<12} {minutes:5.1f} min   {', '.join(f'{v.package} ({v.licence})' for v in parts)}")
+    partial.rename(corpus)
+
+
+def _write_voice(root: Path, voice: Voice, folder: Path, limit: float) -> float:
+    """Write the utterances of a voice; the minutes of them."""
+    seconds = 0.0
+    for samples, rate in _utterances(_recordings(root, voice)):
+        if seconds >= 60 * limit:
+            break
+        number = sum(1 for _ in folder.iterdir())
+        soundfile.write(folder / f"{number:04}.flac", samples, rate, subtype="PCM_16")
+        seconds += len(samples) / rate
+    if not seconds:
+        raise TrainingError(f"package '{voice.package}' holds no recordings in {', '.join(voice.folders)} any more")
+    return seconds / 60
+
+
+def _recordings(root: Path, voice: Voice) -> Iterator[tuple[Samples, int]]:
+    for below in voice.folders:
+        for path in sorted((root / "usr/share" / below).rglob("*")):
+            if path.suffix == ".g722":
+                yield _read_g722(path), G722_RATE
+            elif path.suffix in (".wav", ".ogg", ".flac"):
+                samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+                if rate >= LEAST_RATE:
+                    yield samples.mean(axis=1), rate
+
+
+def _utterances(recordings: Iterable[tuple[Samples, int]]) -> Iterator[tuple[Samples, int]]:
+    """The same, short ones joined with their successors of the same rate."""
+    held: list[Samples] = []
+    held_rate = 0
+    for samples, rate in recordings:
+        if not np.abs(samples).max(initial=0.0) > 1e-3:
+            continue
+        if held and rate != held_rate:
+            yield np.concatenate(held), held_rate
+            held = []
+        held.append(samples)
+        held_rate = rate
+        if sum(map(len, held)) >= SHORTEST * rate:
+            yield np.concatenate(held), rate
+            held = []
+    if held:
+        yield np.concatenate(held), held_rate
+
+
+def _read_g722(path: Path) -> Samples:
+    try:
+        import av
+    except ImportError as error:
+        raise TrainingError(
+            "the prompts are in G.722, and there is nothing to decode it: pip install 'astrape[tiny]' (PyAV)"
+        ) from error
+    with av.open(str(path), format="g722") as file:
+        frames = [frame.to_ndarray().reshape(-1) for frame in file.decode(audio=0)]
+    if not frames:
+        return np.zeros(0, np.float32)
+    samples: Samples = (np.concatenate(frames) / 32768).astype(np.float32)
+    return samples
