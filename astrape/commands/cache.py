@@ -9,7 +9,7 @@ import click
 from astrape.commands.cache_options import corpus_option, corpus_path, folder_options, maker_options
 from astrape.commands.console import command, json_option, print_json, progress
 from astrape.errors import AstrapeError
-from astrape.training.caches import KINDS, Failed, Made, Order, make_cache, shard_of
+from astrape.training.caches import KINDS, Failed, Made, Order, make_cache, shard_of, wait_for_all
 from astrape.training.corpus import read_corpus
 from astrape.training.device import choose_device
 
@@ -117,6 +117,8 @@ def cache(
         print_json(done.to_dict())
     else:
         click.echo(_summary(done))
+    if shard is None:
+        wait_for_all()
     if done.failed:
         context.exit(INCOMPLETE)
 

@@ -21,7 +21,7 @@ from astrape.training.caches.checking import Checked, Finding, check_cache, repa
 from astrape.training.caches.files import Fault, StorageError
 from astrape.training.caches.front import FrontEnd, front_state, load_front
 from astrape.training.caches.makers import Order
-from astrape.training.caches.making import Failed, Made, make_cache, shard_of
+from astrape.training.caches.making import Failed, Made, make_cache, shard_of, wait_for_all
 from astrape.training.caches.record import KINDS, Record
 
 __all__ = [
@@ -44,4 +44,5 @@ __all__ = [
     "make_cache",
     "repair_cache",
     "shard_of",
+    "wait_for_all",
 ]

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 
 from astrape.errors import AstrapeError
 from astrape.training.caches.cache import Cache
@@ -25,7 +27,7 @@ from astrape.training.caches.recording import read_header
 from astrape.training.corpus import Utterance, shown
 from astrape.training.errors import CacheError
 
-__all__ = ["Failed", "Made", "make_cache", "make_items", "shard_of"]
+__all__ = ["Failed", "Made", "make_cache", "make_items", "shard_of", "wait_for_all"]
 
 Progress = Callable[[float, float | None], None]
 
@@ -88,6 +90,17 @@ def shard_of(text: str | None) -> tuple[int, int]:
     if not (slash and part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count)):
         raise CacheError(f"--shard {text}: write it as 1/4, 2/4, ... : which part of how many")
     return int(part), int(count)
+
+
+def wait_for_all() -> None:
+    """Wait, under torchrun, until every process has made its part.
+
+    torchrun ends all processes when one of them ends with a code above 0, which one unreadable recording is enough for.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1 and "MASTER_ADDR" in os.environ:
+        distributed.init_process_group("gloo", timeout=timedelta(days=30))
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def make_cache(
