@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from astrape.commands.console import command, json_option, print_json, progress
-from astrape.voice.checkpoint_import import Imported, import_checkpoints, save_imported
+from astrape.voice.checkpoint_import import FROM_CODES, Imported, import_checkpoints, save_imported
 
 __all__ = ["import_checkpoint"]
 
@@ -19,7 +19,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--encoder", type=FILE, metavar="FILE", help="The encoder's checkpoint.")
 @click.option("--decoder", type=FILE, metavar="FILE", help="The decoder's checkpoint.")
 @click.option("-o", "--output", "--out", required=True, type=FILE, metavar="DIR", help="Folder to write to.")
-@click.option("--wavlm", type=FILE, metavar="FILE", help="WavLM's weights, of Hugging Face or torchaudio.")
+@click.option("--wavlm", type=FILE, metavar="FILE", help="WavLM's weights, published or of `wavlm calibrate`.")
 @click.option("--from-features", is_flag=True, help="Take WavLM's features (512 at 200 Hz) and not a microphone.")
 @json_option
 def import_checkpoint(
@@ -27,8 +27,9 @@ def import_checkpoint(
 ) -> None:
     """Turn checkpoints of the original system into DIR/recipe.yaml and DIR/weights.safetensors.
 
-    Either file, or both. With an encoder the recipe has the outputs content and codes, with a decoder wav. What comes
-    out is what the original computes offline, to 1e-4. Files are read without running anything in them; tensors that
+    Either file, or both. With an encoder the recipe has the outputs content and codes, with a decoder wav; with both,
+    DIR/from-codes.yaml makes sound of stored codes, with the same weights. What comes out is what the original computes
+    offline, to 1e-4. Files are read without running anything in them; tensors that
     are missing, unknown or of another shape are named.
     """
     if encoder is None and decoder is None:
@@ -60,7 +61,8 @@ def import_checkpoint(
         streams = ", ".join(f"{name} {s['channels']} @ {s['rate']}" for name, s in described[what].items())
         click.echo(f"{what}: {streams}")
     click.echo(f"{described['parameters']:,} parameters, host latency {described['host_ms']:.1f} ms")
-    click.echo(f"{recipe}, {weights}")
+    written = [described["recipe"], described["from_codes"], described["weights"]]
+    click.echo(", ".join(path for path in written if path is not None))
 
 
 def _described(imported: Imported, recipe: Path, weights: Path) -> dict[str, Any]:
@@ -72,6 +74,7 @@ def _described(imported: Imported, recipe: Path, weights: Path) -> dict[str, Any
     return {
         "recipe": str(recipe),
         "weights": str(weights),
+        "from_codes": None if imported.from_codes is None else str(recipe.with_name(FROM_CODES)),
         **streams,
         "parameters": sum(parameter.numel() for parameter in graph.parameters()),
         "host_ms": float(graph.host_latency * 1000),

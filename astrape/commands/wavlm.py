@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
-import soundfile
 import torch
 from rich.table import Table
 from safetensors.torch import save_file
@@ -16,7 +15,7 @@ from astrape.blocks.base import Stream
 from astrape.blocks.wavlm import RATE, WavLMCNN
 from astrape.commands.console import DEBUG, command, json_option, print_json, print_table, progress
 from astrape.errors import AstrapeError
-from astrape.runtime.files import resampling
+from astrape.voice.recordings import pieces_of
 from astrape.voice.wavlm import freeze, load_wavlm, measure_statistics, norm_cost, read_wavlm
 
 __all__ = ["calibrate", "cost", "wavlm"]
@@ -110,19 +109,7 @@ def _heard(recordings: Sequence[Path], tell: Callable[[float, float | None], Non
     """Recordings as ``(1, 1, n)`` at 16 kHz."""
     for index, path in enumerate(recordings):
         tell(index, len(recordings))
-        try:
-            with soundfile.SoundFile(path) as audio:
-                rate = int(audio.samplerate)
-                samples = torch.from_numpy(audio.read(LONGEST * rate, dtype="float32", always_2d=True))
-        except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise AstrapeError(f"{path}: cannot be read as audio: {error}") from error
-        if not bool(torch.isfinite(samples).all()):
-            raise AstrapeError(f"{path}: has samples that are not finite")
-        mono = samples.mean(dim=1).reshape(1, 1, -1)
-        graph = resampling(rate, Stream(RATE, 1))
-        if graph is not None:
-            mono = torch.cat(list(graph.stream().compensated(torch.split(mono, rate, dim=-1))), dim=-1)
-        yield mono
+        yield torch.cat([torch.zeros(1, 1, 0), *pieces_of(path, Stream(RATE, 1), longest=LONGEST)], dim=-1)
 
 
 wavlm.add_command(calibrate)

@@ -25,9 +25,9 @@ from astrape.voice.checkpoint_part import NodeLine, Part
 from astrape.voice.checkpoint_recipe import recipe_text
 from astrape.voice.wavlm import load_wavlm, read_wavlm
 
-__all__ = ["Imported", "import_checkpoints", "save_imported"]
+__all__ = ["FROM_CODES", "Imported", "import_checkpoints", "save_imported"]
 
-RECIPE, WEIGHTS = "recipe.yaml", "weights.safetensors"
+RECIPE, WEIGHTS, FROM_CODES = "recipe.yaml", "weights.safetensors", "from-codes.yaml"
 MIC_RATE, WAVLM_RATE = 44100, 16000
 MEL_POINTS, MEL_HOP = 2048, 882
 
@@ -42,6 +42,8 @@ class Imported:
     Attributes:
         text: the recipe, YAML.
         graph: it, compiled, with the weights in place.
+        from_codes: a second recipe, from the codes of the first and a speaker to sound, with nodes of the same names;
+            ``None`` for one part alone, and for more codes than are counted.
         assumed: for each file, settings that it does not give, with the values taken.
         skipped: for each file, tensors that only training needs.
         notes: what its user should know, one line each.
@@ -49,6 +51,7 @@ class Imported:
 
     text: str = field(repr=False)
     graph: Graph = field(repr=False)
+    from_codes: str | None = field(repr=False)
     assumed: dict[str, dict[str, Any]]
     skipped: dict[str, list[str]]
     notes: list[str]
@@ -72,7 +75,8 @@ def import_checkpoints(
 
     Args:
         encoder, decoder: files that the original's training wrote; at least one of them.
-        wavlm: a state dict of WavLM, of Hugging Face or torchaudio. Without it the front end has random weights.
+        wavlm: a state dict of WavLM, of Hugging Face or torchaudio, or what ``astrape wavlm calibrate`` wrote, whose
+            statistics are ``frozen``. Without it the front end has random weights.
         from_features: take WavLM's features, 512 channels at 200 Hz, and not a microphone.
 
     Raises:
@@ -110,11 +114,17 @@ def import_checkpoints(
             load_wavlm(block, wavlm)
     graph.eval()
     skipped = {part.checkpoint.file: names for part in parts if (names := part.skipped())}
-    return Imported(text, graph, assumed, skipped, notes)
+    decodes = _from_codes_text(encoding, decoding)
+    if decodes is not None:
+        _compiled(decodes, parts)
+    return Imported(text, graph, decodes, assumed, skipped, notes)
 
 
 def save_imported(imported: Imported, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
     """Write ``recipe.yaml`` and ``weights.safetensors`` into a folder, which is made; each appears whole or not at all.
+
+    With them goes ``from-codes.yaml``, where there is such a recipe: one that is there of an earlier import is removed
+    where there is none.
 
     Raises:
         CheckpointError: when they cannot be written.
@@ -132,8 +142,15 @@ def save_imported(imported: Imported, folder: str | os.PathLike[str]) -> tuple[P
             words.write_text(imported.text, encoding="utf-8")
             # safetensors lets nobody but the owner read what it writes.
             numbers.chmod(stat.S_IMODE(words.stat().st_mode))
+        if imported.from_codes is None:
+            (place / FROM_CODES).unlink(missing_ok=True)
+        else:
+            with atomic_path(place / FROM_CODES) as words:
+                words.write_text(imported.from_codes, encoding="utf-8")
     except AstrapeError as error:
         raise CheckpointError(str(error)) from error
+    except OSError as error:
+        raise CheckpointError(f"{printable(os.fspath(folder))}: {error.strerror or error}") from None
     return recipe, weights
 
 
@@ -172,8 +189,9 @@ def _front(encoder: EncoderPart, from_features: bool, wavlm: str | os.PathLike[s
         )
         return front
     names = read_wavlm(wavlm)
-    # WavLM-large has a norm in every layer, the others one after the first.
-    params["norm"] = "layer" if "conv_layers.1.layer_norm.weight" in names else "cumulative"
+    # WavLM-large has a norm in every layer, the others one after the first; statistics come from `wavlm calibrate`.
+    causal = "frozen" if "conv_layers.0.layer_norm.mean" in names else "cumulative"
+    params["norm"] = "layer" if "conv_layers.1.layer_norm.weight" in names else causal
     if "conv_layers.0.conv.bias" in names:
         params["bias"] = True
     front.lines.append(NodeLine("wavlm", "wavlm_cnn", params, "frozen"))
@@ -231,6 +249,38 @@ def _text(encoder: EncoderPart | None, decoder: DecoderPart | None, front: _Fron
         groups=groups,
         outputs=outputs,
     )
+
+
+def _from_codes_text(encoder: EncoderPart | None, decoder: DecoderPart | None) -> str | None:
+    """The recipe that begins where the encoder's codes are."""
+    if encoder is None or decoder is None or encoder.codes is None:
+        return None
+    names = [line.name for line in encoder.lines]
+    quantiser, *behind = encoder.lines[names.index("q2d2") :]
+    decode = NodeLine("q2d2", "q2d2_decode", quantiser.params, quantiser.comment)
+    files = " and ".join(Path(part.checkpoint.file).name for part in (encoder, decoder))
+    return recipe_text(
+        name="imported-from-codes",
+        description="A waveform from codes and a speaker, by checkpoints of the original",
+        heading=[
+            f"Imported from {files}: sound from the codes that {RECIPE} gives. Nodes have the names that they have "
+            f"there, so the weights are a part of those in {WEIGHTS}.",
+        ],
+        inputs={"codes": {"rate": decoder.rate, "channels": 1}},
+        speaker=decoder.speaker,
+        groups={"content": [decode, *map(_from_decoded, behind)], "decoder": [*map(_from_decoded, decoder.lines)]},
+        outputs={"wav": decoder.lines[-1].name},
+    )
+
+
+def _from_decoded(line: NodeLine) -> NodeLine:
+    """A node behind the quantiser, whose content its decoder gives under the node's own name."""
+    source = line.params.get("from")
+    if source is None:
+        return line
+    named = {"q2d2.content": "q2d2"}
+    new = [named.get(one, one) for one in source] if isinstance(source, list) else named.get(source, source)
+    return NodeLine(line.name, line.use, line.params | {"from": new}, line.comment)
 
 
 def _compiled(text: str, parts: list[Part]) -> Graph:

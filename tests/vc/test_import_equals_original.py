@@ -12,11 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from original_decoder_oracle import DecoderSizes, OriginalDecoder
 from original_files import SMALL_DECODER, SMALL_ENCODER, decoder_file, encoder_file, random_decoder, random_encoder
-from original_oracle import OriginalEncoder
+from original_oracle import OriginalEncoder, grid_points
+from safetensors.torch import save_file
+from torch import Tensor
 
 import astrape
+from astrape.blocks.wavlm import WavLMCNN
 from astrape.graph.graph import Graph
 from astrape.voice.checkpoint_import import import_checkpoints, save_imported
+from astrape.voice.wavlm import freeze, measure_statistics
 
 FLOAT32 = 1e-4
 """What the import promises."""
@@ -213,6 +217,36 @@ def test_stream_equals_whole_sequence() -> None:
         assert streamed.shape[-1] > 0.9 * whole[name].shape[-1]
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [{"expand": 7}, {"levels": (5, 7, 9, 9), "latent": 3}, {"levels": (4, 4), "grid": "hexagonal", "latent": 2}],
+)
+def test_stored_codes_are_enough_for_the_decoder(tmp_path: Path, sizes: dict[str, Any]) -> None:
+    """The second recipe, with its part of the weights: any codes as the original's layers decode them."""
+    encoder, decoder = random_encoder(12, **(SMALL_ENCODER | sizes)), random_decoder(13, **SMALL_DECODER)
+    files = encoder_file(tmp_path / "encoder.pt", encoder), decoder_file(tmp_path / "decoder.pt", decoder)
+    _, weights = save_imported(import_checkpoints(*files, from_features=True), tmp_path)
+    part = astrape.load(tmp_path / "from-codes.yaml", weights=weights, subset=True).double()
+    quantizer, speaker = encoder.double().q2d2.quantizer, torch.randn(1, 6)
+    points, codes, size = [], torch.zeros(40, dtype=torch.long), 1
+    for pair in zip(encoder.s.levels[::2], encoder.s.levels[1::2], strict=True):
+        grid = grid_points(encoder.s.grid, *pair)
+        index = torch.randint(0, len(grid), (40,))
+        points.append(grid[index] / torch.tensor([axis // 2 for axis in pair]))
+        codes, size = codes + size * index, size * len(grid)
+    with torch.no_grad():
+        content = encoder.q2d2.proj_out(quantizer.project_out(torch.cat(points, -1)))
+        if encoder.s.expand:
+            content = content + encoder.content_expand(content)
+        decoder.istft_head.istft.window = torch.hann_window(1512, dtype=torch.float64)
+        want = decoder.double()(content.T[None], speaker.double())
+        got = part(codes[None, None].double(), speaker=speaker.double())
+    torch.testing.assert_close(got[..., 630:], want[..., :-630], rtol=0, atol=1e-9)
+    # An encoder by itself has no second recipe, and leaves none of an earlier import.
+    save_imported(import_checkpoints(files[0], from_features=True), tmp_path)
+    assert not (tmp_path / "from-codes.yaml").exists()
+
+
 def test_microphone_hears_what_the_features_are_of() -> None:
     """From ``mic``, the encoder gets what the graph's own front end makes of the audio, frame by frame."""
     net = random_encoder(8, **SMALL_ENCODER)
@@ -229,8 +263,6 @@ def test_microphone_hears_what_the_features_are_of() -> None:
 
 def test_front_end_takes_the_weights_of_a_wavlm(tmp_path: Path) -> None:
     """Against torch's own convolutions: with 5 ms of silence in front, frame by frame as the original has it."""
-    from safetensors.torch import save_file
-
     net = random_encoder(9, **SMALL_ENCODER)
     torch.manual_seed(0)
     layers = [torch.nn.Conv1d(16 if i else 1, 16, 3 if i else 10, stride=2 if i else 5, bias=False) for i in range(5)]
@@ -252,6 +284,56 @@ def test_front_end_takes_the_weights_of_a_wavlm(tmp_path: Path) -> None:
             h = torch.nn.functional.gelu(norm(layer(h).transpose(1, 2)).transpose(1, 2))
         got = graph.nodes["wavlm"].block(audio)
     torch.testing.assert_close(got[..., 1 : h.shape[-1]], h[..., 1:], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("large", [True, False])
+@torch.no_grad()
+def test_from_a_microphone_only_the_first_5_ms_differ(tmp_path: Path, large: bool) -> None:
+    """Frame ``k`` is the original's ``k - 1``, and its ``k`` of the recording with 80 samples of silence before it.
+
+    So with WavLM-large's norms, and with the base models' once they are frozen to what the recording has.
+    """
+    net = random_encoder(14, **SMALL_ENCODER).double()
+    layers = [torch.nn.Conv1d(16 if i else 1, 16, 3 if i else 10, stride=2 if i else 5, bias=False) for i in range(5)]
+    norms = [torch.nn.LayerNorm(16) for _ in layers] if large else [torch.nn.GroupNorm(16, 16)]
+    state = {f"feature_extractor.conv_layers.{i}.conv.weight": layer.weight.clone() for i, layer in enumerate(layers)}
+    for i, norm in enumerate(norms):
+        torch.nn.init.normal_(norm.weight)
+        state |= {f"feature_extractor.conv_layers.{i}.layer_norm.{k}": v.clone() for k, v in norm.named_parameters()}
+    torch.save(state, tmp_path / "wavlm.pt")
+    file = encoder_file(tmp_path / "encoder.pt", net)
+    graph = import_checkpoints(file, wavlm=tmp_path / "wavlm.pt").graph.double()
+    mic = 0.1 * torch.randn(1, 1, 44100).double()
+    audio = graph.nodes["down"].block(mic)
+
+    def original(x: Tensor) -> Tensor:
+        for i, layer in enumerate(layers):
+            x = layer.double()(x)
+            if large:
+                x = norms[i].double()(x.mT).mT
+            elif i == 0:
+                x = norms[0].double()(x)
+            x = torch.nn.functional.gelu(x)
+        return x
+
+    front = graph.nodes["wavlm"].block
+    assert isinstance(front, WavLMCNN)
+    if not large:
+        save_file(freeze(front, measure_statistics(front, [audio])).state_dict(), tmp_path / "frozen.safetensors")
+        graph = import_checkpoints(file, wavlm=tmp_path / "frozen.safetensors").graph.double()
+        front = graph.nodes["wavlm"].block
+        assert isinstance(front, WavLMCNN)
+        assert front.norm == "frozen"
+    own, alone = front(audio), original(audio)
+    torch.testing.assert_close(own[..., 1:], alone[..., : own.shape[-1] - 1], rtol=0, atol=1e-6)
+    padded = original(torch.nn.functional.pad(audio, (80, 0)))[..., : own.shape[-1]]
+    if large:
+        torch.testing.assert_close(own[..., 1:], padded[..., 1:], rtol=0, atol=1e-9)
+    want, codes = net(torch.cat([own[..., :1], alone], dim=-1)[..., : own.shape[-1]])
+    got = graph(mic)
+    frames = want.shape[-1]
+    torch.testing.assert_close(got["content"][..., :frames], want, rtol=0, atol=1e-6)
+    assert torch.equal(got["codes"][..., :frames].long(), codes)
 
 
 def test_mel_encoder_has_no_adapter() -> None:

@@ -1,0 +1,107 @@
+"""``astrape precision``: what float32 costs, flipped codes above all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from astrape.blocks.base import Stream
+from astrape.commands.console import (
+    command,
+    json_option,
+    parse_settings,
+    print_json,
+    print_table,
+    progress,
+    settings_option,
+)
+from astrape.errors import AstrapeError
+from astrape.graph.compile import load
+from astrape.runtime.files import SLOWEST_AUDIO, check_chunk
+from astrape.voice.precision import precision as compare
+from astrape.voice.recordings import pieces_of
+from astrape.voice.speaking import SEED
+
+__all__ = ["precision"]
+
+
+@command("precision", "astrape precision astrape-vc speech.wav --weights weights.safetensors")
+@click.argument("recipe")
+@click.argument("recordings", metavar="AUDIO...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights, a safetensors file.")
+@click.option(
+    "--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at a time."
+)
+@settings_option
+@json_option
+def precision(
+    recipe: str,
+    recordings: tuple[Path, ...],
+    weights: Path | None,
+    chunk_ms: float,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Stream recordings, one after another, through RECIPE in float32 and in float64, and compare.
+
+    A float64 stream is the whole pass. Codes that come out other than there are counted: float32 rounds, and what lies
+    on the border of two codes falls on either side. Controls without a default that --set does not give are drawn.
+    """
+    check_chunk(chunk_ms)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        graph = load(recipe, weights=weights)
+        controls = parse_settings(settings)
+        for name, spec in graph.control_specs.items():
+            if spec.default is None and name not in controls:
+                controls[name] = torch.randn(spec.channels)
+    stream = next(iter(graph.inputs.values()))
+    if len(graph.inputs) != 1 or stream.rate < SLOWEST_AUDIO:
+        raise AstrapeError(f"'{graph.name}' does not begin with one stream of audio, as recordings are")
+    chunk = max(1, round(chunk_ms * float(stream.rate) / 1000))
+    with progress(graph.name) as tell:
+        found = compare(graph, _cut(_heard(recordings, stream, tell), chunk), controls)
+    if as_json:
+        print_json([difference.to_dict() for difference in found])
+        return
+    table = Table("output", "frames", "largest difference", "power of it", "flipped codes", "codes used")
+    for each in found:
+        table.add_row(
+            each.output,
+            str(each.frames),
+            "-" if each.largest is None else f"{each.largest:.2g}",
+            "-" if each.relative_db is None else f"{each.relative_db:.1f} dB",
+            "-" if each.flip_rate is None else f"{each.flipped} ({100 * each.flip_rate:.3g} %)",
+            "-" if each.used is None else str(each.used),
+        )
+    print_table(table)
+
+
+def _heard(
+    recordings: tuple[Path, ...], stream: Stream, tell: Callable[[float, float | None], None]
+) -> Iterator[Tensor]:
+    for index, path in enumerate(recordings):
+        tell(index, len(recordings))
+        for piece in pieces_of(path, stream):
+            yield piece.expand(-1, stream.channels, -1)
+
+
+def _cut(pieces: Iterator[Tensor], frames: int) -> Iterator[Tensor]:
+    held: list[Tensor] = []
+    count = 0
+    for piece in pieces:
+        held.append(piece)
+        count += piece.shape[-1]
+        if count < frames:
+            continue
+        joined = torch.cat(held, dim=-1)
+        whole = count // frames * frames
+        yield from torch.split(joined[..., :whole], frames, dim=-1)
+        held, count = [joined[..., whole:].clone()], count - whole
+    if count:
+        yield torch.cat(held, dim=-1)
