@@ -77,11 +77,11 @@ class Listening:
             sounds.append(self._sound("Target", Recording(target.audio)))
         elif target is not None:
             reason = result.unavailable.get("similarity_target", "there is no recording of the target")
-            sounds.append(_absent(f"Target: {target.name}", reason))
+            sounds.append(_absent("Target", target.name, reason))
         try:
             sounds.append(self._sound("Result", Recording(rendering.path, rendering.late)))
         except AstrapeError as error:
-            sounds.append(_absent("Result", str(error)))
+            sounds.append(_absent("Result", rendering.path.name, str(error)))
         anchor = self.anchors[result.pair.name]
         return (
             f'<article class="card" id="{anchor}" aria-labelledby="{anchor}-name">'
@@ -94,7 +94,7 @@ class Listening:
         try:
             key, sound = self._stored(recording)
         except AstrapeError as error:
-            return _absent(f"{what}: {name}", str(error))
+            return _absent(what, name, str(error))
         whole = f"{recording.seconds:.1f} s"
         if sound.seconds < recording.seconds - 0.1:
             whole = f"first {sound.seconds:.0f} of {recording.seconds:.0f} s"
@@ -198,5 +198,6 @@ def marked(reference: str | None, heard: str) -> str:
     )
 
 
-def _absent(title: str, reason: str) -> str:
-    return f'<div class="sound"><h4>{escape(title)}</h4><div class="absent">{escape(reason)}</div></div>'
+def _absent(what: str, name: str, reason: str) -> str:
+    head = f"<h4>{what} <span>{escape(name)}</span></h4>"
+    return f'<div class="sound">{head}<div class="absent">{escape(reason)}</div></div>'

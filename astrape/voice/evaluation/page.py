@@ -114,7 +114,7 @@ def _summary(evaluation: Evaluation) -> str:
             f'<small class="wide-only">{escape(quantity.about)}</small></th>'
             f'<td class="number">{number(found.value, quantity)}{_unit(quantity)}</td>'
             f'<td class="number">{spread}</td><td class="number">{found.files}</td>'
-            f"<td>{quantity.better or NONE}</td></tr>"
+            f'<td class="wide-only">{quantity.better or NONE}</td></tr>'
         )
     missing = [
         f"<li>{escape(quantity.label)}: {escape(evaluation.why_missing(quantity.name) or '')}</li>"
@@ -128,13 +128,15 @@ def _summary(evaluation: Evaluation) -> str:
         "<caption>Means over all pairs. Intervals are of 95 %, by drawing sources with replacement; a single source "
         'has none.</caption><thead><tr><th scope="col">Measure</th><th scope="col" class="number">Value</th>'
         '<th scope="col" class="number">95 % interval</th><th scope="col" class="number">Files</th>'
-        f'<th scope="col">Better</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>{listed}</section>'
+        '<th scope="col" class="wide-only">Better</th></tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>{listed}</section>"
     )
 
 
 def _pairs(evaluation: Evaluation, anchors: dict[str, str]) -> str:
     measured = evaluation.measured
-    heads = '<th scope="col"><button type="button">Pair</button></th>' + "".join(
+    named = ('<th scope="col"><button type="button">' + name + "</button></th>" for name in ("Source", "Target"))
+    heads = "".join(named) + "".join(
         f'<th scope="col" class="number" title="{escape(quantity.about)}">'
         f'<button type="button">{escape(quantity.label)}</button>'
         f"{_direction(quantity)}</th>"
@@ -149,14 +151,15 @@ def _pairs(evaluation: Evaluation, anchors: dict[str, str]) -> str:
         '<div class="scroll" tabindex="0" role="region" aria-label="All pairs"><table id="pairs-table">'
         "<caption>A heading sorts by its column, and once more the other way round.</caption>"
         f"<thead><tr>{heads}</tr></thead>"
-        f'<tbody><tr class="whole"><th scope="row">All</th>{whole}</tr>'
-        f'<tr class="interval"><th scope="row">95 % interval</th>{spread}</tr></tbody>'
+        f'<tbody><tr class="whole"><th scope="row">All</th><td></td>{whole}</tr>'
+        f'<tr class="interval"><th scope="row">95 % interval</th><td></td>{spread}</tr></tbody>'
         f"<tbody>{rows}</tbody></table></div>{_trouble(evaluation)}</section>"
     )
 
 
 def _row(result: PairResult, measured: Sequence[Quantity], anchors: dict[str, str]) -> str:
-    name = escape(result.pair.name)
+    name = escape(result.pair.source.key)
+    target = escape(result.pair.target.name) if result.pair.target else NONE
     anchor = anchors.get(result.pair.name)
     linked = f'<a href="#{anchor}">{name}</a>' if anchor else name
     cells = []
@@ -165,7 +168,7 @@ def _row(result: PairResult, measured: Sequence[Quantity], anchors: dict[str, st
         value = "" if score is None else f"{score.value:.9g}"
         shown = NONE if score is None else number(score.value, quantity)
         cells.append(f'<td class="number" data-value="{value}">{shown}</td>')
-    return f'<tr><th scope="row">{linked}</th>{"".join(cells)}</tr>'
+    return f'<tr><th scope="row">{linked}</th><td>{target}</td>{"".join(cells)}</tr>'
 
 
 def _trouble(evaluation: Evaluation) -> str:
