@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,10 @@ class TestPlaces:
         elsewhere = shutil.move(folder / "wavlm-base-plus", tmp_path / "elsewhere")
         assert torch.equal(content(folder, wavlm=elsewhere), expected)
         assert torch.equal(content(folder, wavlm=Path(elsewhere) / "wavlm_base_plus.pth"), expected)
+
+    def test_a_configuration_by_another_name(self, folder: Path, expected: Tensor) -> None:
+        (folder / "miocodec" / "config.yaml").rename(folder / "miocodec" / "25hz_wave_44khz.yaml")
+        assert torch.equal(content(folder), expected)
 
     def test_in_the_caches_of_hugging_face_and_torchaudio(
         self, folder: Path, expected: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -290,6 +295,15 @@ class TestHostileFiles:
         with pytest.raises(TeacherError, match="cannot be read as safetensors"):
             content(folder)
 
+    def test_what_is_packed_small_is_not_unpacked(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        place = folder / "wavlm-base-plus" / "wavlm_base_plus.pth"
+        with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("archive/data/0", bytes(5_000_000))
+        monkeypatch.setattr(weights_module, "LARGEST_FILE", 4_000_000)
+        assert place.stat().st_size < 100_000
+        with pytest.raises(TeacherError, match="has 5000000 bytes, more than 4000000"):
+            content(folder)
+
     def test_huge_files_are_not_read(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(weights_module, "LARGEST_FILE", 1000)
         with pytest.raises(TeacherError, match="more than 1000"):
@@ -359,6 +373,18 @@ class TestConfiguration:
         assert (config.local_encoder.side, config.local_encoder.theta) == (None, 500000.0)
 
 
-def test_an_unknown_device_is_named(folder: Path) -> None:
-    with pytest.raises(TeacherError, match="device 'nonsense'"):
-        content(folder, device="nonsense")
+@pytest.mark.parametrize(
+    ("param", "value", "message"),
+    [
+        ("device", "nonsense", "device 'nonsense'"),
+        ("longest", 0, "longest must be more than 0"),
+        ("longest", "1", "longest must be more than 0"),
+        ("wavlm", 3, "wavlm must be the path of a file or folder, not 3"),
+        ("wav_lm", "x", "no parameter 'wav_lm': it takes folder, wavlm, device, longest"),
+    ],
+)
+def test_wrong_parameters_are_named(folder: Path, param: str, value: Any, message: str) -> None:
+    with pytest.raises(TeacherError, match=message):
+        content(folder, **{param: value})
+    with pytest.raises(TeacherError, match="folder must be the path of a folder, not 3"):
+        open_teacher("miocodec", folder=3)

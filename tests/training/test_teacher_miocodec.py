@@ -154,6 +154,15 @@ def test_content_comes_back_from_codes(teacher: MioCodecTeacher) -> None:
     assert torch.equal(teacher.content(tensor(sound(30000))), content)
 
 
+def test_layers_are_those_of_wavlm(teacher: MioCodecTeacher, made: Made) -> None:
+    audio = sound(12345)
+    layers = teacher.layers(tensor(audio))
+    assert teacher.layer_rate == 50
+    assert [tuple(layer.shape) for layer in layers] == [(1, 32, 14)] * 10
+    for found, expected in zip(layers[1:], made.oracle.layers(audio), strict=True):
+        np.testing.assert_allclose(found[0].T, expected, atol=TOLERANCE)
+
+
 def test_conversion_is_content_of_one_and_speaker_of_the_other(teacher: MioCodecTeacher, made: Made) -> None:
     source, target = sound(16000, 3), sound(22222, 4)
     converted = teacher.convert(tensor(source), tensor(target))

@@ -33,8 +33,11 @@ class MioCodecTeacher:
             :mod:`~astrape.training.teachers.miocodec.places`; ``$ASTRAPE_TEACHERS`` or ``teachers`` when left out.
         wavlm: weights of WavLM elsewhere, a file or a folder. A checkpoint that holds WavLM needs none.
         device: where to run.
-        longest: seconds of audio that are taken at once. WavLM attends from every frame to every other: two minutes
-            take about 5 GB, and four times as much twice as long.
+        longest: seconds of audio that are taken at once. WavLM attends from every frame to every other: beside 1.3 GB
+            for the weights, one minute takes 1.8 GB, and four times as much twice as long.
+
+    Attributes:
+        layer_rate: frames a second of :meth:`layers`.
 
     Raises:
         TeacherError: where files or packages are missing or do not fit, with what to get and where to put it.
@@ -49,19 +52,20 @@ class MioCodecTeacher:
         device: str = "cpu",
         longest: float = 120.0,
     ) -> None:
-        if not 0 < longest <= 3600:
+        if isinstance(longest, bool) or not isinstance(longest, (int, float)) or not 0 < longest <= 3600:
             raise TeacherError(f"longest must be more than 0 and at most 3600 seconds, not {longest!r}")
         files = find_codec(folder)
         inside = holds_wavlm(files.weights) if wavlm is None else None
         codec = open_codec(files, inside or find_wavlm(folder, wavlm))
         try:
             self.codec = codec.to(device)
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, TypeError) as error:
             raise TeacherError(f"teacher 'miocodec' cannot run on device '{device}': {error}") from error
         self.device, self.longest = torch.device(device), longest
         config = codec.config
         self.sample_rate = config.sample_rate
-        self.content_rate = Fraction(RATE, codec.wavlm.hop * config.halve)
+        self.layer_rate = Fraction(RATE, codec.wavlm.hop)
+        self.content_rate = self.layer_rate / config.halve
         self.content_channels = config.quantiser_out
         self.speaker_channels = config.speaker.output_channels
         self.code_count = codec.content.quantiser.size
@@ -85,6 +89,15 @@ class MioCodecTeacher:
     def speaker(self, audio: Tensor) -> Tensor:
         """Embeddings of voices: one to eight seconds of each are usual."""
         return self.codec.embed(self._hear(audio)).to(audio.device)
+
+    @torch.no_grad()
+    def layers(self, audio: Tensor) -> list[Tensor]:
+        """What WavLM's layers give for audio, ``(batch, channels, frames)`` at :attr:`layer_rate` each.
+
+        Number 0 is what the first layer is given, number 9 the last that the codec hears; frame ``j`` describes the
+        audio from ``j / layer_rate`` seconds on.
+        """
+        return [layer.transpose(1, 2).to(audio.device) for layer in self._hear(audio)]
 
     @torch.no_grad()
     def content_of(self, codes: Tensor) -> Tensor:

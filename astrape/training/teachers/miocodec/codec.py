@@ -50,7 +50,7 @@ class MioCodec(nn.Module):
         self.wavlm: WavLM
 
     def hear(self, audio: Tensor) -> list[Tensor]:
-        """``(batch, samples)`` to the layers of WavLM, ``(batch, frames, width)``.
+        """``(batch, samples)`` to the layers of WavLM, ``(batch, frames, width)``, from its input, 0.
 
         Silence is added to both ends alike, so that a frame comes of each begun hop of 20 ms.
         """
@@ -125,5 +125,5 @@ def holds_wavlm(weights: Path) -> TensorFile | None:
 
 
 def _mean(layers: list[Tensor], chosen: tuple[int, ...]) -> Tensor:
-    """Of some layers; the first is 1."""
-    return torch.stack([layers[at - 1] for at in chosen]).mean(0)
+    """Of some layers, of which the first is 1."""
+    return torch.stack([layers[at] for at in chosen]).mean(0)

@@ -33,11 +33,15 @@ class CodecFiles:
 
 def teacher_folder(folder: str | os.PathLike[str] | None) -> Path:
     """The folder that is named, or that of the environment, or ``teachers`` in the working directory."""
+    if folder is not None and not isinstance(folder, (str, os.PathLike)):
+        raise TeacherError(f"folder must be the path of a folder, not {folder!r}")
     return Path(folder if folder is not None else os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER).expanduser()
 
 
 def find_codec(folder: str | os.PathLike[str] | None) -> CodecFiles:
     """``miocodec/config.yaml`` and ``miocodec/model.safetensors`` in the folder, those in it, or Hugging Face's cache.
+
+    The configuration may have another name, as in the repository of the code, if it is the only YAML there.
 
     Raises:
         TeacherError: where there is neither, with what to download and where to.
@@ -46,6 +50,9 @@ def find_codec(folder: str | os.PathLike[str] | None) -> CodecFiles:
     own = root / "miocodec"
     for place in (own, root, *_cached(CODEC)):
         config, weights = place / CONFIG, place / WEIGHTS
+        alone = sorted(place.glob("*.yaml"))
+        if len(alone) == 1:
+            config = alone[0]
         if config.is_file() and weights.is_file():
             return CodecFiles(config, weights)
     lacking = [str(own / name) for name in (CONFIG, WEIGHTS) if not (own / name).is_file()]
@@ -68,6 +75,8 @@ def find_wavlm(folder: str | os.PathLike[str] | None, given: str | os.PathLike[s
     own = root / "wavlm-base-plus"
     hub = Path(os.environ.get("TORCH_HOME") or "~/.cache/torch").expanduser() / "hub" / "checkpoints"
     if given is not None:
+        if not isinstance(given, (str, os.PathLike)):
+            raise TeacherError(f"wavlm must be the path of a file or folder, not {given!r}")
         places = [Path(given).expanduser()]
         if places[0].is_file():
             return places[0]

@@ -70,12 +70,12 @@ class WavLM(nn.Module):
         return frames
 
     def forward(self, audio: Tensor) -> list[Tensor]:
-        """``(batch, samples)`` at 16 kHz to what each layer gives, ``(batch, frames, width)``.
+        """``(batch, samples)`` at 16 kHz to what the first layer is given and what each gives, from 1.
 
-        The samples go in as they are: WavLM-base+ was trained without normalising its input.
+        All are ``(batch, frames, width)``. The samples go in as they are: WavLM-base+ was trained without normalising
+        its input.
         """
-        found = self.model(audio, output_hidden_states=True)
-        return list(found.hidden_states[1:])
+        return list(self.model(audio, output_hidden_states=True).hidden_states)
 
 
 def open_wavlm(source: Path | TensorFile, layers: int) -> WavLM:

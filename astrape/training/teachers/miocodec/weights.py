@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,13 @@ def open_tensors(path: Path) -> TensorFile:
         size = path.stat().st_size
     except OSError as error:
         raise TeacherError(f"{path}: cannot be read: {error.strerror or error}") from error
+    _check_size(path, size)
+    return _safetensors(path) if path.suffix == ".safetensors" else _unpickled(path)
+
+
+def _check_size(path: Path, size: int) -> None:
     if size > LARGEST_FILE:
         raise TeacherError(f"{path}: has {size} bytes, more than {LARGEST_FILE}: this is no such checkpoint")
-    return _safetensors(path) if path.suffix == ".safetensors" else _unpickled(path)
 
 
 def _safetensors(path: Path) -> TensorFile:
@@ -72,9 +77,15 @@ def _safetensors(path: Path) -> TensorFile:
 
 def _unpickled(path: Path) -> TensorFile:
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                # What is packed small may be large.
+                _check_size(path, sum(entry.file_size for entry in archive.infolist()))
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise TeacherError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except TeacherError:
+        raise
     except pickle.UnpicklingError as error:
         raise TeacherError(f"{path}: holds more than tensors and plain values, and is not read for safety") from error
     except Exception as error:  # the unpickler fails on damaged bytes with whatever they lead it into
