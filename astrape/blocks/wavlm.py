@@ -76,6 +76,9 @@ class WavLMLayer(StreamBlock):
     ) -> None:
         super().__init__(source, quantum=stride, ratio=Fraction(1, stride), channels=channels)
         self.conv = Conv(source, channels=channels, kernel=kernel, stride=stride, bias=bias)
+        # As WavLM begins: the level stays the same from layer to layer. Torch's own first values lose two thirds of it
+        # in each, and what is behind fresh layers would have next to nothing to learn from.
+        nn.init.kaiming_normal_(self.conv.weight)
         if norm == "frozen":
             self.layer_norm = FrozenNorm(channels)
         elif norm == "cumulative":
