@@ -23,6 +23,8 @@ from astrape.commands.precision import precision
 from astrape.commands.recipes import recipes
 from astrape.commands.report import report
 from astrape.commands.run import run
+from astrape.commands.train_decoder import train_decoder
+from astrape.commands.train_encoder import train_encoder
 from astrape.commands.voicebank import voicebank
 from astrape.commands.wavlm import wavlm
 from astrape.errors import AstrapeError
@@ -90,6 +92,8 @@ COMMANDS = (
     cache,
     check_caches,
     evaluate,
+    train_encoder,
+    train_decoder,
 )
 
 for command in COMMANDS:
