@@ -143,7 +143,10 @@ def evaluate(
     drawn = some(pairs, limit, seed)
     folder, wanted = _places(out, single, converted is not None)
     system: System
-    if converted is not None or all(pair.converted for pair in drawn):
+    done = [pair for pair in pairs if pair.converted]
+    if done and len(done) < len(pairs):
+        raise AstrapeError(f"{table}: {len(done)} of {len(pairs)} rows have a 'converted' file: all of them, or none")
+    if converted is not None or done:
         system = Converted(converted, late / 1000)
         elsewhere = True
     else:
