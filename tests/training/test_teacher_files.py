@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import miocodec_oracle as oracles
+import miocodec_tensors as tensors
 import numpy as np
 import pytest
 import torch
@@ -34,9 +34,9 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("original")
     (folder / "miocodec").mkdir()
     (folder / "wavlm-base-plus").mkdir()
-    (folder / "miocodec" / "config.yaml").write_text(yaml.safe_dump(oracles.config_file(oracles.SMALL)))
-    save_file(oracles.drawn(oracles.codec_tensors(oracles.SMALL), 0), folder / "miocodec" / "model.safetensors")
-    heard = oracles.drawn(oracles.wavlm_tensors(oracles.SMALL), 1)
+    (folder / "miocodec" / "config.yaml").write_text(yaml.safe_dump(tensors.config_file(tensors.SMALL)))
+    save_file(tensors.drawn(tensors.codec_tensors(tensors.SMALL), 0), folder / "miocodec" / "model.safetensors")
+    heard = tensors.drawn(tensors.wavlm_tensors(tensors.SMALL), 1)
     torch.save(heard, folder / "wavlm-base-plus" / "wavlm_base_plus.pth")
     return folder
 
@@ -260,8 +260,8 @@ class TestTensors:
         assert str(place) in str(caught.value)
 
     def test_a_wavlm_of_other_sizes_than_the_codec_heard_is_refused(self, folder: Path) -> None:
-        sizes = oracles.SMALL | {"wavlm": oracles.SMALL["wavlm"] | {"dim": 48, "heads": 6}}
-        state = oracles.drawn(oracles.wavlm_tensors(sizes), 1)
+        sizes = tensors.SMALL | {"wavlm": tensors.SMALL["wavlm"] | {"dim": 48, "heads": 6}}
+        state = tensors.drawn(tensors.wavlm_tensors(sizes), 1)
         torch.save(state, folder / "wavlm-base-plus" / "wavlm_base_plus.pth")
         with pytest.raises(TeacherError, match="48 channels, and the codec hears 32"):
             content(folder)
@@ -311,7 +311,7 @@ class TestHostileFiles:
 
 
 def spoiled(tmp_path: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
-    values = oracles.config_file(oracles.SMALL)
+    values = tensors.config_file(tensors.SMALL)
     change(values["model"]["init_args"])
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(values))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import miocodec_oracle as oracles
+import miocodec_tensors as tensors
 import numpy as np
 import pytest
 import torch
@@ -42,14 +43,14 @@ class Made:
 
 
 def make(folder: Path, sizes: dict[str, Any], seed: int = 0, dtype: torch.dtype = torch.float64) -> Made:
-    state = oracles.drawn(oracles.codec_tensors(sizes), seed)
+    state = tensors.drawn(tensors.codec_tensors(sizes), seed)
     # Codes of every digit, and audio that stays below full scale.
     state["local_quantizer.proj_in.weight"] *= 2
     state["istft_head.out.weight"] *= 0.3
-    wavlm = oracles.drawn(oracles.wavlm_tensors(sizes), seed + 1)
+    wavlm = tensors.drawn(tensors.wavlm_tensors(sizes), seed + 1)
     (folder / "miocodec").mkdir(parents=True)
     (folder / "wavlm-base-plus").mkdir()
-    (folder / "miocodec" / "config.yaml").write_text(yaml.safe_dump(oracles.config_file(sizes)))
+    (folder / "miocodec" / "config.yaml").write_text(yaml.safe_dump(tensors.config_file(sizes)))
     save_file(state, folder / "miocodec" / "model.safetensors")
     torch.save(wavlm, folder / "wavlm-base-plus" / "wavlm_base_plus.pth")
     return Made(folder, oracles.Oracle(sizes, state, wavlm, dtype), state, wavlm)
@@ -57,7 +58,7 @@ def make(folder: Path, sizes: dict[str, Any], seed: int = 0, dtype: torch.dtype 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return make(tmp_path_factory.mktemp("teachers"), oracles.SMALL)
+    return make(tmp_path_factory.mktemp("teachers"), tensors.SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_content_codes_speaker_and_audio_equal_the_oracle(teacher: MioCodecTeach
 
 @pytest.mark.slow
 def test_the_published_sizes_equal_the_oracle(tmp_path: Path) -> None:
-    whole = make(tmp_path, oracles.PUBLISHED, dtype=torch.float32)
+    whole = make(tmp_path, tensors.PUBLISHED, dtype=torch.float32)
     full = open_teacher("miocodec", folder=tmp_path)
     assert isinstance(full, MioCodecTeacher)
     assert (full.content_channels, full.speaker_channels, full.code_count) == (768, 128, 12800)
@@ -110,10 +111,10 @@ def test_the_published_sizes_equal_the_oracle(tmp_path: Path) -> None:
 
 def test_tensors_are_those_that_are_published(tmp_path: Path) -> None:
     """350 tensors of 132,016,399 numbers; weight norms count as magnitudes and directions."""
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(oracles.config_file(oracles.PUBLISHED)))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tensors.config_file(tensors.PUBLISHED)))
     with torch.device("meta"):
         codec = MioCodec(read_config(tmp_path / "config.yaml"))
-    expected = oracles.codec_tensors(oracles.PUBLISHED)
+    expected = tensors.codec_tensors(tensors.PUBLISHED)
     assert len(expected) == 350
     assert sum(int(np.prod(shape)) for shape in expected.values()) == 132_016_399
     own = {}
@@ -203,13 +204,13 @@ class TestQuantiserAndTheBlock:
     def parts(self) -> tuple[LevelQuantiser, FSQ]:
         quantiser = LevelQuantiser(5, 24, (8, 8, 8, 5, 5)).double()
         block = FSQ(Stream(25, 5), levels=[8, 8, 8, 5, 5], channels=24, project_in=False).double()
-        block.load_state_dict({f"project_out.{part}": quantiser.proj_out.state_dict()[part] for part in oracles.NORM})
+        block.load_state_dict({f"project_out.{part}": quantiser.proj_out.state_dict()[part] for part in tensors.NORM})
         return quantiser, block
 
     def test_content_of_every_code_is_the_same(self) -> None:
         quantiser, _ = self.parts()
         block = FSQDecode(Stream(25, 1), levels=[8, 8, 8, 5, 5], channels=24).double()
-        block.load_state_dict({f"project_out.{part}": quantiser.proj_out.state_dict()[part] for part in oracles.NORM})
+        block.load_state_dict({f"project_out.{part}": quantiser.proj_out.state_dict()[part] for part in tensors.NORM})
         codes = torch.arange(12800).reshape(1, 1, -1)
         content = quantiser.decode(codes[:, 0]).transpose(1, 2)
         torch.testing.assert_close(content.float(), block.decode(codes), rtol=0, atol=1e-6)
@@ -233,7 +234,7 @@ class TestQuantiserAndTheBlock:
 
 
 def test_names_tell_weights_apart(teacher: MioCodecTeacher, tmp_path: Path) -> None:
-    other = make(tmp_path, oracles.SMALL, seed=7)
+    other = make(tmp_path, tensors.SMALL, seed=7)
     assert teacher.name.startswith("miocodec ")
     assert open_teacher("miocodec", folder=other.folder).name != teacher.name
 
