@@ -107,7 +107,7 @@ def check_caches(
                 made, failed = repair_cache(cache, found.findings, utterances, given, progress=bar)
             left = len(failed)
             tell_failed(tuple(failed))
-            result |= {"repaired": made, "failed": [{"key": one.key, "error": one.error} for one in failed]}
+            result |= {"repaired": made, "failed": [{"key": shown(one.key), "error": shown(one.error)} for one in failed]}
             if not as_json:
                 click.echo(f"{shown(cache.folder)}: {made} made again, {left} left")
         wrong = wrong or left > 0

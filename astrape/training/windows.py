@@ -30,9 +30,6 @@ __all__ = ["Place", "WindowLoader", "Windows", "common_period"]
 Place = tuple[int, int]
 """An epoch and an item in it, from 0 on. There is no last item: a pass over the corpus is followed by another one."""
 
-FEWEST = 0.9
-"""Of the utterances that have to be in a cache. Some recordings cannot be read, and have none."""
-
 
 class Windows(Dataset[dict[str, Tensor]]):
     """Crops of utterances, of one length, all signals of a crop from the same seconds.
@@ -50,7 +47,7 @@ class Windows(Dataset[dict[str, Tensor]]):
     - ``frames``: int64, whole content frames in these (frames of the slowest signal, without content).
 
     Args:
-        utterances: of the corpus, or of its part to train on. Those that a cache has nothing of are left out.
+        utterances: of the corpus, or of its part to train on. Those of which a cache could not be made are left out.
         caches: what to read, at most one of each kind.
         seconds: length of a window, rounded up to a whole number of periods.
         period: windows begin at whole multiples of it: the graph's. It is lengthened to a multiple with a whole number
@@ -67,8 +64,8 @@ class Windows(Dataset[dict[str, Tensor]]):
         speakers: by index.
 
     Raises:
-        CacheError: for no signal at all, two caches of a kind, caches without a tenth of the utterances or more, a
-            speaker that has no index.
+        CacheError: for no signal at all, two caches of a kind, a cache that is not finished, a speaker that has no
+            index.
 
     Example, windows of 4 s for an encoder whose period is 40 ms::
 
@@ -155,22 +152,23 @@ class Windows(Dataset[dict[str, Tensor]]):
         return self._cut(utterance, self._arrays(utterance), header, begin)
 
     def _held(self, utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
-        complete = {what: cache.complete() for what, cache in self.caches.items()}
-        held: list[Utterance] = []
-        left: list[Utterance] = []
-        for one in utterances:
-            there = all(cache.key_of(one) in complete[what] for what, cache in self.caches.items())
-            (held if there else left).append(one)
+        """Those that have all signals, and those of which some could not be made."""
+        left: set[str] = set()
         for what, cache in self.caches.items():
-            have = sum(cache.key_of(one) in complete[what] for one in utterances)
-            if have < FEWEST * len(utterances) or not have:
+            there = cache.holdings()
+            missing = [one for one in utterances if cache.key_of(one) not in there.complete]
+            undone = [one for one in missing if cache.key_of(one) not in there.failed]
+            if undone:
                 raise CacheError(
-                    f"{shown(cache.folder)}: has {have} of {len(utterances)} utterances: make the others with `astrape "
-                    f"cache --what {what}`"
+                    f"{shown(cache.folder)}: lacks {len(undone)} of {len(utterances)} utterances, "
+                    f"'{shown(undone[0].key)}' among them: make these with `astrape cache --what {what}`"
                 )
-        if not held:
-            raise CacheError("there is no utterance to take windows of")
-        return held, left
+            left.update(one.key for one in missing)
+        if len(left) == len(utterances):
+            why = "nothing could be made of any of them" if utterances else "the corpus is empty"
+            raise CacheError(f"there is no utterance to take windows of: {why}")
+        held = [one for one in utterances if one.key not in left]
+        return held, [one for one in utterances if one.key in left]
 
     def _permutation(self, epoch: int, passes: int) -> npt.NDArray[np.int64]:
         if self._order is None or self._order[0] != (epoch, passes):

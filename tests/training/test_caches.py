@@ -380,6 +380,15 @@ def test_what_cannot_be_read_is_named_and_the_others_go_on(tmp_path: Path) -> No
         assert text in reasons[name], reasons[name]
     kept = {path.name for path in (tmp_path / "cache").rglob("*.npy")}
     assert kept == {"good.npy", "stereo.npy"}
+    cache = Cache(tmp_path / "cache" / "wavlm_L2_800hz")
+    held = cache.holdings()
+    assert held.complete == {"anna/good", "anna/stereo"}
+    assert held.failed == {f"anna/{name}" for name in said}
+    assert cache.reason("anna/nan") == reasons["nan"]
+    # Once it can be read, nothing is left of its fault.
+    write(root / "nan.wav", speech(0, 1))
+    assert make_cache(order(tmp_path / "cache"), corpus).made == 1
+    assert cache.reason("anna/nan") is None
     stereo = read_recording(root / "stereo.wav", Fraction(16000))[0, 0].numpy()
     assert np.abs(stereo - 0.25 * speech(0, 1)).max() < 1e-4
 

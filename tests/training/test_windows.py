@@ -208,7 +208,7 @@ def test_a_common_period_is_the_shortest_multiple(period: Fraction, rates: list[
     assert not any(all((one * rate).denominator == 1 for rate in rates) for one in smaller)
 
 
-def test_what_a_cache_has_nothing_of_is_left_out_and_much_of_it_refused(tmp_path: Path) -> None:
+def test_what_could_not_be_made_is_left_out_and_an_unfinished_cache_refused(tmp_path: Path) -> None:
     corpus, caches = clocked(tmp_path, Fraction(200), Fraction(25))
     twelve = [Utterance(one.path, one.speaker, f"{one.name}-{copy}") for one in corpus for copy in range(3)]
     for one in twelve:
@@ -216,11 +216,21 @@ def test_what_a_cache_has_nothing_of_is_left_out_and_much_of_it_refused(tmp_path
             for name, file in cache.stored(one.key).items():
                 os.link(cache.stored(one.key.split("-")[0])[name].path, file.path)
     (caches[1].stored("anna/0-1")["codes"].path).unlink()
+    with pytest.raises(CacheError, match=r"content: lacks 1 of 12 utterances, 'anna/0-1' among them.*--what content"):
+        Windows(twelve, caches, seconds=Fraction(1), period=Fraction(1, 25))
+    caches[1].marker("anna/0-1").write_text("it is hoarse")
     made = Windows(twelve, caches, seconds=Fraction(1), period=Fraction(1, 25))
     assert [one.key for one in made.left_out] == ["anna/0-1"]
     assert len(made) == 11
-    (caches[1].stored("ben/2-1")["content"].path).unlink()
-    with pytest.raises(CacheError, match=r"content: has 10 of 12 utterances.*--what content"):
+    caches[2].stored("ben")["speaker"].path.unlink()
+    caches[2].marker("ben").write_text("he whispers")
+    assert {one.speaker for one in Windows(twelve, caches, seconds=Fraction(1), period=Fraction(1, 25)).utterances} == {
+        "anna"
+    }
+    for one in twelve:
+        caches[0].stored(one.key)["features"].path.unlink()
+        caches[0].marker(one.key).write_text("it is lost")
+    with pytest.raises(CacheError, match="no utterance to take windows of: nothing could be made of any"):
         Windows(twelve, caches, seconds=Fraction(1), period=Fraction(1, 25))
 
 

@@ -17,10 +17,14 @@ from astrape.training.caches.recording import Header
 from astrape.training.corpus import Utterance, shown
 from astrape.training.errors import CacheError
 
-__all__ = ["Cache", "Stored", "find_caches"]
+__all__ = ["Cache", "Holdings", "Stored", "find_caches"]
 
 SIGNALS = {"wavlm": "features", "content": "content", "speakers": "speaker"}
 """What a batch calls the first signal of a cache."""
+
+
+FAILED = ".failed"
+"""What the name of a file ends with that says why nothing could be made."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,25 @@ class Stored:
         return found
 
 
+@dataclass(frozen=True)
+class Holdings:
+    """What a cache has.
+
+    Attributes:
+        complete: keys of which all files are there.
+        failed: keys of which nothing could be made, and a file says why.
+    """
+
+    complete: set[str]
+    failed: set[str]
+
+
 class Cache:
     """One cache: ``FOLDER/SPEAKER/NAME.npy``, or ``FOLDER/SPEAKER.npy`` of speakers.
 
     Features and content are float32 ``(channels, frames)``, of which frame ``j`` stands at ``j / rate`` seconds of the
     utterance. Beside content there are ``NAME.codes.npy``, int64 ``(1, frames)``, where the teacher has codes, and
-    ``NAME.voiced.npy``, uint8 ``(1, frames)``.
+    ``NAME.voiced.npy``, uint8 ``(1, frames)``. ``NAME.failed`` says why there is nothing of an utterance.
 
     Args:
         folder: the cache's own.
@@ -122,15 +139,28 @@ class Cache:
         """Whether all files of an utterance or a speaker are there. They are whole, or were damaged by others."""
         return all(one.path.exists() for one in self.stored(key).values())
 
-    def complete(self) -> set[str]:
-        """The keys of which all files are there, found by listing the folder once."""
+    def holdings(self) -> Holdings:
+        """What is there, found by listing the folder once."""
         files: set[str] = set()
         for folder, _, names in os.walk(self.folder):
             inside = Path(folder).relative_to(self.folder).as_posix()
             files.update(name if inside == "." else f"{inside}/{name}" for name in names)
         endings = [one.path.name.removeprefix("key") for one in self.stored("key").values()]
         own = (name.removesuffix(".npy") for name in files if name.endswith(".npy"))
-        return {key for key in own if all(key + ending in files for ending in endings)}
+        complete = {key for key in own if all(key + ending in files for ending in endings)}
+        failed = {name.removesuffix(FAILED) for name in files if name.endswith(FAILED)}
+        return Holdings(complete, failed - complete)
+
+    def reason(self, key: str) -> str | None:
+        """Why nothing could be made of an utterance or a speaker; ``None`` where nobody tried in vain."""
+        try:
+            return self.marker(key).read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            return None
+
+    def marker(self, key: str) -> Path:
+        """The file that says why nothing could be made of an utterance or a speaker."""
+        return _with(self.folder / key, FAILED)
 
     def expected(self, header: Header) -> tuple[int, int] | None:
         """Least and most frames that an utterance of this length has; ``None`` where that cannot be told."""

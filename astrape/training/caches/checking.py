@@ -18,7 +18,7 @@ from astrape.training.caches.makers import Item, Order, order_of
 from astrape.training.caches.making import Failed, make_items
 from astrape.training.caches.record import hash_of_state
 from astrape.training.caches.recording import read_header
-from astrape.training.corpus import Utterance, speakers_of
+from astrape.training.corpus import Utterance, shown, speakers_of
 from astrape.training.errors import CacheError
 
 __all__ = ["Checked", "Finding", "check_cache", "repair_cache"]
@@ -66,7 +66,16 @@ class Checked:
     elapsed: float
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"findings": [asdict(one) for one in self.findings]}
+        findings = [
+            {
+                "path": shown(one.path),
+                "kind": one.kind,
+                "message": shown(one.message),
+                "key": None if one.key is None else shown(one.key),
+            }
+            for one in self.findings
+        ]
+        return asdict(self) | {"folder": shown(self.folder), "findings": findings}
 
 
 def check_cache(
@@ -187,7 +196,11 @@ def _look(cache: Cache, key: str, utterance: Utterance | None) -> Finding | None
                 # Nothing could be made of it: that is what is wrong.
                 return Finding(str(utterance.path), "missing", f"has no cache, and its audio has a fault: {error}", key)
     found = cache.fault(key, frames)
-    return None if found is None else Finding(str(found[0]), found[1].kind, str(found[1]), key)
+    if found is None:
+        return None
+    path, fault = found
+    reason = cache.reason(key) if fault.kind == "missing" else None
+    return Finding(str(path), fault.kind, str(fault) + (f", since {reason}" if reason else ""), key)
 
 
 def _beside(cache: Cache) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ from torch import distributed
 
 from astrape.errors import AstrapeError
 from astrape.training.caches.cache import Cache
-from astrape.training.caches.files import StorageError, is_stale, temporaries
+from astrape.training.caches.files import StorageError, is_stale, temporaries, write_whole
 from astrape.training.caches.makers import Item, Maker, Order
 from astrape.training.caches.recording import read_header
 from astrape.training.corpus import Utterance, shown
@@ -74,7 +74,8 @@ class Made:
     random: bool
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"failed": [asdict(one) for one in self.failed]}
+        failed = [{"key": shown(one.key), "error": shown(one.error)} for one in self.failed]
+        return asdict(self) | {"folder": shown(self.folder), "failed": failed}
 
 
 def shard_of(text: str | None) -> tuple[int, int]:
@@ -176,6 +177,8 @@ def make_items(
         if is_stale(path):
             path.unlink(missing_ok=True)
     lengths, failed = _lengths(items) if not cache.by_speaker else (dict.fromkeys((one.key for one in items), 1.0), [])
+    for one in failed:
+        _mark(cache, one.key, one.error)
     wanted = [item for item in items if item.key in lengths]
     _check_space(cache.folder, sum(maker.size(lengths[item.key]) for item in wanted))
     total, done, made = sum(lengths.values()), 0.0, 0
@@ -187,10 +190,20 @@ def make_items(
             raise StorageError(outcome.storage)
         made += outcome.made
         failed.extend(Failed(item.key, text) for text in outcome.faults)
+        _mark(cache, item.key, None if outcome.made else outcome.faults[0])
         done += lengths[item.key]
         if progress is not None:
             progress(done, total)
     return made, failed, 0.0 if cache.by_speaker else done
+
+
+def _mark(cache: Cache, key: str, reason: str | None) -> None:
+    """Note why nothing could be made, so that nobody takes the cache for unfinished; or remove such a note."""
+    marker = cache.marker(key)
+    if reason is not None:
+        write_whole(marker, (reason + "\n").encode("utf-8", "replace"))
+    elif marker.exists():
+        marker.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
