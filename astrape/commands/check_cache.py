@@ -40,6 +40,7 @@ SHOWN = 50
 @click.option("--content-only", is_flag=True, help="Look at content alone.")
 @folder_options
 @click.option("--repair", is_flag=True, help="Make what is damaged or missing again.")
+@click.option("--recipe", metavar="RECIPE", help="Where it is now, if it has moved since.  [default: the cache's]")
 @maker_options
 @click.option("--limit", default=0, show_default=True, type=click.IntRange(0), help="The first N items; 0: all.")
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 256), help="Files read at a time.")
@@ -57,6 +58,7 @@ def check_caches(
     speakers_dir: str | None,
     content_dir: str | None,
     repair: bool,
+    recipe: str | None,
     weights: Path | None,
     wavlm: Path | None,
     teacher: str | None,
@@ -84,6 +86,7 @@ def check_caches(
     given = Order(
         what="wavlm",
         root=root.absolute(),
+        recipe=recipe,
         weights=weights,
         wavlm=wavlm,
         teacher=None if teacher is None else {"use": teacher},
@@ -107,7 +110,10 @@ def check_caches(
                 made, failed = repair_cache(cache, found.findings, utterances, given, progress=bar)
             left = len(failed)
             tell_failed(tuple(failed))
-            result |= {"repaired": made, "failed": [{"key": shown(one.key), "error": shown(one.error)} for one in failed]}
+            result |= {
+                "repaired": made,
+                "failed": [{"key": shown(one.key), "error": shown(one.error)} for one in failed],
+            }
             if not as_json:
                 click.echo(f"{shown(cache.folder)}: {made} made again, {left} left")
         wrong = wrong or left > 0

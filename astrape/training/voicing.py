@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ def voiced_frames(audio: Tensor, rate: Fraction, frames: int) -> Tensor:
         rate: frames a second.
         frames: how many to judge; frame ``j`` lasts from ``j / rate`` to ``(j + 1) / rate`` seconds.
     """
-    tracker = PitchTracker(Stream(RATE, 1))
+    tracker = _tracker()
     hop, late = tracker.quantum, int(tracker.latency * tracker.rate_out)
     steps = -(-audio.shape[-1] // hop)
     padded = torch.nn.functional.pad(audio, (0, (steps + late) * hop - audio.shape[-1]))
@@ -41,3 +42,8 @@ def voiced_frames(audio: Tensor, rate: Fraction, frames: int) -> Tensor:
     until = sums[whole] + (ends - whole) * after
     share = until.diff() / float(step)
     return (share >= 0.5 - 1e-9).to(torch.uint8).unsqueeze(0)
+
+
+@cache
+def _tracker() -> PitchTracker:
+    return PitchTracker(Stream(RATE, 1))

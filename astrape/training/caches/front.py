@@ -44,7 +44,6 @@ class FrontEnd:
         features: the output to store; what the recipe's ``training: features:`` says when left out.
         weights: a safetensors file with the graph's ``state_dict``, or the front end's part of one.
         wavlm: a WavLM checkpoint for the recipe's ``wavlm_cnn``, see :func:`~astrape.voice.wavlm.load_wavlm`.
-        folder: a cache whose ``front.safetensors`` is taken where neither of the two is given and it is there.
         device: where to compute.
 
     Attributes:
@@ -64,7 +63,6 @@ class FrontEnd:
         *,
         weights: Path | None = None,
         wavlm: Path | None = None,
-        folder: Path | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         if weights is not None and wavlm is not None:
@@ -89,8 +87,7 @@ class FrontEnd:
         elif self.graph.state_dict():
             self.random = True
             self.source = f"random weights (seed {SEED})"
-            self._reuse(folder)
-        self.state = {name: tensor.detach().clone().contiguous() for name, tensor in self.graph.state_dict().items()}
+        self.state = _state(self.graph)
         self.device = torch.device(device)
         self.graph.to(self.device)
 
@@ -135,6 +132,27 @@ class FrontEnd:
             random=self.random,
         )
 
+    def reuse_weights(self, folder: Path) -> None:
+        """Take the weights that a cache was begun with, where none were given and there are some.
+
+        Those of a cache of another front end are left alone, for its record to refuse.
+
+        Raises:
+            CacheError: for weights that cannot be read or do not fit.
+        """
+        if not self.random or not (folder / FRONT_WEIGHTS).is_file():
+            return
+        record = read_record(folder) if (folder / RECORD).exists() else None
+        if record is not None and record.identity.get("front end") != self._structure:
+            return
+        drawn = hash_of_state(self.state)
+        _fill(self.graph, folder / FRONT_WEIGHTS)
+        self.state = _state(self.graph)
+        if record is not None:
+            self.random, self.source = record.random, str(record.options.get("weights", FRONT_WEIGHTS))
+        elif hash_of_state(self.state) != drawn:
+            self.random, self.source = False, FRONT_WEIGHTS
+
     def keep_weights(self, folder: Path) -> None:
         """Store the weights beside what they make, unless they are there."""
         path = folder / FRONT_WEIGHTS
@@ -171,20 +189,6 @@ class FrontEnd:
             raise CacheError(f"'{self.signal}' is not finite on it: look at the weights, and at the level of the audio")
         return features
 
-    def _reuse(self, folder: Path | None) -> None:
-        """Take the weights that a cache was begun with; one of another recipe is left for its record to refuse."""
-        if folder is None or not (folder / FRONT_WEIGHTS).is_file():
-            return
-        record = read_record(folder) if (folder / RECORD).exists() else None
-        if record is not None and record.identity.get("front end") != self._structure:
-            return
-        drawn = hash_of_state(self.graph.state_dict())
-        _fill(self.graph, folder / FRONT_WEIGHTS)
-        if record is not None:
-            self.random, self.source = record.random, str(record.options.get("weights", FRONT_WEIGHTS))
-        elif hash_of_state(self.graph.state_dict()) != drawn:
-            self.random, self.source = False, FRONT_WEIGHTS
-
     def _check_form(self) -> None:
         inputs = self.graph.inputs
         ((port, stream), *others) = inputs.items()
@@ -214,12 +218,11 @@ def signal_of(recipe: Recipe, features: str | None = None) -> str:
             f"or name an output with --features (there is: {', '.join(known)})"
         )
     if signal not in known:
-        entry = " itself: there is nothing to store" if signal in recipe.inputs else ""
-        raise CacheError(
-            f"training enters '{recipe.name}' at the input '{signal}'{entry}"
-            if entry
-            else f"recipe '{recipe.name}' has no output '{signal}' (there is: {', '.join(known)})"
-        )
+        if signal in recipe.inputs:
+            raise CacheError(
+                f"training enters '{recipe.name}' at the input '{signal}' itself: there is nothing to store"
+            )
+        raise CacheError(f"recipe '{recipe.name}' has no output '{signal}' (there is: {', '.join(known)})")
     return str(signal)
 
 
@@ -282,6 +285,10 @@ def _fill_wavlm(graph: Graph, path: Path) -> None:
     if len(blocks) != 1:
         raise CacheError(f"--wavlm: the front end of '{graph.name}' has {len(blocks)} blocks wavlm_cnn: give --weights")
     load_wavlm(blocks[0], path)
+
+
+def _state(graph: Graph) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in graph.state_dict().items()}
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -23,6 +23,8 @@ from astrape.training.teachers import TEACHERS, Teacher, open_teacher
 
 __all__ = ["Item", "Maker", "Order", "order_of"]
 
+RECIPE = "astrape-vc"
+
 CODE_BYTES, VOICED_BYTES = 8, 1
 
 
@@ -48,7 +50,7 @@ class Order:
         root: the folder that holds all caches.
         folder: the cache's own, in ``root`` or absolute; its usual one when left out: ``speakers``, ``content``, and
             for features one that is called after them, such as ``wavlm_L4_200hz``.
-        recipe: whose front end, and whose teacher, where ``teacher`` is left out.
+        recipe: whose front end, and whose teacher, where ``teacher`` is left out; ``astrape-vc`` when left out.
         features, weights, wavlm: see :class:`~astrape.training.caches.front.FrontEnd`.
         teacher: ``use`` and parameters; those of the recipe's training section when left out.
         teacher_dir: the teacher's parameter ``folder``, where its weights are.
@@ -59,7 +61,7 @@ class Order:
     what: str
     root: Path
     folder: str | None = None
-    recipe: str = "astrape-vc"
+    recipe: str | None = None
     features: str | None = None
     weights: Path | None = None
     wavlm: Path | None = None
@@ -67,6 +69,10 @@ class Order:
     teacher_dir: Path | None = None
     utts_per_speaker: int = 8
     device: str = "cpu"
+
+    @property
+    def recipe_name(self) -> str:
+        return RECIPE if self.recipe is None else self.recipe
 
     def open(self) -> Maker:
         """Load the front end or the teacher.
@@ -88,11 +94,11 @@ class Order:
         """
         spec = self.teacher
         if spec is None:
-            spec = Recipe.load(self.recipe).training.get("teacher")
+            spec = Recipe.load(self.recipe_name).training.get("teacher")
         if not isinstance(spec, dict) or not isinstance(spec.get("use"), str):
             raise CacheError(
-                f"recipe '{self.recipe}' names no teacher: give it `training: {{teacher: {{use: NAME}}}}`, or name one "
-                f"with --teacher"
+                f"recipe '{self.recipe_name}' names no teacher: give it `training: {{teacher: {{use: NAME}}}}`, or "
+                f"name one with --teacher"
             )
         folder = {} if self.teacher_dir is None else {"folder": str(self.teacher_dir.absolute())}
         return dict(spec) | folder
@@ -152,15 +158,12 @@ class FeatureMaker(Maker):
     """Features of a recipe's front end, by utterance."""
 
     def __init__(self, order: Order) -> None:
-        place = None if order.folder is None else order.root / order.folder
-        front = self._front(order, place)
-        if place is None:
-            place = order.root / front.folder_name
-            if place.is_dir() and order.weights is None and order.wavlm is None:
-                front = self._front(order, place)
-        self.folder = place
-        self.front = front
-        self.record = front.record()
+        self.front = FrontEnd(
+            order.recipe_name, order.features, weights=order.weights, wavlm=order.wavlm, device=order.device
+        )
+        self.folder = order.root / (order.folder or self.front.folder_name)
+        self.front.reuse_weights(self.folder)
+        self.record = self.front.record()
 
     def keep(self) -> None:
         self.front.keep_weights(self.folder)
@@ -172,17 +175,6 @@ class FeatureMaker(Maker):
 
     def size(self, seconds: float) -> float:
         return seconds * float(self.front.rate) * self.front.channels * 4
-
-    @staticmethod
-    def _front(order: Order, folder: Path | None) -> FrontEnd:
-        return FrontEnd(
-            order.recipe,
-            order.features,
-            weights=order.weights,
-            wavlm=order.wavlm,
-            folder=folder,
-            device=order.device,
-        )
 
 
 class TeacherMaker(Maker):
@@ -248,7 +240,7 @@ def order_of(folder: Path, given: Order) -> Order:
 
     Args:
         folder: the cache's own.
-        given: weights, checkpoint, teacher and device, where they are given; all else is as the cache's record has it.
+        given: recipe, weights, teacher and device, where they are given; all else is as the cache's record has it.
 
     Raises:
         CacheError: for a folder without a cache.
@@ -260,7 +252,7 @@ def order_of(folder: Path, given: Order) -> Order:
             what="wavlm",
             root=folder.parent,
             folder=folder.name,
-            recipe=str(options.get("recipe", given.recipe)),
+            recipe=options.get("recipe") if given.recipe is None else given.recipe,
             features=options.get("features"),
             weights=given.weights,
             wavlm=given.wavlm,
