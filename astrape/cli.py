@@ -25,6 +25,7 @@ from astrape.commands.report import report
 from astrape.commands.run import run
 from astrape.commands.train_decoder import train_decoder
 from astrape.commands.train_encoder import train_encoder
+from astrape.commands.train_tiny import train_tiny
 from astrape.commands.voicebank import voicebank
 from astrape.commands.wavlm import wavlm
 from astrape.errors import AstrapeError
@@ -94,6 +95,7 @@ COMMANDS = (
     evaluate,
     train_encoder,
     train_decoder,
+    train_tiny,
 )
 
 for command in COMMANDS:

@@ -142,8 +142,5 @@ def _read_g722(path: Path) -> Samples:
             "the prompts are in G.722, and there is nothing to decode it: pip install 'astrape[tiny]' (PyAV)"
         ) from error
     with av.open(str(path), format="g722") as file:
-        frames = [frame.to_ndarray().reshape(-1) for frame in file.decode(audio=0)]
-    if not frames:
-        return np.zeros(0, np.float32)
-    samples: Samples = (np.concatenate(frames) / 32768).astype(np.float32)
-    return samples
+        frames = [np.asarray(frame.to_ndarray(), np.float32).reshape(-1) for frame in file.decode(audio=0)]
+    return np.concatenate(frames) / np.float32(32768) if frames else np.zeros(0, np.float32)

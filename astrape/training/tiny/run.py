@@ -1,0 +1,231 @@
+"""The small twin of astrape-vc, trained in both phases on real speech, beside what takes no learning.
+
+The same steps, commands and recipe sections as for the full model: caches, encoder, decoder. Only the front end is
+learned here too, since there are no weights to fetch for sixteen channels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from astrape.training.build import build
+from astrape.training.caches import Order, make_cache
+from astrape.training.corpus import read_corpus, speakers_of, split_by_speaker
+from astrape.training.decoder import DecoderValidation
+from astrape.training.options import Options
+from astrape.training.run import Outcome, train
+from astrape.training.settings import Setting
+from astrape.training.tiny.baselines import FrontEndAlone, MeanSpectrum
+from astrape.training.tiny.front import learn_front
+
+__all__ = ["FULL", "SHORT", "Plan", "Result", "run"]
+
+RECIPE = "astrape-vc-small"
+
+DECODER_RATE = 6e-3
+"""Learning rate. A fresh head is nats off in level, which small steps would take most of the minutes to make up for."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long each part takes.
+
+    Attributes:
+        unseen: share of the speakers that nothing is learned from.
+        seed: of weights, windows and the split.
+        front_steps: of the front end.
+        encoder_epochs, encoder_steps: of the encoder; steps are those of an epoch.
+        warmup_epochs, decoder_epochs, decoder_steps: of the decoder: epochs without discriminators, and in all.
+        decoder_window: frames of the features in its windows.
+        jobs: processes that make caches.
+    """
+
+    unseen: float
+    seed: int
+    front_steps: int
+    encoder_epochs: int
+    encoder_steps: int
+    warmup_epochs: int
+    decoder_epochs: int
+    decoder_steps: int
+    decoder_window: int
+    jobs: int = 1
+
+
+FULL = Plan(0.2, 42, 1500, 12, 400, 10, 14, 300, 120, jobs=2)
+"""Under an hour on two cores, with an hour and a half of speech."""
+
+SHORT = Plan(0.5, 3, 240, 4, 120, 4, 5, 100, 120)
+"""Minutes on one core, with a minute of speech."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Scores on speakers that nothing was learned from.
+
+    Attributes:
+        content: cosine to the teacher's content at the end of each epoch; higher is better.
+        mean_vector, front_alone: the same for the best constant, and for least squares from the front end's features of
+            the same 40 ms.
+        mel: distance of log mel spectra at the end of each epoch, nats; lower is better.
+        silence, mean_spectrum: the same for silence, and for the training's mean spectrum in every frame.
+        own_mean_spectrum: for the mean spectrum of each window itself, which nobody knows beforehand.
+        code_usage: share of the grid points of each pair that occur.
+        minutes: wall-clock, of all of it.
+        encoder, decoder: the runs.
+    """
+
+    content: list[float]
+    mean_vector: float
+    front_alone: float
+    mel: list[float]
+    silence: float
+    mean_spectrum: float
+    own_mean_spectrum: float
+    code_usage: float
+    minutes: float
+    encoder: Outcome
+    decoder: Outcome
+
+    @property
+    def learned(self) -> bool:
+        """Whether the best of both curves beats its baselines."""
+        return max(self.content) > max(self.mean_vector, self.front_alone) and min(self.mel) < min(
+            self.silence, self.mean_spectrum
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for machines."""
+        runs = {"encoder": self.encoder.to_dict(), "decoder": self.decoder.to_dict()}
+        return {"learned": self.learned} | {one.name: getattr(self, one.name) for one in fields(self)} | runs
+
+    def lines(self) -> list[str]:
+        """The curves and the baselines, for people."""
+        return [
+            "On speakers that nothing was learned from:",
+            "",
+            "  content: cosine to the teacher, higher is better",
+            f"    mean vector                          {self.mean_vector:7.3f}",
+            f"    front end, no temporal context       {self.front_alone:7.3f}",
+            f"    encoder, epoch by epoch              {_curve(self.content)}",
+            f"    pairs' grid points in use            {self.code_usage:7.2f}",
+            "",
+            "  decoder: distance of log mel spectra in nats, lower is better",
+            f"    silence                              {self.silence:7.3f}",
+            f"    mean spectrum of the training        {self.mean_spectrum:7.3f}",
+            f"    each window's own mean spectrum      {self.own_mean_spectrum:7.3f}  (nobody can know it)",
+            f"    decoder, epoch by epoch              {_curve(self.mel)}",
+            "",
+            f"  {'learned' if self.learned else 'NOT LEARNED: a baseline is better'}, in {self.minutes:.1f} minutes",
+        ]
+
+
+def run(corpus: Path, work: Path, plan: Plan, say: Callable[[str], None]) -> Result:
+    """Front end, caches, encoder and decoder on a corpus.
+
+    Args:
+        corpus: a folder with a folder of recordings for each speaker.
+        work: for caches, checkpoints, TensorBoard. What is there of the run before is made anew, caches that fit aside.
+        plan: how long.
+        say: takes lines for the user.
+
+    Raises:
+        AstrapeError: for whatever hinders it.
+    """
+    begun = time.monotonic()
+    torch.manual_seed(plan.seed)
+    utterances = read_corpus(corpus)
+    split = split_by_speaker(utterances, plan.unseen, plan.seed)
+    unseen = ", ".join(speakers_of(split.unseen))
+    say(f"{len(utterances)} utterances of {len(speakers_of(utterances))} speakers, unseen of them: {unseen}")
+    weights = work / "front.safetensors"
+    if not weights.exists():
+        say("front end: learning to hold the log mel spectrum")
+        learn_front(RECIPE, split.train, weights, steps=plan.front_steps, seed=plan.seed, say=say)
+    cache = work / "cache"
+    for what in ("wavlm", "content", "speakers"):
+        order = Order(what, cache, recipe=RECIPE, weights=weights if what == "wavlm" else None)
+        make_cache(order, utterances, jobs=plan.jobs, corpus=corpus, tell=say)
+    encoder = _options("encoder", corpus, work, plan)
+    alone = _front_alone(encoder)
+    say(f"least squares from the front end's features of the same 40 ms: cosine {alone:.3f} on unseen speakers")
+    say("encoder:")
+    trained = train(encoder, say)
+    decoder = _options("decoder", corpus, work, plan, trained.checkpoint)
+    mean = _mean_spectrum(decoder, plan)
+    say(f"the training's mean spectrum in every frame: {mean:.3f} nats on unseen speakers")
+    say("decoder:")
+    voiced = train(decoder, say)
+    content, mel = _history(trained), _history(voiced)
+    return Result(
+        content=[one["content_cosine"] for one in content],
+        mean_vector=content[-1]["mean_vector_cosine"],
+        front_alone=alone,
+        mel=[one["mel_distance"] for one in mel],
+        silence=mel[-1]["mel_of_silence"],
+        mean_spectrum=mean,
+        own_mean_spectrum=mel[-1]["mel_of_mean_spectrum"],
+        code_usage=content[-1]["part_usage"],
+        minutes=(time.monotonic() - begun) / 60,
+        encoder=trained,
+        decoder=voiced,
+    )
+
+
+def _options(stage: str, corpus: Path, work: Path, plan: Plan, encoder: Path | None = None) -> Options:
+    of_encoder = stage == "encoder"
+    values: dict[tuple[str, ...], object] = (
+        {("steps_per_epoch",): plan.encoder_steps, ("epochs",): plan.encoder_epochs}
+        if of_encoder
+        else {
+            ("steps_per_epoch",): plan.decoder_steps,
+            ("window",): plan.decoder_window,
+            ("optimiser", "lr"): DECODER_RATE,
+        }
+    )
+    return Options(
+        stage=stage,
+        cache=work / "cache",
+        out_dir=work / stage,
+        run_name=stage,
+        recipe=RECIPE,
+        data=corpus,
+        seed=plan.seed,
+        unseen=plan.unseen,
+        settings=tuple(Setting("the plan", way, value) for way, value in values.items()),
+        encoder=encoder,
+        overwrite=True,
+        epochs=None if of_encoder else plan.decoder_epochs,
+        warmup_epochs=None if of_encoder else plan.warmup_epochs,
+    )
+
+
+def _front_alone(options: Options) -> float:
+    """What least squares from single content frames scores on the encoder's own validation windows."""
+    feed = build(options, lambda line: None).feed
+    caches = feed.windows.caches
+    return FrontEndAlone(caches["wavlm"], caches["content"], feed.windows.utterances).cosine(feed.validation())
+
+
+def _mean_spectrum(options: Options, plan: Plan) -> float:
+    """What the mean spectrum of an epoch of the training scores on the decoder's own validation windows."""
+    setup = build(options, lambda line: None)
+    assert isinstance(setup.validation, DecoderValidation)
+    heard = islice(setup.feed.batches(0, 0), plan.decoder_steps)
+    return MeanSpectrum(setup.validation.mel, heard).distance(setup.feed.validation())
+
+
+def _history(outcome: Outcome) -> list[dict[str, float]]:
+    state = torch.load(outcome.checkpoint.with_name(outcome.checkpoint.name.replace(".best.", ".last.")))
+    return [one["metrics"] for one in state["history"]]
+
+
+def _curve(values: list[float]) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
