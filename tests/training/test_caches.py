@@ -141,7 +141,10 @@ def test_a_killed_run_leaves_whole_files_and_goes_on(tmp_path: Path) -> None:
                 make_cache(wanted, corpus)
             finally:
                 os._exit(0)
-        time.sleep(generator.uniform(0.05, 0.4))
+        before, deadline = len(arrays(folder)), time.monotonic() + 20
+        while len(list(folder.rglob("*.npy"))) == before and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(generator.uniform(0, 0.03))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if os.WIFEXITED(status):
