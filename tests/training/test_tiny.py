@@ -1,0 +1,174 @@
+"""The parts of train-tiny: packages, recordings, front end and baselines."""
+
+from __future__ import annotations
+
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+
+import astrape
+from astrape.blocks.base import Stream
+from astrape.training.caches import Cache, Order, make_cache
+from astrape.training.corpus import read_corpus
+from astrape.training.errors import TrainingError
+from astrape.training.objectives import LogMel
+from astrape.training.tiny.baselines import FrontEndAlone, MeanSpectrum
+from astrape.training.tiny.front import learn_front
+from astrape.training.tiny.packages import fetch, unpack
+from astrape.training.tiny.voices import VOICES, Voice, write_corpus
+
+SPEECH = Path(__file__).parent.parent / "audio" / "speech"
+
+
+def tone(seconds: float, rate: int = 16000, level: float = 0.3) -> np.ndarray:
+    return (level * np.sin(np.arange(int(seconds * rate)) * 0.1)).astype(np.float32)
+
+
+def installed(work: Path, package: str, recordings: dict[str, tuple[np.ndarray, int]]) -> None:
+    """A package as if it had been fetched and unpacked."""
+    (work / "packages").mkdir(parents=True, exist_ok=True)
+    (work / "packages" / f"{package}_1.0_all.deb").touch()
+    for name, (samples, rate) in recordings.items():
+        path = work / "unpacked" / package / "usr/share/voice" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples, rate)
+
+
+def test_a_package_is_unpacked_once_and_whole(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "DEBIAN").mkdir(parents=True)
+    (source / "usr/share/voice").mkdir(parents=True)
+    (source / "usr/share/voice/a.txt").write_text("said")
+    (source / "DEBIAN/control").write_text(
+        "Package: a-voice\nVersion: 1.0\nArchitecture: all\nMaintainer: nobody <a@b.c>\nDescription: none\n"
+    )
+    archive = tmp_path / "a-voice_1.0_all.deb"
+    try:
+        subprocess.run(["dpkg-deb", "-b", str(source), str(archive)], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("dpkg-deb makes no packages here")
+    assert fetch("a-voice", tmp_path) == archive
+    target = unpack(archive, tmp_path / "out")
+    assert (target / "usr/share/voice/a.txt").read_text() == "said"
+    archive.write_bytes(b"damaged since")
+    assert unpack(archive, tmp_path / "out") == target
+    (tmp_path / "b-voice_1.0_all.deb").write_bytes(b"no package")
+    with pytest.raises(TrainingError, match=r"b-voice_1\.0_all\.deb: dpkg-deb cannot unpack it"):
+        unpack(tmp_path / "b-voice_1.0_all.deb", tmp_path / "out")
+    assert not (tmp_path / "out" / "b-voice").exists()
+
+
+def test_without_debian_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(TrainingError, match=r"Debian or Ubuntu, or name a folder of your own .*--data"):
+        fetch("festvox-ru", tmp_path)
+
+
+def test_short_recordings_are_joined_and_silent_ones_left_out(tmp_path: Path) -> None:
+    words = {f"{index:02}.wav": (tone(3.0), 16000) for index in range(7)}
+    words["03.wav"] = (tone(3.0, level=0.0), 16000)
+    installed(tmp_path, "a-voice", words | {"99.wav": (tone(3.0, 8000), 8000), "98.ogg": (tone(2.0, 44100), 44100)})
+    said: list[str] = []
+    write_corpus(tmp_path, tmp_path / "corpus", said.append, [Voice("ann", "a-voice", ("voice",), "none")])
+    found = [soundfile.info(path) for path in sorted((tmp_path / "corpus/ann").iterdir())]
+    assert [(info.samplerate, round(info.duration)) for info in found] == [(16000, 9), (16000, 9), (44100, 2)]
+    assert "ann" in said[0]
+    assert len(read_corpus(tmp_path / "corpus")) == 3
+
+
+def test_a_corpus_that_is_there_is_left_alone_and_a_half_one_made_anew(tmp_path: Path) -> None:
+    installed(tmp_path, "a-voice", {"a.wav": (tone(9.0), 16000)})
+    half = tmp_path / ".corpus.partial/ann"
+    half.mkdir(parents=True)
+    (half / "0000.flac").write_text("half")
+    voices = [Voice("ann", "a-voice", ("voice",), "none")]
+    write_corpus(tmp_path, tmp_path / "corpus", print, voices)
+    written = (tmp_path / "corpus/ann/0000.flac").stat().st_mtime_ns
+    write_corpus(tmp_path, tmp_path / "corpus", print, voices)
+    assert (tmp_path / "corpus/ann/0000.flac").stat().st_mtime_ns == written
+    with pytest.raises(TrainingError, match="holds no recordings in elsewhere"):
+        write_corpus(tmp_path, tmp_path / "other", print, [Voice("bob", "a-voice", ("elsewhere",), "none")])
+
+
+def test_prompts_in_g722_are_read(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    time = np.arange(int(8.5 * 16000)) / 16000
+    wave = (0.3 * np.sin(2 * np.pi * (100 + 90 * time) * time)).astype(np.float32)
+    path = tmp_path / "unpacked/a-voice/usr/share/voice/a.g722"
+    path.parent.mkdir(parents=True)
+    with av.open(str(path), "w", format="g722") as file:
+        stream = file.add_stream("g722", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray((wave * 32767).astype(np.int16)[None], format="s16", layout="mono")
+        frame.sample_rate = 16000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            file.mux(packet)
+    installed(tmp_path, "a-voice", {})
+    write_corpus(tmp_path, tmp_path / "corpus", print, [Voice("ann", "a-voice", ("voice",), "none")])
+    samples, rate = soundfile.read(tmp_path / "corpus/ann/0000.flac")
+    lag = int(np.argmax(np.correlate(samples[:4000], wave[:3900], "valid")))
+    assert rate == 16000
+    assert lag < 40
+    assert np.abs(samples[lag + 100 : lag + 30000] - wave[100:30000]).max() < 0.03
+
+
+def test_one_person_has_one_name() -> None:
+    """Allison speaks English and Spanish; a split by speaker must not hear her on both sides."""
+    by_folder = {folder: voice.speaker for voice in VOICES for folder in voice.folders}
+    assert len({speaker for folder, speaker in by_folder.items() if folder.endswith("_Allison")}) == 1
+    assert len({voice.speaker for voice in VOICES}) == 17
+
+
+def test_the_front_end_learns_spectra_and_nothing_else_changes(tmp_path: Path) -> None:
+    utterances = [one for one in read_corpus(SPEECH) if one.speaker == "austen"]
+    left = learn_front("astrape-vc-small", utterances, tmp_path / "f.safetensors", steps=40, seed=5, say=print)
+    assert left < 0.85
+    torch.manual_seed(5)
+    fresh = astrape.compile(astrape.Recipe.load("astrape-vc-small"), training=True).state_dict()
+    learned = load_file(tmp_path / "f.safetensors")
+    assert set(learned) == set(fresh)
+    changed = {name for name, tensor in learned.items() if not torch.equal(tensor, fresh[name])}
+    assert changed == {name for name in fresh if name.startswith("wavlm.")}
+
+
+def test_the_front_end_alone_is_the_least_squares_answer(tmp_path: Path) -> None:
+    utterances = [one for one in read_corpus(SPEECH) if one.speaker == "cards"]
+    caches = {}
+    for what, folder in (("wavlm", "wavlm_L4_200hz"), ("content", "content")):
+        make_cache(Order(what, tmp_path, recipe="astrape-vc-small"), utterances)
+        caches[what] = Cache(tmp_path / folder)
+    alone = FrontEndAlone(caches["wavlm"], caches["content"], utterances)
+    rows, wanted = [], []
+    for one in utterances:
+        features = np.load(tmp_path / "wavlm_L4_200hz" / f"{one.key}.npy").astype(np.float64)
+        content = np.load(tmp_path / "content" / f"{one.key}.npy").astype(np.float64)
+        for frame in range(min(features.shape[1] // 8, content.shape[1])):
+            rows.append([*features[:, 8 * frame : 8 * frame + 8].reshape(-1, order="F"), 1.0])
+            wanted.append(content[:, frame])
+    answer = np.array(rows) @ np.linalg.lstsq(np.array(rows), np.array(wanted), rcond=None)[0]
+    norms = np.linalg.norm(answer, axis=1) * np.linalg.norm(wanted, axis=1)
+    cosine = ((answer * np.array(wanted)).sum(axis=1) / np.maximum(norms, 1e-8)).mean()
+    batches = []
+    for one in utterances:
+        content = torch.from_numpy(np.load(tmp_path / "content" / f"{one.key}.npy"))[None]
+        features = torch.from_numpy(np.load(tmp_path / "wavlm_L4_200hz" / f"{one.key}.npy"))[None]
+        frames = min(features.shape[-1] // 8, content.shape[-1])
+        batches.append({"features": features, "content": content[..., :frames], "frames": torch.tensor([frames])})
+    assert alone.cosine(batches) == pytest.approx(cosine, abs=0.01)
+
+
+def test_the_mean_spectrum_is_that_of_the_valid_samples() -> None:
+    mel = LogMel(Stream(16000, 1), bins=20, n_fft=512)
+    heard = {"audio": torch.randn(2, 1, 8000), "valid": torch.tensor([0.5, 0.25], dtype=torch.float64)}
+    heard["audio"][1, :, 4000:] = 5.0
+    mean = MeanSpectrum(mel, [heard])
+    bands = torch.cat([mel.bands(heard["audio"][:1])[0], mel.bands(heard["audio"][1:, :, :4000])[0]], dim=1)
+    torch.testing.assert_close(mean.mean[:, 0], bands.mean(dim=1))
+    other = {"audio": torch.randn(1, 1, 8000) * 2, "valid": torch.tensor([float(Fraction(1, 2))], dtype=torch.float64)}
+    wanted = (mel.bands(other["audio"]) - mean.mean).abs().mean()
+    assert mean.distance([other]) == pytest.approx(float(wanted), rel=1e-5)
