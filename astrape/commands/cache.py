@@ -100,6 +100,8 @@ def cache(
         utts_per_speaker=utts_per_speaker,
         device=str(place),
     )
+    # Of the processes that torchrun starts in one terminal, one shows how far it is.
+    shows = shard is not None or part[0] == 1
     with progress(f"{what} {part[0]}/{part[1]}" if part[1] > 1 else what) as bar:
         done = make_cache(
             order,
@@ -109,7 +111,7 @@ def cache(
             jobs=jobs,
             corpus=source,
             microphone=microphone,
-            progress=bar,
+            progress=bar if shows else None,
             tell=_tell,
         )
     tell_failed(done.failed)
