@@ -52,15 +52,17 @@ class Reading:
     def size(self, what: str, *places: Place, said: int | None = None) -> int:
         """What most of these dimensions are, and on a draw the first of them; ``said``, if given, is one more.
 
+        Where none of these tensors is there, ``said`` counts: they are then named with all others that are missing.
+
         Raises:
-            CheckpointError: when none of these tensors is there, or the size is 0.
+            CheckpointError: when none of these tensors is there and nothing is said, or the size is 0.
         """
         votes: Counter[int] = Counter()
         for name, axis in places:
             tensor = self.checkpoint.tensors.get(name)
             if tensor is not None and tensor.ndim > axis:
                 votes[tensor.shape[axis]] += 1
-        if not votes:
+        if not votes and said is None:
             raise self.checkpoint.error(f"{what} cannot be told: {places[0][0]} is missing")
         if said is not None:
             votes = Counter({said: 1}) + votes

@@ -151,7 +151,7 @@ def test_cycles(tmp_path: Path) -> None:
         (torch.full((12, 10, 5), 1e300, dtype=torch.float64), "not finite"),
         (torch.zeros(12, 10, 0), "mis-shaped: input_conv.weight is 12x10x0 and not 12x10x5"),
         (torch.zeros(13, 10, 5), "mis-shaped: input_conv.weight is 13x10x5 and not 12x10x5"),
-        (torch.zeros(()), "cannot be told"),
+        (torch.zeros(()), "mis-shaped: input_conv.weight is a single number and not 12x10x5"),
     ],
 )
 def test_tensors_that_are_none(tmp_path: Path, tensor: Tensor, reason: str) -> None:
