@@ -194,8 +194,8 @@ def _look(cache: Cache, key: str, utterance: Utterance | None) -> Finding | None
         except CacheError as error:
             if not cache.has(key):
                 # Nothing could be made of it: that is what is wrong.
-                fault = str(error).removeprefix(f"{shown(utterance.path)}: ")
-                return Finding(str(utterance.path), "missing", f"has no cache: its audio {fault}", key)
+                why = str(error).removeprefix(f"{shown(utterance.path)}: ")
+                return Finding(str(utterance.path), "missing", f"has no cache: its audio {why}", key)
     found = cache.fault(key, frames)
     if found is None:
         return None
