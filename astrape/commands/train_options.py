@@ -56,6 +56,13 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--num-workers", default=0, show_default=True, type=click.IntRange(0, 256), help="Processes that load data."
         ),
         click.option(
+            "--threads",
+            default=1,
+            show_default=True,
+            type=click.IntRange(1, 256),
+            help="Cores of a CPU that a step takes.",
+        ),
+        click.option(
             "--resume",
             "--resume-from",
             is_flag=False,
@@ -108,6 +115,7 @@ def run_options(stage: str, common: dict[str, Any], **own: Any) -> Options:
         device=common["device"],
         seed=common["seed"],
         workers=common["num_workers"],
+        threads=common["threads"],
         unseen=common["unseen"],
         microphone=common["microphone"],
         features_dir=common["wavlm_dir"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from astrape.graph.cut import between
 from astrape.graph.graph import Graph
 from astrape.graph.recipe import Recipe
 from astrape.training.adversary import Adversary
-from astrape.training.architecture import changed, recipe_text, standalone
+from astrape.training.architecture import recipe_text, standalone
 from astrape.training.caches import front_state
 from astrape.training.checkpoint import load_checkpoint
 from astrape.training.decoder import DecoderValidation
@@ -30,13 +29,12 @@ from astrape.training.learner import Learner, build_losses, trained_parameters
 from astrape.training.objectives import loss_class
 from astrape.training.options import Options
 from astrape.training.section import Phase, Stage, read_section
-from astrape.training.settings import Setting, apply, settle
+from astrape.training.settings import settle
+from astrape.training.settled import settled_recipe
 from astrape.training.targets import Targets
 from astrape.training.trainer import Model, Position, make_accelerator
 
-__all__ = ["RECIPE", "Setup", "build"]
-
-RECIPE = "astrape-vc"
+__all__ = ["Setup", "build"]
 
 Validation = EncoderValidation | DecoderValidation
 
@@ -103,7 +101,7 @@ def build(options: Options, say: Callable[[str], None]) -> Setup:
     accelerator = _accelerator(options, say)
     state, path = _resumed(options)
     borrowed = _encoder(options) if state is None else None
-    recipe, section, notes = _recipe(options, state, borrowed, path)
+    recipe, section, notes = settled_recipe(options, state, borrowed, path, accelerator.num_processes)
     stage = read_section(recipe, section).stage(options.stage, recipe)
     for line in notes:
         if accelerator.is_main_process:
@@ -161,8 +159,7 @@ def _accelerator(options: Options, say: Callable[[str], None]) -> Accelerator:
         notice = f"device '{options.device}': running on '{accelerator.device}'"
     if notice and accelerator.is_main_process:
         say(f"notice: {notice}")
-    if accelerator.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // accelerator.num_processes))
+    torch.set_num_threads(options.threads)
     return accelerator
 
 
@@ -194,81 +191,6 @@ def _encoder(options: Options) -> dict[str, Any] | None:
     if options.encoder.suffix == ".safetensors":
         return {"graph": _tensors(options.encoder)}
     return load_checkpoint(options.encoder)
-
-
-def _recipe(
-    options: Options, state: Mapping[str, Any] | None, borrowed: Mapping[str, Any] | None, path: str
-) -> tuple[Recipe, dict[str, Any], list[str]]:
-    """The recipe and its training section as they are to be, and what is not as written, in words."""
-    if state is not None:
-        recipe = Recipe.parse(state["recipe"], file=f"the recipe of {path}")
-        if options.recipe is not None:
-            _same_recipe(Recipe.load(options.recipe), recipe, options, path)
-        section = dict(state["section"])
-    else:
-        told = None if borrowed is None else borrowed.get("recipe")
-        if options.recipe is None and told is not None:
-            recipe = Recipe.parse(told, file=f"the recipe of {options.encoder}")
-        else:
-            recipe = Recipe.load(options.recipe or RECIPE)
-        section = dict(recipe.training)
-    if options.teacher is not None:
-        section["teacher"] = {
-            **(dict(section.get("teacher", {})) if "use" not in options.teacher else {}),
-            **options.teacher,
-        }
-    other, notes = changed(recipe, options.stage, options.changes)
-    if state is not None and notes:
-        raise TrainingError(f"{path}: cannot go on with other sizes: {'; '.join(notes)} in the checkpoint")
-    section, said = apply(section, options.stage, [*options.settings, *_lengths(section, recipe, options)])
-    if state is not None:
-        said = [f"resuming: {line}" for line in settle(state["section"], section, path)]
-    return other, section, [*notes, *said]
-
-
-def _lengths(section: Mapping[str, Any], recipe: Recipe, options: Options) -> list[Setting]:
-    """Epochs of the phases from those in all and those of the first, and a window from frames of content."""
-    stage = dict(section.get(options.stage) or {})
-    phases = list(stage.get("phases") or [])
-    settings = []
-    if phases:
-        counts = [int(phase.get("epochs", 0)) for phase in phases]
-        first = counts[0] if options.warmup_epochs is None else options.warmup_epochs
-        if options.warmup_epochs is not None and len(phases) == 1:
-            raise TrainingError(
-                f"--warmup-epochs {first}: training.{options.stage} of '{recipe.name}' has one phase only"
-            )
-        whole = options.epochs
-        if whole is not None and whole < first + sum(counts[1:-1]):
-            first = whole - sum(counts[1:-1]) if options.warmup_epochs is None else first
-            if first < 0 or whole < first + sum(counts[1:-1]):
-                raise TrainingError(f"--epochs {whole}: is less than the phases before the last take ({first})")
-        new = [first, *counts[1:]] if len(phases) > 1 else [whole or first]
-        if whole is not None and len(phases) > 1:
-            new[-1] = whole - sum(new[:-1])
-        flags = "--epochs" if options.warmup_epochs is None else "--warmup-epochs"
-        settings += [Setting(flags, ("phases", i, "epochs"), n) for i, n in enumerate(new) if n != counts[i]]
-    elif options.epochs is not None:
-        settings.append(Setting("--epochs", ("epochs",), options.epochs))
-    if options.content_frames is not None:
-        graph = compile(recipe, training=True)
-        entry = str(section["features"])
-        rate = graph.outputs[entry].rate if entry in graph.outputs else graph.inputs[entry].rate
-        if "content" not in graph.outputs:
-            raise TrainingError(f"--max-frames {options.content_frames}: '{recipe.name}' has no output 'content'")
-        frames = options.content_frames * rate / graph.outputs["content"].rate
-        settings.append(Setting("--max-frames", ("window",), int(frames)))
-    return settings
-
-
-def _same_recipe(given: Recipe, own: Recipe, options: Options, path: str) -> None:
-    ours = standalone(changed(given, options.stage, options.changes)[0])
-    theirs = standalone(own)
-    for part in ("inputs", "controls", "blocks", "outputs"):
-        if ours.get(part) != theirs.get(part):
-            raise TrainingError(
-                f"{path}: is of a recipe '{own.name}' with other {part} than '{given.name}': leave --recipe out"
-            )
 
 
 def _check_front(graph: Graph, entry: str, options: Options) -> None:

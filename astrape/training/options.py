@@ -25,6 +25,7 @@ class Options:
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         seed: of weights, windows and the split by speaker.
         workers: processes that load windows.
+        threads: of a CPU that a step runs on. Several slow each other down as soon as anything else runs.
         unseen: share of the speakers that validation has to itself.
         microphone: of recordings by two.
         features_dir, content_dir, speakers_dir: the caches' folders; the only ones of their kind when left out.
@@ -54,6 +55,7 @@ class Options:
     device: str = "cpu"
     seed: int = 42
     workers: int = 0
+    threads: int = 1
     unseen: float = 0.1
     microphone: str = "mic1"
     features_dir: str | None = None

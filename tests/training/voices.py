@@ -31,15 +31,15 @@ def vowel(which: str, samples: int, pitch: float, throat: float, draw: np.random
 
 
 def utterance(speaker: int, number: int, seconds: float) -> NDArray[np.float32]:
-    """Vowels for some seconds, with a silence now and then."""
+    """Vowels for some seconds, with silences between."""
     draw = np.random.default_rng((speaker, number))
     own = np.random.default_rng(speaker)
-    pitch, throat = own.uniform(90, 220), own.uniform(0.85, 1.15)
+    pitch, throat = own.uniform(100, 170), own.uniform(0.93, 1.07)
     samples = int(VOWEL_SECONDS * RATE)
     fade = np.minimum(1, np.minimum(np.arange(samples), np.arange(samples)[::-1]) / (0.01 * RATE))
     pieces = []
     for _ in range(int(seconds / VOWEL_SECONDS) + 1):
-        if draw.random() < 0.12:
+        if draw.random() < 0.4:
             pieces.append(np.zeros(samples))
         else:
             which = list(VOWELS)[draw.integers(len(VOWELS))]

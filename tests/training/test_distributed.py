@@ -1,0 +1,68 @@
+"""Two processes learn what one with all their windows learns: with gloo, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import grounds
+import pytest
+import torch
+
+from astrape.training.checkpoint import load_checkpoint
+
+SCRIPT = Path(__file__).parent / "two_processes.py"
+
+
+def launch(processes: int, folder: Path, batch: int) -> None:
+    encoder = str(grounds.trained_encoder() / "encoder.best.pt")
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    done = subprocess.run(
+        [*start, str(SCRIPT), str(grounds.ground()), str(folder), str(batch), encoder],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parent)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_two_processes_are_one_with_all_their_windows(tmp_path: Path) -> None:
+    """The gradients of a step in float64, encoder's, decoder's and discriminators'; a whole training in float32."""
+    launch(1, tmp_path / "one", 4)
+    launch(2, tmp_path / "two", 2)
+    for stage in ("encoder", "decoder"):
+        paths = [tmp_path / name / stage / "gradients.pt" for name in ("one", "two")]
+        _same_gradients(*(torch.load(path, weights_only=True) for path in paths))
+    _whole_runs(tmp_path)
+
+
+def _same_gradients(one: dict[str, Any], two: dict[str, Any]) -> None:
+    assert list(one["gradients"]) == list(two["gradients"])
+    assert len(one["gradients"]) > 20
+    for name, gradient in one["gradients"].items():
+        scale = max(float(gradient.abs().max()), 1e-9)
+        assert float((gradient - two["gradients"][name]).abs().max()) <= 1e-6 * scale, name
+    for phase, values in one["values"].items():
+        for name, value in values.items():
+            assert value == pytest.approx(two["values"][phase][name], rel=1e-6), (phase, name)
+
+
+def _whole_runs(folder: Path) -> None:
+    curves = [
+        [entry["train"]["loss"] for entry in grounds.curve(folder / name / "encoder", "run") if "train" in entry]
+        for name in ("one", "two")
+    ]
+    assert len(curves[0]) == 8
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3)
+    first, second = (load_checkpoint(folder / name / "encoder" / "run.best.pt") for name in ("one", "two"))
+    assert first["facts"] == second["facts"]
+    metrics = [state["history"][-1]["metrics"] for state in (first, second)]
+    for name in ("content_cosine", "mean_vector_cosine", "loss_content_l1"):
+        assert metrics[1][name] == pytest.approx(metrics[0][name], abs=2e-3)
+    assert metrics[1]["mean_vector_cosine"] == pytest.approx(metrics[0]["mean_vector_cosine"], abs=1e-6)

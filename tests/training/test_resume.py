@@ -1,0 +1,188 @@
+"""A training that was stopped or killed goes on as if nothing had been, and says when it cannot."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grounds
+import numpy as np
+import pytest
+import torch
+
+import astrape.training.architecture
+from astrape.training import run as running
+from astrape.training.checkpoint import (
+    check_space,
+    link_file,
+    load_checkpoint,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+    write_whole,
+)
+from astrape.training.errors import TrainingError
+from astrape.training.run import train
+
+
+def losses(folder: Path, name: str) -> list[tuple[int, dict[str, float]]]:
+    return [(entry["step"], entry["train"]) for entry in grounds.curve(folder, name) if "train" in entry]
+
+
+def validations(folder: Path, name: str) -> list[dict[str, float]]:
+    return [entry["valid"] for entry in grounds.curve(folder, name) if "valid" in entry]
+
+
+def stopped_after(steps: int, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run until so many steps are made, as if somebody had asked to stop then."""
+    with monkeypatch.context() as patch:
+        patch.setattr(running._Run, "_stopping", lambda self, at: at.step >= steps)
+        assert not train(options, lambda line: None).finished
+
+
+@pytest.mark.parametrize(("stage", "stops"), [("encoder", (3, 4)), ("decoder", (2, 6))])
+def test_the_curve_of_a_resumed_run_is_that_of_one_that_never_stopped(
+    stage: str, stops: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exactly: losses, validations and weights. Stopped within an epoch, at its end, in both phases."""
+    given: dict[str, Any] = {"encoder": grounds.trained_encoder() / "encoder.best.pt"} if stage == "decoder" else {}
+    relax = [(("relax",), {"use": "noise", "start": 0.5, "end": 0.1})] if stage == "encoder" else []
+    whole = grounds.run(tmp_path / "whole", stage, *relax, **given)
+    parts = grounds.options(tmp_path / "parts", stage, *relax, **given)
+    for number, steps in enumerate(stops):
+        stopped_after(steps, replace(parts, resume="" if number else None), monkeypatch)
+    torch.manual_seed(12345)
+    again = train(replace(parts, resume=""), lambda line: None)
+    assert again.finished
+    assert losses(tmp_path / "parts", stage) == losses(tmp_path / "whole", stage)
+    assert validations(tmp_path / "parts", stage) == validations(tmp_path / "whole", stage)
+    first, second = load_checkpoint(whole.checkpoint), load_checkpoint(again.checkpoint)
+    assert first["best"] == second["best"]
+    for name, tensor in first["graph"].items():
+        assert torch.equal(tensor, second["graph"][name]), name
+
+
+def test_other_settings_than_the_checkpoint_s_are_refused_or_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = grounds.options(tmp_path)
+    stopped_after(2, options, monkeypatch)
+    with pytest.raises(TrainingError, match=r"a run of this name is there: --resume goes on with it, --overwrite"):
+        train(options, print)
+    resumed = replace(options, resume="", settings=())
+    other = grounds.short("encoder", (("optimiser", "lr"), 0.5))
+    with pytest.raises(TrainingError, match=r"optimiser.lr is 0.5 here and 0.003 in the checkpoint"):
+        train(replace(resumed, settings=other), print)
+    with pytest.raises(TrainingError, match=r"seed is 7 here and 42 in the checkpoint"):
+        train(replace(resumed, seed=7), print)
+    with pytest.raises(TrainingError, match=r"windows at once is 3 here and 2"):
+        train(replace(resumed, settings=grounds.short("encoder", (("batch",), 3))), print)
+    change = astrape.training.architecture.Change("--n-layers", "transformer", "layers", 1)
+    with pytest.raises(TrainingError, match=r"other sizes: --n-layers: transformer.layers is 1 and not 2"):
+        train(replace(resumed, changes=(change,)), print)
+    with pytest.raises(TrainingError, match=r"is of a training of the encoder, and this one is of the decoder"):
+        train(replace(resumed, stage="decoder"), print)
+    with pytest.raises(TrainingError, match=r"there is no checkpoint to resume"):
+        train(replace(resumed, resume=str(tmp_path / "none.pt")), print)
+    lines: list[str] = []
+    longer = train(replace(resumed, settings=grounds.short("encoder", (("epochs",), 3))), lines.append)
+    assert longer.position.epoch == 3
+    assert any("epochs is 3 here and 2 in the checkpoint" in line for line in lines)
+    done: list[str] = []
+    train(replace(resumed, settings=()), done.append)
+    assert any("nothing is left to do" in line for line in done)
+
+
+def test_a_killed_run_leaves_valid_checkpoints_and_goes_on(tmp_path: Path) -> None:
+    """kill -9 at random moments of a real process, again and again: the curve is that of a run left alone."""
+    root = grounds.ground()
+    command = [
+        sys.executable, "-m", "astrape.train_encoder", "--recipe", grounds.RECIPE, "--data", str(root / "vctk"),
+        "--cache", str(root / "cache"), "--batch-size", "2", "--mel-frames", "160", "--eval-mel-frames", "160",
+        "--steps-per-epoch", "30", "--epochs", "3", "--log-every", "1", "--checkpoint-steps", "2", "--unseen", "0.25",
+        "--run-name", "encoder", "--out-dir",
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    draw = random.Random(4)
+    killed = tmp_path / "killed"
+    for _ in range(2):
+        resume = ["--resume"] if (killed / "encoder.last.pt").exists() else []
+        process = subprocess.Popen(
+            [*command, str(killed), *resume], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        before = _step(killed)
+        limit = time.monotonic() + 120
+        while _step(killed) <= before and process.poll() is None and time.monotonic() < limit:
+            time.sleep(0.01)
+        time.sleep(draw.random() * 0.5)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+        assert load_checkpoint(killed / "encoder.last.pt")["position"]["step"] > before
+    outcome = grounds.run(
+        tmp_path / "whole", "encoder", (("steps_per_epoch",), 30), (("epochs",), 3), unseen=0.25, checkpoint_steps=2
+    )
+    resumed = replace(
+        grounds.options(killed, "encoder", (("steps_per_epoch",), 30), (("epochs",), 3)), resume="", checkpoint_steps=2
+    )
+    again = train(resumed, lambda line: None)
+    assert again.position.step == outcome.position.step == 90
+    assert losses(killed, "encoder") == losses(tmp_path / "whole", "encoder")
+    assert not list(killed.glob("*.unfinished"))
+
+
+def _step(folder: Path) -> int:
+    path = folder / "encoder.last.pt"
+    return int(load_checkpoint(path)["position"]["step"]) if path.exists() else 0
+
+
+def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.pt"
+    save_checkpoint(path, {"number": 1, "tensor": torch.arange(3)})
+
+    def fail(temporary: Path) -> None:
+        temporary.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(TrainingError, match=r"x.pt: cannot be written \(\d+ MB are free there\): No space left"):
+        write_whole(path, fail)
+    assert load_checkpoint(path)["number"] == 1
+    assert [one.name for one in tmp_path.iterdir()] == ["x.pt"]
+    link_file(path, tmp_path / "best.pt")
+    save_checkpoint(path, {"number": 2})
+    assert (load_checkpoint(path)["number"], load_checkpoint(tmp_path / "best.pt")["number"]) == (2, 1)
+    for content in (b"", path.read_bytes()[:-40], b"x" * 1000):
+        (tmp_path / "bad.pt").write_bytes(content)
+        with pytest.raises(TrainingError, match=r"bad.pt: is damaged, or no checkpoint"):
+            load_checkpoint(tmp_path / "bad.pt")
+    torch.save({"state_dict": {}, "config": {}}, tmp_path / "original.pt")
+    with pytest.raises(TrainingError, match=r"import-checkpoint"):
+        load_checkpoint(tmp_path / "original.pt")
+
+
+def test_a_full_disk_is_told_before_the_first_step(tmp_path: Path) -> None:
+    check_space(tmp_path / "new", 1000)
+    with pytest.raises(TrainingError, match=r"checkpoints take 1000000000000 MB, and \d+ MB are free"):
+        check_space(tmp_path, 10**18)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match=r"cannot be written.*--out-dir"):
+        check_space(tmp_path / "file" / "inside", 1)
+
+
+def test_random_states_come_back(tmp_path: Path) -> None:
+    torch.rand(3)
+    np.random.randn(3)  # noqa: NPY002
+    save_checkpoint(tmp_path / "x.pt", {"random": random_state()})
+    drawn = random.random(), float(np.random.randn()), torch.rand(2)  # noqa: NPY002
+    restore_random_state(load_checkpoint(tmp_path / "x.pt")["random"])
+    again = random.random(), float(np.random.randn()), torch.rand(2)  # noqa: NPY002
+    assert drawn[:2] == again[:2]
+    assert torch.equal(drawn[2], again[2])
