@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -59,8 +59,14 @@ class Activation(StreamBlock):
     def receptive_field(self) -> Fraction:
         return 1 / self.rate_in
 
+    def prepare(self, controls: Mapping[str, Tensor]) -> Any:
+        """Of ``snake_beta``: ``a`` and ``1 / (b + 1e-9)``, ``(channels, 1)`` each."""
+        if self.kind != "snake_beta":
+            return ()
+        return self.alpha.exp()[:, None], (self.beta.exp()[:, None] + 1e-9).reciprocal()
+
     def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
         if self.kind != "snake_beta":
             return PLAIN[self.kind](x), state
-        frequency, magnitude = self.alpha.exp()[:, None], self.beta.exp()[:, None]
-        return x + torch.sin(frequency * x).square() / (magnitude + 1e-9), state
+        frequency, share = controls
+        return torch.addcmul(x, torch.sin(frequency * x).square(), share), state

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,7 +13,7 @@ from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.parameters import LARGEST_COUNT, bounded
 from astrape.blocks.registry import register
 
-__all__ = ["EPSILON", "AdaLN", "frame_norm"]
+__all__ = ["EPSILON", "AdaLN"]
 
 EPSILON = 1e-5
 
@@ -26,8 +27,9 @@ class AdaLN(StreamBlock):
     ``Linear(SiLU(control))``. Weights and bias are zero at first, so it begins as a plain norm, and a residual branch
     multiplied by the gate begins at nothing.
 
-    What the control yields is computed in ``prepare``, once per change, as one tensor ``(batch, parts * channels, 1)``.
-    A block that holds an ``AdaLN`` passes it to ``step`` and takes :meth:`gate` from the same tensor.
+    What the control yields is computed in ``prepare``, once per change: ``shift``, ``1 + scale`` and the gate, each
+    ``(batch, 1, channels)``. A block that holds an ``AdaLN`` passes them to ``step``, or to :meth:`modulate` where its
+    own frames come first, and takes the gate from them.
 
     Args:
         source: any stream.
@@ -51,21 +53,13 @@ class AdaLN(StreamBlock):
         nn.init.zeros_(projection.bias)
         self.condition_proj = nn.Sequential(nn.SiLU(), projection)
 
-    def prepare(self, controls: Mapping[str, Tensor]) -> Tensor:
-        modulation: Tensor = self.condition_proj(controls[self.condition])
-        return modulation.unsqueeze(-1)
+    def prepare(self, controls: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        shift, scale, *gate = self.condition_proj(controls[self.condition]).unsqueeze(1).chunk(self.parts, dim=-1)
+        return tuple(part.contiguous() for part in (shift, 1 + scale, *gate))
 
-    def gate(self, modulation: Tensor) -> Tensor:
-        """The gate on the residual branch, ``(batch, channels, 1)``, of what ``prepare`` returned."""
-        return modulation.chunk(self.parts, dim=1)[2]
+    def modulate(self, frames: Tensor, prepared: tuple[Tensor, ...]) -> Tensor:
+        """:meth:`step` on ``(batch, n, channels)``."""
+        return torch.addcmul(prepared[0], F.layer_norm(frames, frames.shape[-1:], eps=EPSILON), prepared[1])
 
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
-        shift, scale = controls.chunk(self.parts, dim=1)[:2]
-        return frame_norm(x) * (1 + scale) + shift, state
-
-
-def frame_norm(x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
-    """Layer norm over the channels of each frame of ``(batch, channels, frames)``; a plain one without ``norm``."""
-    frames = x.transpose(1, 2)
-    normal = F.layer_norm(frames, frames.shape[-1:], eps=EPSILON) if norm is None else norm(frames)
-    return normal.transpose(1, 2)
+        return self.modulate(x.transpose(1, 2), controls).transpose(1, 2), state

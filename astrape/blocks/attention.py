@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
-from astrape.blocks.history import own_copy
 from astrape.blocks.parameters import bounded, check_choice, check_elements, check_real
+from astrape.blocks.place import Place
+from astrape.blocks.product import frame_product
 from astrape.blocks.registry import register
 from astrape.blocks.rotary import PAIRINGS, Rotary
 
@@ -29,10 +31,11 @@ class Attention(StreamBlock):
     ``(batch, channels, frames)`` to the same shape. Before time zero there is nothing: the first frame attends to
     itself alone, and zeros are never attended to.
 
-    The state per row is the keys and values of the last ``window - 1`` frames, ``(batch, heads, window - 1,
-    head_dim)`` each, and an int64 count of how many of them are real, which stops at ``window - 1``. Keys are kept
-    as they were projected and rotated by their place in the attended span each time they are used, so nothing in the
-    state depends on how old the stream is.
+    The state per row is the keys and values of the last ``window`` frames, ``(batch, heads, window, head_dim)`` each,
+    and an int64 count of all frames so far, the ``age``. It is a ring: frame ``p`` of the stream stands at place
+    ``p mod window``, its key rotated by ``p`` (see :class:`~astrape.blocks.rotary.Rotary`), so a new frame takes the
+    place of the one that has just left its reach, and nothing else moves. A live session's state is written in place
+    (:mod:`astrape.blocks.live`).
 
     A chunk of ``n`` frames needs ``window - 1 + n`` keys. It is worked off in blocks of about ``window`` queries, each
     against the keys in its reach, so a pass over hours needs memory linear in its length.
@@ -86,7 +89,7 @@ class Attention(StreamBlock):
         if bias:
             nn.init.zeros_(self.out_proj.bias)
         self.queries = min(max(window, FEWEST_QUERIES), MOST_QUERIES)
-        self.rotary = Rotary(head_dim, self.queries + window - 1, rotary, theta)
+        self.rotary = Rotary(head_dim, rotary, theta)
 
     @property
     def receptive_field(self) -> Fraction:
@@ -95,53 +98,54 @@ class Attention(StreamBlock):
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:
-        shape = (batch_size, self.heads, self.window - 1, self.head_dim)
+        age = torch.zeros(batch_size, 1, device=device, dtype=torch.int64)
+        return {**self.empty_span(batch_size, device, dtype), "age": age}
+
+    def empty_span(
+        self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> dict[str, Tensor]:
+        """Keys and values at time zero."""
+        shape = (batch_size, self.heads, self.window, self.head_dim)
         check_elements("the attention state", *shape)
-        return {
-            "keys": torch.zeros(shape, device=device, dtype=dtype),
-            "values": torch.zeros(shape, device=device, dtype=dtype),
-            "seen": torch.zeros(batch_size, 1, device=device, dtype=torch.int64),
-        }
+        return {name: torch.zeros(shape, device=device, dtype=dtype) for name in ("keys", "values")}
 
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
-        batch, _, count = x.shape
-        reach = self.window - 1
-        fused = F.linear(x.transpose(1, 2), self.in_proj_weight, self.in_proj_bias)
+        place = self.place(state["age"], x.shape[-1], state["keys"].dtype)
+        y, span = self.attend(x.transpose(1, 2), state, place)
+        return y.transpose(1, 2), {**span, "age": place.after}
+
+    def place(self, age: Tensor, count: int, dtype: torch.dtype) -> Place:
+        """Where ``count`` new frames stand, for this block and all others of its window and rotation."""
+        positions = age + torch.arange(count, device=age.device)
+        return Place(age, count, self.window, dtype, self.rotary.angles(positions, dtype))
+
+    def attend(self, frames: Tensor, span: Mapping[str, Tensor], place: Place) -> tuple[Tensor, dict[str, Tensor]]:
+        """:meth:`step` on ``(batch, n, channels)`` and the state's keys and values, the new frames' place given."""
+        batch, count, _ = frames.shape
+        held = {"keys": span["keys"], "values": span["values"]}
+        if count == 0:
+            return frames, held
+        fused = frame_product(frames, self.in_proj_weight, self.in_proj_bias)
         # Under autocast the projection is short of the state's precision; the state decides.
-        fused = fused.to(state["keys"].dtype).view(batch, count, 3, self.heads, self.head_dim)
-        queries, keys, values = fused.permute(2, 0, 3, 1, 4).unbind(0)
-        queries = self.rotary.arrange(queries)
-        keys = torch.cat([state["keys"], self.rotary.arrange(keys)], dim=2)
-        values = torch.cat([state["values"], values], dim=2)
-        attended = [queries[:, :, :0]] if count == 0 else []
-        for start in range(0, count, self.queries):
+        fused = fused.to(held["keys"].dtype).view(batch, count, 3 * self.heads, self.head_dim)
+        # Queries and keys turn alike, as heads of one tensor.
+        turned = self.rotary(fused[:, :, : 2 * self.heads], place.angles).transpose(1, 2)
+        queries, keys = turned.chunk(2, dim=1)
+        new = {"keys": keys, "values": fused[:, :, 2 * self.heads :].transpose(1, 2)}
+        after = {name: place.write(held[name], new[name]) for name in held}
+        if count == 1:
+            heads = F.scaled_dot_product_attention(queries, after["keys"], after["values"], place.ring_mask)
+        else:
+            heads = self._attend_many(queries, {name: place.unrolled(held[name], new[name]) for name in held}, place)
+        rows = heads.transpose(1, 2).flatten(2).to(frames.dtype)
+        return frame_product(rows, self.out_proj.weight, self.out_proj.bias), after
+
+    def _attend_many(self, queries: Tensor, spans: Mapping[str, Tensor], place: Place) -> Tensor:
+        attended = []
+        for start in range(0, place.count, self.queries):
             asking = queries[:, :, start : start + self.queries]
-            span = slice(start, start + asking.shape[2] + reach)
-            mask = self._mask(asking, start, state["seen"])
-            attended.append(
-                F.scaled_dot_product_attention(
-                    self.rotary(asking, reach), self.rotary(keys[:, :, span], 0), values[:, :, span], attn_mask=mask
-                )
-            )
-        heads = torch.cat(attended, dim=2) if len(attended) > 1 else attended[0]
-        y = self.out_proj(heads.transpose(1, 2).flatten(2).to(x.dtype)).transpose(1, 2)
-        after = {
-            "keys": own_copy(keys[:, :, count:]),
-            "values": own_copy(values[:, :, count:]),
-            "seen": (state["seen"] + count).clamp(max=reach),
-        }
-        return y, after
-
-    def _mask(self, queries: Tensor, start: int, seen: Tensor) -> Tensor:
-        """0 where a query may look and minus infinity elsewhere, in the queries' dtype: another gives wrong scores.
-
-        Key ``j`` of the span lies ``i + window - 1 - j`` frames before query ``i``, and its place among all keys of the
-        call is ``start + j``, of which the first ``window - 1 - seen`` stand for frames before time zero.
-        """
-        count, reach = queries.shape[2], self.window - 1
-        place = torch.arange(count + reach, device=queries.device)
-        past = place - torch.arange(count, device=queries.device).unsqueeze(-1)
-        allowed = (past >= 0) & (past <= reach)
-        if start < reach:
-            allowed = allowed & (place + start >= reach - seen[:, :, None, None])
-        return torch.zeros_like(allowed, dtype=queries.dtype).masked_fill(~allowed, float("-inf"))
+            near = slice(start, start + asking.shape[2] + self.window - 1)
+            mask = place.mask(start, asking.shape[2])
+            keys, values = (tensor[:, :, near] for tensor in spans.values())
+            attended.append(F.scaled_dot_product_attention(asking, keys, values, attn_mask=mask))
+        return torch.cat(attended, dim=2) if len(attended) > 1 else attended[0]

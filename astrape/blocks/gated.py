@@ -65,10 +65,14 @@ class GatedSkip(StreamBlock):
     ) -> State:
         return self.conv.init_state(batch_size, device, dtype)
 
+    def prepare(self, controls: Mapping[str, Tensor]) -> Tensor:
+        """How far the gate is open, ``(1, channels, 1)``."""
+        return torch.sigmoid(self.gate)
+
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
         skipped, state = self.conv.step(x[self.early], state, ())
         late: Tensor = x[self.late]
-        return late + torch.sigmoid(self.gate) * functional.silu(skipped), state
+        return torch.addcmul(late, controls, functional.silu(skipped)), state
 
 
 @register("adaptive_conv")
@@ -111,13 +115,14 @@ class AdaptiveConv(StreamBlock):
     ) -> State:
         return self.depthwise.init_state(batch_size, device, dtype)
 
-    def prepare(self, controls: Mapping[str, Tensor]) -> Tensor:
-        """Shift, scale and gate, ``(batch, 3 * channels, 1)``."""
-        return self.adaln.prepare(controls)
+    def prepare(self, controls: Mapping[str, Tensor]) -> Any:
+        """What the norm and the nonlinearity take."""
+        return self.adaln.prepare(controls), self.act.prepare(controls)
 
     def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
-        y, _ = self.adaln.step(x, (), controls)
+        adaptive, shape = controls
+        y, _ = self.adaln.step(x, (), adaptive)
         y, state = self.depthwise.step(y, state, ())
-        y, _ = self.act.step(y, (), ())
+        y, _ = self.act.step(y, (), shape)
         y, _ = self.pointwise.step(y, (), ())
-        return x + self.adaln.gate(controls) * y, state
+        return torch.addcmul(x, adaptive[2].transpose(1, 2), y), state

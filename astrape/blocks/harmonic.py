@@ -103,10 +103,10 @@ class HarmonicSource(StreamBlock):
     ) -> State:
         return self._stack()[0].init_state(batch_size, device, dtype)
 
-    def prepare(self, controls: Mapping[str, Tensor]) -> Tensor:
-        """The speaker's share of every frame, ``(batch, channels, 1)``."""
+    def prepare(self, controls: Mapping[str, Tensor]) -> Any:
+        """The speaker's share of every frame, ``(batch, channels, 1)``, and what the nonlinearity takes."""
         projected: Tensor = self.spk_proj(controls[self.condition])
-        return projected.unsqueeze(-1)
+        return projected.unsqueeze(-1), self._stack()[1].prepare({})
 
     def step(self, x: Tensor, state: State, controls: Any) -> tuple[Signal, State]:
         fundamental, voicing, state = self.pitch(x, state, controls)
@@ -123,8 +123,9 @@ class HarmonicSource(StreamBlock):
     def pitch(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, Tensor, State]:
         """The fundamental in Hz and the voicing from 0 to 1, ``(batch, 1, n)`` each, and the next state."""
         conv, act, out = self._stack()
-        y, state = conv.step(x + controls, state, ())
-        y, _ = act.step(y, (), ())
+        share, shape = controls
+        y, state = conv.step(x + share, state, ())
+        y, _ = act.step(y, (), shape)
         y, _ = out.step(y, (), ())
         first, second = torch.sigmoid(y).chunk(2, dim=1)
         return self.lowest + (self.highest - self.lowest) * first, second, state

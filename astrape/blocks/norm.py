@@ -132,37 +132,40 @@ class Norm(StreamBlock):
         if x.shape[-1] == 0:
             return x, state
         count, mean, deviation = state["count"], state["mean"], state["deviation"]
-        wide = x.to(mean.dtype)
+        values = x.shape[1] if self.group == "all" else 1
+        # Sums run over distances from about the mean so far, or from the first frame where nothing has been heard: they
+        # stay of the size of the signal's spread. That origin has the signal's own precision, and so have the
+        # distances; only sums are wide. With s1 and s2 the sums of the distances and of their squares over all n
+        # values: mean = origin + s1 / n, squared deviation = s2 - s1^2 / n.
+        head = x[..., :1].mean(dim=1, keepdim=True) if self.group == "all" else x[..., :1]
+        origin = torch.where(count > 0, mean.to(x.dtype), head)
+        distance = x - origin
+        squares = distance.square()
+        first, second = distance, squares
         if self.group == "all":
-            values, head = x.shape[1], wide[..., :1].mean(dim=1, keepdim=True)
-        else:
-            values, head = 1, wide[..., :1]
-        # Sums run over distances from the mean so far, or from the first frame where nothing has been heard: they stay
-        # of the size of the signal's spread. With s1 and s2 the sums of the distances and their squares over the
-        # frames since, and m2 the squared deviation before: mean' = mean + s1 / n, m2' = m2 + s2 - s1^2 / n.
-        origin = torch.where(count > 0, mean, head)
-        distance = wide - origin
-        first, second = distance, distance.square()
-        if self.group == "all":
-            first, second = first.sum(dim=1, keepdim=True), second.sum(dim=1, keepdim=True)
-        first, second = first.cumsum(dim=-1), second.cumsum(dim=-1)
+            first = distance.sum(dim=1, keepdim=True, dtype=mean.dtype)
+            second = squares.sum(dim=1, keepdim=True, dtype=mean.dtype)
+        past = mean - origin
+        first = first.cumsum(dim=-1, dtype=mean.dtype) + past * count
+        second = second.cumsum(dim=-1, dtype=mean.dtype) + (deviation + past.square() * count)
         heard = count + values * torch.arange(1, x.shape[-1] + 1, device=x.device)
-        shift = first / heard
-        # Rounding may leave a sum of squares a hair below zero.
-        spread = (deviation + second - first * shift).clamp(min=0)
-        variance = (spread / heard).clamp(min=self.floor)
-        y = ((distance - shift) * torch.rsqrt(variance + self.eps)).to(x.dtype)
+        share = heard.to(mean.dtype).reciprocal()
+        shift = first * share
+        # Rounding may leave a hair below zero, which the two limits mend.
+        spread = torch.addcmul(second, first, shift, value=-1)
+        variance = (spread * share).to(x.dtype).clamp(min=self.floor)
+        y = (distance - shift.to(x.dtype)) * torch.rsqrt(variance + self.eps)
         state = {
             "count": heard[..., -1:].clone(),
             "mean": origin + shift[..., -1:],
-            "deviation": spread[..., -1:].clone(),
+            "deviation": spread[..., -1:].clamp(min=0),
         }
         return self._shape(y), state
 
     def _shape(self, y: Tensor) -> Tensor:
-        if self.weight is not None:
-            y = y * self.weight[:, None]
-        return y if self.bias is None else y + self.bias[:, None]
+        if self.weight is not None and self.bias is not None:
+            return torch.addcmul(self.bias[:, None], y, self.weight[:, None])
+        return y if self.weight is None else y * self.weight[:, None]
 
 
 def sum_dtype(device: torch.device | str | None) -> torch.dtype:

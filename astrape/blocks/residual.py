@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -54,11 +55,14 @@ class ResidualConv(StreamBlock):
     ) -> State:
         return {"depthwise": self.depthwise.init_state(batch_size, device, dtype)}
 
+    def prepare(self, controls: Mapping[str, Tensor]) -> Any:
+        return self.act.prepare(controls)
+
     def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
-        y, _ = self.norm.step(x, (), controls)
-        y, depthwise = self.depthwise.step(y, state["depthwise"], controls)
+        y, _ = self.norm.step(x, (), ())
+        y, depthwise = self.depthwise.step(y, state["depthwise"], ())
         y, _ = self.act.step(y, (), controls)
-        y, _ = self.pointwise.step(y, (), controls)
+        y, _ = self.pointwise.step(y, (), ())
         return x + y, {"depthwise": depthwise}
 
 

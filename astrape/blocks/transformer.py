@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from astrape.blocks.adaln import EPSILON, AdaLN, frame_norm
+from astrape.blocks.adaln import EPSILON, AdaLN
 from astrape.blocks.attention import Attention
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_elements
+from astrape.blocks.place import Place
+from astrape.blocks.product import frame_product, frame_products
 from astrape.blocks.registry import register
 
 __all__ = ["Transformer", "TransformerLayer"]
@@ -91,25 +93,35 @@ class TransformerLayer(StreamBlock):
         return self.attn.init_state(batch_size, device, dtype)
 
     def prepare(self, controls: Mapping[str, Tensor]) -> Any:
-        """Shift, scale and gate of both branches, ``(batch, 3 * channels, 1)`` each; nothing without a condition."""
+        """Shift, one plus scale, and gate of both branches; nothing without a condition."""
         if self.attn_adaln is None or self.ffn_adaln is None:
             return ()
         return {"attn": self.attn_adaln.prepare(controls), "ffn": self.ffn_adaln.prepare(controls)}
 
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
-        if self.attn_adaln is None or self.ffn_adaln is None:
-            attended, state = self.attn.step(frame_norm(x, self.norm1), state, ())
-            x = x + attended
-            return x + self._feed_forward(frame_norm(x, self.norm2)), state
-        attention, feeding = controls["attn"], controls["ffn"]
-        attended, state = self.attn.step(self.attn_adaln.step(x, (), attention)[0], state, ())
-        x = x + self.attn_adaln.gate(attention) * attended
-        return x + self.ffn_adaln.gate(feeding) * self._feed_forward(self.ffn_adaln.step(x, (), feeding)[0]), state
+        place = self.attn.place(state["age"], x.shape[-1], state["keys"].dtype)
+        y, span = self.attend(x.transpose(1, 2), state, controls, place)
+        return y.transpose(1, 2), {**span, "age": place.after}
 
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        frames = x.transpose(1, 2)
-        hidden: Tensor = self.w2(F.silu(self.w1(frames)) * self.w3(frames))
-        return hidden.transpose(1, 2)
+    def attend(
+        self, frames: Tensor, span: Mapping[str, Tensor], controls: Any, place: Place
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """:meth:`step` on ``(batch, n, channels)``, with the place of the new frames given."""
+        if self.attn_adaln is None or self.ffn_adaln is None:
+            assert self.norm1 is not None
+            assert self.norm2 is not None
+            attended, held = self.attn.attend(_normed(frames, self.norm1), span, place)
+            frames = frames + attended
+            return frames + self._feed_forward(_normed(frames, self.norm2)), held
+        attention, feeding = controls["attn"], controls["ffn"]
+        attended, held = self.attn.attend(self.attn_adaln.modulate(frames, attention), span, place)
+        frames = torch.addcmul(frames, attention[2], attended)
+        fed = self._feed_forward(self.ffn_adaln.modulate(frames, feeding))
+        return torch.addcmul(frames, feeding[2], fed), held
+
+    def _feed_forward(self, frames: Tensor) -> Tensor:
+        gate, hidden = frame_products(frames, (self.w1.weight, self.w1.bias), (self.w3.weight, self.w3.bias))
+        return frame_product(F.silu(gate) * hidden, self.w2.weight, self.w2.bias)
 
 
 @register("transformer")
@@ -178,18 +190,26 @@ class Transformer(StreamBlock):
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:
-        """The states of the layers, first to last."""
-        return [layer.init_state(batch_size, device, dtype) for layer in self._stack()]
+        """Keys and values of the layers, first to last, and the ``age`` that all of them have."""
+        layers = [layer.attn.empty_span(batch_size, device, dtype) for layer in self._stack()]
+        return {"layers": layers, "age": torch.zeros(batch_size, 1, device=device, dtype=torch.int64)}
 
     def prepare(self, controls: Mapping[str, Tensor]) -> Any:
         return [layer.prepare(controls) for layer in self._stack()]
 
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
-        after = []
-        for layer, own, prepared in zip(self._stack(), state, controls, strict=True):
-            x, own = layer.step(x, own, prepared)
-            after.append(own)
-        return (x if self.norm is None else frame_norm(x, self.norm)), after
+        stack, after, frames = self._stack(), [], x.transpose(1, 2)
+        place = stack[0].attn.place(state["age"], x.shape[-1], state["layers"][0]["keys"].dtype)
+        for layer, span, prepared in zip(stack, state["layers"], controls, strict=True):
+            frames, held = layer.attend(frames, span, prepared, place)
+            after.append(held)
+        frames = frames if self.norm is None else _normed(frames, self.norm)
+        return frames.transpose(1, 2), {"layers": after, "age": place.after}
 
     def _stack(self) -> list[TransformerLayer]:
         return [layer for layer in self.layers if isinstance(layer, TransformerLayer)]
+
+
+def _normed(frames: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """The norm, without what calling a module costs, which for one frame is as much again."""
+    return F.layer_norm(frames, norm.normalized_shape, norm.weight, norm.bias, norm.eps)

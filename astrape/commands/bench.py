@@ -19,6 +19,7 @@ from astrape.commands.console import (
 from astrape.graph.compile import load
 from astrape.runtime.bench import Bench, ChunkBench
 from astrape.runtime.bench import bench as measure
+from astrape.runtime.process import settle
 
 __all__ = ["bench"]
 
@@ -37,6 +38,7 @@ def bench(recipe: str, chunks: tuple[float, ...], seconds: float, settings: tupl
     products and its bytes at the measured bandwidth.
     """
     graph = load(recipe)
+    settle()
     with progress(f"measuring {graph.name}") as tell:
         found = measure(graph, chunks, seconds=seconds, controls=parse_settings(settings), progress=tell)
     if as_json:

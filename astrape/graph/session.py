@@ -12,11 +12,11 @@ from torch import Tensor
 
 from astrape.blocks.base import Signal as Frames
 from astrape.blocks.base import spread_control
+from astrape.blocks.live import Live
 from astrape.blocks.state import clone_state, map_state, replace_rows, state_bytes
 from astrape.errors import StreamError
 from astrape.graph.faults import Fault, FaultGuard
 from astrape.graph.graph import Prepared
-from astrape.graph.plan import Signal
 
 if TYPE_CHECKING:
     from astrape.graph.graph import Graph
@@ -72,14 +72,8 @@ class Session:
         self.constant_latency = constant_latency
         self._like = torch.zeros(batch_size, 1, 1, device=place, dtype=precision)
         self.controls: dict[str, Tensor] = {}
-        # Outputs that carry an input, or what an earlier output carries: the caller gets each in memory of its own.
-        seen = {Signal(name, "out") for name in graph.inputs}
-        self._shared = []
-        for name, signal in graph.wiring.items():
-            if signal in seen:
-                self._shared.append(name)
-            seen.add(signal)
         self._faults = FaultGuard(batch_size)
+        self._live = Live()
         self._state: Any
         self._waiting: dict[str, Tensor]
         self._late: dict[str, Tensor]
@@ -100,7 +94,7 @@ class Session:
     @property
     def state_bytes(self) -> int:
         """Bytes of all state. It does not grow."""
-        return state_bytes(self._state)
+        return 0 if self._state is None else state_bytes(self._state)
 
     def push(self, x: Frames, **controls: Tensor | float) -> Frames:
         """Take any number of frames, zero included, and return what can be computed.
@@ -126,6 +120,7 @@ class Session:
         algorithmic one; the host-facing one with ``constant_latency``). After that, output without its first
         ``latency`` frames has the input's length times the ratio, to the sample. Controls stay as they are.
         """
+        self._whole()
         with torch.no_grad():
             heard = max(self.positions[name] / stream.rate for name, stream in self.graph.inputs.items())
             missing = {
@@ -179,6 +174,7 @@ class Session:
         if rows is None:
             self._begin()
             return
+        self._whole()
         chosen = torch.as_tensor(rows, device=self._like.device)
         if chosen.dtype != torch.bool:
             mask = torch.zeros(self.batch_size, dtype=torch.bool, device=self._like.device)
@@ -210,6 +206,7 @@ class Session:
 
     def snapshot(self) -> dict[str, Any]:
         """All that the stream depends on, copied: state, waiting frames, positions, controls and faults."""
+        self._whole()
         return {
             "graph": self.graph.name,
             "batch_size": self.batch_size,
@@ -280,7 +277,11 @@ class Session:
         if max(tensor.shape[-1] for tensor in arrived.values()) > MOST_AT_ONCE:
             return self._sliced(arrived)
         arrived = self._faults.clean("in", arrived, self.positions)
-        outputs, self._state, self._waiting = graph.advance(arrived, self._state, self._waiting, prepared)
+        # The state is given away, and is not this session's until the step returns another: an interrupted step would
+        # leave it in pieces.
+        state, self._state = self._state, None
+        with torch.inference_mode(), self._live.run():
+            outputs, self._state, self._waiting = graph.advance(arrived, state, self._waiting, prepared)
         for name, tensor in arrived.items():
             self.positions[name] += tensor.shape[-1]
         queued = {name: self._given[name] + held.shape[-1] for name, held in self._late.items()}
@@ -289,10 +290,8 @@ class Session:
             outputs = self._constant(outputs)
         for name, tensor in outputs.items():
             self._given[name] += tensor.shape[-1]
-        for name in self._shared:
-            if name in outputs:
-                outputs[name] = outputs[name].clone()
-        return outputs
+        # Copies, which are the caller's own and, unlike what was made in inference mode, may go on into training.
+        return {name: tensor.clone() for name, tensor in outputs.items()}
 
     def _sliced(self, arrived: dict[str, Tensor]) -> dict[str, Tensor]:
         """A long push as many short ones, all inputs in step, so that what blocks need meanwhile stays small."""
@@ -319,7 +318,12 @@ class Session:
             due[name], self._late[name] = held[..., :frames], held[..., frames:].clone()
         return due
 
+    def _whole(self) -> None:
+        if self._state is None:
+            raise StreamError("an earlier push was interrupted, and its state is lost: reset() or restore() a snapshot")
+
     def _checked(self, x: Frames) -> dict[str, Tensor]:
+        self._whole()
         arrived = self.graph.as_inputs(x)
         like = self._like
         for name, tensor in arrived.items():

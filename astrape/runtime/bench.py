@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from astrape.blocks.live import Live
 from astrape.blocks.state import state_bytes
 from astrape.errors import AstrapeError
 from astrape.graph.graph import Graph
@@ -130,7 +131,7 @@ def bench(
         raise AstrapeError(f"seconds must be 0.05 to 3600, not {seconds:g}")
     values = _controls(graph, controls or {})
     tell = progress or (lambda done, total: None)
-    with _one_thread(), torch.no_grad():
+    with _one_thread(), torch.inference_mode(), Live().run():
         session = graph.stream()
         weights = sum(_bytes(unit.block) for unit in graph.units)
         machine = measure_machine(max(weights + session.state_bytes, 2**18))
@@ -287,7 +288,7 @@ class _Part:
                 y = by_hand.call(index, x)
                 taken[index] += (time.perf_counter() - start) * 1000
                 counts[index] += 1
-                traffic += weights[index] + 2 * states[index] + state_bytes(x) + state_bytes(y)
+                traffic += weights[index] + states[index] + state_bytes(x) + state_bytes(y)
         # A mean that leaves out what an interrupted chunk took; not every chunk fires every block.
         each = [_trimmed_mean([taken[index] for taken in times]) for index in range(len(graph.units))]
         total = sum(each) or 1.0

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import pytest
 import torch
 from attention_oracle import naive_attention, noise, shaken
 from chunks import run_chunks
+from hypothesis import given
+from hypothesis import strategies as st
 
 from astrape.blocks import Stream
 from astrape.blocks.attention import Attention
+from astrape.blocks.live import Live
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +88,78 @@ def test_a_block_built_in_float32_is_exact_once_it_is_float64() -> None:
     x = noise(1, 12, 300)
     torch.testing.assert_close(block(x), naive_attention(block, x, "half"), rtol=0, atol=1e-10)
     torch.testing.assert_close(run_chunks(block, x, [1] * 300)[""], block(x), rtol=0, atol=1e-10)
-    assert block.float().rotary.cosine.dtype == torch.float32
+    assert block.float().rotary.turns.dtype == torch.int64
+
+
+@pytest.mark.parametrize("age", [10**6, 3 * 10**9, 2**40])
+def test_an_old_stream_is_as_exact_as_a_young_one(age: int) -> None:
+    """The same frames a second, a year and ten thousand years into a stream, against angles from exact fractions."""
+    block = attention(window=8)
+    x = noise(1, 12, 30)
+    state = block.init_state(1)
+    y, state = block.step(x, state, ())
+    old = {name: tensor.clone() for name, tensor in block.init_state(1).items()}
+    old["age"] += age * block.window
+    early, old = block.step(x, old, ())
+    late, _ = block.step(x, old, ())
+    again, _ = block.step(x, state, ())
+    # A frequency is rounded to 2^-65 turns a frame, and only distances of up to 7 frames enter a score.
+    torch.testing.assert_close(late, again, rtol=0, atol=1e-10)
+    turns = block.rotary.turns
+    cosine, sine = block.rotary.angles(torch.tensor([[age]]), torch.float64)
+    for pair, turn in enumerate(turns.tolist()):
+        share = Fraction(age * turn % 2**64, 2**64)
+        assert math.isclose(float(cosine[0, 0, 0, pair]), math.cos(2 * math.pi * float(share)), abs_tol=1e-14)
+        assert math.isclose(
+            float(sine[0, 0, 0, pair + len(turns)]), math.sin(2 * math.pi * float(share)), abs_tol=1e-14
+        )
+
+
+def test_float32_scores_of_an_old_stream_are_those_of_a_young_one() -> None:
+    block = attention(window=8).float()
+    x = noise(1, 12, 30).float()
+    young, _ = block.step(x, block.init_state(1, dtype=torch.float32), ())
+    state = block.init_state(1, dtype=torch.float32)
+    state["age"] += 8 * 10**9
+    _, state = block.step(x, state, ())
+    old, _ = block.step(x, state, ())
+    again, _ = block.step(x, block.step(x, block.init_state(1, dtype=torch.float32), ())[1], ())
+    assert young.shape == old.shape
+    torch.testing.assert_close(old, again, rtol=0, atol=1e-5)
+
+
+@given(
+    ages=st.lists(st.integers(0, 40), min_size=2, max_size=3),
+    window=st.integers(1, 9),
+    counts=st.lists(st.integers(0, 12), min_size=1, max_size=8),
+)
+def test_rows_of_any_ages_in_a_live_session(ages: list[int], window: int, counts: list[int]) -> None:
+    """A state that is written in place, rows of different ages in it, against each row as one pass of its own."""
+    block = attention(window=window)
+    rows = []
+    for row, age in enumerate(ages):
+        x = noise(1, 12, age + sum(counts), seed=row)
+        rows.append((x, block.step(x[..., :age], block.init_state(1), ())[1]))
+    state = {name: torch.cat([own[name] for _, own in rows]) for name in block.init_state(1)}
+    parts, at = [], 0
+    with Live().run(), torch.inference_mode():
+        for count in counts:
+            piece = torch.cat([x[..., age + at : age + at + count] for (x, _), age in zip(rows, ages, strict=True)])
+            y, state = block.step(piece, state, ())
+            parts.append(y)
+            at += count
+    together = torch.cat(parts, dim=-1)
+    for row, ((x, _), age) in enumerate(zip(rows, ages, strict=True)):
+        torch.testing.assert_close(together[row : row + 1], block(x)[..., age:], rtol=0, atol=1e-10)
+
+
+def test_a_step_outside_a_live_session_leaves_its_state_alone() -> None:
+    block = attention()
+    _, state = block.step(noise(1, 12, 7), block.init_state(1), ())
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    block.step(noise(1, 12, 1), state, ())
+    block.step(noise(1, 12, 9), state, ())
+    assert all(torch.equal(state[name], before[name]) for name in before)
 
 
 def test_rows_keep_their_own_beginnings() -> None:

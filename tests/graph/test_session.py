@@ -263,6 +263,38 @@ def test_a_session_of_another_precision_leaves_the_graph_alone():
     assert next(graph.parameters()).dtype == torch.float32
 
 
+def test_outputs_may_go_on_into_training():
+    graph = astrape.compile(recipe({"g": {"use": "gain", "gain": 2.0}}))
+    y = graph.stream().push(torch.ones(1, 1, 4))
+    y += 1
+    weight = torch.ones(1, requires_grad=True)
+    (y * weight).sum().backward()
+    assert weight.grad == 12
+
+
+def test_a_session_whose_push_was_interrupted_says_so_and_can_be_restored(monkeypatch):
+    graph = astrape.compile(recipe({"d": {"use": "delay", "frames": 3}, "g": {"use": "gain", "gain": 2.0}})).double()
+    session = graph.stream()
+    x = noise(20)
+    session.push(x[..., :7])
+    saved = session.snapshot()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(graph.nodes["g"].block, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            session.push(x[..., 7:9])
+    for attempt in (lambda: session.push(x), session.flush, session.snapshot, lambda: session.reset(rows=[0])):
+        with pytest.raises(astrape.StreamError, match=r"interrupted.*reset\(\) or restore\(\)"):
+            attempt()
+    session.restore(saved)
+    assert torch.equal(session.push(x[..., 7:]), graph(x)[..., 7:])
+    session.reset()
+    assert torch.equal(session.push(x), graph(x))
+
+
 def test_wrong_input_is_refused_in_one_line():
     graph = astrape.compile(recipe({"g": {"use": "gain", "gain": "level"}}, controls={"level": {"channels": 1}}))
     session = graph.stream()

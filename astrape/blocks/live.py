@@ -1,0 +1,61 @@
+"""What a live session lends the blocks it runs: its state, to write into, and weights in a faster layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["Live", "current"]
+
+_CURRENT: ContextVar[Live | None] = ContextVar("live", default=None)
+
+FEWEST_ROWS, MOST_ROWS = 3, 64
+"""Rows between which a product with weights laid out anew pays: below, one reading of the weights is all there is to
+it, and above, what the library lays out by itself in each call costs little beside the product."""
+
+
+class Live:
+    """One session's right to be fast. ``step`` stays a pure function in what it returns.
+
+    **State.** Within :meth:`run`, whoever calls ``step`` never looks at the state it passed again: a block may hand
+    back the same memory, changed. A frame writes 32 kB into the 8 MB of keys and values of 8 layers, and copying the
+    rest would cost more than all that is computed with them. An interrupted step leaves such a state in pieces.
+
+    **Weights.** :meth:`laid_out` keeps matrices as oneDNN wants them, which saves it from turning them round in every
+    call: 1.2 to 2 times as fast from 3 to 64 rows (8 rows of 512 by 1536: 0.21 ms and not 0.35). They are copies, as
+    large as the weights, for the matrices of convolutions and the like; a matrix for single rows is not among them.
+    """
+
+    def __init__(self) -> None:
+        self._layouts: dict[tuple[int, torch.Size], tuple[Tensor, int, Tensor]] = {}
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """Blocks that step within this are run live."""
+        token = _CURRENT.set(self)
+        try:
+            yield
+        finally:
+            _CURRENT.reset(token)
+
+    def laid_out(self, weight: Tensor, rows: int) -> Tensor | None:
+        """``weight`` for :func:`product`, or ``None`` where that would not be faster."""
+        if not FEWEST_ROWS <= rows <= MOST_ROWS or not torch._C._has_mkldnn:
+            return None
+        # A weight that is written to counts it in its version; one that is replaced lies elsewhere, since this one is
+        # held on to.
+        key = (weight.data_ptr(), weight.shape)
+        found = self._layouts.get(key)
+        if found is None or found[1] != weight._version:
+            layout = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), MOST_ROWS)
+            found = self._layouts[key] = (weight, weight._version, layout)
+        return found[2]
+
+
+def current() -> Live | None:
+    """The session that runs the present ``step``, if it is one."""
+    return _CURRENT.get()
