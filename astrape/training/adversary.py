@@ -72,23 +72,20 @@ class Adversary(nn.Module):
         return [true for true, _ in halves], [false for _, false in halves]
 
 
-def random_windows(length: int, first: int, valid: Tensor, samples: int, draws: Tensor) -> tuple[Tensor, int]:
-    """Where each row's window begins.
+def random_windows(length: int, first: int, ends: Tensor, samples: int, draws: Tensor) -> Tensor:
+    """The samples of a window in each row, ``(batch, length)``: ``length`` of them, or as many as there are.
 
     Args:
         length: samples of the window.
         first: the first sample that counts.
-        valid: where each row ends, ``(batch,)``.
+        ends: where each row ends, ``(batch,)``. A window reaches beyond it where the row is shorter than the window.
         samples: in all.
         draws: numbers from 0 to 1, ``(batch,)``.
-
-    Returns:
-        Places ``(batch, length)``, and the length, which is less where the rows are shorter.
     """
     length = max(1, min(length, samples - first))
-    room = (valid.to(draws.device) - length - first).clamp(min=0)
+    room = (ends - length - first).clamp(min=0)
     start = first + torch.minimum(torch.floor(draws * (room + 1)).to(torch.int64), room)
-    return start[:, None] + torch.arange(length, device=draws.device), length
+    return start[:, None] + torch.arange(length)
 
 
 def _rows(judgement: Judgement, rows: slice) -> Judgement:

@@ -128,14 +128,12 @@ def codes_of_content(quantiser: Q2D2 | FSQ, content: Tensor) -> Tensor:
     """
     points = quantiser._points
     width = points.levels.numel()
-    wide = content.to(torch.float64)
-    basis = torch.cat([torch.zeros(1, width, 1), torch.eye(width).unsqueeze(-1)]).to(content.device)
-    made = quantiser._content(basis.to(content.dtype)).to(torch.float64).squeeze(-1)
+    basis = torch.cat([torch.zeros(1, width, 1), torch.eye(width).unsqueeze(-1)]).to(content)
+    # On the CPU: a few numbers, and not every device has float64 or solves least squares.
+    made = quantiser._content(basis).cpu().to(torch.float64).squeeze(-1)
     offset, columns = made[0], (made[1:] - made[0]).T
-    # On the CPU: a few numbers, and not every device solves least squares.
-    inverse = torch.linalg.pinv(columns.cpu()).to(content.device)
-    values = torch.einsum("wc,bcn->bwn", inverse, wide - offset[:, None])
-    codes = points.encode(_before(points, values).to(content.dtype))[1]
+    values = torch.einsum("wc,bcn->bwn", torch.linalg.pinv(columns), content.cpu().to(torch.float64) - offset[:, None])
+    codes = points.encode(_before(points, values).to(content))[1]
     assert codes is not None
     return codes
 

@@ -226,9 +226,9 @@ class Trainer:
         clock = self._learner.clock(plan.of)
         wave, weights = self._learner.waveform(plan.of, batch["audio"], batch, made.shape[-1])
         first, _ = delay_of(clock.latency, clock.rate)
-        places, _ = random_windows(
-            plan.window, first, valid_frames(batch, clock.rate), made.shape[-1], self._draws(len(made)).to(made.device)
-        )
+        # Places are found on the CPU: not every device has float64.
+        ends = valid_frames(batch, clock.rate).cpu()
+        places = random_windows(plan.window, first, ends, made.shape[-1], self._draws(len(made))).to(made.device)
         at = places.unsqueeze(1)
         return wave.gather(-1, at), made.gather(-1, at), weights.gather(-1, at)
 

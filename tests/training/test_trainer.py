@@ -20,6 +20,7 @@ import astrape
 import astrape.training.architecture
 from astrape.blocks.base import Stream
 from astrape.blocks.quantize import FSQ, Q2D2
+from astrape.training.adversary import random_windows
 from astrape.training.checkpoint import load_checkpoint
 from astrape.training.encoder import codes_of_content
 from astrape.training.errors import CacheError, TrainingError
@@ -287,3 +288,17 @@ def test_the_log_is_read_by_machine(tmp_path: Path) -> None:
     kinds = [json.loads(line) for line in (tmp_path / "encoder.log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in kinds if "train" in entry] == list(range(1, 9))
     assert [entry["step"] for entry in kinds if "valid" in entry] == [4, 8]
+
+
+@given(st.integers(1, 50), st.integers(0, 20), st.integers(1, 100), st.integers(0, 2**32))
+def test_random_windows_lie_within_what_counts(length: int, first: int, more: int, seed: int) -> None:
+    samples = first + more
+    draw = torch.Generator().manual_seed(seed)
+    ends = torch.randint(first, samples + 1, (30,), generator=draw)
+    draws = torch.cat([torch.rand(28, generator=draw, dtype=torch.float64), torch.tensor([0.0, 1.0]).double()])
+    places = random_windows(length, first, ends, samples, draws)
+    assert places.shape == (30, min(length, more))
+    assert int(places.min()) >= first
+    assert int(places.max()) < samples
+    fits = ends - first >= places.shape[1]
+    assert bool((places[fits].max(dim=1).values < ends[fits]).all()) if bool(fits.any()) else True
