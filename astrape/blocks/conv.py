@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.history import empty_history, join_history, own_copy
+from astrape.blocks.live import current
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_choice, check_elements
 from astrape.blocks.product import frame_product
 from astrape.blocks.registry import register
@@ -135,8 +136,13 @@ class Conv(StreamBlock):
             return frame_product(window.transpose(1, 2), self.weight.squeeze(-1), self.bias).transpose(1, 2)
         taps = window.unfold(-1, self.span, self.stride)[..., :: self.dilation]
         if self.groups == 1:
-            rows = taps.transpose(1, 2).flatten(2)
-            return frame_product(rows, self.weight.flatten(1), self.bias).transpose(1, 2)
+            live = current()
+            if live is None:
+                rows, weight = taps.transpose(1, 2).flatten(2), self.weight.flatten(1)
+            else:
+                # Tap by tap instead of channel by channel: where frames lie one after the other, a row is in place.
+                rows, weight = taps.permute(0, 2, 3, 1).flatten(2), live.taps_first(self.weight)
+            return frame_product(rows, weight, self.bias).transpose(1, 2)
         # One output a group, as in depthwise convolutions: what little there is to compute is a product and a sum.
         if taps.shape[1] == self.groups:
             y = (taps * self.weight).sum(dim=-1)

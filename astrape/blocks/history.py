@@ -28,7 +28,12 @@ def join_history(history: State, x: Tensor) -> tuple[Tensor, State]:
     """
     if not isinstance(history, Tensor):
         return x, ()
-    joined = torch.cat([history, x], dim=-1)
+    if x.dim() == 3 and x.stride(1) == 1 < x.shape[1]:
+        # Channels of a frame beside each other in memory, as matrix products leave them: they stay so, and what is
+        # joined is copied in whole frames.
+        joined = torch.cat([history.transpose(1, 2), x.transpose(1, 2)], dim=1).transpose(1, 2)
+    else:
+        joined = torch.cat([history, x], dim=-1)
     return joined, own_copy(joined[..., x.shape[-1] :])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -31,7 +31,7 @@ class Live:
     """
 
     def __init__(self) -> None:
-        self._layouts: dict[tuple[int, torch.Size], tuple[Tensor, int, Tensor]] = {}
+        self._made: dict[tuple[str, int, torch.Size], tuple[Tensor, int, Tensor]] = {}
 
     @contextmanager
     def run(self) -> Iterator[None]:
@@ -46,14 +46,30 @@ class Live:
         """``weight`` for :func:`product`, or ``None`` where that would not be faster."""
         if not FEWEST_ROWS <= rows <= MOST_ROWS or not torch._C._has_mkldnn:
             return None
+        return self._kept("rows", weight, _for_rows)
+
+    def taps_first(self, weight: Tensor) -> Tensor:
+        """The weight of a convolution, ``(channels, channels_in, kernel)``, as ``(channels, kernel * channels_in)``."""
+        return self._kept("taps", weight, _by_taps)
+
+    def _kept(self, use: str, weight: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
         # A weight that is written to counts it in its version; one that is replaced lies elsewhere, since this one is
-        # held on to.
-        key = (weight.data_ptr(), weight.shape)
-        found = self._layouts.get(key)
-        if found is None or found[1] != weight._version:
-            layout = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), MOST_ROWS)
-            found = self._layouts[key] = (weight, weight._version, layout)
+        # held on to. What was made in inference mode has no version, and is made here only, once.
+        version = 0 if weight.is_inference() else weight._version
+        key = (use, weight.data_ptr(), weight.shape)
+        found = self._made.get(key)
+        if found is None or found[1] != version:
+            found = self._made[key] = (weight, version, make(weight.detach()))
         return found[2]
+
+
+def _for_rows(weight: Tensor) -> Tensor:
+    layout: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), MOST_ROWS)
+    return layout
+
+
+def _by_taps(weight: Tensor) -> Tensor:
+    return weight.transpose(1, 2).flatten(1).contiguous()
 
 
 def current() -> Live | None:
