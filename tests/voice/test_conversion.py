@@ -25,7 +25,7 @@ from astrape.voice.speaker import MelStatistics
 from astrape.voice.voicebank import write_voicebank
 
 
-@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (22050, 2), (44100, 1), (48000, 2), (192_000, 1)])
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (12345, 1), (22050, 2), (44100, 1), (48000, 2), (192_000, 1)])
 def test_output_is_aligned_to_the_sample(tmp_path: Path, through: Path, bank: Path, rate: int, channels: int) -> None:
     x = sines(0.5, rate, channels)[: rate // 2 - 1]
     source = write(tmp_path / "in.wav", x, rate)
