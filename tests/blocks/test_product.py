@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from hypothesis import given
@@ -89,13 +91,22 @@ def test_a_layout_follows_weights_that_are_written_to_or_replaced() -> None:
 @pytest.mark.parametrize("groups", [1, 2, 4, 8])
 @pytest.mark.parametrize("kernel", [1, 3, 4])
 @pytest.mark.parametrize("frames", [1, 2, 63, 66])
-def test_convolutions_of_few_frames_are_those_of_many(groups: int, kernel: int, frames: int) -> None:
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("frames_first", [False, True])
+def test_convolutions_of_few_frames_are_those_of_many(
+    groups: int, kernel: int, frames: int, live: bool, frames_first: bool
+) -> None:
     block = Conv(Stream(50, 8), channels=8, kernel=kernel, stride=2, dilation=3, groups=groups).double()
     x = torch.randn(2, 8, 2 * frames, dtype=torch.float64)
+    if frames_first:
+        x = x.transpose(1, 2).contiguous().transpose(1, 2)
     padded = torch.nn.functional.pad(x, (block.history, 0))
     first = block.history + block.newest + 1 - block.span
     expected = torch.nn.functional.conv1d(padded[..., first:], block.weight, block.bias, 2, 0, 3, groups)
-    torch.testing.assert_close(block(x), expected[..., :frames], rtol=0, atol=1e-12)
+    with Live().run() if live else nullcontext():
+        y, state = block.step(x, block.init_state(2, dtype=x.dtype), ())
+    torch.testing.assert_close(y, expected[..., :frames], rtol=0, atol=1e-12)
+    assert state == () or state.is_contiguous()
 
 
 @pytest.mark.parametrize("frames", [1, 2, 4, 5, 9])
