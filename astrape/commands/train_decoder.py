@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from astrape.commands.console import command, json_option, print_json
-from astrape.commands.train_options import common_options, run_options, settings_of, tell
+from astrape.commands.train_options import common_options, leave, run_options, settings_of, tell
 
 __all__ = ["train_decoder"]
 
@@ -56,6 +57,9 @@ def train_decoder(as_json: bool, encoder_ckpt: Path | None, warmup_epochs: int |
         content_frames=flags["max_frames"],
     )
     outcome = train(options, tell(as_json))
+    leave()
+    if int(os.environ.get("RANK", "0")):
+        return
     if as_json:
         print_json(outcome.to_dict())
     else:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
 
 from astrape.commands.console import command, json_option, print_json
-from astrape.commands.train_options import common_options, run_options, settings_of, tell
+from astrape.commands.train_options import common_options, leave, run_options, settings_of, tell
 from astrape.errors import AstrapeError
 from astrape.training.architecture import Change
 
@@ -93,6 +94,9 @@ def train_encoder(as_json: bool, **flags: Any) -> None:
         features_block="wavlm_cnn" if flags["wavlm_frontend"] else None,
     )
     outcome = train(options, tell(as_json))
+    leave()
+    if int(os.environ.get("RANK", "0")):
+        return
     if as_json:
         print_json(outcome.to_dict())
     else:

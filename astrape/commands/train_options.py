@@ -12,7 +12,7 @@ from astrape.commands.cache_options import corpus_option, folder_options
 from astrape.training.options import Options
 from astrape.training.settings import Setting
 
-__all__ = ["common_options", "run_options", "settings_of", "teacher_of", "tell"]
+__all__ = ["common_options", "leave", "run_options", "settings_of", "teacher_of", "tell"]
 
 
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,9 +41,7 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--grad-clip", "--clip-grad", type=click.FloatRange(0), help="Largest norm of the gradient; 0: any."
         ),
-        click.option(
-            "--seed", default=42, show_default=True, type=click.IntRange(0), help="Of weights, windows and split."
-        ),
+        click.option("--seed", default=42, show_default=True, type=click.IntRange(0), help="Of weights and windows."),
         click.option(
             "--unseen",
             "--val-fraction",
@@ -131,6 +129,13 @@ def run_options(stage: str, common: dict[str, Any], **own: Any) -> Options:
         log_every=common["log_every"],
         **own,
     )
+
+
+def leave() -> None:
+    """Take leave of the other processes, if there are any."""
+    from accelerate import PartialState
+
+    PartialState().destroy_process_group()
 
 
 def tell(as_json: bool) -> Callable[[str], None]:

@@ -99,13 +99,14 @@ def build(options: Options, say: Callable[[str], None]) -> Setup:
         AstrapeError: for whatever is missing or does not fit, before an hour is lost on it.
     """
     accelerator = _accelerator(options, say)
+    if not accelerator.is_main_process:
+        say = _silent
     state, path = _resumed(options)
     borrowed = _encoder(options) if state is None else None
     recipe, section, notes = settled_recipe(options, state, borrowed, path, accelerator.num_processes)
     stage = read_section(recipe, section).stage(options.stage, recipe)
     for line in notes:
-        if accelerator.is_main_process:
-            say(line)
+        say(line)
     torch.manual_seed(options.seed)
     graph = compile(recipe, training=True)
     entry = str(section["features"])
@@ -148,6 +149,10 @@ def build(options: Options, say: Callable[[str], None]) -> Setup:
         history=[] if state is None else list(state["history"]),
         best={} if state is None else dict(state["best"]),
     )
+
+
+def _silent(line: str) -> None:
+    """For all processes but one: they would say the same."""
 
 
 def _accelerator(options: Options, say: Callable[[str], None]) -> Accelerator:

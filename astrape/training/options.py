@@ -23,7 +23,7 @@ class Options:
         recipe: a shipped one's name, or a path; the checkpoint's own, or ``astrape-vc``, when left out.
         data: the corpus; the one that the cache of features was made of, when left out.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        seed: of weights, windows and the split by speaker.
+        seed: of weights and windows.
         workers: processes that load windows.
         threads: of a CPU that a step runs on. Several slow each other down as soon as anything else runs.
         unseen: share of the speakers that validation has to itself.

@@ -102,6 +102,8 @@ class _Run:
         setup, stage = self.setup, self.setup.stage
         if self.main:
             sweep(self.folder, self.options.run_name)
+            if setup.state is None:
+                self._clear()
             check_space(self.folder, setup.bytes_needed)
             write_whole(self.path("recipe.yaml"), lambda path: _write_text(path, setup.recipe_text))
         self._tell()
@@ -153,6 +155,14 @@ class _Run:
             self.path("recipe.yaml"),
             finished,
         )
+
+    def _clear(self) -> None:
+        """Remove an older run of this name, which --overwrite gave up: its best is not this one's."""
+        old = [self.path(ending) for ending in ("last.pt", "best.pt", "best.safetensors")]
+        old += self.folder.glob(f"{self.options.run_name}.epoch-*.pt")
+        old += (self.folder / "tensorboard" / self.options.run_name).glob("events.out.tfevents.*")
+        for path in old:
+            path.unlink(missing_ok=True)
 
     def _tell(self) -> None:
         """The facts of the run, before its first step."""

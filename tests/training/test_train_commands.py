@@ -103,7 +103,7 @@ def test_both_lines_on_the_small_twin_and_conversion_with_the_result(tmp_path: P
         "--n-layers 1 --trans-dim 16 --n-heads 2 --ffn-dim 24 --window 16 --rope --swiglu --stem-block-type depthwise "
         "--q2d2-grid rhombic --q2d2-levels 9,9,9,9,9,9 --q2d2-dim 6 --wavlm-frontend --wavlm-dir wavlm_L4_200hz "
         "--wavlm-rate 200 --content-cos-weight 1.0 --content-l1-weight 0.5 --delta-weight 0.04 --forecast-weight 0.05 "
-        "--voiced-boost 1.5 --grl-weight 0.05 --lr 1e-4"
+        "--voiced-boost 1.5 --grl-weight 0.05 --lr 1e-4 --q2d2-gumbel-start 1.0 --q2d2-gumbel-end 0.1"
     )
     folder = tmp_path / "striding"
     line = f"--recipe astrape-vc-small --device mps --epochs 1 {sizes} {SHORT} --out-dir {folder} --run-name striding"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grounds
@@ -20,6 +22,7 @@ import astrape
 import astrape.training.architecture
 from astrape.blocks.base import Stream
 from astrape.blocks.quantize import FSQ, Q2D2
+from astrape.training import teachers
 from astrape.training.adversary import random_windows
 from astrape.training.checkpoint import load_checkpoint
 from astrape.training.encoder import codes_of_content
@@ -253,6 +256,16 @@ def test_what_hinders_is_told_before_the_first_step(tmp_path: Path) -> None:
         train(replace(decoder, encoder=tmp_path / "junk.pt"), print)
     with pytest.raises(CacheError, match=r"another --recipe"):
         train(replace(decoder, encoder=grounds.trained_encoder() / "encoder.best.pt", recipe="astrape-vc"), print)
+    values = astrape.training.architecture.standalone(astrape.Recipe.load(grounds.RECIPE))
+    values["blocks"]["proj_in"]["channels"] = 12
+    (tmp_path / "other.yaml").write_text(astrape.training.architecture.recipe_text(values))
+    with pytest.raises(TrainingError, match=r"best.pt: does not fit 'astrape-vc-small': .*proj_in.weight.*\(16, 12\)"):
+        train(
+            replace(
+                decoder, encoder=grounds.trained_encoder() / "encoder.best.pt", recipe=str(tmp_path / "other.yaml")
+            ),
+            print,
+        )
     assert not list((tmp_path / "run").glob("*.pt"))
 
 
@@ -302,3 +315,48 @@ def test_random_windows_lie_within_what_counts(length: int, first: int, more: in
     assert int(places.max()) < samples
     fits = ends - first >= places.shape[1]
     assert bool((places[fits].max(dim=1).values < ends[fits]).all()) if bool(fits.any()) else True
+
+
+class Singer:
+    """A teacher that decodes: each content frame becomes a tone of 40 ms, and its layers are its content."""
+
+    name, sample_rate, content_rate, content_channels, speaker_channels = "singer", 44100, Fraction(25), 24, 128
+    code_count, decodes, layer_rate = None, True, Fraction(25)
+
+    def decode(self, content: Tensor, speaker: Tensor) -> Tensor:
+        tone = torch.sin(torch.arange(1764) * 0.03).repeat(content.shape[-1])
+        return (0.1 * tone * content[:, :1].abs().repeat_interleave(1764, dim=-1))[..., :-800]
+
+    def layers(self, audio: Tensor) -> list[Tensor]:
+        return [audio.unfold(-1, 1764, 1764).square().mean(dim=-1).expand(-1, 24, -1) for _ in range(3)]
+
+
+def test_teachers_voice_layers_and_pitch_are_targets_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The optional objectives: magnitude and phase of the teacher's decoder, its layers, the source's fundamental."""
+    monkeypatch.setitem(sys.modules, "singer", SimpleNamespace(Singer=Singer))
+    monkeypatch.setitem(teachers.TEACHERS, "singer", "singer:Singer")
+    values = astrape.training.architecture.standalone(astrape.Recipe.load(grounds.RECIPE))
+    values["blocks"]["source"]["pitch"] = True
+    values["blocks"]["joined"]["from"] = ["norm", "source.comb"]
+    training = values["training"]
+    training["outputs"]["pitch"] = "source.pitch"
+    training["teacher"] = {"use": "singer"}
+    training["encoder"]["losses"]["ssl"] = {"use": "cosine", "of": "forecast_1", "to": "teacher.layer_2", "weight": 0.1}
+    distilling = {
+        "magnitude": {"use": "log_magnitude", "of": "wav", "to": "teacher.wav"},
+        "phase": {"use": "anti_wrapping_phase", "of": "wav", "to": "teacher.wav"},
+        "delay": {"use": "group_delay", "of": "wav", "to": "teacher.wav"},
+        "f0": {"use": "f0", "of": "pitch", "to": "mic.pitch", "voicing": 0.5},
+    }
+    training["decoder"]["phases"] = [{"name": "distilling", "epochs": 1, "losses": distilling}]
+    path = tmp_path / "distilled.yaml"
+    path.write_text(astrape.training.architecture.recipe_text(values))
+    grounds.run(tmp_path, "encoder", recipe=str(path))
+    names = set(next(entry["train"] for entry in grounds.curve(tmp_path) if "train" in entry))
+    assert "ssl" in names
+    settings = tuple(one for one in grounds.short("decoder") if one.way[0] not in ("phases", "discriminators"))
+    outcome = grounds.run(tmp_path, "decoder", encoder=tmp_path / "encoder.best.pt", settings=settings)
+    assert outcome.position.skipped == 0
+    values = [entry["train"] for entry in grounds.curve(tmp_path, "decoder") if "train" in entry]
+    assert {*distilling, "loss", "gradient"} == set(values[0])
+    assert all(math.isfinite(value) and value > 0 for one in values for value in one.values())
