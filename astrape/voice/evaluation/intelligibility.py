@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,9 @@ FEWEST_SAMPLES = 1600
 # It has a detector of speech of its own, whose state passes from file to file, so that what is heard in one would
 # depend on the one before: with a threshold of 0 it takes everything for speech.
 OPTIONS = {"vad_threshold": 0}
+
+REFRESHED_SECONDS = 1200.0
+"""Of audio, after which the recogniser is loaded anew: it keeps the samples, 64 kB a second, until it is closed."""
 
 TRANSCRIPT = frozenset({"transcript"})
 
@@ -85,6 +88,8 @@ class Intelligibility:
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
+        self._recogniser: Any = None
+        self._taken = 0.0
 
     def score(self, context: Context) -> dict[str, Score]:
         if self.tools.language.split("-")[0].lower() != "en":
@@ -113,15 +118,23 @@ class Intelligibility:
         for piece in cut_at_pauses(recording.pieces(RATE, LONGEST - SHORTEST)):
             if len(piece) < FEWEST_SAMPLES or silent(piece):
                 continue
-            found = self._recogniser.transcribe_without_streaming(piece.tolist(), RATE)
+            found = self._refreshed(len(piece) / RATE).transcribe_without_streaming(piece.tolist(), RATE)
             lines += [line.text.strip() for line in found.lines]
+            _trim()
         return " ".join(line for line in lines if line)
 
-    @cached_property
-    def _recogniser(self) -> Any:
-        from moonshine_voice import ModelArch, Transcriber, get_model_path
+    def _refreshed(self, seconds: float) -> Any:
+        """The recogniser, ready for so much more audio."""
+        if self._recogniser is not None and self._taken + seconds > REFRESHED_SECONDS:
+            self._recogniser.close()
+            self._recogniser = None
+        if self._recogniser is None:
+            from moonshine_voice import ModelArch, Transcriber, get_model_path
 
-        return Transcriber(os.fspath(get_model_path("tiny-en")), ModelArch.TINY, options=OPTIONS)
+            self._recogniser = Transcriber(os.fspath(get_model_path("tiny-en")), ModelArch.TINY, options=OPTIONS)
+            self._taken = 0.0
+        self._taken += seconds
+        return self._recogniser
 
 
 def cut_at_pauses(pieces: Iterator[Samples], rate: int = RATE) -> Iterator[Samples]:
@@ -165,6 +178,17 @@ def error_rates(reference: str, heard: str, whose: str = "the reference") -> tup
         Score(100 * words.wer, words.hits + words.substitutions + words.deletions),
         Score(100 * characters.cer, characters.hits + characters.substitutions + characters.deletions),
     )
+
+
+def _trim() -> None:
+    """Give freed memory back to the system where the C library can.
+
+    The recogniser's buffers are of another size for each piece, and glibc keeps what lies between those that stay: over
+    ten minutes of speech, half a gigabyte.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _named(word: str, character: str, rates: tuple[Score, Score]) -> dict[str, Score]:

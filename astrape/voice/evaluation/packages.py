@@ -45,7 +45,8 @@ def absence(packages: Iterable[Package]) -> str | None:
             return f"{package.name} lacks '{error.name}': {mend}"
         # Importing runs code of others, compiled code too, which fails in whatever way.
         except Exception as error:
-            return f"{package.name} cannot be imported ({error}): pip install --force-reinstall {package.requirement}"
+            reason = " ".join(str(error).split())
+            return f"{package.name} cannot be imported ({reason}): pip install --force-reinstall {package.requirement}"
     return None
 
 
