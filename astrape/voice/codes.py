@@ -91,7 +91,8 @@ def write_codes(path: Path, stream: CodeStream) -> None:
     """
     codes = np.ascontiguousarray(stream.codes, np.int32)
     if path.suffix.lower() == ".npy":
-        np.save(path, codes[:, 0] if codes.shape[1] == 1 else codes)
+        with path.open("wb") as file:  # by name, NumPy would add an ending to .NPY
+            np.save(file, codes[:, 0] if codes.shape[1] == 1 else codes)
         return
     recording = stream.recording or Recording(0, 0, "")
     fields: dict[str, Any] = {
@@ -104,7 +105,8 @@ def write_codes(path: Path, stream: CodeStream) -> None:
         "source_subtype": np.str_(recording.subtype),
         "recipe": np.str_(stream.recipe),
     }
-    np.savez(path, **fields)
+    with path.open("wb") as file:
+        np.savez(file, **fields)
 
 
 def read_codes(path: str | os.PathLike[str]) -> CodeStream:

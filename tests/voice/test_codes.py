@@ -203,16 +203,17 @@ def test_damaged_files_are_refused_or_read_and_nothing_else(tmp_path_factory: An
     assert stream.codes.ndim == 2
 
 
-@pytest.mark.parametrize("ending", ["npy", "npz"])
+@pytest.mark.parametrize("ending", ["npy", "npz", "NPZ"])
 def test_what_is_written_is_read(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"codes.{ending}"
     for channels in (1, 3):
         codes = np.random.default_rng(0).integers(0, 1 << 24, (50, channels), np.int32)
         stream = CodeStream(codes, Fraction(44100, 1764), Fraction(11, 2000), Recording(8000, 99, "PCM_U8"), "some")
         write_codes(path, stream)
+        assert [file.name for file in tmp_path.iterdir()] == [path.name]
         back = read_codes(path)
         assert np.array_equal(back.codes, codes)
-        said = stream if ending == "npz" else CodeStream(codes)
+        said = CodeStream(codes) if ending == "npy" else stream
         assert (back.rate, back.latency, back.recording) == (said.rate, said.latency, said.recording)
         assert back.recipe == said.recipe
 
