@@ -115,6 +115,7 @@ def run_options(stage: str, common: dict[str, Any], **own: Any) -> Options:
         workers=common["num_workers"],
         threads=common["threads"],
         unseen=common["unseen"],
+        split_seed=0,
         microphone=common["microphone"],
         features_dir=common["wavlm_dir"],
         features_rate=common["wavlm_rate"],

@@ -72,8 +72,8 @@ def open_stock(options: Options, graph: Graph, entry: str) -> Stock:
     corpus = options.data
     if corpus is None:
         corpus = Path(recorded) if recorded is not None and Path(recorded).exists() else default_corpus()
-    # Whatever the seed: an encoder and the decoder behind it are to have the same unseen speakers.
-    split = split_by_speaker(read_corpus(corpus, options.microphone), options.unseen)
+    seed = options.seed if options.split_seed is None else options.split_seed
+    split = split_by_speaker(read_corpus(corpus, options.microphone), options.unseen, seed)
     stock = Stock(corpus, split, caches, options.cache)
     stream = graph.inputs[entry] if entry in graph.inputs else graph.outputs[entry]
     if options.features_rate is not None and options.features_rate != stream.rate:

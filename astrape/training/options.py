@@ -27,6 +27,8 @@ class Options:
         workers: processes that load windows.
         threads: of a CPU that a step runs on. Several slow each other down as soon as anything else runs.
         unseen: share of the speakers that validation has to itself.
+        split_seed: of the choice of these; ``seed`` when left out. An encoder and the decoder behind it are to have the
+            same unseen speakers, so command lines leave it at 0 whatever their seed.
         microphone: of recordings by two.
         features_dir, content_dir, speakers_dir: the caches' folders; the only ones of their kind when left out.
         features_rate, features_block: what the command line holds to be the rate of the features, Hz, and the block
@@ -57,6 +59,7 @@ class Options:
     workers: int = 0
     threads: int = 1
     unseen: float = 0.1
+    split_seed: int | None = None
     microphone: str = "mic1"
     features_dir: str | None = None
     features_rate: int | None = None

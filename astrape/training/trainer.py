@@ -8,6 +8,7 @@ with a batch of 4 and two with 2 learn the same.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -34,7 +35,8 @@ MOST_SKIPPED = 20
 
 def make_accelerator(device: str) -> Accelerator:
     """Devices, processes and their group, through Accelerate. ``device`` is ``cpu``, ``cuda`` or ``mps``."""
-    # Every parameter that is left to learn gets a gradient in every step: `Trainer` froze the others.
+    # Every parameter that is left to learn gets a gradient in every step: `Trainer` froze the others. Buffers are
+    # tables, the same everywhere, and up to megabytes.
     kwargs = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=False)
     return Accelerator(cpu=device == "cpu", kwargs_handlers=[kwargs])
 
@@ -184,7 +186,10 @@ class Trainer:
     def _prepared(self, module: nn.Module) -> Any:
         if not any(parameter.requires_grad for parameter in module.parameters()):
             return module
-        return self.accelerator.prepare_model(module, device_placement=False)
+        with warnings.catch_warnings():
+            # PyTorch 2.13 has another name for it, which versions before do not know.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            return self.accelerator.prepare_model(module, device_placement=False)
 
     def _idle(self, learner: Learner) -> list[str]:
         """Run the first batch once, unseen by anything, and freeze the parameters that no gradient comes to.
@@ -316,6 +321,10 @@ class Trainer:
         for name, (optimiser, schedule) in self.rivals.items():
             optimiser.load_state_dict(state["rivals"][name]["optimiser"])
             schedule.load_state_dict(dict(state["rivals"][name]["schedule"]))
+        for optimiser, schedule in ((self.optimiser, self.schedule), *self.rivals.values()):
+            # What the schedule gives here and now: it may be another than was stored, when a run is made longer.
+            for group, rate, share in zip(optimiser.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+                group["lr"] = rate * share(schedule.last_epoch)
         restore_random_state(state["random"])
         self._phase = None
 

@@ -63,6 +63,7 @@ def options(folder: Path, stage: str = "encoder", *more: tuple[tuple[str | int, 
         "settings": short(stage, *more),
         "log_every": 1,
         "unseen": 0.25,
+        "split_seed": 0,
     }
     return Options(stage=stage, **{**base, **given})
 

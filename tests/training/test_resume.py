@@ -94,6 +94,15 @@ def test_other_settings_than_the_checkpoint_s_are_refused_or_told(
     lines: list[str] = []
     longer = train(replace(resumed, settings=grounds.short("encoder", (("epochs",), 3))), lines.append)
     assert longer.position.epoch == 3
+    # The rate falls to 0 over three epochs now, and what was stored at the end of the second is not that.
+    rates = [group["lr"] for group in load_checkpoint(tmp_path / "encoder.last.pt")["optimiser"]["param_groups"]]
+    assert rates == [pytest.approx(0.0, abs=1e-12)]
+    assert [entry["step"] for entry in grounds.curve(tmp_path) if "train" in entry] == list(range(1, 13))
+    more = grounds.short("encoder", (("epochs",), 4))
+    before = load_checkpoint(tmp_path / "encoder.last.pt")["graph"]["transformer.layers.0.w2.weight"]
+    train(replace(resumed, settings=more), print)
+    after = load_checkpoint(tmp_path / "encoder.last.pt")["graph"]["transformer.layers.0.w2.weight"]
+    assert not torch.equal(before, after), "a run that is made longer goes on learning"
     assert any("epochs is 3 here and 2 in the checkpoint" in line for line in lines)
     done: list[str] = []
     train(replace(resumed, settings=()), done.append)
