@@ -24,6 +24,7 @@ from astrape.errors import AstrapeError
 from astrape.graph.recipe import Recipe
 from astrape.runtime.files import check_chunk
 from astrape.voice.conversion import CODES, RECIPE, SEED, Converter
+from astrape.voice.evaluation.context import Tools
 from astrape.voice.evaluation.numbers import interval, number
 from astrape.voice.evaluation.page import LISTEN, write_page
 from astrape.voice.evaluation.pairs import (
@@ -39,6 +40,7 @@ from astrape.voice.evaluation.pairs import (
 )
 from astrape.voice.evaluation.pitch import TRACKERS
 from astrape.voice.evaluation.recording import Recording
+from astrape.voice.evaluation.registry import available
 from astrape.voice.evaluation.result import Evaluation, write_json
 from astrape.voice.evaluation.run import evaluate as run
 from astrape.voice.evaluation.systems import Conversions, Converted, System
@@ -49,6 +51,7 @@ __all__ = ["evaluate"]
 INCOMPLETE = 1
 REPORT, PAGE, CONVERTED = "report.json", "index.html", "converted"
 FILE = click.Path(path_type=Path)
+NAMES = tuple(available(Tools()))
 
 
 @command(
@@ -90,12 +93,19 @@ FILE = click.Path(path_type=Path)
 @click.option("--port", metavar="NAME", help="The output to write, where the recipe has several; the first audio.")
 @click.option("--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at once.")
 @settings_option
-@click.option("--metrics", multiple=True, metavar="NAME,...", help="What to measure; all when left out. Repeatable.")
+@click.option("--metrics", multiple=True, metavar="NAME,...", help=f"Of {', '.join(NAMES)}, or quantities; all.")
 @click.option("--pitch", "tracker", type=click.Choice(list(TRACKERS)), help="Pitch tracker; the first installed one.")
 @click.option("--language", default="en", show_default=True, metavar="CODE", help="Of the sources.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N pairs of a set, drawn at random.")
 @click.option("--seed", default=0, show_default=True, metavar="N", help="Of --limit and of the intervals.")
-@click.option("--listen", default=LISTEN, show_default=True, type=click.IntRange(0), help="Pairs to hear on the page.")
+@click.option(
+    "--listen",
+    default=LISTEN,
+    show_default=True,
+    type=click.IntRange(0),
+    metavar="N",
+    help="Pairs to hear on the page.",
+)
 @click.option("--no-page", is_flag=True, help="Write no page.")
 @json_option
 @click.pass_context
@@ -138,8 +148,13 @@ def evaluate(
     check_chunk(chunk_ms)
     if seed < 0:
         raise AstrapeError(f"--seed must be 0 or more, not {seed}")
+    if not 0 <= late <= 60_000:
+        raise AstrapeError(f"--late must be 0 to 60000 ms, not {late:g}")
     single = source is not None
     pairs = _pairs(source, target, sources, targets, table, own_voice, target_audio, text, converted)
+    if out is not None and not single:
+        # A run inside the folder of sources: what an earlier one wrote there is no source.
+        pairs = [pair for pair in pairs if not pair.source.path.absolute().is_relative_to(out.absolute() / CONVERTED)]
     drawn = some(pairs, limit, seed)
     folder, wanted = _places(out, single, converted is not None)
     system: System

@@ -170,6 +170,13 @@ def test_a_set_is_every_source_to_every_target(folder: Path) -> None:
     assert not (folder / "few" / "index.html").exists()
 
 
+def test_a_run_inside_the_sources_is_no_source_of_the_next(folder: Path) -> None:
+    speech = folder / "speech"
+    for _ in range(2):
+        words = ("--sources", speech, "--targets", folder / "voices", "-o", speech / "run", "--no-page", "--json")
+        assert len(json.loads(succeeds(through(folder, *words)).stdout)["pairs"]) == 4
+
+
 def test_an_own_voice_has_a_reference(folder: Path) -> None:
     source = folder / "speech" / "anna" / "1.wav"
     soundfile.write(source, soundfile.read(SAMPLE)[0], 16000)
@@ -394,6 +401,7 @@ class TestWrongUse:
         fails(run("--source", source, "--target", voice, "-o", folder), "is a folder, and --source is one file")
         fails(run("--sources", folder / "speech", "--targets", voice, "-o", source), "is no folder")
         fails(through(folder, "--source", source, "--target", voice, "--late", 5, "-o", out), "--late")
+        fails(run("--source", source, "--converted", source, "--late", -1), "--late must be 0 to 60000 ms, not -1")
         fails(
             through(folder, "--source", source, "--target", voice, "--metrics", "beauty", "-o", out),
             "no metric 'beauty'",
