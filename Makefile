@@ -4,6 +4,7 @@
 #   make PYTHON=python3.12 test     another interpreter, 3.11 or newer
 #   make OUT=/tmp/out demo          another folder for what the demo writes
 #   make PYTEST_FLAGS="-k conv" test
+#   make EXTRAS=teachers,evaluate test      with the packages of teachers and metrics too
 #   make PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu" demo
 
 PYTHON ?= python3
@@ -12,6 +13,9 @@ JOBS ?= 2
 RECIPE ?= voice-changer
 PIP_FLAGS ?=
 PYTEST_FLAGS ?=
+# More of pyproject.toml's extras to test with, such as teachers,evaluate: some of their packages need a C compiler.
+# Tests of what is not installed skip, and say so.
+EXTRAS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,7 +32,7 @@ help: ## list the targets
 demo: $(VENV)/.installed-plot ## run a voice through the voice changer, live-style: wav, latency report, pictures
 	$(BIN)/astrape demo --output "$(OUT)"
 
-test: $(VENV)/.installed-test ## the test suite
+test: $(VENV)/.installed-test $(if $(EXTRAS),$(VENV)/.installed-$(EXTRAS)) ## the test suite
 	$(PYTEST) $(PYTEST_FLAGS)
 
 slow: $(VENV)/.installed-test ## all tests with long searches, and those that only run here
