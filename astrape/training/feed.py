@@ -181,7 +181,16 @@ class Feed:
 
     def batches(self, epoch: int, first: int) -> Iterator[Batch]:
         """The batches of an epoch from a step on, with all targets, on the device."""
-        for batch in self._loader.epoch(epoch, first):
+        loaded = self._loader.epoch(epoch, first)
+        while True:
+            try:
+                batch = next(loaded, None)
+            except CacheError as error:
+                # One that a loading process met comes with the whole of its traceback; its last line says what it is.
+                line = str(error).strip().splitlines()[-1]
+                raise CacheError(line.rpartition("CacheError: ")[2]) from error
+            if batch is None:
+                return
             yield self.targets.add(self._moved(batch))
 
     def validation(self) -> Iterator[Batch]:

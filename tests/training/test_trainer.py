@@ -360,3 +360,24 @@ def test_teachers_voice_layers_and_pitch_are_targets_too(tmp_path: Path, monkeyp
     values = [entry["train"] for entry in grounds.curve(tmp_path, "decoder") if "train" in entry]
     assert {*distilling, "loss", "gradient"} == set(values[0])
     assert all(math.isfinite(value) and value > 0 for one in values for value in one.values())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_recording_that_is_gone_later_ends_it_in_one_line(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = grounds.copied(tmp_path)
+    given = grounds.options(
+        tmp_path / "run", "decoder", (("steps_per_epoch",), 400), root=root, workers=workers,
+        encoder=grounds.trained_encoder() / "encoder.best.pt", checkpoint_steps=2,
+    )  # fmt: skip
+    tell = []
+
+    def say(line: str) -> None:
+        tell.append(line)
+        if line.startswith("phase reconstruction"):
+            for path in (root / "vctk").rglob("*.flac"):
+                path.unlink()
+
+    with pytest.raises(CacheError, match=r"^[^\n]*there is no such file$"):
+        train(given, say)
