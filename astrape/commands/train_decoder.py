@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from astrape.commands.console import command, json_option, print_json
-from astrape.commands.train_options import common_options, leave, run_options, settings_of, tell
+from astrape.commands.train_options import common_options, leave, run_options, settings_of, start
 
 __all__ = ["train_decoder"]
 
@@ -45,8 +45,6 @@ def train_decoder(as_json: bool, encoder_ckpt: Path | None, warmup_epochs: int |
     NAME.best.safetensors, encoder and decoder in one file, with NAME.recipe.yaml for `astrape convert`, NAME.last.pt
     to --resume, NAME.log.jsonl, and TensorBoard under tensorboard/ with sounds and spectrograms.
     """
-    from astrape.training.run import train
-
     options = run_options(
         "decoder",
         flags,
@@ -56,7 +54,7 @@ def train_decoder(as_json: bool, encoder_ckpt: Path | None, warmup_epochs: int |
         warmup_epochs=warmup_epochs,
         content_frames=flags["max_frames"],
     )
-    outcome = train(options, tell(as_json))
+    outcome = start(options, as_json)
     leave()
     if int(os.environ.get("RANK", "0")):
         return

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from astrape.commands.console import command, json_option, print_json
-from astrape.commands.train_options import common_options, leave, run_options, settings_of, tell
+from astrape.commands.train_options import common_options, leave, run_options, settings_of, start
 from astrape.errors import AstrapeError
 from astrape.training.architecture import Change
 
@@ -83,8 +83,6 @@ def train_encoder(as_json: bool, **flags: Any) -> None:
     validation. Results: NAME.best.safetensors with NAME.recipe.yaml for `astrape convert`, NAME.best.pt for
     train-decoder, NAME.last.pt to --resume, NAME.log.jsonl, and TensorBoard under tensorboard/.
     """
-    from astrape.training.run import train
-
     _refuse(flags)
     options = run_options(
         "encoder",
@@ -93,7 +91,7 @@ def train_encoder(as_json: bool, **flags: Any) -> None:
         settings=tuple(_settings(flags)),
         features_block="wavlm_cnn" if flags["wavlm_frontend"] else None,
     )
-    outcome = train(options, tell(as_json))
+    outcome = start(options, as_json)
     leave()
     if int(os.environ.get("RANK", "0")):
         return

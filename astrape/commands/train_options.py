@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from astrape.commands.cache_options import corpus_option, folder_options
+from astrape.errors import AstrapeError
 from astrape.training.options import Options
 from astrape.training.settings import Setting
 
-__all__ = ["common_options", "leave", "run_options", "settings_of", "teacher_of", "tell"]
+if TYPE_CHECKING:
+    from astrape.training.run import Outcome
+
+__all__ = ["common_options", "leave", "run_options", "settings_of", "start", "teacher_of", "tell"]
 
 
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,6 +134,19 @@ def run_options(stage: str, common: dict[str, Any], **own: Any) -> Options:
         log_every=common["log_every"],
         **own,
     )
+
+
+def start(options: Options, as_json: bool) -> Outcome:
+    """Train, with lines to the terminal.
+
+    Raises:
+        AstrapeError: for whatever hinders it, packages that are missing among it.
+    """
+    try:
+        from astrape.training.run import train
+    except ImportError as error:
+        raise AstrapeError(f'training needs {error.name}, which is missing: pip install "astrape[train]"') from error
+    return train(options, tell(as_json))
 
 
 def leave() -> None:

@@ -66,6 +66,9 @@ class Journal:
             self._forget(first)
             self._writer = _writer(folder / "tensorboard" / name, first)
             self._bar = _bar(steps, first) if sys.stderr.isatty() else None
+            if self._bar is not None and sys.stdout.isatty():
+                # Above the bar, which a line from elsewhere would be written into.
+                self.say = self._above
 
     def phase_begins(self, phase: Phase, notes: Sequence[str]) -> None:
         losses = ", ".join(f"{plan.name} {plan.weight:g}" for plan in phase.active)
@@ -136,6 +139,9 @@ class Journal:
             self._bar.stop()
         if self._writer is not None:
             self._writer.close()
+
+    def _above(self, line: str) -> None:
+        self._bar.console.print(line, markup=False, highlight=False)
 
     @property
     def _task(self) -> Any:

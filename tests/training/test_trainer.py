@@ -381,3 +381,15 @@ def test_a_recording_that_is_gone_later_ends_it_in_one_line(
 
     with pytest.raises(CacheError, match=r"^[^\n]*there is no such file$"):
         train(given, say)
+
+
+def test_training_may_enter_at_the_microphone_itself(tmp_path: Path) -> None:
+    """Nothing is cached of such a recipe but what the teacher says: the graph hears the recordings."""
+    values = astrape.training.architecture.standalone(astrape.Recipe.load(grounds.RECIPE))
+    values["training"]["features"] = "mic"
+    path = tmp_path / "mic.yaml"
+    path.write_text(astrape.training.architecture.recipe_text(values))
+    more = [(("window",), 35280), (("evaluation_window",), 35280)]
+    outcome = grounds.run(tmp_path, "encoder", *more, recipe=str(path))
+    assert outcome.position.step == 8
+    assert math.isfinite(outcome.metrics["content_cosine"])
