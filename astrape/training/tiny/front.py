@@ -13,15 +13,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from astrape.blocks import Mel
 from astrape.graph.compile import compile
 from astrape.graph.cut import between
-from astrape.graph.graph import Graph
 from astrape.graph.recipe import Recipe
 from astrape.training.corpus import Utterance
+from astrape.training.tiny.level import write_weights
 from astrape.training.windows import WindowLoader, Windows
 
 __all__ = ["learn_front"]
@@ -84,17 +83,10 @@ def learn_front(
     last = errors[-max(1, steps // 10) :]
     left = sum(last) / len(last)
     say(f"  after {steps} steps {left:.2f} of the log mel spectrum's deviation is left (1 knows nothing)")
-    _write(graph, path)
+    write_weights(graph, path)
     return left
 
 
 def _centred(bands: torch.Tensor) -> torch.Tensor:
     """Less the mean over the window: level and channel are no merit."""
     return bands - bands.mean(dim=-1, keepdim=True)
-
-
-def _write(graph: Graph, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({name: tensor.detach().contiguous() for name, tensor in graph.state_dict().items()}, str(partial))
-    partial.replace(path)

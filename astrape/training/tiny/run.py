@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,23 @@ import torch
 
 from astrape.training.build import build
 from astrape.training.caches import Order, make_cache
-from astrape.training.corpus import read_corpus, speakers_of, split_by_speaker
+from astrape.training.corpus import Split, read_corpus, speakers_of, split_by_speaker
 from astrape.training.decoder import DecoderValidation
+from astrape.training.errors import TrainingError
 from astrape.training.options import Options
 from astrape.training.run import Outcome, train
 from astrape.training.settings import Setting
 from astrape.training.tiny.baselines import FrontEndAlone, MeanSpectrum
 from astrape.training.tiny.front import learn_front
+from astrape.training.tiny.level import level_head, write_weights
 
 __all__ = ["FULL", "SHORT", "Plan", "Result", "run"]
 
 RECIPE = "astrape-vc-small"
 
-DECODER_RATE = 6e-3
-"""Learning rate. A fresh head is nats off in level, which small steps would take most of the minutes to make up for."""
+DECODER_RATE = 3e-3
+LEVEL_BATCHES = 16
+SPLIT_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Plan:
 
     Attributes:
         unseen: share of the speakers that nothing is learned from.
-        seed: of weights, windows and the split.
+        seed: of weights and windows.
         front_steps: of the front end.
         encoder_epochs, encoder_steps: of the encoder; steps are those of an epoch.
         warmup_epochs, decoder_epochs, decoder_steps: of the decoder: epochs without discriminators, and in all.
@@ -59,10 +62,10 @@ class Plan:
     jobs: int = 1
 
 
-FULL = Plan(0.2, 42, 1500, 12, 400, 10, 14, 300, 120, jobs=2)
+FULL = Plan(0.2, 1, 1500, 10, 300, 10, 13, 150, 120, jobs=2)
 """Under an hour on two cores, with an hour and a half of speech."""
 
-SHORT = Plan(0.5, 3, 240, 4, 120, 4, 5, 100, 120)
+SHORT = Plan(0.5, 1, 240, 4, 120, 4, 5, 40, 120)
 """Minutes on one core, with a minute of speech."""
 
 
@@ -142,7 +145,7 @@ def run(corpus: Path, work: Path, plan: Plan, say: Callable[[str], None]) -> Res
     begun = time.monotonic()
     torch.manual_seed(plan.seed)
     utterances = read_corpus(corpus)
-    split = split_by_speaker(utterances, plan.unseen, plan.seed)
+    split = split_by_speaker(utterances, plan.unseen, SPLIT_SEED)
     unseen = ", ".join(speakers_of(split.unseen))
     say(f"{len(utterances)} utterances of {len(speakers_of(utterances))} speakers, unseen of them: {unseen}")
     weights = work / "front.safetensors"
@@ -154,15 +157,15 @@ def run(corpus: Path, work: Path, plan: Plan, say: Callable[[str], None]) -> Res
         order = Order(what, cache, recipe=RECIPE, weights=weights if what == "wavlm" else None)
         make_cache(order, utterances, jobs=plan.jobs, corpus=corpus, tell=say)
     encoder = _options("encoder", corpus, work, plan)
-    alone = _front_alone(encoder)
+    alone = _front_alone(encoder, split)
     say(f"least squares from the front end's features of the same 40 ms: cosine {alone:.3f} on unseen speakers")
     say("encoder:")
     trained = train(encoder, say)
     decoder = _options("decoder", corpus, work, plan, trained.checkpoint)
-    mean = _mean_spectrum(decoder, plan)
+    mean, begin = _before_decoder(decoder, plan, work / "begin.safetensors")
     say(f"the training's mean spectrum in every frame: {mean:.3f} nats on unseen speakers")
     say("decoder:")
-    voiced = train(decoder, say)
+    voiced = train(replace(decoder, init_from=begin), say)
     content, mel = _history(trained), _history(voiced)
     return Result(
         content=[one["content_cosine"] for one in content],
@@ -199,6 +202,7 @@ def _options(stage: str, corpus: Path, work: Path, plan: Plan, encoder: Path | N
         data=corpus,
         seed=plan.seed,
         unseen=plan.unseen,
+        split_seed=SPLIT_SEED,
         settings=tuple(Setting("the plan", way, value) for way, value in values.items()),
         encoder=encoder,
         overwrite=True,
@@ -207,19 +211,30 @@ def _options(stage: str, corpus: Path, work: Path, plan: Plan, encoder: Path | N
     )
 
 
-def _front_alone(options: Options) -> float:
-    """What least squares from single content frames scores on the encoder's own validation windows."""
+def _front_alone(options: Options, split: Split) -> float:
+    """What least squares from single content frames scores on the encoder's own validation windows.
+
+    Raises:
+        TrainingError: where the trainer learns from others than the front end did: then nobody is unseen.
+    """
     feed = build(options, lambda line: None).feed
     caches = feed.windows.caches
+    if not set(feed.windows.utterances) <= set(split.train):
+        raise TrainingError("the trainer's split by speaker is another than that of the front end")
     return FrontEndAlone(caches["wavlm"], caches["content"], feed.windows.utterances).cosine(feed.validation())
 
 
-def _mean_spectrum(options: Options, plan: Plan) -> float:
-    """What the mean spectrum of an epoch of the training scores on the decoder's own validation windows."""
+def _before_decoder(options: Options, plan: Plan, path: Path) -> tuple[float, Path]:
+    """What the mean spectrum of an epoch of the training scores on the decoder's own validation windows.
+
+    Also a file of weights that begin at the level of speech.
+    """
     setup = build(options, lambda line: None)
     assert isinstance(setup.validation, DecoderValidation)
-    heard = islice(setup.feed.batches(0, 0), plan.decoder_steps)
-    return MeanSpectrum(setup.validation.mel, heard).distance(setup.feed.validation())
+    mean = MeanSpectrum(setup.validation.mel, islice(setup.feed.batches(0, 0), plan.decoder_steps))
+    learner = setup.learner(setup.stage.phases[0], setup.validation.outputs)
+    level_head(setup.graph, learner, islice(setup.feed.batches(0, 0), LEVEL_BATCHES))
+    return mean.distance(setup.feed.validation()), write_weights(setup.graph, path)
 
 
 def _history(outcome: Outcome) -> list[dict[str, float]]:
