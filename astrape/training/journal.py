@@ -107,7 +107,7 @@ class Journal:
             self._writer.add_scalar(f"valid/{name}", value, position.step)
         self._writer.add_scalar("skipped", position.skipped, position.step)
         self._writer.flush()
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if not name.startswith("loss_"))
         left = self.left(position.step)
         beside = f", {position.skipped} steps skipped" if position.skipped else ""
         done = "" if position.step >= self.steps else f", {_clock(left)} left"

@@ -22,9 +22,9 @@ RECIPE = "astrape-vc-small"
 
 @lru_cache(maxsize=1)
 def ground() -> Path:
-    """A folder with ``vctk`` and ``cache``: 7 voices of 4 utterances."""
+    """A folder with ``vctk`` and ``cache``: 7 voices of 3 utterances."""
     root = Path(tempfile.mkdtemp(prefix="astrape-voices-"))
-    corpus = write_vctk(root / "vctk", speakers=7, utterances=4, seconds=2.4)
+    corpus = write_vctk(root / "vctk", speakers=7, utterances=3, seconds=2.2)
     utterances = read_corpus(corpus)
     for what in ("wavlm", "content", "speakers"):
         make_cache(Order(what=what, root=root / "cache", recipe=RECIPE), utterances, corpus=corpus)
