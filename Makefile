@@ -9,6 +9,7 @@
 
 PYTHON ?= python3
 OUT ?= demo-output
+TINY ?= train-tiny
 JOBS ?= 2
 RECIPE ?= voice-changer
 PIP_FLAGS ?=
@@ -24,10 +25,10 @@ ONE_CORE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_CORE) $(BIN)/python -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint bench docs clean
+.PHONY: help demo test slow lint train-tiny bench docs clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 demo: $(VENV)/.installed-plot ## run a voice through the voice changer, live-style: wav, latency report, pictures
 	$(BIN)/astrape demo --output "$(OUT)"
@@ -42,6 +43,9 @@ lint: $(VENV)/.installed-lint $(VENV)/.installed-test ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+train-tiny: $(VENV)/.installed-train ## train the small voice converter on real speech from Debian's packages: under an hour
+	$(ONE_CORE) $(BIN)/astrape train-tiny --work "$(TINY)"
+
 bench: $(VENV)/.installed-plot ## time per step and per callback, on one core
 	$(ONE_CORE) $(BIN)/astrape bench $(RECIPE)
 
@@ -49,7 +53,7 @@ docs: $(VENV)/.installed-docs ## the documentation, into site/
 	$(BIN)/mkdocs build --strict
 
 clean: ## remove everything that can be made again
-	rm -rf $(VENV) build dist site demo-output *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site demo-output train-tiny *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
