@@ -97,10 +97,10 @@ def test_an_old_stream_is_as_exact_as_a_young_one(age: int) -> None:
     block = attention(window=8)
     x = noise(1, 12, 30)
     state = block.init_state(1)
-    y, state = block.step(x, state, ())
+    _, state = block.step(x, state, ())
     old = {name: tensor.clone() for name, tensor in block.init_state(1).items()}
     old["age"] += age * block.window
-    early, old = block.step(x, old, ())
+    _, old = block.step(x, old, ())
     late, _ = block.step(x, old, ())
     again, _ = block.step(x, state, ())
     # A frequency is rounded to 2^-65 turns a frame, and only distances of up to 7 frames enter a score.
