@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from astrape.commands.console import command, json_option, print_json
-from astrape.commands.train_options import common_options, leave, run_options, settings_of, start
+from astrape.commands.console import command, json_option
+from astrape.commands.train_options import common_options, run_options, settings_of, start, tell_outcome
 
 __all__ = ["train_decoder"]
 
@@ -55,15 +54,7 @@ def train_decoder(as_json: bool, encoder_ckpt: Path | None, warmup_epochs: int |
         content_frames=flags["max_frames"],
     )
     outcome = start(options, as_json)
-    leave()
-    if int(os.environ.get("RANK", "0")):
-        return
-    if as_json:
-        print_json(outcome.to_dict())
-    else:
-        click.echo(
-            f"{outcome.weights}: {outcome.best.get('metric', '-')} {outcome.best.get('value', float('nan')):.4f}"
-        )
+    tell_outcome(outcome, as_json)
 
 
 def _settings(flags: dict[str, Any]) -> list[Any]:

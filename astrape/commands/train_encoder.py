@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
 
-from astrape.commands.console import command, json_option, print_json
-from astrape.commands.train_options import common_options, leave, run_options, settings_of, start
+from astrape.commands.console import command, json_option
+from astrape.commands.train_options import common_options, run_options, settings_of, start, tell_outcome
 from astrape.errors import AstrapeError
 from astrape.training.architecture import Change
 
@@ -92,15 +91,7 @@ def train_encoder(as_json: bool, **flags: Any) -> None:
         features_block="wavlm_cnn" if flags["wavlm_frontend"] else None,
     )
     outcome = start(options, as_json)
-    leave()
-    if int(os.environ.get("RANK", "0")):
-        return
-    if as_json:
-        print_json(outcome.to_dict())
-    else:
-        click.echo(
-            f"{outcome.weights}: {outcome.best.get('metric', '-')} {outcome.best.get('value', float('nan')):.4f}"
-        )
+    tell_outcome(outcome, as_json)
 
 
 def _refuse(flags: dict[str, Any]) -> None:

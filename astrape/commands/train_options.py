@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from astrape.commands.cache_options import corpus_option, folder_options
+from astrape.commands.console import print_json
 from astrape.errors import AstrapeError
 from astrape.training.options import Options
 from astrape.training.settings import Setting
@@ -16,7 +17,9 @@ from astrape.training.settings import Setting
 if TYPE_CHECKING:
     from astrape.training.run import Outcome
 
-__all__ = ["common_options", "leave", "run_options", "settings_of", "start", "teacher_of", "tell"]
+__all__ = ["common_options", "run_options", "settings_of", "start", "teacher_of", "tell_outcome"]
+
+INTERRUPTED = 130
 
 
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,17 +149,24 @@ def start(options: Options, as_json: bool) -> Outcome:
         from astrape.training.run import train
     except ImportError as error:
         raise AstrapeError(f'training needs {error.name}, which is missing: pip install "astrape[train]"') from error
-    return train(options, tell(as_json))
+    return train(options, _tell(as_json))
 
 
-def leave() -> None:
-    """Take leave of the other processes, if there are any."""
+def tell_outcome(outcome: Outcome, as_json: bool) -> None:
+    """The result, once for all processes, and exit code 130 where somebody stopped it."""
     from accelerate import PartialState
 
+    main = PartialState().is_main_process
     PartialState().destroy_process_group()
+    if main and as_json:
+        print_json(outcome.to_dict())
+    elif main and outcome.best:
+        click.echo(f"{outcome.weights}: {outcome.best['metric']} {outcome.best['value']:.4f}")
+    if not outcome.finished:
+        click.get_current_context().exit(INTERRUPTED)
 
 
-def tell(as_json: bool) -> Callable[[str], None]:
+def _tell(as_json: bool) -> Callable[[str], None]:
     """Lines to stdout, or to stderr where stdout is for the result alone."""
 
     def say(line: str) -> None:

@@ -176,7 +176,7 @@ class Feed:
             f"{len(held_out.speakers)} others to validate on ({', '.join(held_out.speakers[:4])}"
             f"{' and so on' if len(held_out.speakers) > 4 else ''}); windows of {float(self.windows.seconds):g} s"
             + (f"; {left} utterances are in no cache and left out" if left else "")
-            + "".join(f"; the weights that made the {c.what} cache are random" for c in caches if c.record.random)
+            + "".join(f"; {cache.what} by {cache.record.maker}" for cache in caches)
         )
 
     def batches(self, epoch: int, first: int) -> Iterator[Batch]:

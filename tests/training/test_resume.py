@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -29,6 +30,7 @@ from astrape.training.checkpoint import (
     write_whole,
 )
 from astrape.training.errors import TrainingError
+from astrape.training.journal import Journal
 from astrape.training.run import train
 
 
@@ -195,3 +197,31 @@ def test_random_states_come_back(tmp_path: Path) -> None:
     again = random.random(), float(np.random.randn()), torch.rand(2)  # noqa: NPY002
     assert drawn[:2] == again[:2]
     assert torch.equal(drawn[2], again[2])
+
+
+def test_the_time_that_is_left_counts_steps_and_validations(tmp_path: Path) -> None:
+    """100 s of which a validation took 10, for 30 of 100 steps: 3 s a step, and 10 s for every 50 steps."""
+    journal = Journal(tmp_path, "x", steps=110, steps_per_epoch=50, say=print, first=10, write=False)
+    assert math.isnan(journal.left(10))
+    journal.begun = time.monotonic() - 100
+    journal.asides = [10.0]
+    assert journal.left(40) == pytest.approx(70 * 3 + 10 * 70 / 50, abs=1)
+
+
+def test_asked_to_stop_it_ends_after_the_step_with_a_code_of_its_own(tmp_path: Path) -> None:
+    root = grounds.ground()
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "astrape.train_encoder", "--recipe", grounds.RECIPE, "--data", str(root / "vctk"),
+            "--cache", str(root / "cache"), "--mel-frames", "160", "--steps-per-epoch", "100000", "--out-dir",
+            str(tmp_path), "--run-name", "encoder", "--checkpoint-steps", "3", "--num-workers", "1",
+        ],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    limit = time.monotonic() + 120
+    while not _step(tmp_path) and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"stopped after step {_step(tmp_path)} of" in said
