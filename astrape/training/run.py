@@ -102,9 +102,9 @@ class _Run:
         setup, stage = self.setup, self.setup.stage
         if self.main:
             sweep(self.folder, self.options.run_name)
+            check_space(self.folder, setup.bytes_needed)
             if setup.state is None:
                 self._clear()
-            check_space(self.folder, setup.bytes_needed)
             write_whole(self.path("recipe.yaml"), lambda path: _write_text(path, setup.recipe_text))
         self._tell()
         journal = Journal(

@@ -132,7 +132,7 @@ class Trainer:
         self._phase: Phase | None = None
         self._judge: Any = None
 
-    def epochs(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Position]:
+    def epochs(self) -> Iterator[Position]:
         """Make the steps, one epoch at a time; yields after every step, so that the caller can save or stop.
 
         At the end of an epoch the position is that of the next epoch's first step.
@@ -150,15 +150,11 @@ class Trainer:
                 if at.batch >= stage.steps_per_epoch:
                     break
                 yield at
-                if stop():
-                    return
             at.epoch, at.batch = at.epoch + 1, 0
             self.schedule.step()
             if self._phase is not None and self._phase.name in self.rivals:
                 self.rivals[self._phase.name][1].step()
             yield at
-            if stop():
-                return
 
     def _enter(self, phase: Phase) -> None:
         """Take up a phase: build what runs in it, and freeze what its losses do not reach."""
@@ -178,6 +174,12 @@ class Trainer:
             notes.append(
                 f"no loss reaches {', '.join(idle[:3])}{f' and {len(idle) - 3} more' if len(idle) > 3 else ''}"
             )
+        if not any(parameter.requires_grad for parameter in learner.part.parameters()):
+            raise TrainingError(f"phase '{phase.name}': none of its losses reaches anything that `train` names")
+        weights = {node.block: list(node.block.parameters()) for node in learner.part.nodes.values()}
+        self._frozen = [
+            block for block, own in weights.items() if own and not any(parameter.requires_grad for parameter in own)
+        ]
         self._wrapped = self._prepared(learner)
         self._judge = self._adversary if self._adversary is None else self._prepared(self._adversary)
         self._phase = phase
@@ -254,6 +256,8 @@ class Trainer:
             if isinstance(module, SpeakerAdversary):
                 module.strength = reversal_strength(progress)
         self._learner.part.train()
+        for block in self._frozen:
+            block.eval()
         with relaxed(self._learner, None if stage.relax is None else stage.relax.at(progress)):
             totals, judged = self._totals(self._wrapped, batch)
         values: dict[str, float] = {}

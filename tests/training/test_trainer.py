@@ -266,6 +266,8 @@ def test_what_hinders_is_told_before_the_first_step(tmp_path: Path) -> None:
             ),
             print,
         )
+    with pytest.raises(TrainingError, match=r"phase 'encoder': none of its losses reaches anything that `train` names"):
+        grounds.run(tmp_path / "run", "encoder", (("train",), ["prenet"]), overwrite=True)
     assert not list((tmp_path / "run").glob("*.pt"))
 
 
