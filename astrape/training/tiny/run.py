@@ -6,6 +6,7 @@ learned here too, since there are no weights to fetch for sixteen channels.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -31,7 +32,6 @@ __all__ = ["FULL", "SHORT", "Plan", "Result", "run"]
 
 RECIPE = "astrape-vc-small"
 
-DECODER_RATE = 3e-3
 LEVEL_BATCHES = 16
 SPLIT_SEED = 0
 
@@ -62,10 +62,10 @@ class Plan:
     jobs: int = 1
 
 
-FULL = Plan(0.2, 1, 1500, 10, 300, 10, 13, 150, 120, jobs=2)
+FULL = Plan(0.2, 1, 1000, 12, 300, 10, 13, 150, 120, jobs=2)
 """Under an hour on two cores, with an hour and a half of speech."""
 
-SHORT = Plan(0.5, 1, 240, 4, 120, 4, 5, 40, 120)
+SHORT = Plan(0.25, 1, 240, 6, 150, 4, 5, 50, 120)
 """Minutes on one core, with a minute of speech."""
 
 
@@ -135,7 +135,8 @@ def run(corpus: Path, work: Path, plan: Plan, say: Callable[[str], None]) -> Res
 
     Args:
         corpus: a folder with a folder of recordings for each speaker.
-        work: for caches, checkpoints, TensorBoard. What is there of the run before is made anew, caches that fit aside.
+        work: for caches, checkpoints, TensorBoard. Checkpoints of a run before are replaced; front end and caches are
+            used again where they were made of the same recordings and the same plan.
         plan: how long.
         say: takes lines for the user.
 
@@ -148,20 +149,20 @@ def run(corpus: Path, work: Path, plan: Plan, say: Callable[[str], None]) -> Res
     split = split_by_speaker(utterances, plan.unseen, SPLIT_SEED)
     unseen = ", ".join(speakers_of(split.unseen))
     say(f"{len(utterances)} utterances of {len(speakers_of(utterances))} speakers, unseen of them: {unseen}")
-    weights = work / "front.safetensors"
+    made = work / f"made-{_digest(corpus, split, plan)}"
+    weights = made / "front.safetensors"
     if not weights.exists():
         say("front end: learning to hold the log mel spectrum")
         learn_front(RECIPE, split.train, weights, steps=plan.front_steps, seed=plan.seed, say=say)
-    cache = work / "cache"
     for what in ("wavlm", "content", "speakers"):
-        order = Order(what, cache, recipe=RECIPE, weights=weights if what == "wavlm" else None)
+        order = Order(what, made, recipe=RECIPE, weights=weights if what == "wavlm" else None)
         make_cache(order, utterances, jobs=plan.jobs, corpus=corpus, tell=say)
-    encoder = _options("encoder", corpus, work, plan)
+    encoder = _options("encoder", corpus, work, made, plan)
     alone = _front_alone(encoder, split)
     say(f"least squares from the front end's features of the same 40 ms: cosine {alone:.3f} on unseen speakers")
     say("encoder:")
     trained = train(encoder, say)
-    decoder = _options("decoder", corpus, work, plan, trained.checkpoint)
+    decoder = _options("decoder", corpus, work, made, plan, trained.checkpoint)
     mean, begin = _before_decoder(decoder, plan, work / "begin.safetensors")
     say(f"the training's mean spectrum in every frame: {mean:.3f} nats on unseen speakers")
     say("decoder:")
@@ -182,7 +183,7 @@ def run(corpus: Path, work: Path, plan: Plan, say: Callable[[str], None]) -> Res
     )
 
 
-def _options(stage: str, corpus: Path, work: Path, plan: Plan, encoder: Path | None = None) -> Options:
+def _options(stage: str, corpus: Path, work: Path, made: Path, plan: Plan, encoder: Path | None = None) -> Options:
     of_encoder = stage == "encoder"
     values: dict[tuple[str, ...], object] = (
         {("steps_per_epoch",): plan.encoder_steps, ("epochs",): plan.encoder_epochs}
@@ -190,12 +191,11 @@ def _options(stage: str, corpus: Path, work: Path, plan: Plan, encoder: Path | N
         else {
             ("steps_per_epoch",): plan.decoder_steps,
             ("window",): plan.decoder_window,
-            ("optimiser", "lr"): DECODER_RATE,
         }
     )
     return Options(
         stage=stage,
-        cache=work / "cache",
+        cache=made,
         out_dir=work / stage,
         run_name=stage,
         recipe=RECIPE,
@@ -235,6 +235,12 @@ def _before_decoder(options: Options, plan: Plan, path: Path) -> tuple[float, Pa
     learner = setup.learner(setup.stage.phases[0], setup.validation.outputs)
     level_head(setup.graph, learner, islice(setup.feed.batches(0, 0), LEVEL_BATCHES))
     return mean.distance(setup.feed.validation()), write_weights(setup.graph, path)
+
+
+def _digest(corpus: Path, split: Split, plan: Plan) -> str:
+    """A name for what is made once: a front end learns from these recordings so long, and caches are of it."""
+    heard = [str(corpus.absolute()), *(one.key for one in split.train), str(plan.front_steps), str(plan.seed)]
+    return hashlib.sha256("\0".join(heard).encode()).hexdigest()[:8]
 
 
 def _history(outcome: Outcome) -> list[dict[str, float]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from astrape.training.caches.recording import read_recording
 from astrape.training.errors import TrainingError
 from astrape.training.tiny.packages import fetch, unpack
 
@@ -22,9 +24,15 @@ SHORTEST = 8.0
 """Seconds. Recordings of single words are joined until they last this long: what is normalised over an utterance means
 little over one word."""
 
-LEAST_RATE = 16000
 MOST_MINUTES = 15.0
-G722_RATE = 16000
+AUDIBLE = 1e-3
+
+RATE = 16000
+"""Hz, of the whole corpus. Most of the speech has it; left as they are, the others would differ from it in an octave of
+spectrum more than in their voices. What has less is left out."""
+
+LEVEL = 0.05
+"""Root mean square of an utterance, -26 dB: packages differ in level by 20 dB, which says nothing of who speaks."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ VOICES = (
 def write_corpus(work: Path, corpus: Path, say: Callable[[str], None], voices: Iterable[Voice] = VOICES) -> None:
     """Fetch the packages into ``work`` and write ``corpus/SPEAKER/NNNN.flac``, unless the corpus is there.
 
-    Up to 15 minutes of each speaker, of recordings with at least 16 kHz, mixed to one channel, at the rate they have.
+    Up to 15 minutes of each speaker, of recordings with at least 16 kHz: all at 16 kHz, one channel, one level.
 
     Raises:
         TrainingError: where a package or the decoder of G.722 cannot be had.
@@ -93,45 +101,38 @@ def write_corpus(work: Path, corpus: Path, say: Callable[[str], None], voices: I
 def _write_voice(root: Path, voice: Voice, folder: Path, limit: float) -> float:
     """Write the utterances of a voice; the minutes of them."""
     seconds = 0.0
-    for samples, rate in _utterances(_recordings(root, voice)):
+    for samples in _utterances(_recordings(root, voice)):
         if seconds >= 60 * limit:
             break
         number = sum(1 for _ in folder.iterdir())
-        soundfile.write(folder / f"{number:04}.flac", samples, rate, subtype="PCM_16")
-        seconds += len(samples) / rate
+        gain = min(LEVEL / np.sqrt(np.square(samples).mean()), 0.99 / np.abs(samples).max())
+        soundfile.write(folder / f"{number:04}.flac", samples * gain, RATE, subtype="PCM_16")
+        seconds += len(samples) / RATE
     if not seconds:
         raise TrainingError(f"package '{voice.package}' holds no recordings in {', '.join(voice.folders)} any more")
     return seconds / 60
 
 
-def _recordings(root: Path, voice: Voice) -> Iterator[tuple[Samples, int]]:
+def _recordings(root: Path, voice: Voice) -> Iterator[Samples]:
     for below in voice.folders:
         for path in sorted((root / "usr/share" / below).rglob("*")):
             if path.suffix == ".g722":
-                yield _read_g722(path), G722_RATE
-            elif path.suffix in (".wav", ".ogg", ".flac"):
-                samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-                if rate >= LEAST_RATE:
-                    yield samples.mean(axis=1), rate
+                yield _read_g722(path)
+            elif path.suffix in (".wav", ".ogg", ".flac") and soundfile.info(path).samplerate >= RATE:
+                yield read_recording(path, Fraction(RATE)).reshape(-1).numpy()
 
 
-def _utterances(recordings: Iterable[tuple[Samples, int]]) -> Iterator[tuple[Samples, int]]:
-    """The same, short ones joined with their successors of the same rate."""
+def _utterances(recordings: Iterable[Samples]) -> Iterator[Samples]:
+    """The same, short ones joined with their successors, silent ones left out."""
     held: list[Samples] = []
-    held_rate = 0
-    for samples, rate in recordings:
-        if not np.abs(samples).max(initial=0.0) > 1e-3:
-            continue
-        if held and rate != held_rate:
-            yield np.concatenate(held), held_rate
-            held = []
-        held.append(samples)
-        held_rate = rate
-        if sum(map(len, held)) >= SHORTEST * rate:
-            yield np.concatenate(held), rate
+    for samples in recordings:
+        if np.abs(samples).max(initial=0.0) > AUDIBLE:
+            held.append(samples)
+        if sum(map(len, held)) >= SHORTEST * RATE:
+            yield np.concatenate(held)
             held = []
     if held:
-        yield np.concatenate(held), held_rate
+        yield np.concatenate(held)
 
 
 def _read_g722(path: Path) -> Samples:
