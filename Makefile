@@ -43,7 +43,7 @@ lint: $(VENV)/.installed-lint $(VENV)/.installed-test ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-train-tiny: $(VENV)/.installed-train ## train the small voice converter on real speech from Debian's packages: under an hour
+train-tiny: $(VENV)/.installed-tiny ## train the small voice converter on real speech from Debian's packages: under an hour
 	$(ONE_CORE) $(BIN)/astrape train-tiny --work "$(TINY)"
 
 bench: $(VENV)/.installed-plot ## time per step and per callback, on one core
