@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +17,10 @@ _CURRENT: ContextVar[Live | None] = ContextVar("live", default=None)
 FEWEST_ROWS, MOST_ROWS = 3, 64
 """Rows between which a product with weights laid out anew pays: below, one reading of the weights is all there is to
 it, and above, what the library lays out by itself in each call costs little beside the product."""
+
+
+LAID_OUT = torch._C._has_mkldnn and platform.machine() in ("x86_64", "AMD64")
+"""Where it was measured. Other processors have other libraries."""
 
 
 class Live:
@@ -44,7 +49,7 @@ class Live:
 
     def laid_out(self, weight: Tensor, rows: int) -> Tensor | None:
         """``weight`` for :func:`product`, or ``None`` where that would not be faster."""
-        if not FEWEST_ROWS <= rows <= MOST_ROWS or not torch._C._has_mkldnn:
+        if not FEWEST_ROWS <= rows <= MOST_ROWS or not LAID_OUT:
             return None
         return self._kept("rows", weight, _for_rows)
 
