@@ -341,9 +341,7 @@ class Graph(StreamBlock):
         return Report(self, measure=measure)
 
 
-def _take(
-    unit: Unit, signals: Mapping[Signal, Tensor], waiting: Mapping[str, Tensor], kept: dict[str, Tensor]
-) -> Any:
+def _take(unit: Unit, signals: Mapping[Signal, Tensor], waiting: Mapping[str, Tensor], kept: dict[str, Tensor]) -> Any:
     """What a unit can work on now, whole quanta as ``step`` takes them; what is left over goes to ``kept``."""
     edge = unit.lone
     if edge is not None:
@@ -369,9 +367,7 @@ def _joined(edge: Edge, signals: Mapping[Signal, Tensor], waiting: Mapping[str, 
     return old if new is None else new if old is None else torch.cat((old, new), dim=-1)
 
 
-def _cut(
-    edge: Edge, x: Tensor, frames: int, waiting: Mapping[str, Tensor], kept: dict[str, Tensor]
-) -> Tensor | None:
+def _cut(edge: Edge, x: Tensor, frames: int, waiting: Mapping[str, Tensor], kept: dict[str, Tensor]) -> Tensor | None:
     """The first ``frames``; the others are kept, in memory of their own, since the caller owns what it pushed."""
     own = frames == 0 and x is waiting.get(edge.key)
     kept[edge.key] = x if own else x[..., frames:].clone()

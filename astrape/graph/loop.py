@@ -90,8 +90,7 @@ class FeedbackLoop(StreamBlock):
         self._taken = self.consumes
         self._visible = list(visible)
         self._members = [
-            _Member(m.name, m.block, edges[m.name], dict(m.controls), int(period / period_of(m.block)))
-            for m in members
+            _Member(m.name, m.block, edges[m.name], dict(m.controls), int(period / period_of(m.block))) for m in members
         ]
         self._schedule = self._one_turn()
         self._turns_at_once = self._most_turns()

@@ -151,9 +151,7 @@ def gradient(y: Ports, x: Ports) -> Ports:
     if total is None:
         return {port: torch.zeros_like(tensor) for port, tensor in x.items()}
     found = torch.autograd.grad(total, list(x.values()), retain_graph=True, allow_unused=True)
-    return {
-        port: torch.zeros_like(x[port]) if slope is None else slope for port, slope in zip(x, found, strict=True)
-    }
+    return {port: torch.zeros_like(x[port]) if slope is None else slope for port, slope in zip(x, found, strict=True)}
 
 
 def _last_by_change(subject: Subject, x: Ports, other: Ports, port: str, quanta: int) -> int:

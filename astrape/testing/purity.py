@@ -92,12 +92,14 @@ def _check_module(subject: Subject) -> None:
         _, state = subject.run(x, [1, 3], subject.fresh(), prepared)
         subject.run(x, [1, 1], state, prepared, 4)
         subject.forward(x)
-        traces.append({
-            f"{prefix}{name}": _trace(value)
-            for prefix, module in _modules(subject.block)
-            for name, value in vars(module).items()
-            if name not in ("_parameters", "_modules", "_buffers")
-        })
+        traces.append(
+            {
+                f"{prefix}{name}": _trace(value)
+                for prefix, module in _modules(subject.block)
+                for name, value in vars(module).items()
+                if name not in ("_parameters", "_modules", "_buffers")
+            }
+        )
     for name in traces[0].keys() | traces[1].keys():
         if traces[0].get(name) != traces[1].get(name):
             raise ContractError(PURITY, f"running changed self.{name}: a block remembers in its state, not on itself")

@@ -1,10 +1,10 @@
 """Hypothesis strategies for streams, signals and the ways to cut them.
 
-    >>> from hypothesis import given
-    >>> from astrape.testing import strategies
-    >>> @given(chunks=strategies.chunkings(total=100))
-    ... def test_any_chunking(chunks):
-    ...     assert sum(chunks) == 100
+>>> from hypothesis import given
+>>> from astrape.testing import strategies
+>>> @given(chunks=strategies.chunkings(total=100))
+... def test_any_chunking(chunks):
+...     assert sum(chunks) == 100
 """
 
 from __future__ import annotations

@@ -187,9 +187,7 @@ class Subject:
         span = self.block.receptive_field
         if span is None:
             return None
-        quanta = max(
-            -((-span * self.block.inputs[port].rate) // count) for port, count in self.block.consumes.items()
-        )
+        quanta = max(-((-span * self.block.inputs[port].rate) // count) for port, count in self.block.consumes.items())
         widest = max(self.block.consumes.values())
         return int(quanta) if quanta * widest <= limit else None
 

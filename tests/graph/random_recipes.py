@@ -176,7 +176,13 @@ def random_recipes(draw: Any, blocks: int = 9) -> dict[str, Any]:
     for _ in range(sketch.number(1, blocks)):
         source = sketch.one_of(list(sketch.signals)[-5:])
         kinds: list[Callable[[str], Any]] = [
-            sketch.pointwise, sketch.resize, sketch.transform, sketch.join, sketch.join, sketch.loop, sketch.nest
+            sketch.pointwise,
+            sketch.resize,
+            sketch.transform,
+            sketch.join,
+            sketch.join,
+            sketch.loop,
+            sketch.nest,
         ]
         if sketch.signals[source][1] > 1:
             kinds.append(sketch.split)

@@ -101,9 +101,7 @@ def test_the_mend_of_an_alignment_error_mends_it(claimed):
     with pytest.raises(astrape.AlignmentError) as refused:
         build(0)
     found = re.search(r"insert a delay of (\d+) frames \(at 375 Hz\)", str(refused.value))
-    mendable = any(
-        (Fraction(claimed) / 1000 + Fraction(frames, 375)) * 500 % 1 == 0 for frames in range(1, 1000)
-    )
+    mendable = any((Fraction(claimed) / 1000 + Fraction(frames, 375)) * 500 % 1 == 0 for frames in range(1, 1000))
     assert (found is not None) == mendable
     if found is not None:
         assert build(int(found[1])).latency == Fraction(claimed) / 1000 + Fraction(int(found[1]), 375)

@@ -215,8 +215,10 @@ class RunningMean(StreamBlock):
         counts = state["count"] + torch.arange(1, frames + 1, device=x.device)
         sums = state["sum"] + x.double().cumsum(dim=-1)
         last = slice(frames - 1, None)
-        return (sums / counts).to(x.dtype), {"count": counts[..., last].clone(memory_format=torch.contiguous_format),
-                                             "sum": sums[..., last].clone(memory_format=torch.contiguous_format)}
+        return (sums / counts).to(x.dtype), {
+            "count": counts[..., last].clone(memory_format=torch.contiguous_format),
+            "sum": sums[..., last].clone(memory_format=torch.contiguous_format),
+        }
 
 
 class Interpolator(StreamBlock):

@@ -166,5 +166,3 @@ def test_every_block_keeps_the_contract(name: str, index: int) -> None:
     case = CASES[name][index]
     block = block_class(name)(case.source, **case.params)
     check_block(block, examples=8, **case.check)
-
-

@@ -49,8 +49,6 @@ class Memory(StreamBlock):
         return (heard[..., 1:] + heard[..., :-1]) / 2, heard[..., -1:].clone(memory_format=torch.contiguous_format)
 
 
-
-
 @breaks("declarations")
 class FloatLatency(Memory):
     """Says its latency as a float."""
@@ -99,8 +97,6 @@ class NoStep(StreamBlock):
 
     def forward(self, x: Signal, **controls: Any) -> Signal:
         return x.clone()
-
-
 
 
 @breaks("state")
@@ -192,8 +188,6 @@ class DtypeNotAsked(Memory):
         return y, after.half()
 
 
-
-
 @breaks("reset")
 class StaleReset(Memory):
     """Starts a new stream where the last one ended, from a state kept on itself."""
@@ -218,8 +212,6 @@ class UnevenRows(Memory):
     def init_state(self, batch_size: int, device: Any = None, dtype: Any = None) -> State:
         rows = torch.arange(batch_size, device=device, dtype=dtype).reshape(-1, 1, 1)
         return rows.expand(-1, self.channels_in, 1).clone(memory_format=torch.contiguous_format)
-
-
 
 
 @breaks("purity")
@@ -296,8 +288,6 @@ class Noisy(Memory):
     def step(self, x: Tensor, state: Tensor, controls: Any) -> tuple[Tensor, State]:
         y, after = super().step(x, state, controls)
         return y + 1e-3 * torch.randn_like(y), after
-
-
 
 
 @breaks("snapshot")
@@ -383,8 +373,6 @@ class WrongLookahead(StreamBlock):
         return F.avg_pool1d(x, 5, 1, 2)
 
 
-
-
 @breaks("row isolation")
 class BatchMean(StreamBlock):
     """Takes the mean of the batch off every row."""
@@ -415,8 +403,6 @@ class MaskedByProduct(StreamBlock):
 
     def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
         return torch.einsum("ab,bct->act", torch.eye(len(x), dtype=x.dtype, device=x.device), x), state
-
-
 
 
 @breaks("empty step")
@@ -527,8 +513,6 @@ class MiscountedLengths(Convolution):
         return torch.div(lengths + self.stride - 1, self.stride, rounding_mode="floor")
 
 
-
-
 @breaks("latency")
 class LatencyTooSmall(Delay):
     """Delays by seven frames and says six."""
@@ -601,8 +585,6 @@ class FlatOldestInput(Interpolator):
         return -1
 
 
-
-
 @breaks("controls")
 class CachedPrepare(LiveGain):
     """Prepares the first value it sees, and gives that ever after."""
@@ -633,8 +615,6 @@ class LaxControl(LiveGain):
 
     def read_controls(self, given: Mapping[str, Any], like: Tensor) -> dict[str, Tensor]:
         return super().read_controls({"level": 0.0, **given}, like)
-
-
 
 
 @breaks("gradients")
@@ -711,5 +691,3 @@ class BuildsUp(Smooth):
 
     def __init__(self, source: Stream) -> None:
         super().__init__(source, a=-0.5)
-
-
