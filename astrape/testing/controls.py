@@ -20,7 +20,7 @@ MOST_FRAMES = 1 << 16
 """Input frames after which a control must have shown: more than a second of audio."""
 
 MOST_VALUES = 1 << 22
-"""Values of a trial's input: spectra of 1538 channels are tried on fewer frames than audio of one."""
+"""Values of a trial's input or output: spectra of 1538 channels are tried on fewer frames than audio of one."""
 
 
 def check_controls(subject: Subject) -> None:
@@ -90,7 +90,10 @@ def _check_change(subject: Subject) -> None:
 def _check_effect(subject: Subject) -> None:
     """Another value of each control gives another output: soon, or after as long as a delay may hold it back."""
     block = subject.block
-    wide = max(count * block.inputs[port].channels for port, count in block.consumes.items())
+    # A quantum may be a number and come out as 40 ms of sound.
+    taken = (count * block.inputs[port].channels for port, count in block.consumes.items())
+    given = (count * block.outputs[port].channels for port, count in block.produces.items())
+    wide = max(*taken, *given)
     most = max(12, min(MOST_FRAMES // max(block.consumes.values()), MOST_VALUES // wide))
     lengths = sorted({12, min(most, 512), most})
     for name in block.controls:
