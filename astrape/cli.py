@@ -13,7 +13,7 @@ from astrape.commands.bench import bench
 from astrape.commands.cache import cache
 from astrape.commands.check import check
 from astrape.commands.check_cache import check_caches
-from astrape.commands.console import DEBUG
+from astrape.commands.console import DEBUG, INTERRUPTED
 from astrape.commands.convert import convert
 from astrape.commands.demo import demo
 from astrape.commands.evaluate import evaluate
@@ -31,8 +31,6 @@ from astrape.commands.wavlm import wavlm
 from astrape.errors import AstrapeError
 
 __all__ = ["cli", "main"]
-
-INTERRUPTED = 130
 
 
 class OneLineErrors(click.Group):

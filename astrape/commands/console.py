@@ -19,6 +19,7 @@ from astrape.errors import AstrapeError
 
 __all__ = [
     "DEBUG",
+    "INTERRUPTED",
     "command",
     "json_option",
     "parse_settings",
@@ -27,6 +28,9 @@ __all__ = [
     "progress",
     "settings_option",
 ]
+
+INTERRUPTED = 130
+"""Exit status of what was stopped by its user, as shells count it: 128 and the number of SIGINT."""
 
 PATIENCE = 2.0
 """Seconds before a progress bar appears."""

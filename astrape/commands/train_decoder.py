@@ -8,7 +8,14 @@ from typing import Any
 import click
 
 from astrape.commands.console import command, json_option
-from astrape.commands.train_options import common_options, run_options, settings_of, start, tell_outcome
+from astrape.commands.train_options import (
+    common_options,
+    common_settings,
+    run_options,
+    settings_of,
+    start,
+    tell_outcome,
+)
 
 __all__ = ["train_decoder"]
 
@@ -61,13 +68,7 @@ def _settings(flags: dict[str, Any]) -> list[Any]:
     judges = "discriminators"
     return settings_of(
         [
-            ("--steps-per-epoch", ("steps_per_epoch",), flags["steps_per_epoch"]),
-            ("--batch-size", ("batch",), flags["batch_size"]),
-            ("--mel-frames", ("window",), flags["mel_frames"]),
-            ("--eval-mel-frames", ("evaluation_window",), flags["eval_mel_frames"]),
-            ("--lr", ("optimiser", "lr"), flags["lr"]),
-            ("--weight-decay", ("optimiser", "weight_decay"), flags["weight_decay"]),
-            ("--grad-clip", ("optimiser", "clip"), flags["grad_clip"]),
+            *common_settings(flags),
             ("--lr-d", (judges, "optimiser", "lr"), flags["lr_d"]),
             ("--disc-window", (judges, "window"), flags["disc_window"]),
             ("--mrstft-weight", ("losses", "stft", "weight"), flags["mrstft_weight"]),

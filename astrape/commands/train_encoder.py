@@ -7,7 +7,14 @@ from typing import Any
 import click
 
 from astrape.commands.console import command, json_option
-from astrape.commands.train_options import common_options, run_options, settings_of, start, tell_outcome
+from astrape.commands.train_options import (
+    common_options,
+    common_settings,
+    run_options,
+    settings_of,
+    start,
+    tell_outcome,
+)
 from astrape.errors import AstrapeError
 from astrape.training.architecture import Change
 
@@ -134,13 +141,7 @@ def _settings(flags: dict[str, Any]) -> list[Any]:
     return settings_of(
         [
             ("--epochs", ("epochs",), flags["epochs"]),
-            ("--steps-per-epoch", ("steps_per_epoch",), flags["steps_per_epoch"]),
-            ("--batch-size", ("batch",), flags["batch_size"]),
-            ("--mel-frames", ("window",), flags["mel_frames"]),
-            ("--eval-mel-frames", ("evaluation_window",), flags["eval_mel_frames"]),
-            ("--lr", ("optimiser", "lr"), flags["lr"]),
-            ("--weight-decay", ("optimiser", "weight_decay"), flags["weight_decay"]),
-            ("--grad-clip", ("optimiser", "clip"), flags["grad_clip"]),
+            *common_settings(flags),
             ("--content-cos-weight", ("losses", "content_cosine", "weight"), flags["content_cos_weight"]),
             ("--content-l1-weight", ("losses", "content_l1", "weight"), flags["content_l1_weight"]),
             ("--delta-weight", ("losses", "delta", "weight"), flags["delta_weight"]),

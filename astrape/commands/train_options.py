@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from astrape.commands.cache_options import corpus_option, folder_options
-from astrape.commands.console import print_json
+from astrape.commands.console import INTERRUPTED, print_json
 from astrape.errors import AstrapeError
 from astrape.training.options import Options
 from astrape.training.settings import Setting
@@ -17,9 +17,7 @@ from astrape.training.settings import Setting
 if TYPE_CHECKING:
     from astrape.training.run import Outcome
 
-__all__ = ["common_options", "run_options", "settings_of", "start", "teacher_of", "tell_outcome"]
-
-INTERRUPTED = 130
+__all__ = ["common_options", "common_settings", "run_options", "settings_of", "start", "teacher_of", "tell_outcome"]
 
 
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,6 +90,19 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for decorator in reversed(decorators):
         function = decorator(function)
     return function
+
+
+def common_settings(flags: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...], Any]]:
+    """Flags that both trainers have in common: flag, place in the section, value."""
+    return [
+        ("--steps-per-epoch", ("steps_per_epoch",), flags["steps_per_epoch"]),
+        ("--batch-size", ("batch",), flags["batch_size"]),
+        ("--mel-frames", ("window",), flags["mel_frames"]),
+        ("--eval-mel-frames", ("evaluation_window",), flags["eval_mel_frames"]),
+        ("--lr", ("optimiser", "lr"), flags["lr"]),
+        ("--weight-decay", ("optimiser", "weight_decay"), flags["weight_decay"]),
+        ("--grad-clip", ("optimiser", "clip"), flags["grad_clip"]),
+    ]
 
 
 def settings_of(given: Iterable[tuple[str, tuple[str | int, ...], Any]]) -> list[Setting]:

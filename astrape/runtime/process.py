@@ -17,7 +17,7 @@ KEPT, MAPPED = 1 << 30, 1 << 25
 def settle() -> None:
     """Keep what the process has: call it once everything is loaded, and before the first live step.
 
-    Two things that belong to the program and not to a library, so the commands call it:
+    Two things that belong to the program and not to a library, so a command calls it, ``bench`` so far:
 
     - glibc gives freed memory back to the kernel as soon as a few hundred kilobytes of it lie at the end, and a step
       that frees what the next one needs gets it back page by page, each with a fault: up to 950 a step were counted in
