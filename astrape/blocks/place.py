@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.live import current
+from astrape.blocks.rotary import Rotary
 
 __all__ = ["Place"]
 
@@ -21,24 +22,22 @@ class Place:
         count: how many are new.
         window: frames attended to, each frame itself included.
         dtype: of the queries.
-        angles: of the rotation, by frame.
+        rotary: the rotation.
 
     Attributes:
         after: the age after them.
+        angles: of the rotation, by frame.
         ring_mask: for the newest frame's query on the ring that holds it: 0 where there is a frame, minus infinity
             where none has been yet, in the queries' dtype; another gives wrong scores without a word.
     """
 
-    def __init__(
-        self, age: Tensor, count: int, window: int, dtype: torch.dtype, angles: tuple[Tensor, Tensor] | None
-    ) -> None:
-        self.age, self.after, self.angles = age, age + count, angles
+    def __init__(self, age: Tensor, count: int, window: int, dtype: torch.dtype, rotary: Rotary) -> None:
+        positions = age + torch.arange(count, device=age.device)
+        self.age, self.after, self.angles = age, age + count, rotary.angles(positions, dtype)
         self.count, self.window, self.dtype = count, window, dtype
         self.donated = current() is not None
-        kept = min(count, window)
-        newest = torch.arange(count - kept, count, device=age.device)
-        self._kept = kept
-        self._slots = (age + newest) % window
+        self._kept = min(count, window)
+        self._slots = positions[:, count - self._kept :] % window
         self._masks: dict[tuple[int, int], Tensor] = {}
         self._order: Tensor | None = None
         if count == 1:
@@ -83,4 +82,4 @@ class Place:
         return self._masks[key]
 
     def _penalty(self, allowed: Tensor) -> Tensor:
-        return torch.zeros_like(allowed, dtype=self.dtype).masked_fill(~allowed, float("-inf"))
+        return torch.where(allowed, torch.zeros((), dtype=self.dtype, device=allowed.device), float("-inf"))

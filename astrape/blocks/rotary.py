@@ -25,8 +25,7 @@ class Rotary(nn.Module):
     (3e9 frames) angles are off by 5e-10.
 
     Checkpoints differ in which dimensions make a pair. ``half``: ``i`` with ``i + head_dim / 2`` (GPT-NeoX, Llama in
-    transformers). ``interleaved``: ``2 i`` with ``2 i + 1`` (the paper). A product stays the same when queries and keys
-    are reordered alike, so the rotation brings either to halves, and the rest need not know.
+    transformers). ``interleaved``: ``2 i`` with ``2 i + 1`` (the paper).
 
     Args:
         head_dim: dimensions of a head, even.
@@ -48,25 +47,22 @@ class Rotary(nn.Module):
         self.register_buffer("turns", turns, persistent=False)
 
     def angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
-        """What :meth:`forward` multiplies by for int64 positions ``(batch, n)``: ``(batch, n, 1, head_dim)`` each.
-
-        The cosines twice, and the sines once with their sign turned and once without.
-        """
+        """Cosines and sines for int64 positions ``(batch, n)``: ``(batch, n, 1, head_dim / 2)`` each."""
         if self.pairing == "none":
             return None
         wide = torch.promote_types(dtype, torch.float32)
         angle = (positions[:, :, None, None] * self.turns).to(wide) * (2 * math.pi / 2.0**64)
-        cosine, sine = angle.cos().to(dtype), angle.sin().to(dtype)
-        return torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)
+        return angle.cos().to(dtype), angle.sin().to(dtype)
 
     def forward(self, x: Tensor, angles: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Rotate ``(batch, n, heads, head_dim)`` by what :meth:`angles` gave for its frames; pairs become halves."""
+        """Rotate ``(batch, n, heads, head_dim)`` by what :meth:`angles` gave for its frames."""
         if angles is None:
             return x
         cosine, sine = angles
-        if self.pairing == "interleaved":
-            one, other = x[..., 0::2], x[..., 1::2]
-            x = torch.cat([one, other], dim=-1)
-        else:
-            one, other = x.chunk(2, dim=-1)
-        return torch.addcmul(x * cosine, torch.cat([other, one], dim=-1), sine)
+        pair, shape = (-2, (2, -1)) if self.pairing == "half" else (-1, (-1, 2))
+        x = x.view(*x.shape[:-1], *shape)
+        one, other = x.unbind(pair)
+        turned = x * cosine.unsqueeze(pair)
+        turned.select(pair, 0).addcmul_(other, sine, value=-1)
+        turned.select(pair, 1).addcmul_(one, sine)
+        return turned.flatten(-2)
