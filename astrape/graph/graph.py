@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from astrape.blocks.base import Signal as Frames
 from astrape.blocks.base import State, Stream, StreamBlock, check_signal
 from astrape.errors import CausalityError, StreamError
+from astrape.graph.firing import Firing, frames_of
 from astrape.graph.node import Control
 from astrape.graph.plan import PlannedNode, Signal
-from astrape.graph.schedule import Edge, Framing, TokenCounts, Unit, hyperperiod, period_of
+from astrape.graph.schedule import Framing, TokenCounts, hyperperiod, period_of
 from astrape.graph.units import group_units
 from astrape.graph.where import suggest
 
@@ -40,6 +41,7 @@ class Graph(StreamBlock):
         name: the recipe's.
         nodes: the nodes in execution order, by flat name, the inserted delays among them.
         units: what fires as one: a node, or a whole feedback loop.
+        firing: runs them.
         period: seconds after which the schedule repeats; ``quantum`` is this in frames of the first input.
         repetitions: firings of every unit in one period: the repetition vector.
         training_only: training-only nodes are present, and there is no ``step``.
@@ -78,6 +80,7 @@ class Graph(StreamBlock):
                 _add_module(self, node.name, node.block)
         self.outputs = {name: streams[signal] for name, signal in outputs.items()}
         self.units = group_units(nodes, loops, streams, outputs)
+        self.firing = Firing(self.units, self.inputs)
         self.period = hyperperiod(self.units, inputs)
         self.repetitions = {unit.name: int(self.period / period_of(unit.block)) for unit in self.units}
         self.quantum = self.consumes[next(iter(self.inputs))]
@@ -247,22 +250,16 @@ class Graph(StreamBlock):
         Returns:
             New frames by output (an output with none is left out), the next state, and what is waiting now.
         """
-        signals: dict[Signal, Tensor] = {Signal(name, "out"): x for name, x in arrived.items() if x.shape[-1]}
-        after = dict(state)
-        kept: dict[str, Tensor] = {}
-        for unit in self.units:
-            taken = _take(unit, signals, waiting, kept)
-            if taken is None:
-                continue
-            name = unit.name
-            y, after[name] = unit.block.step(taken, state[name], prepared[name])
-            if isinstance(y, dict):
-                for port, signal in unit.signals.items():
-                    signals[signal] = y[port]
-            else:
-                signals[unit.output] = y
-        outputs = {name: signals[signal] for name, signal in self.wiring.items() if signal in signals}
-        return outputs, after, kept
+        counts = self.firing.counts(frames_of(arrived), frames_of(waiting))
+        entering, outer = self.firing.enter(counts, arrived, waiting)
+        signals, after, inner = self.firing.fire(counts, entering, state, waiting, prepared)
+        return self.wired(arrived, signals), after, {**outer, **inner}
+
+    def wired(self, arrived: Mapping[str, Tensor], signals: Mapping[Signal, Tensor]) -> dict[str, Tensor]:
+        """Signals by the output that carries them, inputs that are outputs among them; those with no frame are left
+        out."""
+        known = {**{Signal(name, "out"): x for name, x in arrived.items() if x.shape[-1]}, **signals}
+        return {name: known[signal] for name, signal in self.wiring.items() if signal in known}
 
     def as_inputs(self, x: Frames) -> dict[str, Tensor]:
         """Check the input's form and name its parts."""
@@ -328,50 +325,18 @@ class Graph(StreamBlock):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         constant_latency: bool = False,
+        chunk: int | Mapping[str, int] | None = None,
     ) -> Session:
-        """A live session that takes any number of frames at a time. See ``Session``."""
+        """A live session that takes any number of frames at a time, and ``chunk`` frames fastest. See ``Session``."""
         from astrape.graph.session import Session
 
-        return Session(self, batch_size, device=device, dtype=dtype, constant_latency=constant_latency)
+        return Session(self, batch_size, device, dtype, constant_latency, chunk)
 
     def report(self, measure: bool = False) -> Report:
         """The latency report; with ``measure`` the measured numbers stand beside the declared ones. See ``Report``."""
         from astrape.graph.report import Report
 
         return Report(self, measure=measure)
-
-
-def _take(unit: Unit, signals: Mapping[Signal, Tensor], waiting: Mapping[str, Tensor], kept: dict[str, Tensor]) -> Any:
-    """What a unit can work on now, whole quanta as ``step`` takes them; what is left over goes to ``kept``."""
-    edge = unit.lone
-    if edge is not None:
-        x = _joined(edge, signals, waiting)
-        if x is None:
-            return None
-        rest = x.shape[-1] % edge.consumes
-        if rest:
-            x = _cut(edge, x, x.shape[-1] - rest, waiting, kept)
-        return {edge.port: x} if x is not None and unit.block.variadic else x
-    held = [_joined(edge, signals, waiting) for edge in unit.edges]
-    firings = min(0 if x is None else x.shape[-1] // edge.consumes for x, edge in zip(held, unit.edges, strict=True))
-    taken = {}
-    for edge, x in zip(unit.edges, held, strict=True):
-        frames = firings * edge.consumes
-        if x is not None:
-            taken[edge.port] = x if frames == x.shape[-1] else _cut(edge, x, frames, waiting, kept)
-    return taken if firings else None
-
-
-def _joined(edge: Edge, signals: Mapping[Signal, Tensor], waiting: Mapping[str, Tensor]) -> Tensor | None:
-    new, old = signals.get(edge.read), waiting.get(edge.key)
-    return old if new is None else new if old is None else torch.cat((old, new), dim=-1)
-
-
-def _cut(edge: Edge, x: Tensor, frames: int, waiting: Mapping[str, Tensor], kept: dict[str, Tensor]) -> Tensor | None:
-    """The first ``frames``; the others are kept, in memory of their own, since the caller owns what it pushed."""
-    own = frames == 0 and x is waiting.get(edge.key)
-    kept[edge.key] = x if own else x[..., frames:].clone()
-    return x[..., :frames] if frames else None
 
 
 def _add_module(root: nn.Module, path: str, module: nn.Module) -> None:

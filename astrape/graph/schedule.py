@@ -61,8 +61,9 @@ class Unit:
         self.signals = signals
         consumes = block.consumes
         self.edges = [Edge(port, f"{name}.{port}", read, consumes[port]) for port, read in sources.items()]
-        self.lone = self.edges[0] if len(self.edges) == 1 else None
         self.output = next(iter(signals.values()))
+        produces = block.produces
+        self.produced = [(signal, produces[port]) for port, signal in signals.items()]
 
 
 def common_multiple(periods: Sequence[Fraction]) -> Fraction:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +17,7 @@ from astrape.blocks.state import clone_state, map_state, replace_rows, state_byt
 from astrape.errors import StreamError
 from astrape.graph.faults import Fault, FaultGuard
 from astrape.graph.graph import Prepared
+from astrape.graph.playback import Playback
 
 if TYPE_CHECKING:
     from astrape.graph.graph import Graph
@@ -45,6 +46,10 @@ class Session:
         batch_size: independent streams that run in step.
         device, dtype: where and in what precision to run; as the graph's parameters when left out. Where they differ,
             the session works on a converted copy and leaves the graph alone.
+        chunk: frames of the first input (or of each, by name) that a push is going to have. Such pushes are put on tape
+            at once, which takes up to seconds, and are faster from the first one on: see
+            :class:`~astrape.graph.playback.Playback`. Pushes of other lengths work as ever, and so does a graph that
+            cannot be put on tape. Results are the same to the last bit.
         constant_latency: return exactly as many frames as were given (times the ratio of rates, rounded down): frame
             ``n`` stands for the input at ``n - graph.host_latencies[output]``. It is silence before the first.
 
@@ -60,6 +65,7 @@ class Session:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         constant_latency: bool = False,
+        chunk: int | Mapping[str, int] | None = None,
     ) -> None:
         if graph.training_only:
             raise StreamError(f"'{graph.name}' holds training-only nodes and cannot stream: stream its deploy()")
@@ -81,6 +87,21 @@ class Session:
         self.positions: dict[str, int]
         self._given: dict[str, int]
         self._begin()
+        self._playback: Playback | None = None
+        if chunk is not None:
+            frames = self._frames(chunk)
+            with torch.inference_mode(), self._live.run():
+                self._playback = Playback(self.graph, self._like, frames)
+
+    @property
+    def tapes(self) -> int:
+        """Patterns of firings that run from tape; 0 without a ``chunk``, and for graphs that cannot be put on tape."""
+        return 0 if self._playback is None else len(self._playback.tapes)
+
+    @property
+    def untaped(self) -> str | None:
+        """Why a session with a ``chunk`` has no tape; ``None`` if it has, or was not asked to."""
+        return None if self._playback is None else self._playback.refused
 
     @property
     def faults(self) -> list[Fault]:
@@ -187,7 +208,7 @@ class Session:
         if not bool(chosen.any()):
             return
         fresh = copy.copy(self)
-        fresh._faults = FaultGuard(self.batch_size)
+        fresh._faults, fresh._playback = FaultGuard(self.batch_size), None
         fresh._begin()
         begun = min(self.positions[name] // count for name, count in self.graph.consumes.items())
         silence = {
@@ -281,7 +302,8 @@ class Session:
         # leave it in pieces.
         state, self._state = self._state, None
         with torch.inference_mode(), self._live.run():
-            outputs, self._state, self._waiting = graph.advance(arrived, state, self._waiting, prepared)
+            advance = graph.advance if self._playback is None else self._playback.advance
+            outputs, self._state, self._waiting = advance(arrived, state, self._waiting, prepared)
         for name, tensor in arrived.items():
             self.positions[name] += tensor.shape[-1]
         queued = {name: self._given[name] + held.shape[-1] for name, held in self._late.items()}
@@ -317,6 +339,25 @@ class Session:
             frames = int(heard * stream.rate) - self._given[name]
             due[name], self._late[name] = held[..., :frames], held[..., frames:].clone()
         return due
+
+    def _frames(self, chunk: int | Mapping[str, int]) -> dict[str, int]:
+        """The chunk by input: those that are not named last as long as the first."""
+        inputs = self.graph.inputs
+        first = next(iter(inputs))
+        given = dict(chunk) if isinstance(chunk, Mapping) else {first: chunk}
+        strange = given.keys() - inputs.keys()
+        wrong = [
+            n for n in given.values() if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_AT_ONCE
+        ]
+        if strange or wrong or not given:
+            asked = f"'{min(strange)}'" if strange else str(wrong[0]) if wrong else "nothing"
+            names = ", ".join(inputs)
+            raise StreamError(
+                f"chunk must be 1 to {MOST_AT_ONCE} frames of {names}, not {asked}: give a number, or one by input"
+            )
+        known = next(iter(given))
+        seconds = given[known] / inputs[known].rate
+        return {name: given.get(name, math.floor(seconds * stream.rate)) for name, stream in inputs.items()}
 
     def _whole(self) -> None:
         if self._state is None:

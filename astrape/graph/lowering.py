@@ -1,0 +1,287 @@
+"""Lowering: recorded operators as kernels over fixed memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from astrape.blocks.base import State
+from astrape.blocks.state import map_state, state_leaves
+from astrape.graph.record import Call, Unrecordable, addresses, tensors
+
+__all__ = ["Kernel", "Lowering", "Memory"]
+
+aten = torch.ops.aten
+Kernel = Callable[[], Any]
+
+WITH_OUT: dict[Any, Callable[..., Any]] = {
+    aten.add.Tensor: torch.add,
+    aten.addcmul.default: torch.addcmul,
+    aten.addmm.default: torch.addmm,
+    aten.baddbmm.default: torch.baddbmm,
+    aten.bmm.default: torch.bmm,
+    aten.cat.default: torch.cat,
+    aten.clamp.default: torch.clamp,
+    aten.cos.default: torch.cos,
+    aten.cumsum.default: torch.cumsum,
+    aten.div.Tensor: torch.div,
+    aten.exp.default: torch.exp,
+    aten.mm.default: torch.mm,
+    aten.mul.Tensor: torch.mul,
+    aten.pow.Tensor_Scalar: torch.pow,
+    aten.rsqrt.default: torch.rsqrt,
+    aten.sin.default: torch.sin,
+    aten.sqrt.default: torch.sqrt,
+    aten.sub.Tensor: torch.sub,
+    aten.sum.dim_IntList: torch.sum,
+    aten.tanh.default: torch.tanh,
+}
+"""Operators whose function in ``torch`` takes the same arguments and ``out``: 0.9 us a call, by ``torch.ops`` 1.9."""
+
+IN_PLACE: dict[Any, Callable[..., Any]] = {
+    aten.add_.Tensor: Tensor.add_,
+    aten.copy_.default: Tensor.copy_,
+    aten.index_copy_.default: Tensor.index_copy_,
+    aten.mul_.Tensor: Tensor.mul_,
+}
+
+COPIES = frozenset((aten.clone.default, aten._to_copy.default))
+
+FACTORIES = frozenset(
+    getattr(aten, name)
+    for name in ("empty_like", "full_like", "new_empty", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like")
+)
+"""What looks at a tensor's form alone."""
+
+
+class Memory:
+    """Memory that tapes share, since only one of them plays at a time, and within a tape kernels that are far apart.
+
+    It stays small, which is why a tape is played from the processor's cache: a new tensor for every result of a step of
+    astrape-vc would be 30 MB.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[tuple[torch.device, int], list[torch.UntypedStorage]] = {}
+
+    def take(self, size: int, device: torch.device) -> torch.UntypedStorage:
+        """At least ``size`` bytes that nobody else has."""
+        size = -(-size // 64) * 64
+        free = self._free.get((device, size))
+        return free.pop() if free else torch.empty(size, dtype=torch.uint8, device=device).untyped_storage()
+
+    def give(self, storage: torch.UntypedStorage) -> None:
+        """Hand memory back."""
+        self._free.setdefault((storage.device, storage.nbytes()), []).append(storage)
+
+
+class Lowering:
+    """Recorded calls as kernels over fixed memory. A tensor is an address and a form, so views need not be known."""
+
+    def __init__(self, calls: list[Call], memory: Memory) -> None:
+        self._calls = calls
+        self._memory = memory
+        self._storages: dict[int, torch.UntypedStorage] = {}
+        self._own: dict[int, torch.UntypedStorage] = {}
+        self._kernels: list[Kernel] = []
+
+    def put(self, recorded: State, fixed: State) -> None:
+        """Say where tensors that were there before the first call lie."""
+        for (_, tensor), (_, place) in zip(state_leaves(recorded), state_leaves(fixed), strict=True):
+            if tensor.stride() != place.stride() or place.storage_offset():
+                raise Unrecordable("a state that is a view of something else")
+            for key in addresses(tensor):
+                self._storages[key] = place.untyped_storage()
+
+    def lower(self, result: State, held: State, after: State, state: State) -> tuple[Any, list[Kernel]]:
+        """All kernels, what copies the state included; and where the result lies."""
+        outside = set(self._storages)
+        constant = self._constants()
+        needed = self._needed(result, after)
+        kept = set(addresses((result, after)))
+        used = set(kept)
+        temporary: dict[int, list[int]] = {}
+        for key, (made_by, index) in self._uses().items():
+            if index > made_by:
+                used.add(key)
+            if key not in kept:
+                temporary.setdefault(index, []).append(key)
+        for index, call in enumerate(self._calls):
+            if index in needed:
+                self._emit(call, used, constant)
+            for key in temporary.get(index, ()):
+                self._release(key)
+        # The result first: where it is state, that is about to change.
+        answer = map_state(partial(self._answer, outside=outside), result)
+        self._write_back(held, after, state, outside)
+        for key in [*self._own]:
+            if key not in set(addresses(result)):
+                self._release(key)
+        return answer, self._kernels
+
+    def _constants(self) -> set[int]:
+        """Addresses of what depends on no tensor's values: the results of factories, and what is made of those."""
+        constant: set[int] = set()
+        written = {key for call in self._calls if call.operator._schema.is_mutable for key in _written(call)}
+        for call in self._calls:
+            if call.operator._schema.is_mutable:
+                continue
+            read = set(addresses((call.args, call.kwargs)))
+            made = set(addresses(call.result)) - read
+            if made and made.isdisjoint(written) and (_is_factory(call) or (read and read <= constant)):
+                constant |= made
+        return constant
+
+    def _needed(self, result: State, after: State) -> set[int]:
+        """Indices of the calls that something depends on."""
+        alive = set(addresses((result, after))) | set(self._storages)
+        found = set()
+        for index in range(len(self._calls) - 1, -1, -1):
+            call = self._calls[index]
+            writes = call.operator._schema.is_mutable
+            if not alive.isdisjoint(_written(call) if writes else addresses(call.result)):
+                found.add(index)
+                alive.update(addresses((call.args, call.kwargs)))
+        return found
+
+    def _uses(self) -> dict[int, tuple[int, int]]:
+        """For each address the indices of the first and the last call that has to do with it."""
+        uses: dict[int, tuple[int, int]] = {}
+        for index, call in enumerate(self._calls):
+            for key in addresses((call.args, call.kwargs, call.result)):
+                uses[key] = (uses.get(key, (index, index))[0], index)
+        return uses
+
+    def _emit(self, call: Call, used: set[int], constant: set[int]) -> None:
+        operator, read = call.operator, set(addresses((call.args, call.kwargs)))
+        made = set(addresses(call.result)) - read
+        if operator._schema.is_mutable:
+            if made:
+                raise Unrecordable(f"'{operator}' writes in place and returns something else")
+            args, kwargs = self._placed((call.args, call.kwargs))
+            self._kernels.append(partial(IN_PLACE.get(operator, operator), *args, **kwargs))
+            return
+        if not made or made <= constant:
+            return
+        if set(addresses(call.result)) != made:
+            raise Unrecordable(f"'{operator}' returns a view and a copy at once")
+        args, kwargs = self._placed((call.args, call.kwargs))
+        if isinstance(call.result, Tensor):
+            self._make(call.result)
+            self._kernels.append(_into(operator, args, kwargs, self._place(call.result)))
+            return
+        places: list[Tensor | None] = []
+        for part in call.result:
+            if isinstance(part, Tensor) and not used.isdisjoint(addresses(part)):
+                self._make(part)
+                places.append(self._place(part))
+            else:
+                places.append(None)
+        self._kernels.append(partial(_spread, partial(operator, *args, **kwargs), places))
+
+    def _make(self, tensor: Tensor) -> None:
+        for key in addresses(tensor):
+            storage = self._memory.take(tensor.untyped_storage().nbytes(), tensor.device)
+            self._storages[key] = self._own[key] = storage
+
+    def _release(self, key: int) -> None:
+        storage = self._own.pop(key, None)
+        if storage is not None:
+            self._memory.give(storage)
+
+    def _place(self, tensor: Tensor) -> Tensor:
+        """Where a recorded tensor lies on the tape; itself, if it was not made by the calls."""
+        for key in addresses(tensor):
+            storage = self._storages.get(key)
+            if storage is not None:
+                empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+                return empty.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
+        return tensor
+
+    def _placed(self, tree: Any) -> Any:
+        if isinstance(tree, Tensor):
+            return self._place(tree)
+        if isinstance(tree, (list, tuple)):
+            return type(tree)([self._placed(item) for item in tree])
+        return {key: self._placed(item) for key, item in tree.items()} if isinstance(tree, dict) else tree
+
+    def _copied(self, tensor: Tensor) -> Tensor:
+        """A copy that the tape makes at its end."""
+        copy = torch.empty_like(tensor)
+        self._kernels.append(partial(Tensor.copy_, copy, self._place(tensor)))
+        return copy
+
+    def _answer(self, tensor: Tensor, outside: set[int]) -> Tensor:
+        mine = any(key in self._own and key not in outside for key in addresses(tensor))
+        return self._place(tensor) if mine else self._copied(tensor)
+
+    def _write_back(self, held: State, after: State, state: State, outside: set[int]) -> None:
+        pending = []
+        for (_, old), (name, new), (_, place) in zip(
+            state_leaves(held), state_leaves(after), state_leaves(state), strict=True
+        ):
+            if new.shape != old.shape or new.dtype != old.dtype:
+                raise Unrecordable(f"{name} changed from {tuple(old.shape)} to {tuple(new.shape)}")
+            same = new.data_ptr() == old.data_ptr() and new.stride() == old.stride()
+            if same or not addresses(new):
+                continue
+            # A state that moves to another's place is read before that one is written.
+            moved = addresses(new)[0] in outside
+            pending.append(partial(Tensor.copy_, place, self._copied(new) if moved else self._place(new)))
+        self._kernels += pending
+
+
+def _into(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: Tensor) -> Kernel:
+    """The kernel that leaves an operator's result in ``place``."""
+    if operator in COPIES:
+        return partial(Tensor.copy_, place, args[0])
+    if operator in WITH_OUT:
+        return partial(WITH_OUT[operator], *args, **kwargs, out=place)
+    native = _out_form(operator, place.device)
+    if native is not None:
+        form, name = native
+        return partial(form, *args, **kwargs, **{name: place})
+    return partial(_spread, partial(operator, *args, **kwargs), place)
+
+
+def _out_form(operator: Any, device: torch.device) -> tuple[Any, str] | None:
+    """The operator's form with ``out``, where the device has a kernel for it and it is not made of the other one."""
+    wanted = [(argument.name, str(argument.type)) for argument in operator._schema.arguments]
+    for overload in operator.overloadpacket.overloads():
+        form = getattr(operator.overloadpacket, overload)
+        outs = [argument.name for argument in form._schema.arguments if argument.is_out]
+        rest = [(a.name, str(a.type)) for a in form._schema.arguments if not a.is_out]
+        if len(outs) == 1 and rest == wanted:
+            key = {"cpu": "CPU", "cuda": "CUDA", "mps": "MPS"}.get(device.type, "CPU")
+            found = torch._C._dispatch_has_kernel_for_dispatch_key(form._schema.name + "." + overload, key)
+            return (form, outs[0]) if found else None
+    return None
+
+
+def _spread(kernel: Kernel, places: Any) -> None:
+    """Copy what a kernel returns to where it belongs."""
+    found = kernel()
+    if isinstance(places, Tensor):
+        places.copy_(found)
+        return
+    for place, part in zip(places, found, strict=True):
+        if place is not None:
+            place.copy_(part)
+
+
+def _is_factory(call: Call) -> bool:
+    return call.operator.overloadpacket in FACTORIES or not any(True for _ in tensors((call.args, call.kwargs)))
+
+
+def _written(call: Call) -> list[int]:
+    """Addresses of the arguments that an operator writes to."""
+    found: list[int] = []
+    for index, argument in enumerate(call.operator._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = call.args[index] if index < len(call.args) else call.kwargs.get(argument.name)
+            found += addresses(value)
+    return found
