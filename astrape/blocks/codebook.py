@@ -109,6 +109,7 @@ class PairGrid(_Points):
     """Pairs of axes, each snapped to its planar grid. Without ``radix``, a grid of any size, the points alone."""
 
     levels: Tensor
+    halves: Tensor
 
     def __init__(self, levels: Sequence[int], grid: str, coded: bool = True) -> None:
         super().__init__()
@@ -127,6 +128,7 @@ class PairGrid(_Points):
         self.radix = MixedRadix(sizes, "take fewer levels, or codes: false") if coded else None
         # Integers, so that converting the block to half precision leaves them as they are.
         self.register_buffer("levels", torch.tensor(pairs).unsqueeze(-1), persistent=False)
+        self.register_buffer("halves", torch.tensor(levels).unsqueeze(-1) // 2, persistent=False)
 
     def encode(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
         """Values from -1 to 1, ``(batch, axes, frames)``, to quantised ones and codes ``(batch, 1, frames)``."""
@@ -136,7 +138,7 @@ class PairGrid(_Points):
         codes = None if self.radix is None else self.radix.join(index.squeeze(2))
         soft = self.softened(place)
         quantised = _straight_through(point.flatten(1, 2), z) if soft is None else soft.flatten(1, 2)
-        return quantised / self._half(z), codes
+        return quantised / self.halves, codes
 
     def points(self, like: Tensor) -> list[Tensor]:
         levels = self.levels.to(like)
@@ -149,10 +151,7 @@ class PairGrid(_Points):
         if self.radix is None:
             raise ValueError("this quantiser has no codes to decode: build it with codes: true")
         index = self.radix.split(codes).unsqueeze(2)
-        return self.grid.point(index, self.levels.to(codes.dtype)).flatten(1, 2) / self._half(codes)
-
-    def _half(self, like: Tensor) -> Tensor:
-        return torch.div(self.levels, 2, rounding_mode="floor").flatten(0, 1).to(like.dtype)
+        return self.grid.point(index, self.levels.to(codes.dtype)).flatten(1, 2) / self.halves
 
 
 class LevelGrid(_Points):
@@ -190,7 +189,7 @@ class LevelGrid(_Points):
 
 def _straight_through(quantised: Tensor, z: Tensor) -> Tensor:
     """``quantised`` to the last bit, with the gradient of ``z``."""
-    return quantised.detach() + (z - z.detach())
+    return quantised.detach() + (z - z.detach()) if z.requires_grad else quantised
 
 
 def check_codes(codes: Tensor, size: int) -> Tensor:

@@ -65,13 +65,20 @@ class Rhombic(Grid):
         return x_levels * y_levels + (x_levels - 1) * (y_levels - 1)
 
     def nearest(self, z: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-        # The centres are a rectangular grid with a level less on each axis. The two candidates are half a step apart
-        # on both axes, also where the border holds one of them back.
-        regular, regular_index = RECTANGULAR.nearest(z, levels)
-        centre, centre_index = RECTANGULAR.nearest(z, levels - 1)
-        closer = _strictly_nearer(z, centre, regular)
-        index = torch.where(closer, centre_index + _count(levels), regular_index)
-        return torch.where(closer, centre, regular), index
+        # On each axis z lies between two multiples of a half, one a level and one the middle between levels, which make
+        # a regular point and a centre. Both are nearest of their kind, and the centre is the nearer one where the
+        # distances from the regular point exceed 1/2 in sum. Beyond the border one of them is 0, and they do not. From
+        # 1/4 on a distance less 1/2 is exact, and so is the sign of the sum with the smaller one.
+        reach = (levels - 1) / 2
+        held = torch.clamp(z, -reach, reach)
+        upper = torch.ceil(held * 2)
+        regular = torch.floor(upper * 0.5)
+        x, y = _halves((held - regular).abs())
+        closer = torch.minimum(x, y) + (torch.maximum(x, y) - 0.5) > 0
+        point = torch.where(closer, upper - regular - 0.5, regular)
+        x_levels, y_levels = _halves(levels)
+        x, y = _halves(torch.floor(point + reach))
+        return point, x * y_levels + y + closer * (x_levels * y_levels - x)
 
     def point(self, index: Tensor, levels: Tensor) -> Tensor:
         is_centre = index >= _count(levels)

@@ -11,12 +11,12 @@ from fractions import Fraction
 from typing import Any, TypeVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.codebook import LevelGrid, PairGrid, check_codes
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_elements
-from astrape.blocks.product import frame_product
 from astrape.blocks.registry import register
 from astrape.errors import RateError
 
@@ -333,7 +333,7 @@ def _content_channels(channels: int | None, default: int | None, width: int, pro
 def _project(x: Tensor, layer: nn.Linear) -> Tensor:
     """A linear layer on ``(batch, channels, frames)``, in the precision of ``x`` whatever the weights' is."""
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return frame_product(x.transpose(1, 2), layer.weight.to(x.dtype), bias).transpose(1, 2)
+    return F.linear(x.transpose(1, 2), layer.weight.to(x.dtype), bias).transpose(1, 2)
 
 
 def _widely(function: Callable[[Tensor], Result], x: Tensor) -> Result:
