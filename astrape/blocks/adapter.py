@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from astrape.blocks.activation import exact_gelu
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.conv import Conv
 from astrape.blocks.linear import Linear
@@ -80,5 +80,5 @@ class StridingAdapter(StreamBlock):
         y, state = self.down.step(x, state, ())
         wide, narrow = (layer for layer in self.net.values() if isinstance(layer, Linear))
         y, _ = wide.step(y, (), ())
-        y, _ = narrow.step(functional.gelu(y), (), ())
+        y, _ = narrow.step(exact_gelu(y), (), ())
         return y, state

@@ -132,35 +132,45 @@ class Norm(StreamBlock):
         if x.shape[-1] == 0:
             return x, state
         count, mean, deviation = state["count"], state["mean"], state["deviation"]
-        values = x.shape[1] if self.group == "all" else 1
-        # Sums run over distances from about the mean so far, or from the first frame where nothing has been heard: they
-        # stay of the size of the signal's spread. That origin has the signal's own precision, and so have the
-        # distances; only sums are wide. With s1 and s2 the sums of the distances and of their squares over all n
-        # values: mean = origin + s1 / n, squared deviation = s2 - s1^2 / n.
-        head = x[..., :1].mean(dim=1, keepdim=True) if self.group == "all" else x[..., :1]
-        origin = torch.where(count > 0, mean.to(x.dtype), head)
-        distance = x - origin
-        squares = distance.square()
-        first, second = distance, squares
-        if self.group == "all":
-            first = distance.sum(dim=1, keepdim=True, dtype=mean.dtype)
-            second = squares.sum(dim=1, keepdim=True, dtype=mean.dtype)
-        past = mean - origin
-        first = first.cumsum(dim=-1, dtype=mean.dtype) + past * count
-        second = second.cumsum(dim=-1, dtype=mean.dtype) + (deviation + past.square() * count)
-        heard = count + values * torch.arange(1, x.shape[-1] + 1, device=x.device)
-        share = heard.to(mean.dtype).reciprocal()
-        shift = first * share
-        # Rounding may leave a hair below zero, which the two limits mend.
-        spread = torch.addcmul(second, first, shift, value=-1)
-        variance = (spread * share).to(x.dtype).clamp(min=self.floor)
-        y = (distance - shift.to(x.dtype)) * torch.rsqrt(variance + self.eps)
+        common = self.group == "all"
+        values = x.shape[1] if common else 1
+        dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
+        # Sums run over distances from the mean so far, or from the first frame where nothing has been heard: they stay
+        # of the size of the signal's spread, and no wide number is needed but for the mean itself.
+        head = x[..., :1].mean(dim=1, keepdim=True) if common else x[..., :1]
+        origin = torch.where(count > 0, mean, head)
+        distance = (x - origin).to(dtype)
+        # One over the values heard before each frame, and over those heard with the last.
+        before = torch.arange(0, (x.shape[-1] + 1) * values, values, device=x.device, dtype=dtype)
+        share = (count + before).clamp(min=1).reciprocal()
+        sums = self._running(distance.sum(dim=1, keepdim=True) if common else distance)
+        rest = torch.addcmul(distance, sums, share[..., 1:], value=-1)
+        # Chan et al., equation 1.5b: v values with rests r, which join n values, add sum(r^2) + sum(r)^2 / n to the
+        # squared deviation. Nothing is subtracted, so that rounding stays a share of each term.
+        square = rest.square()
+        if common:
+            total = rest.sum(dim=1, keepdim=True).square()
+            square = square.sum(dim=1, keepdim=True)
+        else:
+            total = square
+        grown = self._running(torch.addcmul(square, total, share[..., :-1]))
+        variance = (grown + deviation.to(dtype)) * share[..., 1:]
+        if self.floor:
+            variance = variance.clamp(min=self.floor)
+        y = rest * torch.rsqrt(variance + self.eps)
         state = {
-            "count": heard[..., -1:].clone(),
-            "mean": origin + shift[..., -1:],
-            "deviation": spread[..., -1:].clamp(min=0),
+            "count": count + values * x.shape[-1],
+            "mean": (origin[..., 0] + sums[..., -1] * share[..., -1]).unsqueeze(-1),
+            "deviation": (deviation[..., 0] + grown[..., -1]).unsqueeze(-1),
         }
-        return self._shape(y), state
+        return self._shape(y.to(x.dtype)), state
+
+    def _running(self, x: Tensor) -> Tensor:
+        """Sums over the frames so far, in the memory order of ``x``. On a CPU they are wide until they are stored."""
+        wide = None if x.is_cpu else sum_dtype(x.device)
+        if x.stride(1) == 1 < x.shape[1]:
+            return x.transpose(1, 2).cumsum(dim=1, dtype=wide).to(x.dtype).transpose(1, 2)
+        return x.cumsum(dim=-1, dtype=wide).to(x.dtype)
 
     def _shape(self, y: Tensor) -> Tensor:
         if self.weight is not None and self.bias is not None:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from astrape.blocks.activation import exact_gelu
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.conv import Conv
 from astrape.blocks.norm import Norm
@@ -100,7 +100,7 @@ class WavLMLayer(StreamBlock):
         y, conv = self.convolve(x, state["conv"])
         if isinstance(norm, Norm):
             y, normed = norm.step(y, normed, ())
-        return functional.gelu(y), {"conv": conv, "norm": normed}
+        return exact_gelu(y), {"conv": conv, "norm": normed}
 
     def convolve(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """The convolution alone, a frozen norm folded into what comes out of it."""
@@ -259,7 +259,7 @@ class WavLMCNN(StreamBlock):
         variance, mean = torch.var_mean(heard, dim=-1, correction=0, keepdim=True)
         factor = torch.rsqrt(variance + norm.eps) * norm.weight[:, None]
         y = (y - mean) * factor + norm.bias[:, None]
-        return self._layers(functional.gelu(y), rest, start=1)[0]
+        return self._layers(exact_gelu(y), rest, start=1)[0]
 
     def _layers(self, x: Tensor, state: State, start: int = 0) -> tuple[Tensor, State]:
         after = []
