@@ -219,20 +219,16 @@ class ISTFT(StreamBlock, ExactTables):
         if self.spans * self.hop > self.n_fft:
             frames = F.pad(frames, (0, self.spans * self.hop - self.n_fft))
         frames = frames.view(batch, count, self.spans, self.hop)
-        position = state["seen"]
         if count == 1:
-            overlap = frames[:, 0]
+            overlap = torch.cat([state["tail"] + frames[:, 0, :earlier], frames[:, 0, earlier:]], dim=1)
         else:
-            position = (position + torch.arange(count, device=x.device)).clamp(max=earlier)
-            overlap = frames.new_zeros(batch, count + earlier, self.hop)
-            for late in range(self.spans):
-                overlap[:, late : late + count] += frames[:, :, late]
-        overlap = overlap + F.pad(state["tail"], (0, 0, 0, count))
-        y = overlap[:, :count] * self.weights[position]
-        after = {
-            "tail": own_copy(overlap[:, count:]),
-            "seen": (state["seen"] + count).clamp(max=earlier),
-        }
+            overlap = torch.cat([state["tail"], frames[:, :, earlier]], dim=1)
+            for late in range(earlier):
+                overlap[:, late : late + count].add_(frames[:, :, late])
+        seen = (state["seen"] + torch.arange(count + 1, device=x.device)).clamp(max=earlier)
+        weights = self.weights.index_select(0, seen[:, :count].flatten()).view(batch, count, self.hop)
+        y = overlap[:, :count] * weights
+        after = {"tail": own_copy(overlap[:, count:]), "seen": own_copy(seen[:, count:])}
         return y.reshape(batch, 1, count * self.hop), after
 
 
