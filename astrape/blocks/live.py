@@ -18,6 +18,9 @@ FEWEST_ROWS, MOST_ROWS = 3, 64
 """Rows between which a product with weights laid out anew pays: below, one reading of the weights is all there is to
 it, and above, what the library lays out by itself in each call costs little beside the product."""
 
+FEWEST_ELEMENTS = 1 << 15
+"""Of a weight laid out anew, one of 512 by 64: below, calling that product costs more than it saves (32 rows of 512 by
+10: 22 us and not 8)."""
 
 LAID_OUT = torch._C._has_mkldnn and platform.machine() in ("x86_64", "AMD64")
 """Where it was measured. Other processors have other libraries."""
@@ -49,7 +52,7 @@ class Live:
 
     def laid_out(self, weight: Tensor, rows: int) -> Tensor | None:
         """``weight`` for :func:`~astrape.blocks.product.frame_product`, or ``None`` where that would not be faster."""
-        if not FEWEST_ROWS <= rows <= MOST_ROWS or not LAID_OUT:
+        if not FEWEST_ROWS <= rows <= MOST_ROWS or weight.numel() < FEWEST_ELEMENTS or not LAID_OUT:
             return None
         return self._kept("rows", weight, _for_rows)
 

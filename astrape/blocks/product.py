@@ -56,8 +56,9 @@ def frame_products(x: Tensor, *layers: tuple[Tensor, Tensor | None]) -> list[Ten
     columns = x.reshape(rows, -1).contiguous()
     found = []
     for weight, bias in layers:
-        y = functional.linear(weight, columns).t()
-        found.append((y if bias is None else y + bias).reshape(batch, frames, -1))
+        turned = columns.t()
+        y = torch.mm(weight, turned) if bias is None else torch.addmm(bias[:, None], weight, turned)
+        found.append(y.t().reshape(batch, frames, -1))
     return found
 
 
@@ -72,5 +73,5 @@ def _halves(column: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _wide(x: Tensor, weight: Tensor, bias: Tensor | None, layout: Tensor | None) -> Tensor:
     if layout is None:
         return functional.linear(x, weight, bias)
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), layout, bias, "none", [], "")
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, layout, bias, "none", [], "")
     return y
