@@ -176,8 +176,9 @@ def _held(tree: Any, name: str) -> Any:
         return tree.detach().clone()
     if isinstance(tree, dict):
         return {key: _held(item, name) for key, item in tree.items()}
-    if type(tree) in (list, tuple):
-        return type(tree)(_held(item, name) for item in tree)
+    if isinstance(tree, (list, tuple)):
+        items = [_held(item, name) for item in tree]
+        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
     if tree is None or isinstance(tree, (bool, int, float, str)):
         return tree
     raise Unrecordable(f"'{name}' prepares a {type(tree).__name__}, whose values may change unseen")

@@ -16,7 +16,10 @@ aten = torch.ops.aten
 MOST_KERNELS = 20_000
 """Longest tape: 25 times that of a 40 million parameter voice converter, and still recorded within a second."""
 
-REFUSED = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view))
+REFUSED = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
+TURNS = frozenset((aten.t_, aten.transpose_, aten.squeeze_, aten.unsqueeze_))
+"""What gives a tensor another form in place; torch's own GRU does so with its result."""
+
 RANDOM = torch.Tag.nondeterministic_seeded
 
 
@@ -38,16 +41,31 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Call] = []
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Nothing is compiled in here, and telling the compiler so would load it: 1.7 s of imports.
+        return False
+
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not REFUSED.isdisjoint(operator.tags) and not _by_numbers(operator, args):
             raise Unrecordable(f"'{operator}' depends on values: what follows could differ from step to step")
         if RANDOM in operator.tags and _argument(operator, "dropout_p", args, kwargs or {}) != 0:
             raise Unrecordable(f"'{operator}' draws random numbers")
+        if torch.Tag.inplace_view in operator.tags:
+            return self._turn(operator, args, kwargs or {})
         if len(self.calls) >= MOST_KERNELS:
             raise Unrecordable(f"more than {MOST_KERNELS} operators in one step")
         result = operator(*args, **(kwargs or {}))
         self.calls.append(Call(operator, args, kwargs or {}, result))
         return result
+
+    def _turn(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Change a tensor's form; for the calls so far it goes on as it was."""
+        if operator.overloadpacket not in TURNS:
+            raise Unrecordable(f"'{operator}' changes what memory a tensor stands for")
+        turned, as_it_was = args[0], aten.alias(args[0])
+        self.calls = [Call(*_replaced(tuple(call), turned, as_it_was)) for call in self.calls]
+        return operator(*args, **kwargs)
 
 
 def addresses(tree: Any) -> list[int]:
@@ -68,6 +86,14 @@ def tensors(tree: Any) -> Iterator[Tensor]:
     elif isinstance(tree, (list, tuple)):
         for item in tree:
             yield from tensors(item)
+
+
+def _replaced(tree: Any, old: Tensor, new: Tensor) -> Any:
+    if tree is old:
+        return new
+    if type(tree) in (list, tuple):
+        return type(tree)(_replaced(item, old, new) for item in tree)
+    return {key: _replaced(item, old, new) for key, item in tree.items()} if isinstance(tree, dict) else tree
 
 
 def _by_numbers(operator: Any, args: tuple[Any, ...]) -> bool:

@@ -63,8 +63,9 @@ class Tape:
         Returns:
             The function's result, in memory that the next play of this tape writes over.
         """
-        for tensor, (_, value) in zip(self._inputs, state_leaves(fresh), strict=True):
-            tensor.copy_(value)
-        for kernel in self._kernels:
-            kernel()
+        with torch.inference_mode():
+            for tensor, (_, value) in zip(self._inputs, state_leaves(fresh), strict=True):
+                tensor.copy_(value)
+            for kernel in self._kernels:
+                kernel()
         return self._result
