@@ -249,8 +249,13 @@ class TransposedConv(StreamBlock):
             return x.new_zeros(x.shape[0], self.channels_out, 0), state
         y = self._spread(x)
         if self.tail:
-            y = torch.cat([y[..., : self.tail] + state, y[..., self.tail :]], dim=-1)
-            y, state = y[..., :frames], own_copy(y[..., frames:])
+            met, rest = y[..., : self.tail] + state, y[..., self.tail :]
+            if self.tail == frames:
+                # One frame of a kernel twice as long as its stride: what state reaches goes out, and no more.
+                y, state = met, own_copy(rest)
+            else:
+                y = torch.cat([met, rest], dim=-1)
+                y, state = y[..., :frames], own_copy(y[..., frames:])
         else:
             y = functional.pad(y, (0, frames - y.shape[-1]))
         return y if self.bias is None else y + self.bias[:, None], state
@@ -263,11 +268,13 @@ class TransposedConv(StreamBlock):
         # One matrix product for all taps: a transposed convolution would turn its weights round in every call.
         taps = functional.linear(x.transpose(1, 2), self.weight.flatten(1).t())
         taps = taps.reshape(*taps.shape[:2], -1, self.kernel)
+        if frames == 1:
+            return taps[:, 0]
         reach = (frames - 1) * self.stride + self.kernel
         parts = [
             functional.pad(taps[:, i], (i * self.stride, reach - i * self.stride - self.kernel)) for i in range(frames)
         ]
-        return parts[0] if frames == 1 else torch.stack(parts).sum(dim=0)
+        return torch.stack(parts).sum(dim=0)
 
 
 @register("repeat_upsample")
