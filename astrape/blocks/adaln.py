@@ -59,7 +59,11 @@ class AdaLN(StreamBlock):
 
     def modulate(self, frames: Tensor, prepared: tuple[Tensor, ...]) -> Tensor:
         """:meth:`step` on ``(batch, n, channels)``."""
-        return torch.addcmul(prepared[0], F.layer_norm(frames, frames.shape[-1:], eps=EPSILON), prepared[1])
+        shift, scale = prepared[:2]
+        if shift.shape[0] == 1:
+            # One speaker: what scales and shifts all frames alike is a layer norm's own weight and bias.
+            return F.layer_norm(frames, frames.shape[-1:], scale.flatten(), shift.flatten(), EPSILON)
+        return torch.addcmul(shift, F.layer_norm(frames, frames.shape[-1:], eps=EPSILON), scale)
 
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
         return self.modulate(x.transpose(1, 2), controls).transpose(1, 2), state
