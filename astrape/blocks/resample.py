@@ -26,6 +26,9 @@ LARGEST_TABLE = 1 << 24
 WINDOWS_AT_ONCE = 1 << 21
 """Gathered input values that a long pass holds at a time: 8 MiB in float32, whatever the length of the input."""
 
+MOST_SLACK = 4
+"""Frames by which windows may grow for their starts to be equally far apart."""
+
 GATHER_COST = 8.0
 """What it costs to gather one value of a window, counted in multiplications."""
 
@@ -56,9 +59,10 @@ class Resampler(StreamBlock):
 
     The default, 48, leaves speech untouched up to 7.2 kHz.
 
-    A quantum's outputs are computed in groups of neighbours that share one window of input: a table of indices gathers
-    the windows, and one batched matrix product applies the weights. Groups of one are the textbook polyphase filter;
-    one group for all is a strided convolution, and runs as such. The size in between is chosen for the least work.
+    A quantum's outputs are computed in groups of neighbours that share one window of input. Windows equally far apart,
+    as between 44.1 kHz and 16 kHz, are read where they lie, others are gathered by a table of indices; one batched
+    matrix product applies the weights. Groups of one are the textbook polyphase filter; one group for all is a strided
+    convolution, and runs as such. The size in between is chosen for the least work.
 
     Args:
         source: the input stream.
@@ -100,6 +104,9 @@ class Resampler(StreamBlock):
         table = _build_table(ratio.numerator, ratio.denominator, self.delay, cutoff, shape)
         self.history = max(0, -int(table.index.min()))
         self._oldest = table.oldest.tolist()
+        apart = set(np.diff(table.index[:, 0]).tolist())
+        self._hop = apart.pop() if len(apart) == 1 else 0
+        self._start = int(table.index.min()) + self.history
         dtype = torch.get_default_dtype()
         self.register_buffer("index", torch.from_numpy(table.index + self.history), persistent=False)
         self.register_buffer("weight", torch.from_numpy(table.weight).to(dtype), persistent=False)
@@ -173,7 +180,12 @@ class Resampler(StreamBlock):
             y = functional.conv1d(rows[:, None, :end], kernel, stride=self.quantum)
             return y.transpose(1, 2).flatten(1)
         spans = rows.unfold(-1, self.history + self.quantum, self.quantum)
-        windows = spans[..., self.index].permute(2, 0, 1, 3).flatten(1, 2)
+        if self._hop:
+            # Windows that lie equally far apart are a view: nothing is gathered for a live quantum.
+            windows = spans[..., self._start :].unfold(-1, window, self._hop)[..., :groups, :]
+        else:
+            windows = spans[..., self.index]
+        windows = windows.permute(2, 0, 1, 3).flatten(1, 2)
         y = torch.bmm(windows, self.weight).reshape(groups, rows.shape[0], -1, size).permute(1, 2, 0, 3)
         return y.flatten(2)[..., : self.ratio.numerator].flatten(1)
 
@@ -208,6 +220,13 @@ def _build_table(up: int, down: int, delay: int, cutoff: float, shape: float) ->
     end = last[np.minimum(np.arange(1, groups + 1) * size, up) - 1]
     window = int((end - start).max()) + 1
     start = np.minimum(start, down - window)
+    if groups > 1:
+        hop = (start[-1] - start[0]) // (groups - 1)
+        even = start[0] + hop * np.arange(groups, dtype=np.int64)
+        even -= max(0, int((even - start).max()))
+        wider = window + int((start - even).max())
+        if wider <= window + MOST_SLACK and even[-1] + wider <= down:
+            start, window = even, wider
     weight = np.zeros((groups, window, size))
     oldest = np.empty(up, dtype=np.int64)
     for group in range(groups):
