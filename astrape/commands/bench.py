@@ -33,9 +33,10 @@ __all__ = ["bench"]
 def bench(recipe: str, chunks: tuple[float, ...], seconds: float, settings: tuple[str, ...], as_json: bool) -> None:
     """Measure how fast RECIPE runs live, on one thread.
 
-    The overhead of graph and session is what they take over the very same calls of the blocks' steps made by hand,
-    measured in turns. The machine's limit is the larger of the chunk's operations at the measured rate of matrix
-    products and its bytes at the measured bandwidth.
+    The session plays its pushes from tape where it can. What graph and session add is what they take over the very
+    same calls of the blocks' steps made by hand, measured in turns; from tape it is less than nothing. The machine's
+    limit is the larger of the chunk's operations at the measured rate of matrix products and its bytes at the measured
+    bandwidth.
     """
     graph = load(recipe)
     settle()
@@ -53,6 +54,9 @@ def bench(recipe: str, chunks: tuple[float, ...], seconds: float, settings: tupl
     )
     click.echo()
     print_table(_times(found))
+    for part in found.chunks:
+        if part.untaped:
+            click.echo(f"no tape at {part.chunk_ms:g} ms: {part.untaped}")
     click.echo()
     print_table(_blocks(found.chunks))
 
@@ -70,11 +74,12 @@ def _times(found: Bench) -> Table:
         "steps": lambda p: str(p.steps),
         "load, median": lambda p: f"{p.median_load:.1%}",
         "load, 99.9 %": lambda p: f"{p.p999_load:.1%}",
+        "tapes": lambda p: str(p.tapes),
         "blocks by hand": lambda p: f"{p.blocks_ms:.3f} ms",
         "graph adds": lambda p: f"{p.graph_overhead:+.1%}",
         "graph and session add": lambda p: f"{p.session_overhead:+.1%}",
         "machine's limit": lambda p: f"{p.floor_ms:.3f} ms",
-        "blocks over the limit": lambda p: f"{p.above_floor:.1f} times",
+        "session over the limit": lambda p: f"{p.above_floor:.1f} times",
     }
     for name, shown in rows.items():
         table.add_row(name, *(shown(part) for part in found.chunks))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from astrape.blocks.base import State
 from astrape.blocks.state import map_state, state_leaves
+from astrape.errors import StreamError
 from astrape.graph.firing import frames_of
 from astrape.graph.graph import Graph, Prepared
 from astrape.graph.lowering import Memory
@@ -17,6 +18,9 @@ from astrape.graph.record import Unrecordable
 from astrape.graph.tape import Tape
 
 __all__ = ["Playback"]
+
+LONGEST = 8192
+"""Frames of an input from which on a push is not put on tape: 186 ms, where what tapes save is next to nothing."""
 
 MOST_TAPES = 64
 """Patterns of firings that are put on tape. astrape-vc has 4 at 10 ms, and 8 for a host's 512 samples."""
@@ -39,29 +43,37 @@ class Playback:
     Args:
         graph: what is streamed.
         like: ``(batch, 1, 1)``, of the session's device and precision.
-        chunk: frames of each input in a push.
+        chunk: frames of the first input in a push; or of inputs by name, where those that are not named last as long as
+            the first that is.
 
     Attributes:
         tapes: by pattern.
         refused: why there are none, for a graph that cannot be put on tape.
+
+    Raises:
+        StreamError: for a chunk that is no number of frames of an input.
     """
 
-    def __init__(self, graph: Graph, like: Tensor, chunk: Mapping[str, int]) -> None:
+    def __init__(self, graph: Graph, like: Tensor, chunk: int | Mapping[str, int]) -> None:
+        frames = _by_input(graph, chunk)
         self.graph = graph
         self.tapes: dict[Pattern, Tape] = {}
         self.refused: str | None = None
         self._like = like
         self._memory = Memory()
-        self._state = map_state(torch.clone, graph.init_state(like.shape[0], like.device, like.dtype))
         self._controls: Prepared | None = None
         self._prepared = Prepared()
-        try:
-            self._prepare()
-            for pattern in self._patterns(chunk):
-                self.tapes[pattern] = self._recorded(pattern)
-        except (Unrecordable, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as reason:
-            # Values that a block would not take from a stream, say. Whatever it is, the graph itself goes on.
-            self.tapes, self.refused = {}, str(reason).splitlines()[0]
+        with torch.inference_mode():
+            self._state = map_state(torch.clone, self._fresh_state())
+            try:
+                if max(frames.values()) > LONGEST:
+                    raise Unrecordable(f"a push of {max(frames.values())} frames, over {LONGEST}, gains nothing by it")
+                self._prepare()
+                for pattern in self._patterns(frames):
+                    self.tapes[pattern] = self._recorded(pattern)
+            except (Unrecordable, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as reason:
+                # Values that a block would not take from a stream, say. Whatever it is, the graph itself goes on.
+                self.tapes, self.refused = {}, str(reason).splitlines()[0]
 
     def advance(
         self, arrived: Mapping[str, Tensor], state: State, waiting: Mapping[str, Tensor], prepared: Prepared
@@ -161,9 +173,27 @@ class Playback:
             result, expected = fire(fresh, expected)
             if not _equal((tape.play(fresh), self._state), (result, expected)):
                 raise Unrecordable("a step of a block depends on values beyond what operators do with them")
-        fresh_state = self.graph.init_state(self._like.shape[0], self._like.device, self._like.dtype)
-        map_state(Tensor.copy_, self._state, fresh_state)
+        map_state(Tensor.copy_, self._state, self._fresh_state())
         return tape
+
+    def _fresh_state(self) -> State:
+        return self.graph.init_state(self._like.shape[0], self._like.device, self._like.dtype)
+
+
+def _by_input(graph: Graph, chunk: int | Mapping[str, int]) -> dict[str, int]:
+    """The frames of a push by input."""
+    inputs = graph.inputs
+    given = dict(chunk) if isinstance(chunk, Mapping) else {next(iter(inputs)): chunk}
+    strange = [f"'{name}'" for name in given if name not in inputs]
+    strange += [str(n) for n in given.values() if isinstance(n, bool) or not isinstance(n, int) or n < 1]
+    if strange or not given:
+        asked = strange[0] if strange else "nothing"
+        raise StreamError(
+            f"chunk must be frames of {', '.join(inputs)}, at least 1, not {asked}: give a number, or one by input"
+        )
+    known = next(iter(given))
+    seconds = given[known] / inputs[known].rate
+    return {name: given.get(name, int(seconds * stream.rate)) for name, stream in inputs.items()}
 
 
 def _pattern(counts: tuple[int, ...], waiting: Mapping[str, int]) -> Pattern:

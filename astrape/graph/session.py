@@ -47,7 +47,7 @@ class Session:
         device, dtype: where and in what precision to run; as the graph's parameters when left out. Where they differ,
             the session works on a converted copy and leaves the graph alone.
         chunk: frames of the first input (or of each, by name) that a push is going to have. Such pushes are put on tape
-            at once, which takes up to seconds, and are faster from the first one on: see
+            at once, which takes a moment (0.3 s for astrape-vc), and then run faster: see
             :class:`~astrape.graph.playback.Playback`. Pushes of other lengths work as ever, and so does a graph that
             cannot be put on tape. Results are the same to the last bit.
         constant_latency: return exactly as many frames as were given (times the ratio of rates, rounded down): frame
@@ -87,11 +87,8 @@ class Session:
         self.positions: dict[str, int]
         self._given: dict[str, int]
         self._begin()
-        self._playback: Playback | None = None
-        if chunk is not None:
-            frames = self._frames(chunk)
-            with torch.inference_mode(), self._live.run():
-                self._playback = Playback(self.graph, self._like, frames)
+        with self._live.run():
+            self._playback = None if chunk is None else Playback(self.graph, self._like, chunk)
 
     @property
     def tapes(self) -> int:
@@ -339,25 +336,6 @@ class Session:
             frames = int(heard * stream.rate) - self._given[name]
             due[name], self._late[name] = held[..., :frames], held[..., frames:].clone()
         return due
-
-    def _frames(self, chunk: int | Mapping[str, int]) -> dict[str, int]:
-        """The chunk by input: those that are not named last as long as the first."""
-        inputs = self.graph.inputs
-        first = next(iter(inputs))
-        given = dict(chunk) if isinstance(chunk, Mapping) else {first: chunk}
-        strange = given.keys() - inputs.keys()
-        wrong = [
-            n for n in given.values() if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_AT_ONCE
-        ]
-        if strange or wrong or not given:
-            asked = f"'{min(strange)}'" if strange else str(wrong[0]) if wrong else "nothing"
-            names = ", ".join(inputs)
-            raise StreamError(
-                f"chunk must be 1 to {MOST_AT_ONCE} frames of {names}, not {asked}: give a number, or one by input"
-            )
-        known = next(iter(given))
-        seconds = given[known] / inputs[known].rate
-        return {name: given.get(name, math.floor(seconds * stream.rate)) for name, stream in inputs.items()}
 
     def _whole(self) -> None:
         if self._state is None:

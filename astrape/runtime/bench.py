@@ -20,6 +20,7 @@ from astrape.blocks.live import Live
 from astrape.blocks.state import state_bytes
 from astrape.errors import AstrapeError
 from astrape.graph.graph import Graph
+from astrape.graph.session import Session
 from astrape.runtime.by_hand import ByHand, Call, Runner, recorded
 from astrape.runtime.machine import Machine, measure_machine
 
@@ -58,12 +59,14 @@ class ChunkBench:
     Attributes:
         chunk_ms: what was asked for; ``frames`` is what that makes at the first input.
         real_time_factor: time per chunk, on average, over the chunk's length; below 1 is faster than real time.
+        tapes: patterns of firings that the session plays from tape; 0 where ``untaped`` says why it does not.
         blocks_ms, graph_ms, session_ms: medians of the mean over ten chunks, of the very same ``step`` calls made by
             hand and nothing else, of ``graph.advance``, and of ``session.push``.
         graph_overhead, session_overhead: time of ``advance`` and of ``push`` over the calls by hand, less 1. They are
-            medians of ratios of neighbouring measurements, so that a busy machine slows both alike.
+            medians of ratios of neighbouring measurements, so that a busy machine slows both alike. A session that
+            plays from tape is below 0: it does without the blocks' Python.
         floor_ms: the least time that the machine could take, by its measured bandwidth and matrix product rate.
-        above_floor: blocks' time over the floor.
+        above_floor: the session's time over the floor.
         gflop: floating-point operations of the matrix products and convolutions per chunk, in 10^9.
         traffic_bytes: weights, states, inputs and outputs that a chunk's calls touch.
     """
@@ -77,6 +80,8 @@ class ChunkBench:
     worst_ms: float
     median_load: float
     p999_load: float
+    tapes: int
+    untaped: str | None
     blocks_ms: float
     graph_ms: float
     session_ms: float
@@ -175,13 +180,13 @@ class _Part:
         ]
 
     def measure(self, machine: Machine) -> ChunkBench:
-        times = self._session_times()
+        session, times = self._session_times()
         calls, flops = self._trace(min(len(times) // WINDOW * WINDOW, 50 * WINDOW))
         self.tell(0.5)
         sums = self._compare(calls)
         shares, traffic = self._shares(calls, sums["blocks"])
         self.tell(1.0)
-        blocks_ms = statistics.median(sums["blocks"])
+        session_ms = statistics.median(sums["session"])
         floor = machine.floor_ms(flops, traffic)
         times.sort()
         p999 = times[min(len(times) - 1, math.ceil(0.999 * len(times)) - 1)]
@@ -196,21 +201,23 @@ class _Part:
             worst_ms=times[-1],
             median_load=median / self.duration,
             p999_load=p999 / self.duration,
-            blocks_ms=blocks_ms,
+            tapes=session.tapes,
+            untaped=session.untaped,
+            blocks_ms=statistics.median(sums["blocks"]),
             graph_ms=statistics.median(sums["graph"]),
-            session_ms=statistics.median(sums["session"]),
+            session_ms=session_ms,
             graph_overhead=_ratio(sums["graph"], sums["blocks"]) - 1,
             session_overhead=_ratio(sums["session"], sums["blocks"]) - 1,
             gflop=flops / 1e9,
             traffic_bytes=round(traffic),
             floor_ms=floor,
-            above_floor=blocks_ms / floor if floor else math.inf,
+            above_floor=session_ms / floor if floor else math.inf,
             blocks=shares,
         )
 
-    def _session_times(self) -> list[float]:
-        """Milliseconds of every push of a session that runs by itself."""
-        session = self.graph.stream()
+    def _session_times(self) -> tuple[Session, list[float]]:
+        """A session that runs by itself, and the milliseconds of its pushes."""
+        session = self.graph.stream(chunk=self.frames)
         session.push(self._given(0), **self.controls)
         for index in range(WARM_UP):
             session.push(self._given(index))
@@ -223,7 +230,7 @@ class _Part:
             times.append((time.perf_counter() - start) * 1000)
             if len(times) % 100 == 0:
                 self.tell(min(0.45, 0.45 * (time.perf_counter() - begin) / (self.seconds / 2)))
-        return times
+        return session, times
 
     def _trace(self, count: int) -> tuple[list[list[Call]], float]:
         """The calls of ``step`` that each of the first ``count`` chunks leads to, and operations per chunk."""
@@ -244,7 +251,7 @@ class _Part:
         begin = time.perf_counter()
         rounds = 0
         while rounds < 2 or (time.perf_counter() - begin < self.seconds / 2 and rounds < 1000):
-            runner, session = Runner(self.graph, self.controls), self.graph.stream()
+            runner, session = Runner(self.graph, self.controls), self.graph.stream(chunk=self.frames)
             session.push({n: x[..., :0] for n, x in self.pieces[0].items()}, **self.controls)
             by_hand = ByHand(self.graph, runner.prepared)
             for window in range(len(calls) // WINDOW):

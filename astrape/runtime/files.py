@@ -151,12 +151,12 @@ def process_file(
         rate = int(audio.samplerate)
         rate_out = _whole(stream_out.rate) if keep_rate else rate
         to_graph, from_graph = resampling(rate, stream_in), resampling_to(stream_out, rate_out)
-        run = _Run(graph, port_out, live_latency, dict(controls or {}), dict(beside or {}))
+        chunk = max(1, round(chunk_ms * float(stream_in.rate) / 1000))
+        run = _Run(graph, port_out, chunk, live_latency, dict(controls or {}), dict(beside or {}))
         heard = _Heard(audio, stream_in.channels, source)
         channels = stream_out.channels
         expected = heard.promised * rate_out // rate
         with AudioTarget(target, source, rate_out, channels, audio.subtype, expected) as written:
-            chunk = max(1, round(chunk_ms * float(stream_in.rate) / 1000))
             pieces = heard.read(max(1, int(READ_SECONDS * rate)), progress)
             if to_graph is not None:
                 pieces = _compensated(to_graph, pieces)
@@ -226,11 +226,12 @@ class _Run:
         self,
         graph: Graph,
         output: str,
+        chunk: int,
         live: bool,
         controls: dict[str, Tensor | float],
         beside: dict[str, Callable[[Tensor], None]],
     ) -> None:
-        self.session = graph.stream(constant_latency=live)
+        self.session = graph.stream(constant_latency=live, chunk=chunk)
         self.output = output
         self.beside = beside
         self.live = live

@@ -144,15 +144,15 @@ class CodeDecoder:
         codes = read_codes(source)
         self._check(codes, source)
         spoken = voice.speaker if isinstance(voice, Voicebank) else voice
-        run = _Run(self, codes, dict(controls or {}) | {SPEAKER: spoken})
+        chunk = max(1, round(chunk_ms * float(self.stream.rate) / 1000))
+        run = _Run(self, codes, chunk, dict(controls or {}) | {SPEAKER: spoken})
         stream = self.graph.outputs[self.output]
         recording = codes.recording or Recording(round(stream.rate), 0, "")
         lasting = Fraction(len(codes.codes)) / self.stream.rate
         seconds = lasting if codes.recording is None else Fraction(recording.frames, recording.rate)
         wanted = math.ceil(seconds * recording.rate)
-        chunk = max(1, round(chunk_ms * float(self.stream.rate) / 1000))
         with AudioTarget(target, source, recording.rate, stream.channels, recording.subtype, wanted) as written:
-            pieces = run.over(chunk, math.ceil(seconds * stream.rate))
+            pieces = run.over(math.ceil(seconds * stream.rate))
             resampler = resampling_to(stream, recording.rate)
             if resampler is not None:
                 pieces = resampler.stream().compensated(pieces)
@@ -205,8 +205,9 @@ class CodeDecoder:
 class _Run:
     """Codes in, sound without its latency out."""
 
-    def __init__(self, decoder: CodeDecoder, codes: CodeStream, controls: dict[str, Any]) -> None:
-        self.session = decoder.graph.stream()
+    def __init__(self, decoder: CodeDecoder, codes: CodeStream, chunk: int, controls: dict[str, Any]) -> None:
+        self.session = decoder.graph.stream(chunk=chunk)
+        self.chunk = chunk
         self.codes = torch.from_numpy(codes.codes)
         self.seconds = 0.0
         stream = decoder.graph.outputs[decoder.output]
@@ -220,10 +221,10 @@ class _Run:
         except StreamError as error:
             raise AstrapeError(str(error)) from error
 
-    def over(self, chunk: int, wanted: int) -> Iterator[Tensor]:
+    def over(self, wanted: int) -> Iterator[Tensor]:
         """``wanted`` frames, in pieces of half a second at least."""
         skip, held, count = self.late, [], 0
-        for x in self._chunks(chunk, wanted + self.late):
+        for x in self._chunks(wanted + self.late):
             began = time.perf_counter()
             y: Any = self.session.push(x)
             self.seconds += time.perf_counter() - began
@@ -239,10 +240,10 @@ class _Run:
         if count:
             yield torch.cat(held, dim=-1)
 
-    def _chunks(self, size: int, frames: int) -> Iterator[Tensor]:
+    def _chunks(self, frames: int) -> Iterator[Tensor]:
         """The codes, and after them the last one again until ``frames`` of sound are due."""
-        for begin in range(0, len(self.codes), size):
-            yield self.codes[begin : begin + size].T.unsqueeze(0).to(torch.get_default_dtype())
+        for begin in range(0, len(self.codes), self.chunk):
+            yield self.codes[begin : begin + self.chunk].T.unsqueeze(0).to(torch.get_default_dtype())
         more = math.ceil(frames / self.ratio) - len(self.codes)
         if more > 0 and len(self.codes):
             yield self.codes[-1:].expand(more, -1).T.unsqueeze(0).to(torch.get_default_dtype())

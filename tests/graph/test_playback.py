@@ -170,8 +170,15 @@ def test_a_block_that_cannot_be_taped_runs_as_it_is(use, reason):
         assert_equal(graph, taped.push(x), plain.push(x))
 
 
+def test_long_pushes_are_left_as_they_are():
+    graph = astrape.compile(recipe({"g": {"use": "gain", "gain": 2}}))
+    session = graph.stream(chunk=10_000)
+    assert session.tapes == 0
+    assert "10000 frames" in session.untaped
+
+
 @pytest.mark.parametrize("chunk", [0, -3, True, 2.5, {"nobody": 4}, {}, {"mic": 0}])
 def test_a_chunk_that_is_none_is_refused(chunk):
     graph = astrape.compile(recipe({"g": {"use": "gain", "gain": 2}}))
-    with pytest.raises(astrape.StreamError, match="chunk must be 1 to 65536 frames of mic, not"):
+    with pytest.raises(astrape.StreamError, match="chunk must be frames of mic, at least 1, not"):
         graph.stream(chunk=chunk)
