@@ -26,8 +26,8 @@ def use_large_pages(tensors: Iterable[Tensor]) -> int:
     """Have the memory of ``tensors`` gathered on large pages, where it lies.
 
     A live step reads every weight once, and there are more of them than a cache holds. With pages of 4 kB a processor
-    looks up each page and stops reading ahead at its end. On pages of 2 MB astrape-vc, 160 MB of weights, takes 18.0 ms
-    for 40 ms of sound and not 21.5 (one core of an AMD EPYC); 8 transformer layers take 4.5 ms and not 5.5.
+    looks up each page and stops reading ahead at its end. On pages of 2 MB astrape-vc, 160 MB of weights, takes 13.3 ms
+    for 40 ms of sound and not 13.9 (from tape, one core of an AMD EPYC).
 
     Addresses and values stay as they are, so views, tapes and graphs that hold the tensors need not know. The kernel
     copies what does not lie on large pages yet, some 0.3 s for 100 MB, once. It is asked page by page, and what it

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import State
+from astrape.blocks.pages import use_large_pages
 from astrape.blocks.state import map_state, state_leaves
 from astrape.errors import StreamError
 from astrape.graph.firing import frames_of
@@ -36,7 +37,7 @@ class Playback:
     """What a push does depends on how many frames there are of everything, and on no values: a pattern. For pushes of
     ``chunk`` frames all patterns are known in advance; each is put on a :class:`~astrape.graph.tape.Tape`, and checked
     against the graph itself on other values, state and result to the last bit. A pattern that has no tape is run by the
-    graph as it is.
+    graph as it is. Weights are gathered on large pages of memory beforehand, where the system has them.
 
     All tapes write one state, which is handed from push to push as the session's.
 
@@ -56,6 +57,7 @@ class Playback:
 
     def __init__(self, graph: Graph, like: Tensor, chunk: int | Mapping[str, int]) -> None:
         frames = _by_input(graph, chunk)
+        use_large_pages((*graph.parameters(), *graph.buffers()))
         self.graph = graph
         self.tapes: dict[Pattern, Tape] = {}
         self.refused: str | None = None
