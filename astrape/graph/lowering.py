@@ -49,6 +49,9 @@ WITH_OUT: dict[Any, Callable[..., Any]] = {
 }
 """Operators whose function in ``torch`` takes the same arguments and ``out``: 0.9 us a call, by ``torch.ops`` 1.9."""
 
+PLAIN: dict[Any, Callable[..., Any]] = {aten.native_layer_norm.default: torch.native_layer_norm}
+"""Operators without ``out`` whose function in ``torch`` takes the same arguments."""
+
 IN_PLACE: dict[Any, Callable[..., Any]] = {
     aten.add_.Tensor: Tensor.add_,
     aten.addcmul_.default: Tensor.addcmul_,
@@ -189,7 +192,7 @@ class Lowering:
                 places.append(self._place(part))
             else:
                 places.append(None)
-        self._kernels.append(partial(_spread, partial(operator, *args, **kwargs), places))
+        self._kernels.append(partial(_spread, partial(PLAIN.get(operator, operator), *args, **kwargs), places))
 
     def _make(self, tensor: Tensor) -> None:
         for key in addresses(tensor):

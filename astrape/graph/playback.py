@@ -168,6 +168,8 @@ class Playback:
                 for port in shapes
             )
 
+        # Once beforehand, since what a live session lays out anew, and keeps, is not to be laid out in every push.
+        fire(values(), map_state(torch.clone, self._state))
         tape = Tape(fire, values(), self._state, self._memory)
         expected = map_state(torch.clone, self._state)
         for _ in range(2):
