@@ -197,7 +197,7 @@ def _measured(subject: Subject) -> Measured:
 def _measured_graph(subject: Subject) -> Measured:
     with guarded("measurement", f"measuring {subject.name}"):
         if subject.reach(MOST_PROBED) is not None:
-            return measure_subject(subject, limit=2 * MOST_PROBED, frames=8)
+            return measure_subject(subject, limit=2 * MOST_PROBED, frames=8, exact=False)
         with torch.no_grad():
             size = state_bytes(subject.block.init_state(1, subject.device, torch.float32))
         return Measured(measure_lookahead(subject), {}, None, size, Fraction(0))

@@ -1,17 +1,19 @@
 """Measuring what a block declares: which input each output frame depends on.
 
 One frame's dependence is read from the gradient of a random projection of it, in float64: the frames of input where
-that gradient is not zero. Many output frames are measured in one pass, each in a batch row of its own, and the whole is
-repeated at other levels, for a gate that is shut or a rectifier that is off shows nothing. Where a gradient shows less
-than was declared, or there is none (a quantiser, an index), input is changed instead, and a bisection finds the oldest
-and the newest frame that still changes the output.
+that gradient is not zero. Many output frames are measured in one pass, each in a batch row of its own, or all in one
+row where two would be too large, and the whole is repeated at other levels, for a gate that is shut or a rectifier that
+is off shows nothing. Where a gradient shows less than was declared, or there is none (a quantiser, an index), input is
+changed instead, and a bisection finds the oldest and the newest frame that still changes the output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +34,9 @@ VANISHED = 1e-200
 ROW_BUDGET = 1 << 20
 """Values of input and output in one pass."""
 
+Target = tuple[str, int]
+"""An output port and a frame of its quantum."""
+
 
 @dataclass(frozen=True)
 class Support:
@@ -39,6 +44,10 @@ class Support:
 
     oldest: int
     newest: int
+
+
+Found = dict[tuple[str, str], dict[int, Support]]
+"""Supports by output and input port, and frame of the output's quantum."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +103,23 @@ def measure(
     return measure_subject(Subject(block, controls=controls, draw=draw), limit=limit)
 
 
-def measure_subject(subject: Subject, *, limit: int = 1 << 16, frames: int = SAMPLED_FRAMES) -> Measured:
-    """As :func:`measure`, for a block that is under test already, at so many output frames of a quantum."""
+def measure_subject(
+    subject: Subject, *, limit: int = 1 << 16, frames: int = SAMPLED_FRAMES, exact: bool = True
+) -> Measured:
+    """As :func:`measure`, for a block that is under test already.
+
+    Args:
+        subject: the block.
+        limit: as of :func:`measure`.
+        frames: how many output frames of a quantum are looked at.
+        exact: where no gradient shows how far back a dependence goes, find the very frame. Otherwise the difference
+            from what was declared is found to a factor of two, which still tells too far from not far enough.
+    """
+    with subject.frozen():
+        return _measure_frozen(subject, limit, frames, exact)
+
+
+def _measure_frozen(subject: Subject, limit: int, frames: int, exact: bool) -> Measured:
     block = subject.block
     lookahead = measure_lookahead(subject)
     with torch.no_grad():
@@ -104,7 +128,7 @@ def measure_subject(subject: Subject, *, limit: int = 1 << 16, frames: int = SAM
     probe = min(Fraction((history + 1) * count) / block.inputs[port].rate for port, count in block.consumes.items())
     if not subject.streams:
         return Measured(lookahead, {}, None, size, probe)
-    by_input = _support(subject, history, frames)
+    by_input = _support(subject, history, frames, exact)
     span, reached = Fraction(0), False
     latencies: dict[str, Fraction] = {}
     merged: dict[str, dict[int, Support]] = {}
@@ -177,47 +201,48 @@ def _centre(block: StreamBlock, out: str, seen: dict[str, dict[int, Support]], f
     return sum((age * weight for age, weight in zip(ages, weights, strict=True)), Fraction(0)) / sum(weights)
 
 
-def _support(subject: Subject, history: int, most: int) -> dict[tuple[str, str], dict[int, Support]]:
+def _support(subject: Subject, history: int, most: int, exact: bool) -> Found:
     """Support of the sampled frames of quantum ``history``, by output and input port."""
     block = subject.block
-    found: dict[tuple[str, str], dict[int, Support]] = {(o, i): {} for o in block.outputs for i in block.inputs}
-    faded: set[tuple[str, int]] = set()
+    found: Found = {(o, i): {} for o in block.outputs for i in block.inputs}
+    faded: set[Target] = set()
+    every: list[Target] = []
+    few: list[Target] = []
     for out, count in block.produces.items():
         frames = sampled(count, most)
-        few = frames if len(frames) <= 8 else [frames[round(i * (len(frames) - 1) / 7)] for i in range(8)]
-        for level, wanted in enumerate((frames, few, few)):
-            for group in _groups(subject, wanted, history):
-                x = subject.signal(history + 3, batch=len(group), seed=20 + level)
-                scale = (1.0, 0.05, 5.0)[level]
-                x = {port: (tensor * scale).requires_grad_() for port, tensor in x.items()}
-                for port, slope in _row_gradients(subject, x, out, group, history).items():
+        every += [(out, frame) for frame in frames]
+        few += [(out, frames[index]) for index in sampled(len(frames), 8)]
+    for level, wanted in enumerate((every, few, few)):
+        for group, rows in _groups(subject, wanted, history):
+            x = subject.signal(history + 3, batch=rows, seed=20 + level)
+            scale = (1.0, 0.05, 5.0)[level]
+            x = {port: (tensor * scale).requires_grad_() for port, tensor in x.items()}
+            for (out, frame), strengths in _strengths(subject, x, group, history):
+                for port, strength in strengths.items():
                     start = history * block.consumes[port]
-                    for row, frame in enumerate(group):
-                        strength = slope[row].abs().amax(dim=0)
-                        used = (strength != 0).nonzero().flatten()
-                        if used.numel():
-                            _widen(found[out, port], frame, int(used[0]) - start, int(used[-1]) - start)
-                            if float(strength[used[0]]) < VANISHED:
-                                faded.add((out, frame))
-        doubtful = [frame for frame in frames if _short(subject, found, out, frame, (out, frame) in faded, history)]
-        for group in _groups(subject, doubtful, history):
-            _by_change(subject, out, group, history, found)
-        if any(fading == out for fading, _ in faded):
-            for port, supports in ((i, found[out, i]) for i in block.inputs):
-                _reach_back(supports, history * block.consumes[port], [f for o, f in faded if o == out])
+                    used = (strength != 0).nonzero().flatten()
+                    if used.numel():
+                        _widen(found[out, port], frame, int(used[0]) - start, int(used[-1]) - start)
+                        if float(strength[used[0]]) < VANISHED:
+                            faded.add((out, frame))
+    doubtful = [(o, f) for o, f in every if _short(subject, found, o, f, (o, f) in faded, history)]
+    for group, rows in _groups(subject, doubtful, history):
+        _by_change(subject, group, rows, history, found, exact)
+    for out, frame in faded:
+        for port in block.inputs:
+            _reach_back(found[out, port], history * block.consumes[port], frame)
     return found
 
 
-def _reach_back(supports: dict[int, Support], start: int, frames: list[int]) -> None:
+def _reach_back(supports: dict[int, Support], start: int, frame: int) -> None:
     """A dependence that faded below what float64 holds is taken to go on to the start of the probe."""
-    for frame in frames:
-        if frame in supports:
-            supports[frame] = Support(-start, supports[frame].newest)
+    if frame in supports:
+        supports[frame] = Support(-start, supports[frame].newest)
 
 
 def _short(
     subject: Subject,
-    found: dict[tuple[str, str], dict[int, Support]],
+    found: Found,
     out: str,
     frame: int,
     faded: bool,
@@ -243,71 +268,123 @@ def _widen(supports: dict[int, Support], frame: int, oldest: int, newest: int) -
     supports[frame] = Support(min(known.oldest, oldest), max(known.newest, newest))
 
 
-def _groups(subject: Subject, frames: Sequence[int], history: int) -> list[list[int]]:
-    """Frames to measure in one pass, a batch row each."""
+def _groups(subject: Subject, targets: Sequence[Target], history: int) -> list[tuple[list[Target], int]]:
+    """Frames to measure in one pass, and its batch rows: one for each frame, or one for all where two are too many."""
     block = subject.block
     row = (history + 3) * max(
         max(count * block.inputs[port].channels for port, count in block.consumes.items()),
         max(count * block.outputs[port].channels for port, count in block.produces.items()),
     )
-    size = max(1, ROW_BUDGET // row)
-    return [list(frames[at : at + size]) for at in range(0, len(frames), size)]
+    size = ROW_BUDGET // row
+    if size < 2:
+        return [(list(targets), 1)] if targets else []
+    groups = (list(targets[at : at + size]) for at in range(0, len(targets), size))
+    return [(group, len(group)) for group in groups]
 
 
-def _row_gradients(subject: Subject, x: Ports, out: str, frames: Sequence[int], history: int) -> Ports:
-    """For each row, the gradient of a projection of its frame of quantum ``history`` to all of the input."""
+def _picked(subject: Subject, y: Ports, targets: Sequence[Target], history: int) -> list[Tensor]:
+    """The channels of each target, in quantum ``history`` of the row that is its own, or of the only one."""
+    own = len(next(iter(y.values()))) > 1
+    return [
+        y[out][row if own else 0, :, history * subject.block.produces[out] + frame]
+        for row, (out, frame) in enumerate(targets)
+    ]
+
+
+def _strengths(
+    subject: Subject, x: Ports, targets: Sequence[Target], history: int
+) -> Iterator[tuple[Target, dict[str, Tensor]]]:
+    """For each target, the size of the gradient of a projection of it to each frame of the input."""
+    own = len(next(iter(x.values()))) > 1
+    seeds = torch.Generator().manual_seed(5)
     with torch.enable_grad():
-        y = subject.forward(x)[out]
-        if not y.requires_grad:
-            return {port: torch.zeros_like(tensor) for port, tensor in x.items()}
-        rows = torch.arange(len(frames), device=y.device)
-        picked = y[rows, :, torch.tensor(frames, device=y.device) + history * subject.block.produces[out]]
-        weight = 1 + torch.rand(picked.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-        total = (picked * weight.to(picked)).sum()
-        found = torch.autograd.grad(total, list(x.values()), allow_unused=True)
-    return {p: torch.zeros_like(x[p]) if slope is None else slope for p, slope in zip(x, found, strict=True)}
+        terms = [
+            (part * (1 + torch.rand(part.shape, generator=seeds, dtype=torch.float64)).to(part)).sum()
+            for part in _picked(subject, subject.forward(x), targets, history)
+        ]
+        # Rows of their own do not meet, so that the gradient of the sum is that of each.
+        alone = [(term, [(0, target)]) for term, target in zip(terms, targets, strict=True)]
+        for total, named in [(sum(terms), list(enumerate(targets)))] if own else alone:
+            if isinstance(total, Tensor) and total.requires_grad:
+                slopes = torch.autograd.grad(total, list(x.values()), allow_unused=True, retain_graph=not own)
+                sizes = {p: slope.abs().amax(dim=1) for p, slope in zip(x, slopes, strict=True) if slope is not None}
+                for row, target in named:
+                    yield target, {port: size[row] for port, size in sizes.items()}
 
 
-def _by_change(
-    subject: Subject,
-    out: str,
-    frames: Sequence[int],
-    history: int,
-    found: dict[tuple[str, str], dict[int, Support]],
-) -> None:
-    """Widen the support of some frames, a row each, by bisecting for the oldest and newest change that is heard."""
+def _by_change(subject: Subject, targets: Sequence[Target], rows: int, history: int, found: Found, exact: bool) -> None:
+    """Widen the support of some frames by searching for the oldest and the newest change that each of them hears.
+
+    What is known of a frame is where its search begins: most signals after the first only confirm it.
+    """
     block = subject.block
-    at = torch.tensor(frames, device=subject.device) + history * block.produces[out]
-    rows = torch.arange(len(frames), device=subject.device)
     for seed, scale in ((30, 1.0), (31, 5.0), (32, 0.2)):
-        x = subject.signal(history + 3, batch=len(frames), seed=seed)
-        other = {p: t * scale for p, t in subject.signal(history + 3, batch=len(frames), seed=seed + 50).items()}
+        x = subject.signal(history + 3, batch=rows, seed=seed)
+        other = {p: t * scale for p, t in subject.signal(history + 3, batch=rows, seed=seed + 50).items()}
         with torch.no_grad():
-            before = subject.forward(x)[out][rows, :, at]
-            for port in block.inputs:
-                length = x[port].shape[-1]
+            before = _picked(subject, subject.forward(x), targets, history)
+            for port, count in block.consumes.items():
+                length, start = x[port].shape[-1], history * count
                 time = torch.arange(length, device=subject.device)
 
-                def heard(changed: Tensor, port: str = port, x: Ports = x, before: Tensor = before) -> Tensor:
-                    mixed = {**x, port: torch.where(changed[:, None, :], other[port], x[port])}  # noqa: B023
-                    return (subject.forward(mixed)[out][rows, :, at] != before).any(dim=-1)
+                def heard(first: Tensor, end: Tensor, port: str = port, x: Ports = x, was: Any = before) -> Tensor:
+                    """By target, whether it changes when its input from ``first`` up to ``end`` does."""
+                    spans = torch.stack([first, end], dim=1)
+                    answers = torch.zeros(len(targets), dtype=torch.bool)
+                    # Targets in one row share the passes of those spans that they share.
+                    for span in [spans] if rows > 1 else torch.unique(spans, dim=0).split(1):
+                        begins, ends = span.to(subject.device).unsqueeze(-1).unbind(1)
+                        changed = (time >= begins) & (time < ends)  # noqa: B023
+                        mixed = {**x, port: torch.where(changed[:, None, :], other[port], x[port])}  # noqa: B023
+                        now = _picked(subject, subject.forward(mixed), targets, history)
+                        differs = [bool((new != old).any()) for new, old in zip(now, was, strict=True)]
+                        answers |= torch.tensor(differs) & (spans == span).all(dim=1)
+                    return answers
 
-                ever = heard(torch.ones(len(frames), length, dtype=torch.bool, device=subject.device))
-                oldest = _first_true(lambda cut: heard(time <= cut[:, None]), len(frames), length)  # noqa: B023
-                newest = _first_true(lambda cut: ~heard(time > cut[:, None]), len(frames), length)  # noqa: B023
-                start = history * block.consumes[port]
-                for row, frame in enumerate(frames):
-                    if bool(ever[row]):
-                        _widen(found[out, port], frame, int(oldest[row]) - start, int(newest[row]) - start)
+                known = [found[out, port].get(frame) for out, frame in targets]
+                span = block.receptive_field
+                probed = start + count
+                reach = probed if span is None else min(math.ceil(span * block.inputs[port].rate), probed)
+                first, last = torch.zeros(len(targets), dtype=torch.long), torch.full((len(targets),), length - 1)
+                oldest = _first_true(
+                    lambda cut: heard(first, cut + 1),  # noqa: B023
+                    first,
+                    torch.tensor([length - 1 if s is None else start + s.oldest for s in known]),
+                    torch.tensor([start + (count - reach if s is None else s.oldest - 1) for s in known]),
+                    exact,
+                )
+                newest = _first_true(
+                    lambda cut: ~heard(cut + 1, last + 1),  # noqa: B023
+                    torch.tensor([0 if s is None else start + s.newest for s in known]),
+                    last,
+                    torch.tensor([start + (count - 1 if s is None else s.newest) for s in known]),
+                )
+                sure = torch.tensor([s is not None for s in known]) | (oldest < last)
+                ever = sure if bool(sure.all()) else heard(first, last + 1)
+                for index, (out, frame) in enumerate(targets):
+                    if bool(ever[index]):
+                        _widen(found[out, port], frame, int(oldest[index]) - start, int(newest[index]) - start)
 
 
-def _first_true(test: object, rows: int, length: int) -> Tensor:
-    """By row, the least cut from 0 to ``length - 1`` at which a monotone test holds."""
-    assert callable(test)
-    low, high = torch.zeros(rows, dtype=torch.long), torch.full((rows,), length - 1)
-    while bool((low < high).any()):
-        middle = torch.div(low + high, 2, rounding_mode="floor")
-        holds = test(middle)
-        high = torch.where(holds, middle, high)
-        low = torch.where(holds, low, torch.minimum(middle + 1, high))
-    return low
+def _first_true(
+    test: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, guess: Tensor, exact: bool = True
+) -> Tensor:
+    """By element, the least cut from ``low`` to ``high`` at which a monotone test holds, ``high`` if at none before.
+
+    The search begins at a guess and goes away from it in steps that double until it has gone too far, and then halves
+    what is left. A guess that is right, or one less, takes two tests where halving from the start would take a dozen.
+    Where it need not be exact nothing is halved: the test holds at what comes back, which lies on the same side of the
+    guess as the first.
+    """
+    stride, turned = 1, torch.zeros_like(low, dtype=torch.bool)
+    began: Tensor | None = None
+    while bool((going := (low < high) & (exact | ~turned)).any()):
+        at = torch.maximum(low, torch.minimum(guess, high - 1))
+        # What is found asks for nothing of its own.
+        holds = test(torch.where(going, at, at[going][0]))
+        high, low = torch.where(going & holds, at, high), torch.where(going & ~holds, at + 1, low)
+        began = holds if began is None else began
+        turned |= holds != began
+        guess = torch.where(turned, (low + high) // 2, torch.where(holds, high - stride, low + stride - 1))
+        stride *= 2
+    return high

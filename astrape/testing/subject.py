@@ -6,7 +6,8 @@ Inside the checks every signal is a dict by port, whatever face the block itself
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,6 +31,12 @@ LEVELS = (1.0, 0.1, 4.0)
 """Gains of the rows of a test signal: gates open and close, saturations bend, quantisers move and stand still."""
 
 BATCH = 3
+
+MOST_GIVEN = 1 << 19
+"""Output frames that the quanta of a memory may come to: 12 s of audio, be it made of 300 numbers."""
+
+MOST_WORK = 1 << 33
+"""Parameters times quanta of a memory: 400 quanta of 20 million, since a graph as large is as wide inside."""
 
 
 def draw_noise(stream: Stream, frames: int, batch: int, generator: torch.Generator) -> Tensor:
@@ -174,13 +181,30 @@ class Subject:
     def memory(self, limit: int = 1 << 14) -> int:
         """Quanta that the state seems to hold: the elements of its longest tensor, a channel, taken for input frames.
 
-        For blocks without a bound this is what has to pass before a delay line or a ring has gone round once.
+        For blocks without a bound this is what has to pass before a delay line or a ring has gone round once. It is an
+        upper bound, and a loose one where a state is wider than the input, as the keys and values of an attention over
+        codes are, so it ends where the input has ``limit`` frames, the output ``MOST_GIVEN``, or running through it
+        takes ``MOST_WORK``.
         """
         with torch.no_grad():
             sizes = [leaf.numel() for _, leaf in state_leaves(self.fresh(1))]
         narrowest = min(stream.channels for stream in self.block.inputs.values())
         held = max(sizes, default=0) // narrowest // max(self.block.consumes.values())
-        return min(held, limit // max(self.block.consumes.values()))
+        weights = sum(parameter.numel() for parameter in self.block.parameters())
+        most = min(MOST_GIVEN // max(self.block.produces.values()), max(64, MOST_WORK // max(1, weights)))
+        return min(held, limit // max(self.block.consumes.values()), most)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Gradients to the input alone: nothing is kept for those to the parameters, or of what no input reaches."""
+        learned = [parameter for parameter in self.block.parameters() if parameter.requires_grad]
+        try:
+            for parameter in learned:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in learned:
+                parameter.requires_grad_(True)
 
     def reach(self, limit: int = 1 << 16) -> int | None:
         """Quanta that the declared receptive field spans, rounded up; ``None`` without one or over ``limit`` frames."""

@@ -461,6 +461,36 @@ class ShortRing(StreamBlock):
         return ring @ heard.to(x.dtype) / self.window, ring
 
 
+@breaks("step equals forward", Stream(25, 1))
+class LongRing(StreamBlock):
+    """An echo of 64 numbers, each heard as 40 ms, whose ring is right in any chunk until one goes round its end.
+
+    Its state is far wider than its input and its output far longer, which must not shorten the way to that end.
+    """
+
+    ring, width = 64, 200
+
+    def __init__(self, source: Stream) -> None:
+        super().__init__(source, ratio=1764)
+
+    def init_state(self, batch_size: int, device: Any = None, dtype: Any = None) -> State:
+        return {
+            "ring": torch.zeros(batch_size, self.width, self.ring, device=device, dtype=dtype),
+            "position": torch.zeros(batch_size, 1, dtype=torch.int64, device=device),
+        }
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        ring, begin = state["ring"].clone(), int(state["position"][0]) % self.ring
+        heard = []
+        for frame in range(x.shape[-1]):
+            at = min(begin + frame, self.ring - 1)
+            now = x[..., frame : frame + 1] + 0.5 * ring[:, :1, at : at + 1]
+            ring = torch.cat([ring[..., :at], now.expand(-1, self.width, -1), ring[..., at + 1 :]], dim=-1)
+            heard.append(now)
+        y = torch.cat(heard, dim=-1) if heard else x
+        return y.repeat_interleave(1764, dim=-1), {"ring": ring, "position": state["position"] + x.shape[-1]}
+
+
 @breaks("step equals forward")
 class OtherForward(Memory):
     """A faster full-sequence pass that pads with the first frame where the state has zeros."""
