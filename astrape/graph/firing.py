@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,32 +14,39 @@ from astrape.graph.schedule import Edge, Unit
 
 __all__ = ["Firing", "frames_of"]
 
+Key = TypeVar("Key", bound=Hashable)
+
 
 class Firing:
-    """The units of a graph, fired as often as their inputs allow.
+    """The units of a graph, or some of them, fired as often as their inputs allow.
 
-    One push falls into three parts: counting, which is whole numbers alone; taking what enters the graph, where frames
-    that do not fill a quantum are set aside; and running the units. What the last part does depends on its counts and
-    on the lengths of what waits between units, and on nothing else: see :mod:`astrape.graph.tape`.
+    One push falls into three parts: counting, which is whole numbers alone; taking what enters from outside, where
+    frames that do not fill a quantum are set aside; and running the units. What the last part does depends on its
+    counts and on the lengths of what waits between units, and on nothing else: see :mod:`astrape.graph.tape`.
 
     Args:
         units: in execution order.
-        inputs: names of the graph's inputs.
+
+    Attributes:
+        entries: edges that read what none of the units makes: ``unit.port`` as keys, in order.
+        inner: all others.
     """
 
-    def __init__(self, units: Sequence[Unit], inputs: Collection[str]) -> None:
+    def __init__(self, units: Sequence[Unit]) -> None:
         self.units = units
-        self.entries = frozenset(edge.key for unit in units for edge in unit.edges if edge.read.node in inputs)
-        """Edges that read an input of the graph, by key."""
+        made = {signal for unit in units for signal in unit.signals.values()}
+        edges = [edge for unit in units for edge in unit.edges]
+        self.entries = dict.fromkeys(edge.key for edge in edges if edge.read not in made)
+        self.inner = dict.fromkeys(edge.key for edge in edges if edge.read in made)
 
-    def counts(self, arrived: Mapping[str, int], waiting: Mapping[str, int]) -> tuple[int, ...]:
+    def counts(self, arrived: Mapping[Signal, int], waiting: Mapping[str, int]) -> tuple[int, ...]:
         """How often each unit fires.
 
         Args:
-            arrived: new frames by input.
+            arrived: new frames from outside.
             waiting: frames that wait, by ``unit.port``.
         """
-        frames = {Signal(name, "out"): count for name, count in arrived.items()}
+        frames = dict(arrived)
         found = []
         for unit in self.units:
             firings = min((frames.get(e.read, 0) + waiting.get(e.key, 0)) // e.consumes for e in unit.edges)
@@ -49,10 +56,10 @@ class Firing:
         return tuple(found)
 
     def remaining(
-        self, counts: Sequence[int], arrived: Mapping[str, int], waiting: Mapping[str, int]
+        self, counts: Sequence[int], arrived: Mapping[Signal, int], waiting: Mapping[str, int]
     ) -> dict[str, int]:
         """Frames that wait after units have fired ``counts`` times, by ``unit.port``; edges with none are left out."""
-        frames = {Signal(name, "out"): count for name, count in arrived.items()}
+        frames = dict(arrived)
         found = {}
         for unit, firings in zip(self.units, counts, strict=True):
             for signal, produced in unit.produced:
@@ -64,16 +71,15 @@ class Firing:
         return found
 
     def enter(
-        self, counts: Sequence[int], arrived: Mapping[str, Tensor], waiting: Mapping[str, Tensor]
+        self, counts: Sequence[int], arrived: Mapping[Signal, Tensor], waiting: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What units take of the graph's inputs, by ``unit.port``, and what of them waits now."""
-        signals = {Signal(name, "out"): x for name, x in arrived.items() if x.shape[-1]}
+        """What units take from outside, by ``unit.port``, and what of it waits now."""
         entering: dict[str, Tensor] = {}
         kept: dict[str, Tensor] = {}
         for unit, firings in zip(self.units, counts, strict=True):
             for edge in unit.edges:
                 if edge.key in self.entries:
-                    x = _take(edge, firings, signals, waiting, kept)
+                    x = _take(edge, firings, arrived, waiting, kept)
                     if x is not None and firings:
                         entering[edge.key] = x
         return entering, kept
@@ -95,15 +101,15 @@ class Firing:
             waiting: what waits between units, by ``unit.port``.
 
         Returns:
-            All signals that came to be, the next state, and what waits between units now.
+            All signals that came to be, the next state of the units that fired, and what waits between units now.
         """
         signals: dict[Signal, Tensor] = {}
-        after = dict(state)
+        after: dict[str, State] = {}
         kept: dict[str, Tensor] = {}
         for unit, firings in zip(self.units, counts, strict=True):
             taken = {}
             for edge in unit.edges:
-                inner = edge.key not in self.entries
+                inner = edge.key in self.inner
                 x = _take(edge, firings, signals, waiting, kept) if inner else entering.get(edge.key)
                 if x is not None:
                     taken[edge.port] = x
@@ -120,9 +126,9 @@ class Firing:
         return signals, after, kept
 
 
-def frames_of(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+def frames_of(tensors: Mapping[Key, Tensor]) -> dict[Key, int]:
     """Length in time of each tensor."""
-    return {name: tensor.shape[-1] for name, tensor in tensors.items()}
+    return {key: tensor.shape[-1] for key, tensor in tensors.items()}
 
 
 def _take(

@@ -80,7 +80,7 @@ class Graph(StreamBlock):
                 _add_module(self, node.name, node.block)
         self.outputs = {name: streams[signal] for name, signal in outputs.items()}
         self.units = group_units(nodes, loops, streams, outputs)
-        self.firing = Firing(self.units, self.inputs)
+        self.firing = Firing(self.units)
         self.period = hyperperiod(self.units, inputs)
         self.repetitions = {unit.name: int(self.period / period_of(unit.block)) for unit in self.units}
         self.quantum = self.consumes[next(iter(self.inputs))]
@@ -250,16 +250,19 @@ class Graph(StreamBlock):
         Returns:
             New frames by output (an output with none is left out), the next state, and what is waiting now.
         """
-        counts = self.firing.counts(frames_of(arrived), frames_of(waiting))
-        entering, outer = self.firing.enter(counts, arrived, waiting)
-        signals, after, inner = self.firing.fire(counts, entering, state, waiting, prepared)
-        return self.wired(arrived, signals), after, {**outer, **inner}
+        signals = self.arriving(arrived)
+        counts = self.firing.counts(frames_of(signals), frames_of(waiting))
+        entering, outer = self.firing.enter(counts, signals, waiting)
+        made, after, inner = self.firing.fire(counts, entering, state, waiting, prepared)
+        return self.leaving({**signals, **made}), {**state, **after}, {**outer, **inner}
 
-    def wired(self, arrived: Mapping[str, Tensor], signals: Mapping[Signal, Tensor]) -> dict[str, Tensor]:
-        """Signals by the output that carries them, inputs that are outputs among them; those with no frame are left
-        out."""
-        known = {**{Signal(name, "out"): x for name, x in arrived.items() if x.shape[-1]}, **signals}
-        return {name: known[signal] for name, signal in self.wiring.items() if signal in known}
+    def arriving(self, arrived: Mapping[str, Tensor]) -> dict[Signal, Tensor]:
+        """The inputs as signals; those with no new frame are left out."""
+        return {Signal(name, "out"): x for name, x in arrived.items() if x.shape[-1]}
+
+    def leaving(self, signals: Mapping[Signal, Tensor]) -> dict[str, Tensor]:
+        """The signals that are outputs, by name; those that did not come to be are left out."""
+        return {name: signals[signal] for name, signal in self.wiring.items() if signal in signals}
 
     def as_inputs(self, x: Frames) -> dict[str, Tensor]:
         """Check the input's form and name its parts."""

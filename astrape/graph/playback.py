@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,10 +12,12 @@ from astrape.blocks.base import State
 from astrape.blocks.pages import use_large_pages
 from astrape.blocks.state import map_state, state_leaves
 from astrape.errors import StreamError
-from astrape.graph.firing import frames_of
+from astrape.graph.firing import Firing, frames_of
 from astrape.graph.graph import Graph, Prepared
 from astrape.graph.lowering import Memory
+from astrape.graph.plan import Signal
 from astrape.graph.record import Unrecordable
+from astrape.graph.schedule import Unit
 from astrape.graph.tape import Tape
 
 __all__ = ["Playback"]
@@ -24,20 +26,41 @@ LONGEST = 8192
 """Frames of an input from which on a push is not put on tape: 186 ms, where what tapes save is next to nothing."""
 
 MOST_TAPES = 64
-"""Patterns of firings that are put on tape. astrape-vc has 4 at 10 ms, and 8 for a host's 512 samples."""
+"""Tapes of a session. astrape-vc has 4 at 10 ms, and 8 for a host's 512 samples."""
 
 MOST_PUSHES = 4096
 """Pushes within which patterns are looked for: 512 samples at 44.1 kHz come round after 441 pushes."""
+
+MOST_LENGTHS = 4
+"""Lengths of what waits at an edge, from push to push, up to which the edge is part of a tape."""
 
 Pattern = tuple[tuple[int, ...], tuple[tuple[str, int], ...]]
 """Firings of every unit, and the frames that wait between units."""
 
 
+class Segment(NamedTuple):
+    """Units that are on tape together.
+
+    Attributes:
+        firing: runs them.
+        heard: signals that other segments or the outside read.
+        tapes: by pattern.
+    """
+
+    firing: Firing
+    heard: frozenset[Signal]
+    tapes: dict[Pattern, Tape]
+
+
 class Playback:
     """What a push does depends on how many frames there are of everything, and on no values: a pattern. For pushes of
     ``chunk`` frames all patterns are known in advance; each is put on a :class:`~astrape.graph.tape.Tape`, and checked
-    against the graph itself on other values, state and result to the last bit. A pattern that has no tape is run by the
-    graph as it is. Weights are gathered on large pages of memory beforehand, where the system has them.
+    against the units themselves on other values, state and result to the last bit. A pattern that has no tape is run as
+    it is. Weights are gathered on large pages of memory beforehand, where the system has them.
+
+    Where what waits at an edge takes many lengths, tapes end there and others begin, or there would be one for every
+    length: 441 samples that go through a filter into hops of 256 leave another rest in each of 256 pushes, but are
+    filtered always alike, and fill one hop or two.
 
     All tapes write one state, which is handed from push to push as the session's.
 
@@ -48,8 +71,8 @@ class Playback:
             the first that is.
 
     Attributes:
-        tapes: by pattern.
-        refused: why there are none, for a graph that cannot be put on tape.
+        segments: in execution order.
+        refused: why there are no tapes, for a graph that cannot be put on tape.
 
     Raises:
         StreamError: for a chunk that is no number of frames of an input.
@@ -59,41 +82,64 @@ class Playback:
         frames = _by_input(graph, chunk)
         use_large_pages((*graph.parameters(), *graph.buffers()))
         self.graph = graph
-        self.tapes: dict[Pattern, Tape] = {}
+        self.segments: list[Segment] = []
         self.refused: str | None = None
         self._like = like
         self._memory = Memory()
         self._controls: Prepared | None = None
         self._prepared = Prepared()
         with torch.inference_mode():
-            self._state = map_state(torch.clone, self._fresh_state())
+            self._state: dict[str, State] = map_state(torch.clone, self._fresh_state())
             try:
                 if max(frames.values()) > LONGEST:
                     raise Unrecordable(f"a push of {max(frames.values())} frames, over {LONGEST}, gains nothing by it")
                 self._prepare()
-                for pattern in self._patterns(frames):
-                    self.tapes[pattern] = self._recorded(pattern)
+                self._record({Signal(name, "out"): count for name, count in frames.items()})
             except (Unrecordable, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as reason:
                 # Values that a block would not take from a stream, say. Whatever it is, the graph itself goes on.
-                self.tapes, self.refused = {}, str(reason).splitlines()[0]
+                self._give_up(str(reason).splitlines()[0])
+
+    @property
+    def tapes(self) -> int:
+        """How many there are."""
+        return sum(len(segment.tapes) for segment in self.segments)
 
     def advance(
-        self, arrived: Mapping[str, Tensor], state: State, waiting: Mapping[str, Tensor], prepared: Prepared
-    ) -> tuple[dict[str, Tensor], State, dict[str, Tensor]]:
+        self,
+        arrived: Mapping[str, Tensor],
+        state: Mapping[str, State],
+        waiting: Mapping[str, Tensor],
+        prepared: Prepared,
+    ) -> tuple[dict[str, Tensor], dict[str, State], dict[str, Tensor]]:
         """:meth:`Graph.advance <astrape.graph.graph.Graph.advance>`, from tape where there is one."""
-        graph = self.graph
-        firing = graph.firing
-        counts = firing.counts(frames_of(arrived), frames_of(waiting))
-        inner = {key: tensor for key, tensor in waiting.items() if key not in firing.entries}
-        entering, outer = firing.enter(counts, arrived, waiting)
-        tape = self.tapes.get(_pattern(counts, frames_of(inner)))
-        if tape is None or not self._follow(prepared):
-            signals, after, left = firing.fire(counts, entering, state, inner, prepared)
-            return graph.wired(arrived, signals), after, {**outer, **left}
-        if state is not self._state:
-            map_state(Tensor.copy_, self._state, state)
-        signals, left = tape.play((entering, inner))
-        return graph.wired(arrived, signals), self._state, {**outer, **left}
+        self._follow(prepared)
+        signals, after = self.graph.arriving(arrived), dict(state)
+        kept: dict[str, Tensor] = {}
+        for firing, _, tapes in self.segments:
+            counts = firing.counts(frames_of(signals), frames_of(waiting))
+            entering, outer = firing.enter(counts, signals, waiting)
+            inner = {key: waiting[key] for key in firing.inner if key in waiting}
+            tape = tapes.get(_pattern(counts, frames_of(inner)))
+            if tape is None:
+                made, changed, inner = firing.fire(counts, entering, state, inner, prepared)
+            else:
+                changed = self._hold(firing, state)
+                made, inner = tape.play((entering, inner))
+            signals.update(made)
+            after.update(changed)
+            kept.update({**outer, **inner})
+        return self.graph.leaving(signals), after, kept
+
+    def _hold(self, firing: Firing, state: Mapping[str, State]) -> dict[str, State]:
+        """Have the state where tapes write it."""
+        mine = {unit.name: self._state[unit.name] for unit in firing.units}
+        for name, own in mine.items():
+            if state[name] is not own:
+                map_state(Tensor.copy_, own, state[name])
+        return mine
+
+    def _give_up(self, reason: str) -> None:
+        self.segments, self.refused = [Segment(self.graph.firing, frozenset(), {})], reason
 
     def _prepare(self) -> None:
         """Memory for what units derive from controls; values come with the first push."""
@@ -109,52 +155,57 @@ class Playback:
             # What does not depend on controls may be weights themselves: read where they are, and never written.
             self._prepared[unit.name] = _held(own, unit.name) if unit.controls else own
 
-    def _follow(self, prepared: Prepared) -> bool:
-        """Take over what the session's controls come to now; ``False`` where that has another form than on tape."""
-        if prepared is not self._controls:
-            try:
-                for unit in self.graph.units:
-                    if unit.controls:
-                        _assign(self._prepared[unit.name], prepared[unit.name], unit.name)
-            except Unrecordable as reason:
-                self.tapes, self.refused = {}, str(reason)
-                return False
-            self._controls = prepared
-        return True
+    def _follow(self, prepared: Prepared) -> None:
+        """Take over what the session's controls come to now; that it has another form than on tape ends all tapes."""
+        if prepared is self._controls or self.refused:
+            return
+        try:
+            for unit in self.graph.units:
+                if unit.controls:
+                    _assign(self._prepared[unit.name], prepared[unit.name], unit.name)
+        except Unrecordable as reason:
+            self._give_up(str(reason))
+        self._controls = prepared
 
-    def _patterns(self, chunk: Mapping[str, int]) -> Iterable[Pattern]:
-        """All that pushes of this size can lead to, by counting through them until what waits comes round again."""
-        firing, entries = self.graph.firing, self.graph.firing.entries
-        found: dict[Pattern, None] = {}
-        waiting: dict[str, int] = {}
-        known = set()
-        for _ in range(MOST_PUSHES):
-            counts = firing.counts(chunk, waiting)
-            if any(counts):
-                found[_pattern(counts, {key: n for key, n in waiting.items() if key not in entries})] = None
-            waiting = firing.remaining(counts, chunk, waiting)
-            state = tuple(sorted(waiting.items()))
-            if state in known or len(found) == MOST_TAPES:
-                break
-            known.add(state)
-        return found
+    def _record(self, chunk: Mapping[Signal, int]) -> None:
+        """Find all patterns that pushes of this size lead to, by counting until what waits comes round again."""
+        pushes = list(_pushes(self.graph.firing, chunk))
+        lengths: dict[str, set[int]] = {key: set() for key in self.graph.firing.inner}
+        for _, waiting in pushes:
+            for key, seen in lengths.items():
+                seen.add(waiting.get(key, 0))
+        ragged = {key for key, seen in lengths.items() if len(seen) > MOST_LENGTHS}
+        places = {unit.name: place for place, unit in enumerate(self.graph.units)}
+        for units in _parted(self.graph.units, ragged):
+            firing = Firing(units)
+            outside = [edge.read for unit in self.graph.units if unit not in units for edge in unit.edges]
+            heard = frozenset((*outside, *self.graph.wiring.values())) & {s for u in units for s in u.signals.values()}
+            patterns: dict[Pattern, None] = {}
+            for counts, waiting in pushes:
+                own = tuple(counts[places[unit.name]] for unit in units)
+                patterns[_pattern(own, {key: waiting[key] for key in firing.inner if key in waiting})] = None
+            segment = Segment(firing, heard, {})
+            self.segments.append(segment)
+            for pattern in patterns:
+                if any(pattern[0]) and self.tapes < MOST_TAPES:
+                    segment.tapes[pattern] = self._recorded(segment, pattern)
 
-    def _recorded(self, pattern: Pattern) -> Tape:
+    def _recorded(self, segment: Segment, pattern: Pattern) -> Tape:
         counts, held = pattern
-        graph, frames = self.graph, dict(held)
+        firing, frames = segment.firing, dict(held)
         shapes: tuple[dict[str, tuple[int, int, int]], dict[str, tuple[int, int, int]]] = ({}, {})
-        for unit, firings in zip(graph.units, counts, strict=True):
+        for unit, firings in zip(firing.units, counts, strict=True):
             for edge in unit.edges:
-                entering = edge.key in graph.firing.entries
+                entering = edge.key in firing.entries
                 count = firings * edge.consumes if entering else frames.get(edge.key, 0)
                 if count:
                     channels = unit.block.inputs[edge.port].channels
                     shapes[0 if entering else 1][edge.key] = (self._like.shape[0], channels, count)
-        wired = set(graph.wiring.values())
 
         def fire(fresh: Any, state: Any) -> tuple[Any, Any]:
-            signals, after, left = graph.firing.fire(counts, fresh[0], state, fresh[1], self._prepared)
-            return ({signal: signals[signal] for signal in wired if signal in signals}, left), after
+            signals, changed, left = firing.fire(counts, fresh[0], state, fresh[1], self._prepared)
+            heard = {signal: tensor for signal, tensor in signals.items() if signal in segment.heard}
+            return (heard, left), {**state, **changed}
 
         generator = torch.Generator(device=self._like.device).manual_seed(0)
 
@@ -168,20 +219,45 @@ class Playback:
                 for port in shapes
             )
 
+        state = {unit.name: self._state[unit.name] for unit in firing.units}
         # Once beforehand, since what a live session lays out anew, and keeps, is not to be laid out in every push.
-        fire(values(), map_state(torch.clone, self._state))
-        tape = Tape(fire, values(), self._state, self._memory)
-        expected = map_state(torch.clone, self._state)
+        fire(values(), map_state(torch.clone, state))
+        tape = Tape(fire, values(), state, self._memory)
+        expected = map_state(torch.clone, state)
         for _ in range(2):
             fresh = values()
             result, expected = fire(fresh, expected)
-            if not _equal((tape.play(fresh), self._state), (result, expected)):
+            if not _equal((tape.play(fresh), state), (result, expected)):
                 raise Unrecordable("a step of a block depends on values beyond what operators do with them")
         map_state(Tensor.copy_, self._state, self._fresh_state())
         return tape
 
     def _fresh_state(self) -> State:
         return self.graph.init_state(self._like.shape[0], self._like.device, self._like.dtype)
+
+
+def _pushes(firing: Firing, chunk: Mapping[Signal, int]) -> Iterator[tuple[tuple[int, ...], dict[str, int]]]:
+    """Firings and what waited before them, push by push, until what waits has been there before."""
+    waiting: dict[str, int] = {}
+    known: set[tuple[tuple[str, int], ...]] = set()
+    while len(known) < MOST_PUSHES:
+        counts = firing.counts(chunk, waiting)
+        yield counts, waiting
+        known.add(tuple(sorted(waiting.items())))
+        waiting = firing.remaining(counts, chunk, waiting)
+        if tuple(sorted(waiting.items())) in known:
+            return
+
+
+def _parted(units: Sequence[Unit], ragged: Collection[str]) -> list[list[Unit]]:
+    """Units that go together, where ``ragged`` edges lead from one group to a later one."""
+    group: dict[Signal, int] = {}
+    parts: dict[int, list[Unit]] = {}
+    for unit in units:
+        number = max(group.get(edge.read, 0) + (edge.key in ragged) for edge in unit.edges)
+        group.update(dict.fromkeys(unit.signals.values(), number))
+        parts.setdefault(number, []).append(unit)
+    return [parts[number] for number in sorted(parts)]
 
 
 def _by_input(graph: Graph, chunk: int | Mapping[str, int]) -> dict[str, int]:

@@ -93,7 +93,7 @@ class Session:
     @property
     def tapes(self) -> int:
         """Patterns of firings that run from tape; 0 without a ``chunk``, and for graphs that cannot be put on tape."""
-        return 0 if self._playback is None else len(self._playback.tapes)
+        return 0 if self._playback is None else self._playback.tapes
 
     @property
     def untaped(self) -> str | None:

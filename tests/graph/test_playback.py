@@ -14,6 +14,7 @@ from torch import Tensor
 
 import astrape
 from astrape.blocks import Stream, StreamBlock, register
+from astrape.graph.firing import Firing
 from astrape.graph.graph import Graph
 
 
@@ -79,6 +80,26 @@ def test_shipped_recipes(name, chunk, tapes):
             controls = {"pitch": 5.0}
         x = noise(graph, {"mic": chunk}, push, batch=2)
         assert_equal(graph, taped.push(x, **controls), plain.push(x, **controls))
+
+
+@pytest.mark.parametrize(
+    ("name", "chunk", "tapes"),
+    [("voice-changer", 441, 10), ("voice-changer", 480, 10), ("denoiser", 512, 10), ("astrape-vc-small", 480, 20)],
+)
+def test_every_push_of_the_length_plays_from_tape(name, chunk, tapes, monkeypatch):
+    graph = astrape.load(name).eval()
+    session = graph.stream(chunk=chunk)
+    assert 0 < session.tapes <= tapes
+    controls = {control: torch.zeros(count) for control, count in graph.controls.items() if count > 1}
+    run = Firing.fire
+
+    def watched(self: Firing, counts: Any, *rest: Any) -> Any:
+        assert not any(counts), f"run and not played: {counts}"
+        return run(self, counts, *rest)
+
+    monkeypatch.setattr(Firing, "fire", watched)
+    for push in range(60):
+        session.push(noise(graph, {"mic": chunk}, push), **(controls if push == 0 else {}))
 
 
 def test_snapshots_rows_and_resets_pass_from_tape_to_graph_and_back():
