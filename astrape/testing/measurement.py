@@ -2,7 +2,7 @@
 
 One frame's dependence is read from the gradient of a random projection of it, in float64: the frames of input where
 that gradient is not zero. Many output frames are measured in one pass, each in a batch row of its own, or all in one
-row where two would be too large, and the whole is repeated at other levels, for a gate that is shut or a rectifier that
+row where four would be too large, and all is repeated at other levels, for a gate that is shut or a rectifier that
 is off shows nothing. Where a gradient shows less than was declared, or there is none (a quantiser, an index), input is
 changed instead, and a bisection finds the oldest and the newest frame that still changes the output.
 """
@@ -269,14 +269,14 @@ def _widen(supports: dict[int, Support], frame: int, oldest: int, newest: int) -
 
 
 def _groups(subject: Subject, targets: Sequence[Target], history: int) -> list[tuple[list[Target], int]]:
-    """Frames to measure in one pass, and its batch rows: one for each frame, or one for all where two are too many."""
+    """Frames to measure in one pass, and its batch rows: one for each frame, or one for all where four are too many."""
     block = subject.block
     row = (history + 3) * max(
         max(count * block.inputs[port].channels for port, count in block.consumes.items()),
         max(count * block.outputs[port].channels for port, count in block.produces.items()),
     )
     size = ROW_BUDGET // row
-    if size < 2:
+    if size < 4:
         return [(list(targets), 1)] if targets else []
     groups = (list(targets[at : at + size]) for at in range(0, len(targets), size))
     return [(group, len(group)) for group in groups]
