@@ -129,9 +129,8 @@ class Lowering:
         # The result first: where it is state, that is about to change.
         answer = map_state(partial(self._answer, outside=outside), result)
         self._write_back(held, after, state, outside)
-        for key in [*self._own]:
-            if key not in set(addresses(result)):
-                self._release(key)
+        for key in self._own.keys() - set(addresses(result)):
+            self._release(key)
         return answer, self._kernels
 
     def _constants(self) -> set[int]:

@@ -17,16 +17,17 @@ LARGE = 2 << 20
 
 
 def on_large_pages(tensor: Tensor) -> int:
-    """Bytes of the mapping that holds a tensor which lie on large pages, as the kernel counts them."""
-    address = tensor.data_ptr()
-    inside = False
+    """Bytes of the mappings that hold a tensor which lie on large pages, as the kernel counts them."""
+    begin = tensor.data_ptr()
+    inside, found = False, 0
     for line in Path("/proc/self/smaps").read_text().splitlines():
         span = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
         if span:
-            inside = int(span[1], 16) <= address < int(span[2], 16)
+            # Memory that was allocated in pieces may be one piece to a tensor, and several mappings to the kernel.
+            inside = int(span[1], 16) < begin + tensor.nbytes and begin < int(span[2], 16)
         elif inside and line.startswith("AnonHugePages:"):
-            return int(line.split()[1]) * 1024
-    return 0
+            found += int(line.split()[1]) * 1024
+    return found
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked")
