@@ -258,6 +258,8 @@ def mended(recipe: dict[str, Any], message: str) -> dict[str, Any]:
         assert isinstance(source, str), message
         read, blocks[node]["from"] = source, pause
     else:
+        # What stands for the last of a repeated block, as tables name it, a recipe reads by the block's name.
+        read = read if read in source else read.rpartition("/")[0]
         index = source.index(read)
         blocks[node]["from"] = [*source[:index], pause, *source[index + 1 :]]
     blocks[pause] = {"use": "delay", "from": read, "frames": int(frames)}
