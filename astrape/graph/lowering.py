@@ -70,7 +70,7 @@ FACTORIES = frozenset(
 
 
 class Memory:
-    """Memory that tapes share, since only one of them plays at a time, and within a tape kernels that are far apart.
+    """Memory for what does not outlast a play. Tapes share it, and within a tape so do kernels that are far apart.
 
     It stays small, which is why a tape is played from the processor's cache: a new tensor for every result of a step of
     astrape-vc would be 30 MB.
@@ -98,6 +98,7 @@ class Lowering:
         self._memory = memory
         self._storages: dict[int, torch.UntypedStorage] = {}
         self._own: dict[int, torch.UntypedStorage] = {}
+        self._results: set[int] = set()
         self._kernels: list[Kernel] = []
 
     def put(self, recorded: State, fixed: State) -> None:
@@ -111,6 +112,8 @@ class Lowering:
     def lower(self, result: State, held: State, after: State, state: State) -> tuple[Any, list[Kernel]]:
         """All kernels, what copies the state included; and where the result lies."""
         outside = set(self._storages)
+        self._results = set(addresses(result))
+        self._refuse_hidden_writes()
         constant = self._constants()
         needed = self._needed(result, after)
         kept = set(addresses((result, after)))
@@ -129,9 +132,17 @@ class Lowering:
         # The result first: where it is state, that is about to change.
         answer = map_state(partial(self._answer, outside=outside), result)
         self._write_back(held, after, state, outside)
-        for key in self._own.keys() - set(addresses(result)):
+        for key in self._own.keys() - self._results:
             self._release(key)
         return answer, self._kernels
+
+    def _refuse_hidden_writes(self) -> None:
+        """Memory that the calls neither made nor were given would keep from play to play what is written to it."""
+        known = set(self._storages)
+        for call in self._calls:
+            if call.operator._schema.is_mutable and not known.issuperset(_written(call)):
+                raise Unrecordable(f"'{call.operator}' writes to what is neither state nor made by an operator")
+            known.update(set(addresses(call.result)).difference(addresses((call.args, call.kwargs))))
 
     def _constants(self) -> set[int]:
         """Addresses of what depends on no tensor's values: the results of factories, and what is made of those."""
@@ -194,9 +205,11 @@ class Lowering:
         self._kernels.append(partial(_spread, partial(PLAIN.get(operator, operator), *args, **kwargs), places))
 
     def _make(self, tensor: Tensor) -> None:
+        size = tensor.untyped_storage().nbytes()
         for key in addresses(tensor):
-            storage = self._memory.take(tensor.untyped_storage().nbytes(), tensor.device)
-            self._storages[key] = self._own[key] = storage
+            # A result is there until the next play, and other tapes play meanwhile.
+            memory = Memory() if key in self._results else self._memory
+            self._storages[key] = self._own[key] = memory.take(size, tensor.device)
 
     def _release(self, key: int) -> None:
         storage = self._own.pop(key, None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +18,7 @@ from astrape.graph.firing import Firing, frames_of
 from astrape.graph.graph import Graph, Prepared
 from astrape.graph.lowering import Memory
 from astrape.graph.plan import Signal
-from astrape.graph.record import Unrecordable
+from astrape.graph.record import Unrecordable, addresses
 from astrape.graph.schedule import Unit
 from astrape.graph.tape import Tape
 
@@ -93,11 +95,13 @@ class Playback:
             try:
                 if max(frames.values()) > LONGEST:
                     raise Unrecordable(f"a push of {max(frames.values())} frames, over {LONGEST}, gains nothing by it")
+                if torch.is_autocast_enabled(like.device.type):
+                    raise Unrecordable("autocast is on, and what it does may change from push to push")
                 self._prepare()
                 self._record({Signal(name, "out"): count for name, count in frames.items()})
-            except (Unrecordable, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as reason:
-                # Values that a block would not take from a stream, say. Whatever it is, the graph itself goes on.
-                self._give_up(str(reason).splitlines()[0])
+            except Exception as reason:
+                # A block may refuse noise with any error. Whatever it is, the graph itself goes on.
+                self._give_up((str(reason) or type(reason).__name__).splitlines()[0])
 
     @property
     def tapes(self) -> int:
@@ -115,11 +119,12 @@ class Playback:
         self._follow(prepared)
         signals, after = self.graph.arriving(arrived), dict(state)
         kept: dict[str, Tensor] = {}
+        autocast = torch.is_autocast_enabled(self._like.device.type)
         for firing, _, tapes in self.segments:
             counts = firing.counts(frames_of(signals), frames_of(waiting))
             entering, outer = firing.enter(counts, signals, waiting)
             inner = {key: waiting[key] for key in firing.inner if key in waiting}
-            tape = tapes.get(_pattern(counts, frames_of(inner)))
+            tape = None if autocast else tapes.get(_pattern(counts, frames_of(inner)))
             if tape is None:
                 made, changed, inner = firing.fire(counts, entering, state, inner, prepared)
             else:
@@ -135,7 +140,7 @@ class Playback:
         mine = {unit.name: self._state[unit.name] for unit in firing.units}
         for name, own in mine.items():
             if state[name] is not own:
-                map_state(Tensor.copy_, own, state[name])
+                _overwrite(own, state[name])
         return mine
 
     def _give_up(self, reason: str) -> None:
@@ -145,10 +150,12 @@ class Playback:
         """Memory for what units derive from controls; values come with the first push."""
         graph = self.graph
         values: dict[str, Tensor | float] = {}
+        generator = torch.Generator().manual_seed(0)
         for name, spec in graph.control_specs.items():
-            if spec.default is None:
-                least = 0.0 if spec.minimum is None else max(0.0, spec.minimum)
-                values[name] = least if spec.maximum is None else min(least, spec.maximum)
+            # Anywhere in its range, so that no gain is 0 and hides what the check is for.
+            low = -1.0 if spec.minimum is None else spec.minimum
+            high = max(low, 1.0) if spec.maximum is None else spec.maximum
+            values[name] = min(low, high) + abs(high - low) * torch.rand(spec.channels, generator=generator)
         prepared = graph.prepare(graph.read_controls(values, self._like))
         for unit in graph.units:
             own = prepared[unit.name]
@@ -207,26 +214,31 @@ class Playback:
             heard = {signal: tensor for signal, tensor in signals.items() if signal in segment.heard}
             return (heard, left), {**state, **changed}
 
-        generator = torch.Generator(device=self._like.device).manual_seed(0)
-
-        def values() -> tuple[dict[str, Tensor], ...]:
-            # Not negative, as the numbers of codes are not.
+        def values(seed: int, low: float, high: float) -> tuple[dict[str, Tensor], ...]:
+            generator = torch.Generator().manual_seed(seed)
             return tuple(
                 {
-                    key: 0.1 * torch.rand(shape, generator=generator, device=self._like.device).to(self._like.dtype)
+                    key: (low + (high - low) * torch.rand(shape, generator=generator)).to(self._like)
                     for key, shape in port.items()
                 }
                 for port in shapes
             )
 
         state = {unit.name: self._state[unit.name] for unit in firing.units}
-        # Once beforehand, since what a live session lays out anew, and keeps, is not to be laid out in every push.
-        fire(values(), map_state(torch.clone, state))
-        tape = Tape(fire, values(), state, self._memory)
+        # Not negative at first, as the numbers of codes are not. Once beforehand, since what a live session lays out
+        # anew, and keeps, is not to be laid out in every push.
+        fire(values(0, 0.0, 0.1), map_state(torch.clone, state))
+        tape = Tape(fire, values(1, 0.0, 0.1), state, self._memory)
         expected = map_state(torch.clone, state)
-        for _ in range(2):
-            fresh = values()
-            result, expected = fire(fresh, expected)
+        for seed, low, high in ((2, 0.0, 0.1), (3, 0.0, 0.1), (4, -2.0, 2.0), (5, -0.01, 0.01)):
+            fresh = values(seed, low, high)
+            try:
+                result, after = fire(fresh, map_state(torch.clone, expected))
+            except Exception:
+                if low < 0:
+                    continue  # a graph that takes nothing negative
+                raise
+            expected = after
             if not _equal((tape.play(fresh), state), (result, expected)):
                 raise Unrecordable("a step of a block depends on values beyond what operators do with them")
         map_state(Tensor.copy_, self._state, self._fresh_state())
@@ -263,17 +275,23 @@ def _parted(units: Sequence[Unit], ragged: Collection[str]) -> list[list[Unit]]:
 def _by_input(graph: Graph, chunk: int | Mapping[str, int]) -> dict[str, int]:
     """The frames of a push by input."""
     inputs = graph.inputs
-    given = dict(chunk) if isinstance(chunk, Mapping) else {next(iter(inputs)): chunk}
+    given: dict[str, Any] = dict(chunk) if isinstance(chunk, Mapping) else {next(iter(inputs)): chunk}
     strange = [f"'{name}'" for name in given if name not in inputs]
-    strange += [str(n) for n in given.values() if isinstance(n, bool) or not isinstance(n, int) or n < 1]
+    strange += [repr(n) for n in given.values() if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1]
     if strange or not given:
         asked = strange[0] if strange else "nothing"
         raise StreamError(
             f"chunk must be frames of {', '.join(inputs)}, at least 1, not {asked}: give a number, or one by input"
         )
     known = next(iter(given))
-    seconds = given[known] / inputs[known].rate
-    return {name: given.get(name, int(seconds * stream.rate)) for name, stream in inputs.items()}
+    seconds = operator.index(given[known]) / inputs[known].rate
+    frames = {name: Fraction(given.get(name, seconds * stream.rate)) for name, stream in inputs.items()}
+    for name, count in frames.items():
+        if count.denominator != 1:
+            raise StreamError(
+                f"a chunk of {given[known]} frames of '{known}' is {count} of '{name}', no whole number: name both"
+            )
+    return {name: int(count) for name, count in frames.items()}
 
 
 def _pattern(counts: tuple[int, ...], waiting: Mapping[str, int]) -> Pattern:
@@ -306,6 +324,19 @@ def _assign(held: Any, new: Any, name: str) -> None:
             _assign(one, other, name)
     elif isinstance(held, Tensor) or isinstance(new, Tensor) or held != new:
         raise Unrecordable(f"'{name}' takes another form with other values of its controls")
+
+
+def _overwrite(own: State, new: State) -> None:
+    """Copy a state to where tapes write it; it may be made of that very memory, in other places."""
+    mine = set(addresses(own))
+    pairs = [(place, leaf) for (_, place), (_, leaf) in zip(state_leaves(own), state_leaves(new), strict=True)]
+    moved = [
+        (place, leaf.clone() if mine.intersection(addresses(leaf)) else leaf)
+        for place, leaf in pairs
+        if place.data_ptr() != leaf.data_ptr() or place.stride() != leaf.stride()
+    ]
+    for place, leaf in moved:
+        place.copy_(leaf)
 
 
 def _equal(one: State, other: State) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["Call", "Recorder", "Unrecordable", "addresses", "tensors"]
@@ -23,6 +24,10 @@ TURNS = frozenset((aten.t_, aten.transpose_, aten.squeeze_, aten.unsqueeze_))
 RANDOM = torch.Tag.nondeterministic_seeded
 
 
+READS = frozenset((Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__))
+"""What hands a tensor's values to Python without an operator."""
+
+
 class Unrecordable(Exception):
     """What a function does cannot be put on a tape; the message says why."""
 
@@ -35,11 +40,26 @@ class Call(NamedTuple):
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes every operator. All tensors stay alive as long as it does, so that an address is one tensor's."""
+    """Notes every operator. All tensors stay alive as long as it does, so that an address is one tensor's.
+
+    Raises:
+        Unrecordable: for what would not be the same the next time: random numbers, sizes that depend on values, values
+            that Python asks for. Memory is all that a tape knows of a tensor, so sparse ones are refused too.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Call] = []
+        self._reads = _Reads()
+
+    def __enter__(self) -> Recorder:
+        self._reads.__enter__()  # type: ignore[no-untyped-call]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+        self._reads.__exit__(*raised)  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -56,6 +76,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if len(self.calls) >= MOST_KERNELS:
             raise Unrecordable(f"more than {MOST_KERNELS} operators in one step")
         result = operator(*args, **(kwargs or {}))
+        for tensor in tensors(result):
+            if tensor.layout != torch.strided or tensor.is_conj() or tensor.is_neg():
+                raise Unrecordable(f"'{operator}' gives a tensor that is more than its memory")
         self.calls.append(Call(operator, args, kwargs or {}, result))
         return result
 
@@ -66,6 +89,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         turned, as_it_was = args[0], aten.alias(args[0])
         self.calls = [Call(*_replaced(tuple(call), turned, as_it_was)) for call in self.calls]
         return operator(*args, **kwargs)
+
+
+class _Reads(TorchFunctionMode):
+    """Refuses what no operator shows."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in READS:
+            raise Unrecordable(f"'{function.__name__}' depends on values: what follows could differ from step to step")
+        return function(*args, **(kwargs or {}))
 
 
 def addresses(tree: Any) -> list[int]:

@@ -47,9 +47,10 @@ class Session:
         device, dtype: where and in what precision to run; as the graph's parameters when left out. Where they differ,
             the session works on a converted copy and leaves the graph alone.
         chunk: frames of the first input (or of each, by name) that a push is going to have. Such pushes are put on tape
-            at once, which takes a moment (0.3 s for astrape-vc), and then run faster: see
+            at once, for which every block is run on noise some times (0.3 s for astrape-vc), and then run faster: see
             :class:`~astrape.graph.playback.Playback`. Pushes of other lengths work as ever, and so does a graph that
-            cannot be put on tape. Results are the same to the last bit.
+            cannot be put on tape. Results are the same to the last bit. Weights that change afterwards are followed in
+            part or not at all, ``reset`` included: make a new session.
         constant_latency: return exactly as many frames as were given (times the ratio of rates, rounded down): frame
             ``n`` stands for the input at ``n - graph.host_latencies[output]``. It is silence before the first.
 
@@ -348,10 +349,8 @@ class Session:
         for name, tensor in arrived.items():
             if tensor.shape[0] != self.batch_size:
                 raise StreamError(f"'{name}' has {tensor.shape[0]} rows and the session {self.batch_size}")
-            if tensor.dtype != like.dtype or tensor.device != like.device:
-                arrived[name] = tensor.to(device=like.device, dtype=like.dtype)
-            elif tensor.requires_grad:
-                arrived[name] = tensor.detach()
+            # One order in memory, so that last bits do not depend on how the caller's lies.
+            arrived[name] = tensor.detach().to(device=like.device, dtype=like.dtype).contiguous()
         return arrived
 
     def _set_controls(self, given: dict[str, Tensor | float]) -> Prepared:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -40,11 +41,11 @@ def assert_equal(graph: Graph, got: Any, want: Any) -> None:
 @given(recipe=random_recipes(), seed=st.integers(0, 99), frames=st.integers(1, 40), constant=st.booleans())
 def test_random_graphs(recipe, seed, frames, constant):
     graph = compiled(recipe, seed)
-    taped = graph.stream(chunk=frames, constant_latency=constant)
+    first = next(iter(graph.inputs.values())).rate
+    chunk = {name: max(1, int(frames * stream.rate / first)) for name, stream in graph.inputs.items()}
+    taped = graph.stream(chunk=chunk, constant_latency=constant)
     plain = graph.stream(constant_latency=constant)
     assert taped.untaped is None
-    first = next(iter(graph.inputs.values())).rate
-    chunk = {name: int(frames * stream.rate / first) for name, stream in graph.inputs.items()}
     for push in range(12):
         # One push of another length leads off the beaten track, and the flush at the end begins anew.
         now = chunk if push != 8 else {name: 2 * count + 1 for name, count in chunk.items()}
@@ -150,6 +151,38 @@ class Peeking(StreamBlock):
         return x * (1.0 + x.abs().mean().tolist()), state
 
 
+@register("test_counting")
+class Counting(StreamBlock):
+    """A block that hides a clock."""
+
+    def __init__(self, source: Stream) -> None:
+        super().__init__(source)
+        self.calls = 0
+
+    def step(self, x: Any, state: Any, controls: Any) -> tuple[Tensor, Any]:
+        self.calls += 1
+        return x * (self.calls % 2), state
+
+
+@register("test_holding")
+class Holding(StreamBlock):
+    """A block that writes to a tensor it makes of a number, whose memory no operator has made."""
+
+    def step(self, x: Any, state: Any, controls: Any) -> tuple[Tensor, Any]:
+        peak = torch.tensor(0.5, dtype=x.dtype)
+        return x / peak.clamp_(min=x.abs().max()), state
+
+
+@register("test_choosy")
+class Choosy(StreamBlock):
+    """A block that takes nothing while it is recorded."""
+
+    def step(self, x: Any, state: Any, controls: Any) -> tuple[Tensor, Any]:
+        if torch.is_grad_enabled() is False and not torch.is_inference_mode_enabled():
+            raise KeyError("it is loud")
+        return x, state
+
+
 @register("test_deciding")
 class Deciding(StreamBlock):
     """A block that decides by a value."""
@@ -176,7 +209,9 @@ class Secretive(StreamBlock):
 @pytest.mark.parametrize(
     ("use", "reason"),
     [
-        ("test_peeking", "beyond what operators do"),
+        ("test_peeking", "'tolist' depends on values"),
+        ("test_holding", "neither state nor made"),
+        ("test_choosy", "it is loud"),
         ("test_deciding", "depends on values"),
         ("test_secretive", "'odd' prepares a tuple_iterator"),
     ],
@@ -189,6 +224,91 @@ def test_a_block_that_cannot_be_taped_runs_as_it_is(use, reason):
     for push in range(4):
         x = noise(graph, {"mic": 32}, push)
         assert_equal(graph, taped.push(x), plain.push(x))
+
+
+def test_a_block_that_hides_a_clock_is_found_out():
+    session = astrape.compile(recipe({"odd": {"use": "test_counting"}})).stream(chunk=32)
+    assert session.tapes == 0
+    assert "beyond what operators do" in session.untaped
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    kernel=st.integers(1, 5),
+    hop=st.integers(5, 17),
+    stride=st.integers(2, 24),
+    chunk=st.integers(1, 23),
+    seed=st.integers(0, 99),
+)
+def test_what_waits_between_tapes_is_there_in_the_next_push(kernel, hop, stride, chunk, seed):
+    """Filters into hops into strides: several segments, whose results wait for later pushes."""
+    torch.manual_seed(seed)
+    blocks = {
+        "filter": {"use": "conv", "kernel": kernel},
+        "hops": {"use": "framing", "size": hop, "hop": hop},
+        "back": {"use": "overlap_add", "hop": hop},
+        "slow": {"use": "conv", "kernel": stride, "stride": stride, "channels": 3},
+    }
+    graph = astrape.compile(recipe(blocks))
+    taped, plain = graph.stream(chunk=chunk), graph.stream()
+    assert taped.untaped is None
+    for push in range(40):
+        now = 3 * chunk + 1 if push == 25 else chunk
+        x = noise(graph, {"mic": now}, push)
+        assert_equal(graph, taped.push(x), plain.push(x))
+
+
+@register("test_moving")
+class Moving(StreamBlock):
+    """A state that goes from one place to the next."""
+
+    def init_state(self, batch_size: int, device: Any = None, dtype: Any = None) -> Any:
+        return {name: torch.zeros(batch_size, 1, 1, device=device, dtype=dtype) for name in "abc"}
+
+    def step(self, x: Any, state: Any, controls: Any) -> tuple[Tensor, Any]:
+        if x.shape[-1] == 0:
+            return x, state
+        return x + state["c"], {"a": x[..., -1:].clone(), "b": state["a"], "c": state["b"]}
+
+
+def test_a_state_that_moves_survives_pushes_of_other_lengths():
+    graph = astrape.compile(recipe({"m": {"use": "test_moving"}}))
+    taped, plain = graph.stream(chunk=4), graph.stream()
+    for push, frames in enumerate([4, 4, 3, 4, 4, 1, 2, 4, 4, 4]):
+        x = noise(graph, {"mic": frames}, push)
+        assert_equal(graph, taped.push(x), plain.push(x))
+
+
+def test_under_autocast_nothing_is_played():
+    graph = astrape.compile(recipe({"l": {"use": "linear", "channels": 8}, "c": {"use": "conv", "kernel": 3}}))
+    taped, plain = graph.stream(chunk=16), graph.stream()
+    for push in range(6):
+        with torch.autocast("cpu", torch.bfloat16, enabled=push % 2 == 1):
+            x = noise(graph, {"mic": 16}, push)
+            assert_equal(graph, taped.push(x), plain.push(x))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "autocast" in graph.stream(chunk=16).untaped
+
+
+def test_how_the_callers_memory_lies_makes_no_difference():
+    graph = astrape.compile(recipe({"a": {"use": "activation", "kind": "gelu"}}, channels=2))
+    taped, plain = graph.stream(chunk=441), graph.stream()
+    for push in range(3):
+        # As soundfile reads it, frames by channels.
+        x = torch.randn(441, 2, generator=torch.Generator().manual_seed(push)).T[None]
+        want = plain.push(x.contiguous())
+        assert_equal(graph, taped.push(x), want)
+        assert_equal(graph, graph.stream().push(x), want)
+
+
+def test_a_chunk_that_is_no_whole_number_elsewhere_is_refused():
+    inputs = {"mic": {"rate": 1000, "channels": 1}, "slow": {"rate": 400, "channels": 1}}
+    blocks = {"up": {"use": "resampler", "from": "slow", "rate": 1000}, "sum": {"use": "add", "from": ["mic", "up"]}}
+    graph = astrape.compile(recipe(blocks, inputs=inputs))
+    with pytest.raises(astrape.StreamError, match="7 frames of 'mic' is 14/5 of 'slow'"):
+        graph.stream(chunk=7)
+    assert graph.stream(chunk={"mic": 10}).tapes
+    assert graph.stream(chunk=np.int64(10)).tapes
 
 
 def test_long_pushes_are_left_as_they_are():

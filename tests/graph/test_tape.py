@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -202,6 +203,12 @@ def test_memory_is_used_again():
         (lambda x: x + torch.rand_like(x), "random"),
         (lambda x: torch.nn.functional.dropout(x, 0.5), "random"),
         (lambda x: x.clone().resize_(1, 2, 2), "what memory"),
+        (lambda x: x * max(x.flatten().tolist()), "'tolist' depends on values"),
+        (lambda x: x * float(x.numpy().max()), "'numpy' depends on values"),
+        (lambda x: x * float(np.asarray(x).max()), "depends on values"),
+        (lambda x: x / torch.tensor(0.5, dtype=x.dtype).clamp_(min=x.abs().max()), "neither state nor made"),
+        (lambda x: x + (x[0] < 0).double().to_sparse().to_dense()[None], "more than its memory"),
+        (lambda x: torch.complex(x, x).conj().imag, "more than its memory"),
     ],
 )
 def test_what_cannot_be_recorded_is_refused(function, reason):
