@@ -47,7 +47,7 @@ class Session:
         device, dtype: where and in what precision to run; as the graph's parameters when left out. Where they differ,
             the session works on a converted copy and leaves the graph alone.
         chunk: frames of the first input (or of each, by name) that a push is going to have. Such pushes are put on tape
-            at once, for which every block is run on noise some times (0.3 s for astrape-vc), and then run faster: see
+            at once, for which every block is run on noise some times (1 s for astrape-vc), and then run faster: see
             :class:`~astrape.graph.playback.Playback`. Pushes of other lengths work as ever, and so does a graph that
             cannot be put on tape. Results are the same to the last bit. Weights that change afterwards are followed in
             part or not at all, ``reset`` included: make a new session.
