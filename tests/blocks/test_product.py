@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from astrape.blocks import Stream
 from astrape.blocks.conv import Conv, TransposedConv
 from astrape.blocks.live import Live
-from astrape.blocks.product import frame_product, frame_products
+from astrape.blocks.product import LARGE, frame_product, frame_products
 
 
 @given(
@@ -51,6 +51,21 @@ def test_any_form_is_the_plain_product(
     assert y.dtype == dtype
     # The sum of 40 products of standard normal numbers in float32.
     torch.testing.assert_close(y.double(), expected, rtol=0, atol=2e-5 if dtype == torch.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("rows", [(1, 1), (1, 2), (2, 1), (3, 1)])
+@pytest.mark.parametrize("channels", [1024, 1025])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("channels_first", [True, False])
+def test_large_weights(rows: tuple[int, int], channels: int, bias: bool, channels_first: bool) -> None:
+    assert channels * 512 >= LARGE
+    torch.manual_seed(0)
+    x = torch.randn(*rows, 512)
+    x = x.transpose(1, 2).contiguous().transpose(1, 2) if channels_first else x
+    layer = torch.nn.Linear(512, channels, bias=bias)
+    expected = torch.nn.functional.linear(x.double(), layer.weight.double(), layer.bias.double() if bias else None)
+    y = frame_product(x, layer.weight, layer.bias)
+    torch.testing.assert_close(y.double(), expected, rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
