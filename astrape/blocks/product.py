@@ -61,8 +61,9 @@ def frame_products(x: Tensor, *layers: tuple[Tensor, Tensor | None]) -> list[Ten
     found = []
     for weight, bias in layers:
         if weight.numel() >= LARGE:
-            twice, each = weight.expand(2, -1, -1), columns.unsqueeze(1).mT
-            y = torch.bmm(twice, each) if bias is None else torch.baddbmm(bias.view(1, -1, 1), twice, each)
+            y = _batched(
+                weight.expand(2, -1, -1), columns.unsqueeze(1).mT, None if bias is None else bias.expand(2, -1)
+            )
             found.append(y.reshape(batch, frames, -1))
             continue
         turned = columns.t()
@@ -75,8 +76,12 @@ def _halves(column: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``weight x + bias`` of a frame, given twice, ``(2, channels_in, 1)``; an odd number of channels is not halved."""
     if weight.shape[0] % 2:
         return functional.linear(column[:1, :, 0], weight, bias)
-    halves = weight.reshape(2, -1, weight.shape[1])
-    return torch.bmm(halves, column) if bias is None else torch.baddbmm(bias.view(2, -1, 1), halves, column)
+    return _batched(weight.reshape(2, -1, weight.shape[1]), column, None if bias is None else bias.view(2, -1))
+
+
+def _batched(weights: Tensor, columns: Tensor, biases: Tensor | None) -> Tensor:
+    """A product of a batch of two, ``(2, channels, channels_in)`` with ``(2, channels_in, 1)``."""
+    return torch.bmm(weights, columns) if biases is None else torch.baddbmm(biases.unsqueeze(-1), weights, columns)
 
 
 def _wide(x: Tensor, weight: Tensor, bias: Tensor | None, layout: Tensor | None) -> Tensor:
