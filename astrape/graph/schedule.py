@@ -111,11 +111,9 @@ class Framing:
 
     Attributes:
         seconds: how much later than the end of its own interval the latest output frame can be computed.
-        prefill: output frames a host must hold back so that it is never short of one.
     """
 
     seconds: Fraction
-    prefill: int
 
 
 class TokenCounts:
@@ -159,12 +157,11 @@ class TokenCounts:
                 wanted = count if edge.consumes == produced else -(-count * edge.consumes // produced)
                 known = needed.get(source)
                 needed[source] = wanted if known is None or known is wanted else np.maximum(known, wanted)
-        seconds, prefill = Fraction(0), 0
+        seconds = Fraction(0)
         for name, count in needed.items():
             rate_in = self._inputs[name].rate
             seconds = max(seconds, _largest(count, 1 / rate_in, first_frames + 1, 1 / rate_out))
-            prefill = max(prefill, math.floor(_largest(count - 1, rate_out / rate_in, first_frames, Fraction(1))))
-        return Framing(seconds, prefill)
+        return Framing(seconds)
 
     def available(self, outputs: Sequence[Signal], seconds: Fraction) -> dict[Signal, int]:
         """Frames of each output that can be computed once every input has been heard for ``seconds``."""

@@ -52,7 +52,9 @@ class Session:
             cannot be put on tape. Results are the same to the last bit. Weights that change afterwards are followed in
             part or not at all, ``reset`` included: make a new session.
         constant_latency: return exactly as many frames as were given (times the ratio of rates, rounded down): frame
-            ``n`` stands for the input at ``n - graph.host_latencies[output]``. It is silence before the first.
+            ``n`` stands for the input at ``n - graph.host_latencies[output]``. It is silence before the first. Where
+            an output has another rate than the input and its framing is no whole number of its frames, one frame of
+            them may be a part of a frame late, since it cannot be computed sooner: it comes with the next input.
 
     Attributes:
         positions: frames given so far, by input.
@@ -285,8 +287,8 @@ class Session:
         if self.constant_latency:
             for name, stream in graph.outputs.items():
                 aged = math.ceil(graph.latencies[name] * stream.rate)
-                frames = max(graph.framings[name].prefill, graph.host_latencies[name] - aged)
-                self._late[name] = like.new_zeros(self.batch_size, stream.channels, frames)
+                waits = graph.host_latencies[name] - aged
+                self._late[name] = like.new_zeros(self.batch_size, stream.channels, waits)
 
     def _push(self, arrived: dict[str, Tensor], controls: dict[str, Tensor | float]) -> dict[str, Tensor]:
         graph = self.graph

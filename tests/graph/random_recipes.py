@@ -200,6 +200,21 @@ def random_recipes(draw: Any, blocks: int = 9) -> dict[str, Any]:
 
 
 @st.composite
+def uneven_recipes(draw: Any) -> dict[str, Any]:
+    """Resamplers in a row, between rates of which none divides another: both latencies end within a frame.
+
+    What passes them is late, and otherwise unchanged.
+    """
+    rates = draw(st.permutations([3200, 4000, 4800, 6000, 7200]))[: draw(st.integers(2, 4))]
+    blocks = {
+        f"to{rate}": {"use": "resampler", "rate": rate, "zeros": draw(st.integers(5, 8)), "stopband_db": 50}
+        for rate in rates[1:]
+    }
+    inputs = {"mic": {"rate": rates[0], "channels": 1}}
+    return {"recipe": "uneven", "inputs": inputs, "blocks": blocks, "outputs": {"wav": f"to{rates[-1]}"}}
+
+
+@st.composite
 def crooked_recipes(draw: Any) -> dict[str, Any]:
     """Two or three ways from 1200 Hz to 200 Hz, late by fractions of a frame where they meet, with side paths."""
     sketch = _Sketch(draw)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_recipes import arrivals, compiled, counted_framings, crooked_recipes, random_recipes
+from random_recipes import arrivals, compiled, counted_framings, crooked_recipes, random_recipes, uneven_recipes
 from torch import Tensor
 
 from astrape.blocks.state import state_leaves
@@ -140,9 +140,12 @@ def test_steps_over_quanta_with_explicit_state_equal_the_whole(recipe, seed):
 
 
 @settings(max_examples=90)
-@given(recipe=random_recipes(), seed=seeds)
+@given(recipe=random_recipes() | uneven_recipes(), seed=seeds)
 def test_framing_and_constant_latency_are_exact(recipe, seed):
-    """Fed in order of time, every output comes as late as declared, and a host that waits so long never runs dry."""
+    """Fed in order of time, every output comes as late as declared, and a host that waits so long never runs dry.
+
+    Where the framing is no whole number of output frames, the last frame due may not be there before the next input.
+    """
     graph = compiled(recipe, seed)
     declared = {name: framing.seconds for name, framing in graph.framings.items()}
     assert counted_framings(graph) == declared
@@ -163,19 +166,23 @@ def test_framing_and_constant_latency_are_exact(recipe, seed):
         steady.append(push(graph, constant, piece))
         elapsed = min(heard[n] / graph.inputs[n].rate for n in heard)
         for name, stream in graph.outputs.items():
-            assert sum(part[name].shape[-1] for part in steady) == int(elapsed * stream.rate)
+            waits = graph.host_latencies[name] - math.ceil(graph.latencies[name] * stream.rate)
+            due, there = int(elapsed * stream.rate), given_frames[name] + waits
+            assert there >= due - int((declared[name] * stream.rate).denominator > 1)
+            assert sum(part[name].shape[-1] for part in steady) == min(due, there)
     assert late == declared
     for name, y in joined(steady).items():
         hidden = y.shape[-1] - (want[name].shape[-1] - constant._late[name].shape[-1])
         silent, sound = y[..., :hidden], y[..., hidden:]
         assert not silent.any()
         assert_same({name: sound}, {name: want[name][..., : sound.shape[-1]]})
-        waits = hidden + graph.latencies[name] * graph.outputs[name].rate
-        assert 0 <= graph.host_latencies[name] - waits + 1 < 2
+        rate = graph.outputs[name].rate
+        assert graph.host_latencies[name] == math.ceil((graph.latencies[name] + declared[name]) * rate)
+        assert 0 <= graph.host_latencies[name] - (hidden + graph.latencies[name] * rate) < 1
 
 
 @settings(max_examples=70)
-@given(recipe=random_recipes(), seed=seeds, share=st.sampled_from([0, 1, 37, 99]), constant=st.booleans())
+@given(recipe=random_recipes() | uneven_recipes(), seed=seeds, share=st.sampled_from([0, 1, 37, 99]), constant=st.booleans())
 def test_flush_gives_exactly_the_missing_frames(recipe, seed, share, constant):
     graph = compiled(recipe, seed)
     full = lengths(graph, Fraction(2))
@@ -364,6 +371,28 @@ def test_a_pulse_comes_out_at_the_declared_latency(recipe, shift):
     instants = torch.arange(len(y), dtype=torch.float64) / float(graph.rate_out)
     seen = float((instants * y).sum() / y.sum())
     assert abs(seen - float(at / graph.rate_in + graph.latency)) < 0.02 / float(graph.rate_in)
+
+
+@settings(max_examples=40)
+@given(recipe=uneven_recipes(), size=st.integers(1, 90))
+def test_latencies_that_both_end_within_a_frame_are_rounded_once(recipe, size):
+    """A pulse through a session of constant latency comes at that latency, in the frame that its sum ends in."""
+    graph = compiled(recipe)
+    rate = graph.rate_out
+    assert graph.host_samples == math.ceil((graph.latency + graph.framing) * rate)
+    at, frames = 500, 1000 + math.ceil(graph.host_latency * graph.rate_in)
+    x = torch.exp(-0.5 * ((torch.arange(frames, dtype=torch.float64) - at) / 16) ** 2).reshape(1, 1, -1)
+    y = torch.cat([graph.stream(constant_latency=True).push(x)], dim=-1)[0, 0]
+    assert y.shape[-1] in (int(frames * rate / graph.rate_in) - 1, int(frames * rate / graph.rate_in))
+    seen = float((torch.arange(len(y)) * y).sum() / y.sum()) - float(at * rate / graph.rate_in)
+    assert graph.host_samples - 1 < seen + 0.01
+    assert seen - 0.01 <= graph.host_samples
+    steady, plain = (
+        torch.cat(list(graph.stream(constant_latency=constant).compensated(x.split(size, dim=-1))), dim=-1)
+        for constant in (True, False)
+    )
+    torch.testing.assert_close(steady, plain, rtol=0, atol=1e-12)
+    assert steady.shape[-1] == math.ceil(frames * rate / graph.rate_in)
 
 
 @pytest.mark.slow

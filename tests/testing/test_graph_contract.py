@@ -42,6 +42,14 @@ RECIPES: dict[str, dict[str, Any]] = {
         },
         "outputs": {"wav": "loop"},
     },
+    "uneven rates": {
+        "inputs": {"mic": {"rate": 22050, "channels": 1}},
+        "blocks": {
+            "down": {"use": "resampler", "rate": 16000, "zeros": 8, "stopband_db": 30},
+            "slow": {"use": "conv", "kernel": 3, "stride": 3},
+        },
+        "outputs": {"wav": "slow"},
+    },
     "two inputs": {
         "inputs": {"mic": {"rate": 1000, "channels": 1}, "slow": {"rate": 250, "channels": 1}},
         "blocks": {
