@@ -182,7 +182,12 @@ def test_framing_and_constant_latency_are_exact(recipe, seed):
 
 
 @settings(max_examples=70)
-@given(recipe=random_recipes() | uneven_recipes(), seed=seeds, share=st.sampled_from([0, 1, 37, 99]), constant=st.booleans())
+@given(
+    recipe=random_recipes() | uneven_recipes(),
+    seed=seeds,
+    share=st.sampled_from([0, 1, 37, 99]),
+    constant=st.booleans(),
+)
 def test_flush_gives_exactly_the_missing_frames(recipe, seed, share, constant):
     graph = compiled(recipe, seed)
     full = lengths(graph, Fraction(2))
