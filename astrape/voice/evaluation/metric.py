@@ -15,7 +15,7 @@ from astrape.voice.evaluation.packages import Package
 if TYPE_CHECKING:
     from astrape.voice.evaluation.context import Context
 
-__all__ = ["NEEDS", "Metric", "Quantity", "Score"]
+__all__ = ["NEEDS", "Better", "Metric", "Quantity", "Score"]
 
 NEEDS = ("transcript", "target_audio", "reference", "codes", "conversion")
 """What a quantity may need beside source and result. ``Context.lacks`` says why one is not there."""
@@ -42,6 +42,7 @@ class Quantity:
         about: what it is, in a sentence.
         needs: of ``NEEDS``.
         digits: decimals worth showing.
+        package: what it takes beside the family's packages. Where it is absent, the rest of the family is measured.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Quantity:
     about: str
     needs: frozenset[str] = frozenset()
     digits: int = 3
+    package: Package | None = None
 
 
 class Metric(Protocol):

@@ -156,7 +156,8 @@ def write_json(evaluation: Evaluation, path: Path) -> None:
 
 
 def _described(family: str, quantity: Quantity) -> dict[str, Any]:
-    return {"family": family} | asdict(quantity) | {"needs": sorted(quantity.needs)}
+    package = None if quantity.package is None else quantity.package.name
+    return {"family": family} | asdict(quantity) | {"needs": sorted(quantity.needs), "package": package}
 
 
 def _finite(content: Any) -> Any:

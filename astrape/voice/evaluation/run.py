@@ -71,6 +71,7 @@ def evaluate(
         if progress is not None:
             progress(index + 1, len(pairs))
     packages: list[Package] = [package for metric in chosen for package in metric.packages]
+    packages += [quantity.package for metric in chosen for quantity in metric.quantities if quantity.package]
     pitch = next((vars(metric).get("tracker") for metric in chosen if metric.name == "pitch"), None)
     return Evaluation(
         system=described,
@@ -114,6 +115,7 @@ def _evaluated(pair: Pair, system: System, metrics: Sequence[Metric], progress: 
         for quantity in metric.quantities:
             if quantity.name not in found:
                 reasons = [context.lacks(need) for need in NEEDS if need in quantity.needs]
+                reasons += [absence([quantity.package])] if quantity.package else []
                 unavailable[quantity.name] = next((why for why in reasons if why), "it has no value here")
     return PairResult(
         pair=pair,
