@@ -32,7 +32,15 @@ LARGEST_ARCHIVE = 1 << 20
 LARGEST_MEMBER = 256 << 10
 """Bytes of an array, inflated: a string of 65,000 characters."""
 
-NUMBERS = ("duration_seconds", "peak_amplitude", "rms_dbfs", "clipping_fraction", "active_speech_ratio", "dc_offset")
+NUMBERS = (
+    "duration_seconds",
+    "peak_amplitude",
+    "rms_dbfs",
+    "clipping_fraction",
+    "active_speech_ratio",
+    "dc_offset",
+    "median_f0_hz",
+)
 STRINGS = ("source_path", "embedding_model", "reference_sha256", "created_utc")
 
 ARRAY_HEADER = re.compile(
@@ -82,7 +90,7 @@ def encode_npz(embedding: npt.NDArray[np.float32], metadata: Metadata, version: 
     """
     arrays: dict[str, npt.NDArray[Any]] = {"format_version": np.asarray(version, dtype=np.int64)}
     arrays["global_embedding"] = embedding
-    for name in FIELDS if version > 1 else REQUIRED:
+    for name in metadata.written if version > 1 else REQUIRED:
         value = getattr(metadata, name)
         if name in NUMBERS:
             with np.errstate(over="ignore"):

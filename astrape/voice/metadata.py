@@ -16,6 +16,9 @@ __all__ = ["LARGEST_METADATA", "Metadata", "decode_metadata", "encode_metadata"]
 LARGEST_METADATA = 1 << 20
 """Bytes of JSON; real files have about 500."""
 
+REGISTERS = (20.0, 2000.0)
+"""Hz; no voice lies beyond."""
+
 LARGEST_RATE = 1 << 31
 """Hz; beyond any recording, and within what every reader's integer holds."""
 
@@ -37,6 +40,7 @@ class Metadata:
         active_speech_ratio: share of time with sound, 0 to 1.
         dc_offset: mean of the samples.
         quality_warnings: what to know of the recording.
+        median_f0_hz: the register: median of F0 over the voiced frames, Hz. Conversions move the source's pitch there.
         extra: fields of the file that this version knows nothing of, kept as they were.
         text: the JSON that this was decoded from. It is written again as long as it says the same.
 
@@ -56,6 +60,7 @@ class Metadata:
     active_speech_ratio: float | None = None
     dc_offset: float | None = None
     quality_warnings: tuple[str, ...] = ()
+    median_f0_hz: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
     text: bytes | None = field(default=None, repr=False, compare=False)
 
@@ -69,6 +74,7 @@ class Metadata:
             "active_speech_ratio": _measured("active_speech_ratio", self.active_speech_ratio, 0.0, 1.0),
             "dc_offset": _measured("dc_offset", self.dc_offset),
             "quality_warnings": _warnings(self.quality_warnings),
+            "median_f0_hz": _measured("median_f0_hz", self.median_f0_hz, *REGISTERS),
         }
         for name in ("source_path", "embedding_model", "reference_sha256", "created_utc"):
             checked[name] = _string(name, getattr(self, name))
@@ -76,8 +82,13 @@ class Metadata:
             object.__setattr__(self, name, value)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields in the order of the file, those in ``extra`` last; lists for tuples."""
-        return {name: _plain(getattr(self, name)) for name in FIELDS} | dict(self.extra)
+        """The fields in the order of the file, those in ``extra`` last; lists for tuples. No register where none is."""
+        return {name: _plain(getattr(self, name)) for name in self.written} | dict(self.extra)
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Fields that files hold: all but the register where it is unknown, which is younger than the format."""
+        return tuple(name for name in FIELDS if name != "median_f0_hz" or self.median_f0_hz is not None)
 
 
 FIELDS = tuple(item.name for item in fields(Metadata) if item.name not in ("extra", "text"))

@@ -96,7 +96,7 @@ class Intelligibility:
             raise MetricError(f"the sources are '{self.tools.language}', and the recogniser knows English only")
         if context.transcript is not None:
             check_english(context.transcript)
-        heard = self.recognised(context.converted)
+        heard = self.tools.remember("recognised", context.converted, self.recognised)
         before = self.tools.remember("recognised", context.source, self.recognised)
         context.notes |= {"heard": heard, "heard_in_source": before}
         scores: dict[str, Score] = {}

@@ -59,12 +59,19 @@ class Pair:
         target: the voice; ``None`` where another system converted and nobody says to whom.
         converted: the result of another system.
         own_voice: the target is the source's own voice, so that the source is what a perfect system gives.
+        given: what systems hear in place of the source: the same in a worse condition.
     """
 
     source: Utterance
     target: Target | None
     converted: Path | None = None
     own_voice: bool = False
+    given: Path | None = None
+
+    @property
+    def heard(self) -> Path:
+        """What systems convert. Measured against is the source."""
+        return self.given or self.source.path
 
     @property
     def name(self) -> str:

@@ -34,17 +34,19 @@ class PredictedQuality:
         Quantity("dnsmos_bak", "DNSMOS background", "MOS", "higher", "predicted quietness of the background", digits=2),
         Quantity("dnsmos_p808", "DNSMOS P.808", "MOS", "higher", "predicted quality, one question", digits=2),
         Quantity("source_dnsmos_ovrl", "DNSMOS overall of the source", "MOS", None, "for comparison", digits=2),
+        Quantity("dnsmos_loss", "DNSMOS overall: below source by", "MOS", "lower", "source's less result's", digits=2),
     )
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
 
     def score(self, context: Context) -> dict[str, float]:
-        found = self.predicted(context.converted)
+        found = self.tools.remember("dnsmos", context.converted, self.predicted)
         before = self.tools.remember("dnsmos", context.source, self.predicted)
         names = {"ovrl": "ovrl_mos", "sig": "sig_mos", "bak": "bak_mos", "p808": "p808_mos"}
         scores = {f"dnsmos_{name}": found[key] for name, key in names.items()}
-        return scores | {"source_dnsmos_ovrl": before["ovrl_mos"]}
+        lost = before["ovrl_mos"] - found["ovrl_mos"]
+        return scores | {"source_dnsmos_ovrl": before["ovrl_mos"], "dnsmos_loss": lost}
 
     def pooled(self) -> dict[str, float]:
         return {}

@@ -77,7 +77,7 @@ class Similarity:
         return scores
 
     def _compared(self, name: str, context: Context, embed: Callable[[Recording], Embedding]) -> dict[str, float]:
-        converted = embed(context.converted)
+        converted = self.tools.remember(name, context.converted, embed)
         source = self.tools.remember(name, context.source, embed)
         scores = {f"{name}_source": float(converted @ source)}
         if context.target_audio is not None:

@@ -128,7 +128,7 @@ class Conversions:
         taken = out.with_name(f".{out.stem[:64]}.codes.npy") if self._quantizer else None
         try:
             done = self.converter.file(
-                pair.source.path,
+                pair.heard,
                 out,
                 self.voice(pair.target),
                 chunk_ms=self.chunk_ms,
