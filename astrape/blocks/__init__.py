@@ -11,6 +11,7 @@ from astrape.blocks.activation import Activation
 from astrape.blocks.adaln import AdaLN
 from astrape.blocks.adapter import StridingAdapter
 from astrape.blocks.attention import Attention
+from astrape.blocks.bands import BandEnvelope, SpectralProduct
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.conv import Conv, Downsample, RepeatUpsample, TransposedConv
 from astrape.blocks.denoise import SpectralDenoise
@@ -19,17 +20,19 @@ from astrape.blocks.filter import FIR, Biquad, DCBlock
 from astrape.blocks.framing import Framing, OverlapAdd
 from astrape.blocks.gated import AdaptiveConv, GatedSkip
 from astrape.blocks.harmonic import HarmonicSource
-from astrape.blocks.linear import Linear
+from astrape.blocks.linear import Affine, Linear
 from astrape.blocks.mel import Mel
 from astrape.blocks.norm import Norm
 from astrape.blocks.pitch import PitchTracker
-from astrape.blocks.plumbing import Add, Concat, Delay, Gain, Mix, Split
+from astrape.blocks.plumbing import Add, Concat, Delay, Gain, Mix, Multiply, Split
+from astrape.blocks.prosody import LogPitch, Loudness, Register
 from astrape.blocks.quantize import FSQ, Q2D2, FSQDecode, Q2D2Decode
 from astrape.blocks.recurrent import GRU, SSM
 from astrape.blocks.registry import block_class, block_names, register
 from astrape.blocks.resample import Resampler
 from astrape.blocks.residual import ResidualConv, SnakeConv
 from astrape.blocks.shift import SpectralShift
+from astrape.blocks.sources import Noise, PulseSource
 from astrape.blocks.spectral import ISTFT, STFT, ExpPolar, Magnitude
 from astrape.blocks.transformer import Transformer, TransformerLayer
 from astrape.blocks.wavlm import WavLMCNN
@@ -46,7 +49,9 @@ __all__ = [
     "AdaLN",
     "AdaptiveConv",
     "Add",
+    "Affine",
     "Attention",
+    "BandEnvelope",
     "Biquad",
     "Compressor",
     "Concat",
@@ -62,19 +67,26 @@ __all__ = [
     "GatedSkip",
     "HarmonicSource",
     "Linear",
+    "LogPitch",
+    "Loudness",
     "Magnitude",
     "Mel",
     "Mix",
+    "Multiply",
+    "Noise",
     "Norm",
     "OverlapAdd",
     "PitchTracker",
+    "PulseSource",
     "Q2D2Decode",
+    "Register",
     "RepeatUpsample",
     "Resampler",
     "ResidualConv",
     "Signal",
     "SnakeConv",
     "SpectralDenoise",
+    "SpectralProduct",
     "SpectralShift",
     "Split",
     "State",

@@ -15,6 +15,7 @@ from astrape.blocks.adaln import AdaLN
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.conv import Conv
 from astrape.blocks.registry import register
+from astrape.blocks.residual import widened
 
 __all__ = ["AdaptiveConv", "GatedSkip"]
 
@@ -81,6 +82,8 @@ class AdaptiveConv(StreamBlock):
 
     ``(batch, channels, n)`` to the same shape. The gate is :class:`~astrape.blocks.adaln.AdaLN`'s own and zero at
     first, so a fresh block passes its input through. Shift, scale and gate are computed once per change of the control.
+    With ``expand`` above 1 a pointwise convolution before the nonlinearity, ``widen``, brings the channels to so many
+    times as many.
 
     Args:
         source: the input stream.
@@ -88,23 +91,33 @@ class AdaptiveConv(StreamBlock):
         condition_channels: the control's channels.
         kernel: taps of the depthwise convolution, 1 to 65536.
         dilation: frames from tap to tap, 1 to 65536.
+        expand: channels of the nonlinearity per channel, 1 to 16. Default 1.
 
     Attributes:
-        adaln, depthwise, act, pointwise: the blocks it is made of, in order; a pointwise convolution has a kernel of 1.
+        adaln, depthwise, widen, act, pointwise: the blocks it is made of, in order; a pointwise convolution has a
+            kernel of 1. ``widen`` is there with ``expand`` above 1 only.
 
     Raises:
         ValueError: for a condition that is no name, or a size out of range.
     """
 
     def __init__(
-        self, source: Stream, *, condition: str, condition_channels: int = 128, kernel: int = 3, dilation: int = 1
+        self,
+        source: Stream,
+        *,
+        condition: str,
+        condition_channels: int = 128,
+        kernel: int = 3,
+        dilation: int = 1,
+        expand: int = 1,
     ) -> None:
         super().__init__(source)
         self.adaln = AdaLN(source, condition=condition, condition_channels=condition_channels, gated=True)
         self.controls.update(self.adaln.controls)
         self.depthwise = Conv(source, kernel=kernel, dilation=dilation, depthwise=True)
-        self.act = Activation(source, kind="snake_beta")
-        self.pointwise = Conv(source, kernel=1)
+        self.widen, wide = widened(source, expand)
+        self.act = Activation(wide, kind="snake_beta")
+        self.pointwise = Conv(wide, channels=source.channels, kernel=1)
 
     @property
     def receptive_field(self) -> Fraction:
@@ -123,6 +136,8 @@ class AdaptiveConv(StreamBlock):
         adaptive, shape = controls
         y, _ = self.adaln.step(x, (), adaptive)
         y, state = self.depthwise.step(y, state, ())
+        if self.widen is not None:
+            y, _ = self.widen.step(y, (), ())
         y, _ = self.act.step(y, (), shape)
         y, _ = self.pointwise.step(y, (), ())
         return torch.addcmul(x, adaptive[2].transpose(1, 2), y), state

@@ -1,4 +1,4 @@
-"""A matrix applied to each frame by itself."""
+"""What is done to each frame by itself: a matrix, or one number times it and another one added."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_elements, ch
 from astrape.blocks.product import frame_product
 from astrape.blocks.registry import register
 
-__all__ = ["Linear"]
+__all__ = ["Affine", "Linear"]
 
 
 @register("linear")
@@ -53,3 +53,31 @@ class Linear(StreamBlock):
 
     def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
         return frame_product(x.transpose(1, 2), self.weight, self.bias).transpose(1, 2), state
+
+
+@register("affine")
+class Affine(StreamBlock):
+    """``y = scale * x + shift``, with fixed numbers: ``(batch, channels, n)`` to the same shape.
+
+    It brings what a network takes to a range around 0, such as log mels, which lie between -11.5 and 2::
+
+        level: {use: affine, scale: 0.25, shift: 1.5}
+
+    Args:
+        source: the input stream.
+        scale, shift: numbers from -1e9 to 1e9. Default 1 and 0.
+
+    Raises:
+        ValueError: for a number out of range.
+    """
+
+    def __init__(self, source: Stream, *, scale: float = 1.0, shift: float = 0.0) -> None:
+        super().__init__(source)
+        self.scale, self.shift = check_real("scale", scale, -1e9, 1e9), check_real("shift", shift, -1e9, 1e9)
+
+    @property
+    def receptive_field(self) -> Fraction:
+        return 1 / self.rate_in
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        return x * self.scale + self.shift, state

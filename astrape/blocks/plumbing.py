@@ -1,4 +1,4 @@
-"""Blocks that move signals and shape nothing: delay, gain, add, mix, concat, split."""
+"""Blocks that move signals and shape nothing: delay, gain, add, multiply, mix, concat, split."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_real, exact_
 from astrape.blocks.registry import register
 from astrape.errors import RateError
 
-__all__ = ["Add", "Concat", "Delay", "Gain", "Mix", "Split"]
+__all__ = ["Add", "Concat", "Delay", "Gain", "Mix", "Multiply", "Split"]
 
 LONGEST_DELAY = 1 << 24
 """Frames; over six minutes at 44.1 kHz."""
@@ -232,6 +232,33 @@ class Add(_Joining):
         first, *others = (x[port] for port in self.inputs)
         for other in others:
             first = first + other
+        return first, state
+
+
+@register("multiply")
+class Multiply(_Joining):
+    """The product of all inputs, value by value, in the order they are listed.
+
+    ``(batch, channels, n)`` each, to the same shape. An input of one channel is spread over all of them, as the gain of
+    an envelope over a stereo signal is. A mask of ``bins`` on the ``2 * bins`` channels of a spectrum is the work of
+    ``spectral_product``.
+
+    Args:
+        sources: input streams by port, all of one rate, each of one channel or of as many as the widest.
+
+    Raises:
+        RateError: for inputs that differ in rate, or in channels where neither has one.
+    """
+
+    def __init__(self, sources: Mapping[str, Stream]) -> None:
+        channels = max((stream.channels for stream in sources.values()), default=1)
+        super().__init__(sources, channels=channels)
+        _check_same_channels("multiply", {name: s for name, s in self.inputs.items() if s.channels > 1} or self.inputs)
+
+    def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
+        first, *others = (x[port] for port in self.inputs)
+        for other in others:
+            first = first * other
         return first, state
 
 

@@ -46,12 +46,26 @@ def draw_codes(size: int) -> Draw:
     return draw
 
 
+def voice_f0(stream: Stream, frames: int, batch: int, generator: torch.Generator) -> Tensor:
+    """F0 in Hz, with pauses, in all channels."""
+    f0 = 60 + 300 * torch.rand(batch, stream.channels, frames, generator=generator, dtype=torch.float64)
+    return f0.masked_fill(torch.arange(frames) % 7 >= 5, 0.0)
+
+
 CASES: dict[str, list[Case]] = {
     "activation": [Case(FRAMES, {"kind": kind}) for kind in ("gelu", "silu", "snake_beta")],
     "adaln": [Case(FRAMES, {"condition": "speaker", "condition_channels": 5})],
-    "adaptive_conv": [Case(FRAMES, {"condition": "speaker", "condition_channels": 5, "dilation": 2})],
+    "adaptive_conv": [
+        Case(FRAMES, {"condition": "speaker", "condition_channels": 5, "dilation": 2}),
+        Case(FRAMES, {"condition": "speaker", "condition_channels": 5, "expand": 2}),
+    ],
     "add": [Case(PAIR)],
+    "affine": [Case(FRAMES, {"scale": 0.4, "shift": 2.0})],
     "attention": [Case(Stream(25, 8), {"heads": 2, "window": 5})],
+    "band_envelope": [
+        Case(Stream(100, 12), {"n_fft": 63, "hop": 21}),
+        Case(Stream(100, 12), {"n_fft": 64, "hop": 21, "phase": "minimum", "fmax": 700.0}),
+    ],
     "biquad": [
         Case(AUDIO, {"kind": "lowpass", "frequency": 1000.0}),
         Case(AUDIO, {"kind": "peaking", "frequency": "cutoff", "gain_db": 6.0}, {"controls": {"cutoff": 800.0}}),
@@ -87,12 +101,22 @@ CASES: dict[str, list[Case]] = {
     "gru": [Case(FRAMES, {"channels": 5})],
     "istft": [Case(Stream(100, 34), {"n_fft": 32, "hop": 8}), Case(Stream(100, 26), {"n_fft": 24, "hop": 10})],
     "linear": [Case(FRAMES, {"channels": 4})],
+    "log_pitch": [Case(Stream(100, 1), {}, {"draw": voice_f0})],
+    "loudness": [Case(AUDIO, {"hop": 160, "window": 640}), Case(AUDIO, {"hop": 160, "window": 401})],
     "magnitude": [Case(Stream(50, 10))],
     "mel": [Case(AUDIO, {"hop": 80, "bins": 20, "n_fft": 256})],
     "mix": [Case(PAIR, {"weights": [0.5, "amount"]}), Case(PAIR, {"wet": 0.3})],
+    "multiply": [Case(PAIR), Case({"dry": Stream(50, 4), "gain": Stream(50, 1), "wet": Stream(50, 4)})],
+    "noise": [
+        Case(Stream(100, 2), {"hop": 7}),
+        Case(Stream(100, 2), {"channels": 1, "seed": "seed"}, {"controls": [{"seed": 1.0}, {"seed": 2.0}]}),
+    ],
     "norm": [Case(FRAMES, {"kind": kind}) for kind in ("layer", "rms", "cumulative")],
     "overlap_add": [Case(Stream(100, 24), {"hop": 8}), Case(Stream(100, 24), {"hop": 8, "window": "hann"})],
     "pitch_tracker": [Case(AUDIO, {"hop": 160})],
+    "pulse_source": [
+        Case(Stream(100, 1), {"hop": 40, "contour": contour}, {"draw": voice_f0}) for contour in ("slope", "between")
+    ],
     "q2d2": [
         Case(FRAMES, {"levels": 9, "channels": 5}),
         Case(FRAMES, {"levels": [5, 5, 3, 7], "dim": 6, "channels": 5}),
@@ -104,12 +128,24 @@ CASES: dict[str, list[Case]] = {
         Case(Stream(50, 1), {"levels": [4, 4], "grid": "hexagonal", "channels": 5}, {"draw": draw_codes(16)}),
     ],
     "repeat_upsample": [Case(FRAMES, {"factor": 3})],
-    "residual_conv": [Case(FRAMES, {"kernel": 5, "dilation": 2})],
+    "register": [
+        Case(
+            Stream(100, 1),
+            {"target": "register", "pitch": "pitch"},
+            {"draw": voice_f0, "controls": [{"register": 200.0, "pitch": 1.0}, {"register": 110.0, "pitch": -3.0}]},
+        ),
+        Case(Stream(100, 1), {"pitch": 2.0, "memory": 1.0}, {"draw": voice_f0}),
+    ],
+    "residual_conv": [Case(FRAMES, {"kernel": 5, "dilation": 2}), Case(FRAMES, {"expand": 2})],
     "resampler": [
         Case(Stream(44100, 1), {"rate": 16000}),
         Case(Stream(16000, 1), {"rate": 44100}),
         Case(Stream(48000, 2), {"rate": 8000}),
         Case(Stream(16000, 1), {"rate": 48000}),
+    ],
+    "spectral_product": [
+        Case({"spectrum": Stream(50, 10), "envelope": Stream(50, 5)}),
+        Case({"spectrum": Stream(50, 10), "envelope": Stream(50, 10)}),
     ],
     "spectral_shift": [
         Case(Stream(125, 258), {"hop": 64, "pitch": 3.0}),

@@ -1,0 +1,239 @@
+"""What is said beside the words: how loud, how high, and how high for this voice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.blocks.history import own_copy
+from astrape.blocks.parameters import bounded, check_real
+from astrape.blocks.registry import register
+from astrape.blocks.tables import ExactTables, Float64
+from astrape.errors import RateError
+
+__all__ = ["LogPitch", "Loudness", "Register"]
+
+MAX_SEMITONES = 36.0
+BINS_PER_OCTAVE = 24
+LOWEST_REGISTER, HIGHEST_REGISTER = 40.0, 1280.0
+"""Hz, five octaves; an F0 beyond counts as one at the end."""
+
+PRIOR_OCTAVES = 0.45
+"""Standard deviation of the registers of speakers, women, men and children, around their middle."""
+
+
+@register("loudness")
+class Loudness(StreamBlock, ExactTables):
+    """The level of each frame: the natural logarithm of the RMS in a window that ends with the frame.
+
+    ``(batch, 1, k * hop)`` to ``(batch, 1, k)`` at ``1 / hop`` of the rate. The window is a Hann window without zeros
+    at its ends, and a full-scale sine has ``log(sqrt(1/2)) = -0.35``. Latency ``(window - hop) / 2`` samples.
+
+    Args:
+        source: one channel of audio.
+        hop: samples per frame, 1 to 65536.
+        window: samples, ``hop`` to 65536; twice the hop, when left out.
+        floor_db: level below which it is not followed any further, -200 to 0 dB. Default -100, as for ``mel``.
+
+    Raises:
+        ValueError: for a number out of range.
+        RateError: for an input of more than one channel.
+    """
+
+    latency_by = "centre"
+
+    shares: Tensor
+
+    def __init__(self, source: Stream, *, hop: int, window: int | None = None, floor_db: float = -100.0) -> None:
+        if source.channels != 1:
+            raise RateError(f"loudness takes one channel, not {source.channels}: split them and take each")
+        bounded("hop", hop, 1, 65536)
+        super().__init__(source, quantum=hop, ratio=Fraction(1, hop))
+        self.window = bounded("window", min(2 * hop, 65536) if window is None else window, hop, 65536)
+        self.least = 10 ** (check_real("floor_db", floor_db, -200, 0) / 10)
+        self.register_tables()
+
+    def exact_tables(self) -> dict[str, Float64]:
+        place = (np.arange(self.window) + 0.5) / self.window
+        taper = 1 - np.cos(2 * np.pi * place)
+        return {"shares": taper / taper.sum()}
+
+    @property
+    def latency(self) -> Fraction:
+        return Fraction(self.window - self.quantum, 2) / self.rate_in
+
+    @property
+    def receptive_field(self) -> Fraction:
+        return Fraction(self.window) / self.rate_in
+
+    def init_state(
+        self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> State:
+        """The last ``window - hop`` samples, silence at time zero."""
+        return torch.zeros(batch_size, self.window - self.quantum, device=device, dtype=dtype)
+
+    def step(self, x: Tensor, state: Tensor, controls: object) -> tuple[Tensor, State]:
+        heard = torch.cat([state, x[:, 0]], dim=-1)
+        state = own_copy(heard[:, heard.shape[-1] - state.shape[-1] :])
+        if not x.shape[-1]:
+            return x.new_zeros(x.shape[0], 1, 0), state
+        power = heard.square().unfold(-1, self.window, self.quantum) @ self.shares
+        return 0.5 * power.clamp(min=self.least).log()[:, None], state
+
+
+@register("register")
+class Register(StreamBlock, ExactTables):
+    """Moves a voice into another's register, so that its intonation stays and its height is the target's.
+
+    ``(batch, 1, n)``, F0 in Hz and 0 where there is no voice, to two outputs of one channel: ``f0``, moved, and
+    ``register``, what the voice's own is taken to be so far, in Hz::
+
+        f0 = F0 * target / register * 2^(pitch / 12)          0 stays 0
+
+    The register is the median of F0 over the voiced frames, which a wrong octave here and there does not move, and
+    silence not at all. Frames count less the older they are, by ``exp(-1 / memory)`` a voiced frame. Before the first
+    of them stands a prior, speakers' registers around ``start`` Hz, which counts as much as ``trust`` seconds of voice:
+    a register an octave away is known to a third of an octave after a tenth of a second of voice, and to a semitone
+    after two. The median is taken of a histogram of half semitones, each frame shared by the two next to it, and is
+    interpolated, so that it moves without steps.
+
+    Args:
+        source: F0 in Hz in the first channel; a second, as ``pitch_tracker`` has, is not looked at.
+        target: register to move to, Hz, or the name of a control that sets it. Left out, the voice keeps its own.
+        pitch: semitones on top, -36 to 36; a number or a control's name. Default 0.
+        start: middle of the prior, 40 to 1280 Hz. Default 150, between men's 110 and women's 200.
+        trust: weight of the prior, seconds of voice, 0.01 to 60. Default 0.1: from the spread of speakers' registers
+            and of one speaker's F0, and the 0.3 s over which F0 changes.
+        memory: time constant, seconds of voice, 0.1 to 3600. Default 10.
+
+    Raises:
+        ValueError: for a number out of range.
+        RateError: for an input of more than two channels.
+    """
+
+    places: Tensor
+
+    def __init__(
+        self,
+        source: Stream,
+        *,
+        target: float | str | None = None,
+        pitch: float | str = 0.0,
+        start: float = 150.0,
+        trust: float = 0.1,
+        memory: float = 10.0,
+    ) -> None:
+        if source.channels > 2:
+            raise RateError(f"register takes F0, or F0 and periodicity, not {source.channels} channels")
+        super().__init__(source, outputs={"f0": 1, "register": 1})
+        if target is not None and not isinstance(target, str):
+            check_real("target", target, 1, 20000)
+        if not isinstance(pitch, str):
+            check_real("pitch", pitch, -MAX_SEMITONES, MAX_SEMITONES)
+        self.target = None if target is None else self.live(target)
+        self.pitch = self.live(pitch)
+        self.start = check_real("start", start, LOWEST_REGISTER, HIGHEST_REGISTER)
+        self.trust = check_real("trust", trust, 0.01, 60) * float(source.rate)
+        self.decay = math.exp(-1 / (check_real("memory", memory, 0.1, 3600) * float(source.rate)))
+        self.bins = round(math.log2(HIGHEST_REGISTER / LOWEST_REGISTER) * BINS_PER_OCTAVE) + 1
+        self.register_tables()
+
+    def exact_tables(self) -> dict[str, Float64]:
+        return {"places": np.arange(self.bins, dtype=np.float64)}
+
+    def prior(self) -> Float64:
+        """The weights of the histogram before anything is heard."""
+        octaves = np.arange(self.bins) / BINS_PER_OCTAVE - math.log2(self.start / LOWEST_REGISTER)
+        weights = np.exp(-0.5 * (octaves / PRIOR_OCTAVES) ** 2)
+        return np.asarray(weights * (self.trust / weights.sum()), dtype=np.float64)
+
+    @property
+    def receptive_field(self) -> Fraction | None:
+        return None
+
+    def init_state(
+        self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> State:
+        """The weights of the histogram, float64 ``(batch, bins)``."""
+        wide = torch.float32 if device is not None and torch.device(device).type == "mps" else torch.float64
+        return torch.from_numpy(self.prior()).to(device, wide).expand(batch_size, -1).clone()
+
+    def prepare(self, controls: Mapping[str, Tensor]) -> tuple[Tensor | float | None, Tensor | float]:
+        """The target, Hz, or ``None``, and the ratio of the pitch, each a number or ``(batch, 1)``."""
+        target = controls[self.target].clamp(1, 20000) if isinstance(self.target, str) else self.target
+        if isinstance(self.pitch, str):
+            return target, torch.exp2(controls[self.pitch].clamp(-MAX_SEMITONES, MAX_SEMITONES) / 12)
+        return target, 2 ** (self.pitch / 12)
+
+    def step(
+        self, x: Tensor, state: Tensor, controls: tuple[Tensor | float | None, Tensor | float]
+    ) -> tuple[dict[str, Tensor], State]:
+        if not x.shape[-1]:
+            empty = x.new_zeros(x.shape[0], 1, 0)
+            return {"f0": empty, "register": empty.clone()}, state.clone()
+        f0 = x[:, 0]
+        heard = f0.detach().to(state.dtype)
+        voiced = (heard > 0) & (heard < math.inf)
+        octaves = (heard.clamp(LOWEST_REGISTER, HIGHEST_REGISTER) / LOWEST_REGISTER).log2()
+        place = (octaves * BINS_PER_OCTAVE).masked_fill(~voiced, -2.0)
+        shares = (1 - (place[..., None] - self.places.to(state.dtype)).abs()).clamp(min=0)
+        kept = torch.where(voiced, self.decay, 1.0)
+        weights = []
+        for frame in range(x.shape[-1]):
+            state = torch.addcmul(shares[:, frame], state, kept[:, frame, None])
+            weights.append(state)
+        register = self.median(torch.stack(weights, dim=1) if len(weights) > 1 else state[:, None]).to(x.dtype)
+        target, ratio = controls
+        moved = f0 * ratio if target is None else f0 * (ratio * target / register)
+        moved = torch.where(voiced, moved, torch.zeros_like(moved))
+        return {"f0": moved[:, None], "register": register[:, None]}, state.clone()
+
+    def median(self, weights: Tensor) -> Tensor:
+        """Hz, ``(batch, n)``, of histograms ``(batch, n, bins)``: where half of the weight lies on each side.
+
+        The weight of a bin is taken as spread evenly over half a bin to each side.
+        """
+        summed = weights.cumsum(dim=-1)
+        half = summed[..., -1:] / 2
+        index = (summed < half).sum(dim=-1, keepdim=True).clamp(max=self.bins - 1)
+        weight = weights.gather(-1, index)
+        part = 1 - (summed.gather(-1, index) - half) / weight.clamp(min=torch.finfo(weights.dtype).tiny)
+        return torch.exp2((index + (part - 0.5)) / BINS_PER_OCTAVE)[..., 0] * LOWEST_REGISTER
+
+
+@register("log_pitch")
+class LogPitch(StreamBlock):
+    """F0 as a network takes it: octaves above a reference, 0 where there is no voice, and whether there is one.
+
+    ``(batch, 1, n)``, Hz and 0 where unvoiced, to ``(batch, 2, n)``: ``log2(f0 / reference)`` and 1, or 0 and 0.
+
+    Args:
+        source: F0 in Hz in the first channel; a second, as ``pitch_tracker`` has, is not looked at.
+        reference: Hz, 1 to 20000. Default 150.
+
+    Raises:
+        ValueError: for a reference out of range.
+        RateError: for an input of more than two channels.
+    """
+
+    def __init__(self, source: Stream, *, reference: float = 150.0) -> None:
+        if source.channels > 2:
+            raise RateError(f"log_pitch takes F0, or F0 and periodicity, not {source.channels} channels")
+        super().__init__(source, channels=2)
+        self.reference = check_real("reference", reference, 1, 20000)
+
+    @property
+    def receptive_field(self) -> Fraction:
+        return 1 / self.rate_in
+
+    def step(self, x: Tensor, state: State, controls: object) -> tuple[Tensor, State]:
+        f0 = x[:, :1]
+        voiced = f0 > 0
+        octaves = torch.where(voiced, f0, self.reference).div(self.reference).log2()
+        return torch.cat([octaves, voiced.to(x.dtype)], dim=1), state

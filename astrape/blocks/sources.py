@@ -1,0 +1,268 @@
+"""Sources of sound that make their signal themselves: white noise, and the pulses of a voice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_choice, check_elements
+from astrape.blocks.registry import register
+from astrape.blocks.state import map_state
+from astrape.errors import RateError
+
+__all__ = ["Noise", "PulseSource"]
+
+GAMMA, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+"""Constants of SplitMix64."""
+
+LARGEST_SEED = (1 << 24) - 1
+"""The largest whole number that a float32 control holds, as it does all below it."""
+
+TURN = 1 << 48
+"""Fixed-point units of a turn of phase. Sums of them are exact, and wrap at a whole number of turns (2^64 / 2^48)."""
+
+IDLE_HZ = 100.0
+"""Frequency at which the phase runs before the first voiced frame."""
+
+LOWEST_HZ = 10.0
+RAMP_SECONDS = 0.002
+FRAMES_AT_ONCE = 32
+"""Frames whose samples are computed at a time, which stay in the cache."""
+
+STEEPEST = 8.0
+"""Octaves a second up to which a change of F0 is a glide; what changes faster is a jump. Speech stays below 6."""
+
+
+def signed(number: int) -> int:
+    """The same 64 bits as an int64."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+def mixed(words: Tensor) -> Tensor:
+    """int64 words, each mixed so that all bits of it depend on all bits of the word.
+
+    The finaliser of SplitMix64 (G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number generators",
+    OOPSLA 2014). Products wrap around; a shift of an int64 brings in copies of the sign, which are masked.
+    """
+    words = words ^ ((words >> 30) & ((1 << 34) - 1))
+    words = words * signed(FIRST)
+    words = words ^ ((words >> 27) & ((1 << 37) - 1))
+    words = words * signed(SECOND)
+    return words ^ ((words >> 31) & ((1 << 33) - 1))
+
+
+@register("noise")
+class Noise(StreamBlock):
+    """White Gaussian noise of unit variance, at the pace of its input, whose values it does not look at.
+
+    ``(batch, any, n)`` to ``(batch, channels, n * hop)``. A sample is a function of its position in the stream, its
+    channel and the seed: the position is hashed by SplitMix64, and the two halves of the word become a normal number
+    by the transform of Box and Muller (1958). So a stream sounds the same however it is cut, after a week as in the
+    first minute. The largest value that can come is 6.8.
+
+    In evaluation mode every row of a batch with the same seed has the same noise, for a stream sounds alone as it does
+    beside others. In training mode the noise is drawn from torch's generator: each row has its own, each pass another.
+
+    Args:
+        source: the clock.
+        hop: samples per input frame, 1 to 65536. Default 1.
+        channels: independent channels; as many as the input has, when left out.
+        seed: 0 to 16777215, or the name of a control that sets it, for a seed by row. Different seeds give
+            independent noise. Default 0.
+
+    Raises:
+        ValueError: for a number out of range.
+    """
+
+    like: Tensor
+
+    def __init__(self, source: Stream, *, hop: int = 1, channels: int | None = None, seed: int | str = 0) -> None:
+        count = bounded("channels", source.channels if channels is None else channels, 1, LARGEST_COUNT)
+        super().__init__(source, ratio=bounded("hop", hop, 1, LARGEST_COUNT), channels=count)
+        check_elements("the noise of a frame", count, hop)
+        self.hop = hop
+        self.seed = seed if isinstance(seed, str) else bounded("seed", seed, 0, LARGEST_SEED)
+        if isinstance(self.seed, str):
+            self.live(self.seed)
+        # Stands for the device that the block is moved to.
+        self.register_buffer("like", torch.zeros(1), persistent=False)
+
+    @property
+    def receptive_field(self) -> Fraction | None:
+        return None
+
+    def init_state(
+        self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> State:
+        """``(batch, 1)``, samples so far."""
+        return torch.zeros(batch_size, 1, device=device, dtype=torch.int64)
+
+    def prepare(self, controls: Mapping[str, Tensor]) -> Tensor:
+        """The key of each channel, int64 ``(batch or 1, channels, 1)``."""
+        if isinstance(self.seed, str):
+            seeds = controls[self.seed].detach().round().clamp(0, LARGEST_SEED).to(torch.int64)
+        else:
+            seeds = torch.full((1, 1), self.seed, dtype=torch.int64, device=self.like.device)
+        channel = torch.arange(self.channels_out, device=seeds.device) * (LARGEST_SEED + 1)
+        return mixed((seeds + channel + 1) * signed(GAMMA))[..., None]
+
+    def step(self, x: Tensor, state: Tensor, controls: Tensor) -> tuple[Tensor, State]:
+        count = x.shape[-1] * self.hop
+        after = state + count
+        if self.training:
+            return torch.randn(x.shape[0], self.channels_out, count, device=x.device, dtype=x.dtype), after
+        position = (state + torch.arange(count, device=x.device))[:, None]
+        return normal(mixed(position * signed(GAMMA) + controls), x.dtype), after
+
+
+def normal(words: Tensor, dtype: torch.dtype) -> Tensor:
+    """A normal number of each int64 word, whose halves are two uniform ones (Box and Muller)."""
+    wide = torch.promote_types(dtype, torch.float32)
+    # Halves as odd multiples of 2^-33: never 0, whose logarithm is infinite; 1 at most, in float32.
+    radius = ((words >> 32) & 0xFFFFFFFF).to(wide).add(0.5).mul(2.0**-32).log().mul(-2).sqrt()
+    turn = (words & 0xFFFFFFFF).to(wide).mul(2 * math.pi * 2.0**-32)
+    return (radius * turn.cos()).to(dtype)
+
+
+@register("pulse_source")
+class PulseSource(StreamBlock):
+    """The pulses of a voice: from F0, frame by frame, to a train of band-limited pulses.
+
+    ``(batch, 1, n)``, Hz, 0 where there is no voice, to ``(batch, 1, n * hop)`` at ``hop`` times the rate: the sum of
+    all harmonics below half the sample rate, as cosines of equal amplitude::
+
+        y = 2 sqrt(f / rate) sum_k a_k cos(2 pi k p),     a_k = min(1, rate / 2 f - k),   k = 1, 2, ... while a_k > 0
+
+    with ``f`` the frequency and ``p`` the phase, in turns, of each sample. The highest harmonic fades as it nears half
+    the sample rate, so that their number changes without a step. Nothing aliases. The power spectral density of
+    the train is that of white noise of unit variance whatever F0 is, so that an envelope means the same for every voice
+    and for noise. The sum is taken in closed form, Dirichlet's kernel, in float64.
+
+    The phase goes on without a step over frames, whatever F0 does, and while there is no voice at the last voiced
+    frame's frequency. It is kept in int64 fixed point, 2^48 units a turn, so that it neither drifts nor depends on how
+    the stream is cut. Voice starts and ends by a ramp of 2 ms at the start of its frame.
+
+    Within a frame the frequency moves on a line. ``contour`` says on which:
+
+    * ``"slope"``: through the frame's F0 in its middle, as steep as from the frame before to this one, so that a glide
+      is followed with no delay. What changes faster than a voice glides, by 8 octaves a second, which is a semitone
+      in 10 ms, is a jump: the frame keeps its F0.
+    * ``"between"``: from the F0 of the frame before to this frame's: no corner anywhere, half a frame late.
+
+    No gradient goes to F0, which is a clock here.
+
+    Args:
+        source: F0 in Hz. It is held within 10 Hz and a quarter of the sample rate.
+        hop: samples per frame, 1 to 65536.
+        contour: ``"slope"`` or ``"between"``. Default ``"slope"``.
+
+    Raises:
+        ValueError: for a hop out of range or an unknown contour.
+        RateError: for an input of more than one channel.
+    """
+
+    latency_by = "declared"
+
+    counted: Tensor
+
+    def __init__(self, source: Stream, *, hop: int, contour: str = "slope") -> None:
+        if source.channels != 1:
+            raise RateError(f"pulse_source takes one channel, F0 in Hz, not {source.channels}: split them before it")
+        super().__init__(source, ratio=bounded("hop", hop, 1, LARGEST_COUNT), channels=1)
+        self.hop = hop
+        self.contour = check_choice("contour", contour, ("slope", "between"))
+        self.sample_rate = float(self.rate_out)
+        self.steepest = 2 ** min(STEEPEST / float(self.rate_in), 1.0) - 1
+        # Whole numbers, which no change of type can round; samples of a frame and how long its ramp is.
+        self.register_buffer("counted", torch.arange(1, hop + 1), persistent=False)
+        self.ramp = max(1, min(hop, round(RAMP_SECONDS * self.sample_rate)))
+
+    @property
+    def latency(self) -> Fraction:
+        return Fraction(1, 2) / self.rate_in if self.contour == "between" else Fraction(0)
+
+    @property
+    def receptive_field(self) -> Fraction | None:
+        return None
+
+    def init_state(
+        self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> State:
+        """``turns`` of phase, fixed point; ``f0``, that of the last voiced frame; ``voiced``, of the last frame."""
+        return {
+            "turns": torch.zeros(batch_size, 1, device=device, dtype=torch.int64),
+            "f0": torch.full((batch_size, 1), IDLE_HZ, device=device, dtype=wide_type(device)),
+            "voiced": torch.zeros(batch_size, 1, device=device, dtype=wide_type(device)),
+        }
+
+    def step(self, x: Tensor, state: State, controls: object) -> tuple[Tensor, State]:
+        batch, _, frames = x.shape
+        if not frames:
+            return x.new_zeros(batch, 1, 0), map_state(torch.clone, state)
+        wide = state["f0"].dtype
+        given = x[:, 0].detach().to(wide)
+        voiced = ((given > 0) & (given < math.inf)).to(wide)
+        held = given.clamp(LOWEST_HZ, self.sample_rate / 4)
+        if frames == 1:
+            f0 = torch.where(voiced > 0, held, state["f0"])
+            before, voiced_before = state["f0"], state["voiced"]
+        else:
+            f0 = last_voiced(held, voiced, state["f0"])
+            before = torch.cat([state["f0"], f0[:, :-1]], dim=-1)
+            voiced_before = torch.cat([state["voiced"], voiced[:, :-1]], dim=-1)
+        rise = (f0 - before) * voiced_before
+        if self.contour == "slope":
+            half = (rise / 2).masked_fill(rise.abs() > self.steepest * before, 0.0)
+            first, last, mean = f0 - half, f0 + half, f0
+        else:
+            first, last = f0 - rise, f0
+            mean = f0 - rise / 2
+        advance = (mean * (self.hop / self.sample_rate * TURN)).round().to(torch.int64)
+        ends = (state["turns"] + advance.cumsum(dim=-1)) & (TURN - 1)
+        start = ((ends - advance) & (TURN - 1)).to(wide) * (1 / TURN)
+        made = [part.reshape(-1, 1) for part in (start, first, last, voiced_before, voiced)]
+        parts = zip(*(part.split(FRAMES_AT_ONCE) for part in made), strict=True)
+        y = [self.sound(*part).to(x.dtype) for part in parts]
+        after = {"turns": ends[:, -1:].clone(), "f0": f0[:, -1:].clone(), "voiced": voiced[:, -1:].clone()}
+        return (torch.cat(y) if len(y) > 1 else y[0]).view(batch, 1, frames * self.hop), after
+
+    def sound(self, start: Tensor, first: Tensor, last: Tensor, voiced_before: Tensor, voiced: Tensor) -> Tensor:
+        """The samples of frames, ``(frames, hop)``: the phase, the frequency and the loudness move on lines."""
+        counted = self.counted.to(start.dtype)
+        way = counted / self.hop
+        frequency = torch.lerp(first, last, way)
+        phase = torch.addcmul(start, first + frequency, counted / (2 * self.sample_rate))
+        loudness = torch.lerp(voiced_before, voiced, (counted / self.ramp).clamp(max=1))
+        return pulses(phase, frequency, self.sample_rate) * loudness
+
+
+def pulses(phase: Tensor, frequency: Tensor, rate: float) -> Tensor:
+    """The sum of harmonics of :class:`PulseSource`, for a phase in turns and a frequency in Hz at each sample."""
+    # Half of Dirichlet's kernel and a share of the next harmonic; turns are reduced before they are multiplied.
+    phase = phase - phase.round()
+    count = rate / 2 / frequency - 1
+    whole = count.floor()
+    angle = phase * (2 * math.pi)
+    below = (angle / 2).sin()
+    order = whole * 2 + 1
+    kernel = (angle / 2 * order).sin() / below
+    kernel = torch.where(below.abs() < 1e-12, order, kernel)
+    top = ((whole + 1) * angle).cos() * (count - whole)
+    return (kernel / 2 - 0.5 + top) * (frequency * (4 / rate)).sqrt()
+
+
+def last_voiced(f0: Tensor, voiced: Tensor, before: Tensor) -> Tensor:
+    """F0 of the last voiced frame at each frame, ``(batch, n)``; ``before`` ``(batch, 1)`` where there is none yet."""
+    place = torch.arange(1, f0.shape[1] + 1, device=f0.device)
+    index = torch.where(voiced > 0, place, 0).cummax(dim=-1).values
+    return torch.cat([before, f0], dim=-1).gather(-1, index)
+
+
+def wide_type(device: torch.device | str | None) -> torch.dtype:
+    """float64, or where there is none, float32."""
+    return torch.float32 if device is not None and torch.device(device).type == "mps" else torch.float64
