@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
-import torch
 
+from astrape import __version__
 from astrape.commands.bench import bench
 from astrape.commands.cache import cache
 from astrape.commands.check import check
 from astrape.commands.check_cache import check_caches
-from astrape.commands.console import DEBUG, INTERRUPTED
+from astrape.commands.console import DEBUG, INTERRUPTED, Interrupted
 from astrape.commands.convert import convert
 from astrape.commands.demo import demo
 from astrape.commands.evaluate import evaluate
@@ -49,7 +49,11 @@ class OneLineErrors(click.Group):
             return super().main(given, prog_name, complete_var, False, **extra)
         try:
             code = super().main(given, prog_name, complete_var, False, **extra)
-        except (KeyboardInterrupt, click.Abort):
+        except (KeyboardInterrupt, click.Abort, Interrupted) as error:
+            # A terminal shows ^C where the cursor is: the line goes below it.
+            below = "\n" if sys.stderr.isatty() and not isinstance(error, click.Abort) else ""
+            left = f": {error}" if str(error) else ""
+            click.echo(f"{below}astrape: interrupted{left}", err=True)
             sys.exit(INTERRUPTED)
         except Exception as error:
             if "--debug" in given:
@@ -65,14 +69,12 @@ class OneLineErrors(click.Group):
     epilog="Each command has a --help of its own, with an example.",
 )
 @click.option("--debug", **DEBUG)
-@click.version_option(package_name="astrape", message="%(version)s")
+@click.version_option(__version__, message="%(version)s")
 def cli() -> None:
     """Strictly causal audio blocks, composed by YAML recipes, with exact latency.
 
     RECIPE is the name of a shipped recipe (`astrape recipes`) or the path of a YAML file.
     """
-    # Two threads gain little on small steps, and lose several times over as soon as another process runs.
-    torch.set_num_threads(1)
 
 
 COMMANDS = (

@@ -67,8 +67,12 @@ def spectral_window(name: str, length: int) -> Float64:
 class STFT(StreamBlock):
     """Short-time Fourier transform whose windows end with their own ``hop`` samples.
 
-    ``(batch, 1, k * hop)`` at the sample rate becomes ``(batch, 2 * (n_fft // 2 + 1), k)`` at ``1 / hop`` of it. The
-    algorithmic latency is that of the window's centre, ``(n_fft - hop) / 2`` samples: 630 for 1512 and 252.
+    ``(batch, 1, k * hop)`` at the sample rate becomes ``(batch, 2 * (n_fft // 2 + 1), k)`` at ``1 / hop`` of it: the
+    real parts of bins 0 to ``n_fft // 2`` are channels 0 to ``n_fft // 2``, and their imaginary parts follow in the
+    same order. ``istft`` takes this layout, ``magnitude`` makes one channel a bin of it. Nothing is scaled: a bin is
+    the windowed samples' sum, as of ``torch.stft`` with ``normalized=False``.
+
+    The algorithmic latency is that of the window's centre, ``(n_fft - hop) / 2`` samples: 630 for 1512 and 252.
 
     Args:
         source: one channel.
@@ -126,7 +130,8 @@ class STFT(StreamBlock):
 class ISTFT(StreamBlock, ExactTables):
     """Inverse short-time Fourier transform by windowed overlap-add, complete after one frame.
 
-    ``(batch, 2 * (n_fft // 2 + 1), k)`` becomes ``(batch, 1, k * hop)`` at ``hop`` times the rate. Frame ``k`` is laid
+    ``(batch, 2 * (n_fft // 2 + 1), k)``, all real parts and then all imaginary parts as ``stft`` gives them, becomes
+    ``(batch, 1, k * hop)`` at ``hop`` times the rate. Frame ``k`` is laid
     over samples ``k * hop`` to ``k * hop + n_fft - 1``; its first ``hop`` samples are then complete and leave. The sum
     is divided by the squared windows of the frames that exist, so the beginning, where fewer overlap, is as exact as
     the rest. With "same" padding the offline transform trims ``(n_fft - hop) / 2`` samples in front, so

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
 
 from astrape.commands.console import (
+    RecipeName,
     command,
     json_option,
     parse_settings,
@@ -16,16 +17,17 @@ from astrape.commands.console import (
     progress,
     settings_option,
 )
-from astrape.graph.compile import load
-from astrape.runtime.bench import Bench, ChunkBench
-from astrape.runtime.bench import bench as measure
-from astrape.runtime.process import settle
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from astrape.runtime.bench import Bench, ChunkBench
 
 __all__ = ["bench"]
 
 
 @command("bench", "astrape bench voice-changer --chunk 10")
-@click.argument("recipe")
+@click.argument("recipe", type=RecipeName())
 @click.option("--chunk", "chunks", multiple=True, type=float, default=(10.0, 40.0), show_default=True, metavar="MS")
 @click.option("--seconds", default=6.0, show_default=True, help="Measuring time per chunk size.")
 @settings_option
@@ -38,6 +40,10 @@ def bench(recipe: str, chunks: tuple[float, ...], seconds: float, settings: tupl
     limit is the larger of the chunk's operations at the measured rate of matrix products and its bytes at the measured
     bandwidth.
     """
+    from astrape.graph.compile import load
+    from astrape.runtime.bench import bench as measure
+    from astrape.runtime.process import settle
+
     graph = load(recipe)
     settle()
     with progress(f"measuring {graph.name}") as tell:
@@ -62,6 +68,8 @@ def bench(recipe: str, chunks: tuple[float, ...], seconds: float, settings: tupl
 
 
 def _times(found: Bench) -> Table:
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for part in found.chunks:
@@ -87,6 +95,8 @@ def _times(found: Bench) -> Table:
 
 
 def _blocks(parts: list[ChunkBench]) -> Table:
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("block", "type"):
         table.add_column(head)

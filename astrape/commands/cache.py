@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from astrape.commands.cache_options import corpus_option, corpus_path, folder_options, maker_options
-from astrape.commands.console import command, json_option, print_json, progress
+from astrape.commands.console import RecipeName, command, json_option, print_json, progress
 from astrape.errors import AstrapeError
-from astrape.training.caches import KINDS, Failed, Made, Order, make_cache, shard_of, wait_for_all
-from astrape.training.corpus import read_corpus
-from astrape.training.device import choose_device
+from astrape.training.names import KINDS
+
+if TYPE_CHECKING:
+    from astrape.training.caches import Failed, Made
 
 __all__ = ["cache", "tell_failed"]
 
@@ -25,12 +27,18 @@ SHOWN = 20
     "astrape cache --what wavlm --data VCTK-Corpus-0.92 --wavlm wavlm-base-plus.safetensors\n"
     "astrape cache --what content --data VCTK-Corpus-0.92 --teacher-dir teachers\n"
     "astrape cache --what speakers --data VCTK-Corpus-0.92 --utts-per-speaker 8",
+    interrupted="what was made is kept, and the same command goes on from there",
 )
 @click.option("--what", required=True, type=click.Choice(KINDS), help="Which cache.")
 @corpus_option
 @folder_options
 @click.option(
-    "--recipe", default="astrape-vc", show_default=True, metavar="RECIPE", help="Whose front end and teacher."
+    "--recipe",
+    default="astrape-vc",
+    show_default=True,
+    type=RecipeName(),
+    metavar="RECIPE",
+    help="Whose front end and teacher.",
 )
 @click.option("--features", metavar="OUTPUT", help="The output that wavlm stores.  [default: training.features]")
 @maker_options
@@ -79,6 +87,10 @@ def cache(
     recipe, other weights or another teacher made is refused. What cannot be read is left out and told at the end, and
     the exit code is 1 then.
     """
+    from astrape.training.caches import Order, make_cache, shard_of, wait_for_all
+    from astrape.training.corpus import read_corpus
+    from astrape.training.device import choose_device
+
     part = shard_of(shard)
     place, notice = choose_device(device)
     if notice:

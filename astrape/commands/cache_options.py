@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from astrape.training.corpus import MICROPHONES, default_corpus
+from astrape.training.names import MICROPHONES
 
 __all__ = ["CACHE_ROOT", "corpus_option", "corpus_path", "folder_options", "maker_options"]
 
@@ -83,6 +83,8 @@ def corpus_path(given: Path | None, recorded: str | None = None) -> Path:
         return given
     if recorded is not None and Path(recorded).exists():
         return Path(recorded)
+    from astrape.training.corpus import default_corpus
+
     return default_corpus()
 
 

@@ -6,22 +6,22 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from astrape.commands.console import command, json_option, print_json, progress
-from astrape.commands.reaching import draws_behind_transforms
+from astrape.commands.console import RecipeName, command, json_option, print_json, progress
 from astrape.errors import AstrapeError, ContractError
-from astrape.graph.compile import load
-from astrape.graph.graph import Graph
-from astrape.graph.plan import PlannedNode
+
+if TYPE_CHECKING:
+    from astrape.graph.graph import Graph
+    from astrape.graph.plan import PlannedNode
 
 __all__ = ["check"]
 
 
 @command("check", "astrape check voice-changer")
-@click.argument("recipe")
+@click.argument("recipe", type=RecipeName())
 @click.option("--examples", default=25, show_default=True, type=click.IntRange(0, 10_000), help="Chunkings to draw.")
 @json_option
 def check(recipe: str, examples: int, as_json: bool) -> None:
@@ -30,6 +30,8 @@ def check(recipe: str, examples: int, as_json: bool) -> None:
     Causality by perturbation and gradient, step equals forward over any chunking, declared latency and receptive field
     against measured ones, purity, constant state, reset, snapshot, isolation of rows; of the whole, sessions too.
     """
+    from astrape.commands.reaching import draws_behind_transforms
+    from astrape.graph.compile import load
     from astrape.testing import check_block, check_graph
 
     graph = load(recipe)

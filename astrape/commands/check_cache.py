@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from astrape.commands.cache import tell_failed
 from astrape.commands.cache_options import corpus_option, corpus_path, folder_options, maker_options
-from astrape.commands.console import command, json_option, print_json, progress
-from astrape.training.caches import (
-    KINDS,
-    Cache,
-    Checked,
-    Order,
-    check_cache,
-    find_caches,
-    repair_cache,
-)
-from astrape.training.corpus import Utterance, read_corpus, shown
-from astrape.training.device import choose_device
+from astrape.commands.console import RecipeName, command, json_option, print_json, progress
 from astrape.training.errors import CacheError
+from astrape.training.names import KINDS
+
+if TYPE_CHECKING:
+    from astrape.training.caches import Cache, Checked
+    from astrape.training.corpus import Utterance
 
 __all__ = ["check_caches"]
 
@@ -40,7 +34,12 @@ SHOWN = 50
 @click.option("--content-only", is_flag=True, help="Look at content alone.")
 @folder_options
 @click.option("--repair", is_flag=True, help="Make what is damaged or missing again.")
-@click.option("--recipe", metavar="RECIPE", help="Where it is now, if it has moved since.  [default: the cache's]")
+@click.option(
+    "--recipe",
+    type=RecipeName(),
+    metavar="RECIPE",
+    help="Where it is now, if it has moved since.  [default: the cache's]",
+)
 @maker_options
 @click.option("--limit", default=0, show_default=True, type=click.IntRange(0), help="The first N items; 0: all.")
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 256), help="Files read at a time.")
@@ -76,6 +75,10 @@ def check_caches(
     The corpus is --data, or else where the cache says that it was made of. The exit code is 1 where anything is wrong,
     and with --repair where anything still is.
     """
+    from astrape.training.caches import Order, check_cache, repair_cache
+    from astrape.training.corpus import shown
+    from astrape.training.device import choose_device
+
     only = dict(zip(KINDS, (wavlm_only, speakers_only, content_only), strict=True))
     chosen = [what for what in KINDS if only[what] or not any(only.values())]
     named = dict(zip(KINDS, (wavlm_dir, speakers_dir, content_dir), strict=True))
@@ -132,6 +135,8 @@ class _Corpora:
         self.read: dict[tuple[Path, str], list[Utterance]] = {}
 
     def of(self, cache: Cache) -> list[Utterance] | None:
+        from astrape.training.corpus import read_corpus, shown
+
         options = cache.record.options
         recorded = options.get("data")
         try:
@@ -152,6 +157,9 @@ class _Corpora:
 
 
 def _chosen(root: Path, kinds: list[str], named: dict[str, str | None]) -> list[Cache]:
+    from astrape.training.caches import Cache, find_caches
+    from astrape.training.corpus import shown
+
     found = [Cache(folder) for folder in find_caches(root)]
     chosen: list[Cache] = []
     for what in kinds:
@@ -172,6 +180,8 @@ def _chosen(root: Path, kinds: list[str], named: dict[str, str | None]) -> list[
 
 
 def _print(found: Checked) -> None:
+    from astrape.training.corpus import shown
+
     for one in found.findings[:SHOWN]:
         click.echo(f"{shown(one.path)}: {one.message}")
     if len(found.findings) > SHOWN:

@@ -1,4 +1,8 @@
-"""What commands share with each other of talking to a terminal: options, progress, tables, JSON."""
+"""What commands share with each other of talking to a terminal: options, progress, tables, JSON.
+
+A command's module imports what it needs when it runs, within its functions: help and shell completion load all of these
+modules, and neither PyTorch nor NumPy.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from click.shell_completion import CompletionItem
 
 from astrape.errors import AstrapeError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = [
     "DEBUG",
     "INTERRUPTED",
+    "Interrupted",
+    "RecipeName",
     "command",
     "json_option",
     "parse_settings",
@@ -42,6 +51,19 @@ DEBUG: dict[str, Any] = {
     "help": "Show the traceback of an error.",
 }
 
+
+class RecipeName(click.types.StringParamType):
+    """The name of a shipped recipe, or a path; the shell completes both."""
+
+    name = "recipe"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        names = (entry.name for entry in files("astrape").joinpath("recipes").iterdir() if entry.name.endswith(".yaml"))
+        shipped = sorted(name.removesuffix(".yaml") for name in names)
+        fitting = [CompletionItem(name) for name in shipped if name.startswith(incomplete)]
+        return fitting or [CompletionItem(incomplete, type="file")]
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 settings_option = click.option(
@@ -53,12 +75,34 @@ settings_option = click.option(
 )
 
 
-def command(name: str, example: str) -> Callable[[Callable[..., None]], click.Command]:
-    """A command with an example at the end of its help, and ``--debug``."""
+class Interrupted(Exception):
+    """Ctrl-C, with what it leaves behind."""
+
+
+def command(name: str, example: str, interrupted: str = "") -> Callable[[Callable[..., None]], click.Command]:
+    """A command with an example at the end of its help, and ``--debug``. It runs on one thread.
+
+    Args:
+        name: of the command.
+        example: lines of a shell.
+        interrupted: what there is after Ctrl-C, for the line that says that it came; what writes nothing, or only
+            whole files, needs no word.
+    """
 
     def make(function: Callable[..., None]) -> click.Command:
+        @wraps(function)
+        def run(*given: Any, **named: Any) -> None:
+            try:
+                import torch
+
+                # Two threads gain little on small steps, and lose several times over as soon as another process runs.
+                torch.set_num_threads(1)
+                function(*given, **named)
+            except KeyboardInterrupt as error:
+                raise Interrupted(interrupted) from error
+
         lines = "\n".join(f"  {line}" for line in example.splitlines())
-        decorated = click.option("--debug", **DEBUG)(function)
+        decorated = click.option("--debug", **DEBUG)(run)
         return click.command(name, epilog=f"\b\nExample:\n{lines}")(decorated)
 
     return make
@@ -104,6 +148,8 @@ def _plain(content: Any) -> Any:
 
 def print_table(table: Table) -> None:
     """To stdout: as wide as the terminal, or as wide as it takes where stdout is no terminal."""
+    from rich.console import Console
+
     if sys.stdout.isatty():
         Console(markup=False).print(table)
         return
@@ -123,6 +169,9 @@ def progress(what: str) -> Iterator[Callable[[float, float | None], None]]:
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from astrape.commands.console import command, json_option, parse_settings, print_json, progress, settings_option
+from astrape.commands.console import (
+    RecipeName,
+    command,
+    json_option,
+    parse_settings,
+    print_json,
+    progress,
+    settings_option,
+)
 from astrape.commands.run import warnings_of
 from astrape.errors import AstrapeError
-from astrape.runtime.files import Conversion, check_chunk
-from astrape.runtime.levels import decibels
-from astrape.voice.codes import ENDINGS as CODES
-from astrape.voice.conversion import RECIPE, Converter, voice_of
-from astrape.voice.decoding import FROM_CODES, CodeDecoder, Decoded
-from astrape.voice.folder import same_file
-from astrape.voice.quality import WARNINGS
-from astrape.voice.speaker import MEL_STATISTICS, MelStatistics
-from astrape.voice.speaking import SEED, is_deaf
-from astrape.voice.voicebank import Voicebank
+from astrape.voice.names import CODE_ENDINGS, FROM_CODES, MEL_STATISTICS, RECIPE
+
+if TYPE_CHECKING:
+    from astrape.runtime.files import Conversion
+    from astrape.voice.conversion import Converter
+    from astrape.voice.decoding import CodeDecoder, Decoded
+    from astrape.voice.voicebank import Voicebank
 
 __all__ = ["convert"]
 
@@ -31,6 +37,7 @@ INCOMPLETE = 1
     "astrape convert speech.wav --target voice.astrape --weights weights.safetensors -o converted.wav\n"
     "astrape convert recordings/ --target reference.flac --weights weights.safetensors -o converted/\n"
     "astrape convert speech.npz --target voice.astrape --weights weights.safetensors -o decoded.wav",
+    interrupted="OUT is as it was before; of a folder, files that were done are there",
 )
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 @click.option(
@@ -52,7 +59,10 @@ INCOMPLETE = 1
     help="Where to: a file, or a folder where SRC is one.",
 )
 @click.option(
-    "--recipe", metavar="RECIPE", help=f"What converts. [default: {RECIPE}, and {FROM_CODES} where SRC is codes]"
+    "--recipe",
+    type=RecipeName(),
+    metavar="RECIPE",
+    help=f"What converts. [default: {RECIPE}, and {FROM_CODES} where SRC is codes]",
 )
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights, a safetensors file.")
 @click.option(
@@ -99,13 +109,18 @@ def convert(
 
     Without --weights the weights are random (seed 0, so that runs repeat) and OUT is noise.
     """
+    from astrape.runtime.files import check_chunk
+    from astrape.voice.conversion import Converter, voice_of
+    from astrape.voice.decoding import CodeDecoder
+    from astrape.voice.speaking import SEED, is_deaf
+
     check_chunk(chunk_ms)
     controls = parse_settings(settings)
     if "speaker" in controls:
         raise AstrapeError("--set speaker: the speaker is what --target gives")
     if codes is not None and source.is_dir():
         raise AstrapeError("--codes: stores the codes of one file, and SRC is a folder: leave it out")
-    decodes = source.suffix.lower() in CODES and not source.is_dir()
+    decodes = source.suffix.lower() in CODE_ENDINGS and not source.is_dir()
     if decodes and (codes is not None or live_latency):
         option = "--codes" if codes is not None else "--live-latency"
         raise AstrapeError(f"{option}: SRC is stored codes already: leave it out")
@@ -184,6 +199,8 @@ def convert(
 
 def _check_outputs(inputs: dict[str, Path | None], out: Path, codes: Path | None) -> None:
     """That nothing that is read is written over. That OUT is not SRC itself, whoever writes it checks."""
+    from astrape.voice.folder import same_file
+
     for what, path in inputs.items():
         if path is None:
             continue
@@ -196,6 +213,8 @@ def _check_outputs(inputs: dict[str, Path | None], out: Path, codes: Path | None
 
 
 def _tell_decoded(done: Decoded, as_json: bool) -> None:
+    from astrape.runtime.levels import decibels
+
     if done.clipped:
         _warn(f"{done.target}: {done.clipped} samples beyond full scale, peak {decibels(done.peak_out):+.1f} dB")
     if not as_json:
@@ -207,6 +226,8 @@ def _tell_decoded(done: Decoded, as_json: bool) -> None:
 
 
 def _tell(done: Conversion, as_json: bool) -> None:
+    from astrape.runtime.levels import decibels
+
     for line in warnings_of(done):
         _warn(line)
     if not as_json:
@@ -219,6 +240,9 @@ def _tell(done: Conversion, as_json: bool) -> None:
 
 def _warnings_of_voice(bank: Voicebank, path: Path) -> list[str]:
     """What its user should know of a voice. Names that are unknown come from elsewhere, and are not printed."""
+    from astrape.voice.quality import WARNINGS
+    from astrape.voice.speaker import MelStatistics
+
     known = [name for name in bank.metadata.quality_warnings if name in WARNINGS]
     lines = [f"{path}: {name}: {WARNINGS[name]}" for name in known]
     if bank.metadata.embedding_model == MelStatistics.name:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
 
 from astrape.commands.console import (
     command,
@@ -17,7 +17,11 @@ from astrape.commands.console import (
     settings_option,
 )
 from astrape.commands.run import warnings_of
-from astrape.runtime.demo import Demo, demonstrate
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from astrape.runtime.demo import Demo
 
 __all__ = ["demo"]
 
@@ -42,6 +46,8 @@ def demo(output: Path, settings: tuple[str, ...], chunk_ms: float, as_json: bool
 
     Writes the sound before and after, the latency report and pictures, and says what was measured.
     """
+    from astrape.runtime.demo import demonstrate
+
     with progress("demo") as tell:
         done = demonstrate(output, settings=parse_settings(settings) or None, chunk_ms=chunk_ms, progress=tell)
     for line in warnings_of(done.conversion):
@@ -58,6 +64,8 @@ def demo(output: Path, settings: tuple[str, ...], chunk_ms: float, as_json: bool
 
 
 def _facts(done: Demo) -> Table:
+    from rich.table import Table
+
     facts = done.facts()
     settings = ", ".join(f"{name} {value:+g}" for name, value in done.settings.items())
     table = Table(box=None, pad_edge=False, show_header=False)

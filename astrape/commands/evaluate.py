@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 
 from astrape.commands.console import (
+    RecipeName,
     command,
     json_option,
     parse_settings,
@@ -21,37 +21,20 @@ from astrape.commands.console import (
     settings_option,
 )
 from astrape.errors import AstrapeError
-from astrape.graph.recipe import Recipe
-from astrape.runtime.files import check_chunk
-from astrape.voice.conversion import CODES, RECIPE, SEED, Converter
-from astrape.voice.evaluation.context import Tools
-from astrape.voice.evaluation.numbers import interval, number
-from astrape.voice.evaluation.page import LISTEN, write_page
-from astrape.voice.evaluation.pairs import (
-    Pair,
-    Target,
-    all_pairs,
-    own_voices,
-    read_pairs,
-    read_sources,
-    read_targets,
-    some,
-    utterance,
-)
-from astrape.voice.evaluation.pitch import TRACKERS
-from astrape.voice.evaluation.recording import Recording
-from astrape.voice.evaluation.registry import available
-from astrape.voice.evaluation.result import Evaluation, write_json
-from astrape.voice.evaluation.run import evaluate as run
-from astrape.voice.evaluation.systems import Conversions, Converted, System
-from astrape.voice.speaker import MEL_STATISTICS
+from astrape.voice.names import LISTEN, MEL_STATISTICS, METRICS, RECIPE, TRACKERS
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from astrape.voice.evaluation.pairs import Pair
+    from astrape.voice.evaluation.result import Evaluation
+    from astrape.voice.evaluation.systems import Conversions, System
 
 __all__ = ["evaluate"]
 
 INCOMPLETE = 1
 REPORT, PAGE, CONVERTED = "report.json", "index.html", "converted"
 FILE = click.Path(path_type=Path)
-NAMES = tuple(available(Tools()))
 
 
 @command(
@@ -59,6 +42,7 @@ NAMES = tuple(available(Tools()))
     "astrape evaluate --source src.wav --target p225.astrape --output out.wav --weights weights.safetensors\n"
     "astrape evaluate --sources VCTK/ --targets voices/ --limit 200 --weights weights.safetensors -o run/\n"
     "astrape evaluate --sources speech/ --targets voices/ --converted other-system/ --late 60 -o run-other/",
+    interrupted="files that were converted are there, and no scores are",
 )
 @click.option("--source", type=FILE, metavar="FILE", help="One recording to convert.")
 @click.option("--target", type=FILE, metavar="VOICE", help="The voice: a voicebank, or a recording of 5 s or more.")
@@ -81,7 +65,7 @@ NAMES = tuple(available(Tools()))
 @click.option("--text", metavar="TEXT", help="What --source says. Else a .txt beside it, if there is one.")
 @click.option("--converted", type=FILE, metavar="PATH", help="Evaluate what another system converted: file or folder.")
 @click.option("--late", default=0.0, metavar="MS", help="By how much --converted is late.")
-@click.option("--recipe", default=RECIPE, show_default=True, metavar="RECIPE", help="What converts.")
+@click.option("--recipe", default=RECIPE, show_default=True, type=RecipeName(), metavar="RECIPE", help="What converts.")
 @click.option("--weights", type=FILE, metavar="FILE", help="Weights, a safetensors file.")
 @click.option(
     "--encoder",
@@ -93,8 +77,8 @@ NAMES = tuple(available(Tools()))
 @click.option("--port", metavar="NAME", help="The output to write, where the recipe has several; the first audio.")
 @click.option("--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at once.")
 @settings_option
-@click.option("--metrics", multiple=True, metavar="NAME,...", help=f"Of {', '.join(NAMES)}, or quantities; all.")
-@click.option("--pitch", "tracker", type=click.Choice(list(TRACKERS)), help="Pitch tracker; the first installed one.")
+@click.option("--metrics", multiple=True, metavar="NAME,...", help=f"Of {', '.join(METRICS)}, or quantities; all.")
+@click.option("--pitch", "tracker", type=click.Choice(TRACKERS), help="Pitch tracker; the first installed one.")
 @click.option("--language", default="en", show_default=True, metavar="CODE", help="Of the sources.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N pairs of a set, drawn at random.")
 @click.option("--seed", default=0, show_default=True, metavar="N", help="Of --limit and of the intervals.")
@@ -145,6 +129,11 @@ def evaluate(
 
     What cannot be measured is named with the reason. The exit code is 1 when a pair could not be converted.
     """
+    from astrape.runtime.files import check_chunk
+    from astrape.voice.evaluation.pairs import some
+    from astrape.voice.evaluation.run import evaluate as run
+    from astrape.voice.evaluation.systems import Converted
+
     check_chunk(chunk_ms)
     if seed < 0:
         raise AstrapeError(f"--seed must be 0 or more, not {seed}")
@@ -207,6 +196,9 @@ def _pairs(
     text: str | None,
     converted: Path | None,
 ) -> list[Pair]:
+    from astrape.voice.evaluation import pairs
+    from astrape.voice.evaluation.recording import Recording
+
     given = [name for name, is_there in (("--source", source), ("--sources", sources), ("--pairs", table)) if is_there]
     if len(given) != 1:
         found = " and ".join(given) or "none of them"
@@ -214,26 +206,27 @@ def _pairs(
     if table is not None:
         if target or targets or target_audio or own_voice or text:
             raise AstrapeError("--pairs: its columns say what goes with what: leave targets, audio and text out")
-        return read_pairs(table)
+        return pairs.read_pairs(table)
     if source is not None:
         if sources or targets:
             raise AstrapeError("--source goes with --target; --sources and --targets are for sets")
         # Refused here rather than by the first metric: nothing is loaded yet.
         Recording(source)
-        said = [utterance(source, text)]
+        said = [pairs.utterance(source, text)]
         voices = [] if target is None else [target]
     else:
         if target or text:
             raise AstrapeError("--sources goes with --targets; --target and --text are for one --source")
-        said, voices = read_sources(sources), list(targets)
+        said, voices = pairs.read_sources(sources), list(targets)
     if own_voice and not voices and target_audio is None:
-        return own_voices(said)
+        return pairs.own_voices(said)
     if not voices and converted is not None:
-        voice = None if target_audio is None else Target(target_audio.stem, (target_audio,), target_audio)
-        return [Pair(one, voice, own_voice=own_voice) for one in said]
+        voice = None if target_audio is None else pairs.Target(target_audio.stem, (target_audio,), target_audio)
+        return [pairs.Pair(one, voice, own_voice=own_voice) for one in said]
     if not voices:
         raise AstrapeError("there is no voice to convert to: name one with --target or --targets, or say --own-voice")
-    return [replace(pair, own_voice=own_voice) for pair in all_pairs(said, read_targets(voices, target_audio))]
+    targeted = pairs.read_targets(voices, target_audio)
+    return [replace(pair, own_voice=own_voice) for pair in pairs.all_pairs(said, targeted)]
 
 
 def _places(out: Path | None, single: bool, converted: bool) -> tuple[Path, Path | None]:
@@ -265,6 +258,10 @@ def _converting(
     folder: Path,
     wanted: Path | None,
 ) -> Conversions:
+    from astrape.graph.recipe import Recipe
+    from astrape.voice.conversion import CODES, Converter
+    from astrape.voice.evaluation.systems import Conversions
+
     controls = parse_settings(settings)
     if "speaker" in controls:
         raise AstrapeError("--set speaker: the speaker is what the targets give")
@@ -282,6 +279,8 @@ def _converting(
 
 def _check_targets(system: System, pairs: Sequence[Pair], own_voice: bool) -> None:
     """A voice that is none is an error before anything is converted, not one a pair."""
+    from astrape.voice.evaluation.systems import Conversions
+
     if own_voice or not isinstance(system, Conversions):
         return
     for pair in pairs:
@@ -299,6 +298,9 @@ def _written(
     tracker: str | None,
 ) -> list[str]:
     """Write what there is a place for; lines that say what was written."""
+    from astrape.voice.evaluation.page import write_page
+    from astrape.voice.evaluation.result import write_json
+
     lines = []
     if single and not elsewhere and out is not None:
         done = found.results[0].rendering
@@ -321,6 +323,8 @@ def _written(
 
 def _complain(found: Evaluation, recipe: str, encoder: str, elsewhere: bool) -> None:
     """What stands in the way of trusting the numbers, a line each on stderr."""
+    from astrape.voice.speaking import SEED
+
     if found.system.get("random_weights"):
         _warn(f"no --weights given: the weights of '{recipe}' are random (seed {SEED}) and what comes out is noise")
     embedded = any(
@@ -346,6 +350,10 @@ def _warn(line: str) -> None:
 
 
 def _table(found: Evaluation) -> Table:
+    from rich.table import Table
+
+    from astrape.voice.evaluation.numbers import interval, number
+
     table = Table(box=None, pad_edge=False)
     table.add_column("measure", no_wrap=True)
     for name in ("value", "95 % interval", "files"):

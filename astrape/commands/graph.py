@@ -6,16 +6,13 @@ from pathlib import Path
 
 import click
 
-from astrape.commands.console import command
-from astrape.graph.compile import load
-from astrape.graph.picture import check_ending, save_graph_picture
-from astrape.runtime.audio_target import atomic_path
+from astrape.commands.console import RecipeName, command
 
 __all__ = ["graph"]
 
 
 @command("graph", "astrape graph voice-changer -o voice-changer.svg")
-@click.argument("recipe")
+@click.argument("recipe", type=RecipeName())
 @click.option(
     "-o",
     "--output",
@@ -26,6 +23,10 @@ __all__ = ["graph"]
 )
 def graph(recipe: str, output: Path) -> None:
     """Draw RECIPE as it was compiled: rates on the edges, inserted delays and feedback marked."""
+    from astrape.graph.compile import load
+    from astrape.graph.picture import check_ending, save_graph_picture
+    from astrape.runtime.audio_target import atomic_path
+
     if output.suffix != ".dot":
         check_ending(output)
     compiled = load(recipe)

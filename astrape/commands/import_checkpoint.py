@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from astrape.commands.console import command, json_option, print_json, progress
-from astrape.voice.checkpoint_import import FROM_CODES, Imported, import_checkpoints, save_imported
+
+if TYPE_CHECKING:
+    from astrape.voice.checkpoint_import import Imported
 
 __all__ = ["import_checkpoint"]
 
@@ -38,6 +40,8 @@ def import_checkpoint(
         raise click.UsageError("--wavlm and --from-features go with --encoder")
     if wavlm is not None and from_features:
         raise click.UsageError("--wavlm is for a microphone, and --from-features takes none")
+    from astrape.voice.checkpoint_import import import_checkpoints, save_imported
+
     with progress("importing") as tell:
         tell(0, None)
         imported = import_checkpoints(encoder, decoder, wavlm=wavlm, from_features=from_features)
@@ -66,6 +70,8 @@ def import_checkpoint(
 
 
 def _described(imported: Imported, recipe: Path, weights: Path) -> dict[str, Any]:
+    from astrape.voice.checkpoint_import import FROM_CODES
+
     graph = imported.graph
     streams = {
         what: {name: {"rate": str(stream.rate), "channels": stream.channels} for name, stream in ports.items()}

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import torch
-from rich.table import Table
-from torch import Tensor
 
-from astrape.blocks.base import Stream
 from astrape.commands.console import (
+    RecipeName,
     command,
     json_option,
     parse_settings,
@@ -21,17 +19,17 @@ from astrape.commands.console import (
     settings_option,
 )
 from astrape.errors import AstrapeError
-from astrape.graph.compile import load
-from astrape.runtime.files import SLOWEST_AUDIO, check_chunk
-from astrape.voice.precision import precision as compare
-from astrape.voice.recordings import pieces_of
-from astrape.voice.speaking import SEED
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from astrape.blocks.base import Stream
 
 __all__ = ["precision"]
 
 
 @command("precision", "astrape precision astrape-vc speech.wav --weights weights.safetensors")
-@click.argument("recipe")
+@click.argument("recipe", type=RecipeName())
 @click.argument("recordings", metavar="AUDIO...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights, a safetensors file.")
 @click.option(
@@ -52,6 +50,14 @@ def precision(
     A float64 stream is the whole pass. Codes that come out other than there are counted: float32 rounds, and what lies
     on the border of two codes falls on either side. Controls without a default that --set does not give are drawn.
     """
+    import torch
+    from rich.table import Table
+
+    from astrape.graph.compile import load
+    from astrape.runtime.files import SLOWEST_AUDIO, check_chunk
+    from astrape.voice.precision import precision as compare
+    from astrape.voice.speaking import SEED
+
     check_chunk(chunk_ms)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
@@ -85,6 +91,8 @@ def precision(
 def _heard(
     recordings: tuple[Path, ...], stream: Stream, tell: Callable[[float, float | None], None]
 ) -> Iterator[Tensor]:
+    from astrape.voice.recordings import pieces_of
+
     for index, path in enumerate(recordings):
         tell(index, len(recordings))
         for piece in pieces_of(path, stream):
@@ -92,6 +100,8 @@ def _heard(
 
 
 def _cut(pieces: Iterator[Tensor], frames: int) -> Iterator[Tensor]:
+    import torch
+
     held: list[Tensor] = []
     count = 0
     for piece in pieces:

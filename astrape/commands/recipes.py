@@ -4,45 +4,86 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 
-from astrape.blocks.base import StreamBlock
-from astrape.blocks.registry import block_class, block_names
 from astrape.commands.console import command, json_option, print_json, print_table
-from astrape.graph.recipe import Recipe, shipped_recipes
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from astrape.blocks.base import StreamBlock
 
 __all__ = ["recipes"]
 
 
-@command("recipes", "astrape recipes\nastrape recipes --blocks")
+@command("recipes", "astrape recipes\nastrape recipes --blocks\nastrape recipes --block stft")
 @click.option("--blocks", is_flag=True, help="List the blocks that recipes can use, with their parameters.")
+@click.option("--block", "one", metavar="NAME", help="All about one block: parameters, shapes, latency, sources.")
 @json_option
-def recipes(blocks: bool, as_json: bool) -> None:
+def recipes(blocks: bool, one: str | None, as_json: bool) -> None:
     """List the recipes that come with astrape, or the blocks to make your own from."""
+    from astrape.blocks.registry import block_names
+    from astrape.graph.recipe import shipped_recipes
+
+    if one is not None:
+        if blocks:
+            raise click.UsageError("--blocks lists all and --block shows one: give either")
+        _show_block(one, as_json)
+        return
     listed = [_block(name) for name in block_names()] if blocks else [_recipe(name) for name in shipped_recipes()]
     if as_json:
         print_json(listed)
         return
+    print_table(_table_of_blocks(listed) if blocks else _table_of_recipes(listed))
+
+
+def _table_of_blocks(listed: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
-    if blocks:
-        for head in ("block", "what it does", "parameters (with their defaults)"):
-            table.add_column(head, overflow="fold")
-        for entry in listed:
-            table.add_row(entry["name"], entry["summary"], ", ".join(map(_shown, entry["parameters"])))
-    else:
-        for head in ("recipe", "what it does", "inputs", "outputs", "controls"):
-            table.add_column(head, overflow="fold")
-        for entry in listed:
-            inputs = ", ".join(f"{name} {stream['rate']} Hz" for name, stream in entry["inputs"].items())
-            texts = (inputs, ", ".join(entry["outputs"]), ", ".join(entry["controls"]))
-            table.add_row(entry["name"], entry["description"], *texts)
-    print_table(table)
+    table.add_column("block", no_wrap=True)
+    for head in ("what it does", "parameters (with their defaults)"):
+        table.add_column(head, overflow="fold")
+    for entry in listed:
+        table.add_row(entry["name"], entry["summary"], ", ".join(map(_shown, entry["parameters"])))
+    return table
+
+
+def _table_of_recipes(listed: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("recipe", "what it does", "inputs", "outputs", "controls"):
+        table.add_column(head, overflow="fold")
+    for entry in listed:
+        inputs = ", ".join(f"{name} {stream['rate']} Hz" for name, stream in entry["inputs"].items())
+        texts = (inputs, ", ".join(entry["outputs"]), ", ".join(entry["controls"]))
+        table.add_row(entry["name"], entry["description"], *texts)
+    return table
+
+
+def _show_block(name: str, as_json: bool) -> None:
+    from astrape.blocks.registry import block_class
+
+    entry = _block(name) | {"documentation": _plain(block_class(name))}
+    if as_json:
+        print_json(entry)
+        return
+    click.echo(f"{name}: {entry['class']}, takes {entry['inputs']} input{'s' * (entry['inputs'] == 'several')}\n")
+    rows = [(_shown(parameter), parameter["type"]) for parameter in entry["parameters"]]
+    width = max((len(shown) for shown, _ in rows), default=0)
+    for shown, kind in rows:
+        click.echo(f"  {shown:{width}}  {kind}".rstrip())
+    if rows:
+        click.echo()
+    click.echo(entry["documentation"])
 
 
 def _recipe(name: str) -> dict[str, Any]:
+    from astrape.graph.recipe import Recipe, shipped_recipes
+
     recipe = Recipe.load(name)
     return {
         "name": name,
@@ -58,6 +99,8 @@ def _recipe(name: str) -> dict[str, Any]:
 
 
 def _block(name: str) -> dict[str, Any]:
+    from astrape.blocks.registry import block_class
+
     cls = block_class(name)
     parameters = list(inspect.signature(cls.__init__).parameters.values())[2:]
     return {
@@ -80,9 +123,13 @@ def _block(name: str) -> dict[str, Any]:
 
 def _summary(cls: type[StreamBlock]) -> str:
     """The first sentence of a class's own docstring."""
-    text = inspect.cleandoc(cls.__dict__.get("__doc__") or "").partition("\n\n")[0]
-    plain = re.sub(r":\w+:`([^`]*)`", r"\1", text.replace("``", ""))
-    return " ".join(plain.split()).removesuffix("::")
+    return " ".join(_plain(cls).partition("\n\n")[0].split()).removesuffix("::")
+
+
+def _plain(cls: type[StreamBlock]) -> str:
+    """A class's own docstring without the marks of reStructuredText."""
+    text = inspect.cleandoc(cls.__dict__.get("__doc__") or "").replace("``", "")
+    return re.sub(r":\w+:`~?([^`]*)`", r"\1", text).replace("::\n", ":\n")
 
 
 def _value(default: Any) -> Any:

@@ -6,22 +6,23 @@ from pathlib import Path
 
 import click
 
-from astrape.commands.console import command, json_option, print_json, print_table, progress
+from astrape.commands.console import RecipeName, command, json_option, print_json, print_table, progress
 from astrape.errors import AstrapeError
-from astrape.graph.compile import load
-from astrape.graph.picture import check_ending
-from astrape.runtime.audio_target import atomic_path
 
 __all__ = ["report"]
 
 
 @command("report", "astrape report voice-changer --measure --plot latency.png")
-@click.argument("recipe")
+@click.argument("recipe", type=RecipeName())
 @click.option("--measure", is_flag=True, help="Measure every declared number too; fails when one disagrees.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw it to FILE (.png, .svg or .pdf).", metavar="FILE")
 @json_option
 def report(recipe: str, measure: bool, plot: Path | None, as_json: bool) -> None:
     """Report the latency of RECIPE, block by block."""
+    from astrape.graph.compile import load
+    from astrape.graph.picture import check_ending
+    from astrape.runtime.audio_target import atomic_path
+
     if plot is not None:
         check_ending(plot)
     graph = load(recipe)

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from astrape.commands.console import command, json_option, parse_settings, print_json, progress, settings_option
-from astrape.graph.compile import load
-from astrape.runtime.files import Conversion, process_file
-from astrape.runtime.levels import decibels
+from astrape.commands.console import (
+    RecipeName,
+    command,
+    json_option,
+    parse_settings,
+    print_json,
+    progress,
+    settings_option,
+)
+
+if TYPE_CHECKING:
+    from astrape.runtime.files import Conversion
 
 __all__ = ["run", "warnings_of"]
 
 
-@command("run", "astrape run voice-changer in.wav out.wav --set pitch=-5 --set formant=-2")
-@click.argument("recipe")
+@command(
+    "run",
+    "astrape run voice-changer in.wav out.wav --set pitch=-5 --set formant=-2",
+    interrupted="OUT is as it was before",
+)
+@click.argument("recipe", type=RecipeName())
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @settings_option
@@ -45,6 +58,10 @@ def run(
     and resampled to its rate, as a stream. OUT has IN's rate and, aligned to the sample, its length; its ending picks
     its format. It appears when it is complete.
     """
+    from astrape.graph.compile import load
+    from astrape.runtime.files import process_file
+    from astrape.runtime.levels import decibels
+
     graph = load(recipe, weights=weights)
     with progress(f"{graph.name}") as tell:
         done = process_file(
@@ -73,6 +90,8 @@ def run(
 
 def warnings_of(done: Conversion) -> list[str]:
     """What the user should know of a conversion that went through."""
+    from astrape.runtime.levels import decibels
+
     lines = []
     if not done.frames_in:
         lines.append(f"{done.source}: holds no samples")

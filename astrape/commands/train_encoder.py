@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,9 @@ from astrape.commands.train_options import (
     tell_outcome,
 )
 from astrape.errors import AstrapeError
-from astrape.training.architecture import Change
+
+if TYPE_CHECKING:
+    from astrape.training.architecture import Change
 
 __all__ = ["train_encoder"]
 
@@ -122,6 +124,8 @@ def _refuse(flags: dict[str, Any]) -> None:
 
 
 def _changes(flags: dict[str, Any]) -> list[Change]:
+    from astrape.training.architecture import Change
+
     changes = [
         Change(flag, node, parameter, GRIDS[flags[name]] if name == "q2d2_grid" else flags[name])
         for name, (flag, node, parameter) in SIZES.items()

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from astrape.commands.cache_options import corpus_option, folder_options
-from astrape.commands.console import INTERRUPTED, print_json
+from astrape.commands.console import INTERRUPTED, RecipeName, print_json
 from astrape.errors import AstrapeError
-from astrape.training.options import Options
-from astrape.training.settings import Setting
 
 if TYPE_CHECKING:
+    from astrape.training.options import Options
     from astrape.training.run import Outcome
+    from astrape.training.settings import Setting
 
 __all__ = ["common_options", "common_settings", "run_options", "settings_of", "start", "teacher_of", "tell_outcome"]
 
@@ -25,7 +25,10 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     path = click.Path(path_type=Path)
     decorators: list[Callable[..., Any]] = [
         click.option(
-            "--recipe", metavar="RECIPE", help="What is trained.  [default: astrape-vc, or the checkpoint's own]"
+            "--recipe",
+            type=RecipeName(),
+            metavar="RECIPE",
+            help="What is trained.  [default: astrape-vc, or the checkpoint's own]",
         ),
         corpus_option,
         folder_options,
@@ -107,6 +110,8 @@ def common_settings(flags: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]
 
 def settings_of(given: Iterable[tuple[str, tuple[str | int, ...], Any]]) -> list[Setting]:
     """The settings of the flags that were given: those whose value is not ``None``."""
+    from astrape.training.settings import Setting
+
     return [Setting(flag, way, value) for flag, way, value in given if value is not None]
 
 
@@ -119,6 +124,8 @@ def teacher_of(name: str | None, folder: Path | None) -> dict[str, Any] | None:
 
 def run_options(stage: str, common: dict[str, Any], **own: Any) -> Options:
     """The options of a run from the flags that both trainers have, as click gave them."""
+    from astrape.training.options import Options
+
     recipe = common["recipe"]
     name = common["run_name"] or f"{Path(recipe or 'astrape-vc').stem}-{stage}"
     return Options(

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from astrape.commands.console import DEBUG, command, json_option, print_json, print_table, progress
-from astrape.voice.building import build_voicebank
-from astrape.voice.quality import WARNINGS
-from astrape.voice.speaker import MEL_STATISTICS, MelStatistics, speaker_encoder
-from astrape.voice.voicebank import Voicebank, read_voicebank, writable, write_voicebank
+from astrape.voice.names import MEL_STATISTICS
+
+if TYPE_CHECKING:
+    from astrape.voice.voicebank import Voicebank
 
 __all__ = ["build", "info", "voicebank"]
 
@@ -54,6 +52,10 @@ def build(references: tuple[Path, ...], output: Path, encoder: str, as_json: boo
     one: mel-statistics, the default, is untrained, and says so in the file. Packages offer encoders in the entry-point
     group astrape.speaker_encoders.
     """
+    from astrape.voice.building import build_voicebank
+    from astrape.voice.speaker import speaker_encoder
+    from astrape.voice.voicebank import read_voicebank, writable, write_voicebank
+
     writable(output)
     embeds = speaker_encoder(encoder)
     with progress("embedding") as tell:
@@ -77,6 +79,11 @@ def build(references: tuple[Path, ...], output: Path, encoder: str, as_json: boo
 @json_option
 def info(file: Path, as_json: bool) -> None:
     """Check the voicebank FILE, either form, and show what it holds."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from astrape.voice.voicebank import read_voicebank
+
     bank = read_voicebank(file)
     described = _described(bank, file)
     if as_json:
@@ -116,6 +123,9 @@ def _described(bank: Voicebank, path: Path) -> dict[str, Any]:
 
 def _warnings(bank: Voicebank) -> list[str]:
     """What its user should know: of the recording, and that the embedding is no learned one."""
+    from astrape.voice.quality import WARNINGS
+    from astrape.voice.speaker import MelStatistics
+
     names = bank.metadata.quality_warnings
     lines = [f"{_line(name)}: {WARNINGS.get(name, 'a warning of another program')}" for name in names]
     if bank.metadata.embedding_model == MelStatistics.name:

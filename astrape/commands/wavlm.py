@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import torch
-from rich.table import Table
-from safetensors.torch import save_file
-from torch import Tensor
 
-from astrape.blocks.base import Stream
-from astrape.blocks.wavlm import RATE, WavLMCNN
 from astrape.commands.console import DEBUG, command, json_option, print_json, print_table, progress
 from astrape.errors import AstrapeError
-from astrape.voice.recordings import pieces_of
-from astrape.voice.wavlm import freeze, load_wavlm, measure_statistics, norm_cost, read_wavlm
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from astrape.blocks.wavlm import WavLMCNN
 
 __all__ = ["calibrate", "cost", "wavlm"]
 
@@ -47,6 +45,10 @@ def calibrate(weights: Path, recordings: tuple[Path, ...], output: Path, as_json
     Minutes of speech of many voices do, at the level at which the graph will hear them. The file holds the weights and
     the statistics, under the names of the block.
     """
+    from safetensors.torch import save_file
+
+    from astrape.voice.wavlm import freeze, measure_statistics
+
     block = _front(weights)
     with progress("listening") as tell:
         found = measure_statistics(block, _heard(recordings, tell))
@@ -77,6 +79,10 @@ def cost(weights: Path, recording: Path, elsewhere: tuple[Path, ...], every: flo
 
     1 is no difference. The original's norm reads the whole recording before it gives its first frame.
     """
+    from rich.table import Table
+
+    from astrape.voice.wavlm import measure_statistics, norm_cost
+
     block = _front(weights)
     with progress("listening") as tell:
         statistics = measure_statistics(block, _heard(elsewhere, tell)) if elsewhere else None
@@ -95,6 +101,10 @@ def cost(weights: Path, recording: Path, elsewhere: tuple[Path, ...], every: flo
 
 def _front(weights: Path) -> WavLMCNN:
     """A front end as wide as the checkpoint's, of its first five layers."""
+    from astrape.blocks.base import Stream
+    from astrape.blocks.wavlm import RATE, WavLMCNN
+    from astrape.voice.wavlm import load_wavlm, read_wavlm
+
     held = read_wavlm(weights)
     kernel = held.get("conv_layers.0.conv.weight")
     if kernel is None or kernel.dim() != 3 or not len(kernel):
@@ -107,6 +117,12 @@ def _front(weights: Path) -> WavLMCNN:
 
 def _heard(recordings: Sequence[Path], tell: Callable[[float, float | None], None]) -> Iterator[Tensor]:
     """Recordings as ``(1, 1, n)`` at 16 kHz."""
+    import torch
+
+    from astrape.blocks.base import Stream
+    from astrape.blocks.wavlm import RATE
+    from astrape.voice.recordings import pieces_of
+
     for index, path in enumerate(recordings):
         tell(index, len(recordings))
         yield torch.cat([torch.zeros(1, 1, 0), *pieces_of(path, Stream(RATE, 1), longest=LONGEST)], dim=-1)

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import soundfile
 
 from astrape.training.errors import CacheError
+from astrape.training.names import MICROPHONES
 
 __all__ = [
     "MICROPHONES",
@@ -30,7 +31,6 @@ ENDINGS = {"aif", "aifc", "oga", "opus"} | {name.lower() for name in soundfile.a
 VCTK_AUDIO = ("wav48_silence_trimmed", "wav48")
 """Where VCTK keeps its audio, version 0.92 first: both say the same, and the former without silence around it."""
 
-MICROPHONES = ("mic1", "mic2", "both")
 MICROPHONE = re.compile(r"(?P<name>.+)_(?P<microphone>mic[12])")
 
 RESERVED = (".codes", ".voiced")

@@ -34,9 +34,8 @@ import numpy.typing as npt
 from astrape.blocks.parameters import exact_number
 from astrape.errors import AstrapeError
 
-__all__ = ["ENDINGS", "CodeStream", "CodesError", "Recording", "read_codes", "write_codes"]
+__all__ = ["CodeStream", "CodesError", "Recording", "read_codes", "write_codes"]
 
-ENDINGS = (".npy", ".npz")
 VERSION = 1
 LARGEST = 256 << 20
 """Bytes of codes: a month of them at 25 Hz."""

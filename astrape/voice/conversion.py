@@ -23,13 +23,13 @@ from astrape.voice.building import build_voicebank
 from astrape.voice.container import MAGIC
 from astrape.voice.errors import VoicebankError
 from astrape.voice.folder import Batch, Failure, Progress, make_folder, pairs_of_folder, within
-from astrape.voice.speaker import MEL_STATISTICS, SpeakerEncoder, speaker_encoder
+from astrape.voice.names import CODE_ENDINGS, MEL_STATISTICS, RECIPE
+from astrape.voice.speaker import SpeakerEncoder, speaker_encoder
 from astrape.voice.speaking import SEED, SPEAKER, check_speaker, is_deaf
 from astrape.voice.voicebank import ZIP_MAGICS, Voicebank, read_voicebank
 
 __all__ = ["RECIPE", "SEED", "Converter", "convert", "voice_of"]
 
-RECIPE = "astrape-vc"
 CODES = "codes"
 
 
@@ -137,7 +137,7 @@ class Converter:
             if codes is not None:
                 if CODES not in self.graph.outputs:
                     raise AstrapeError(f"{codes}: this converter keeps no codes: make it with codes=True")
-                if Path(codes).suffix.lower() not in stored.ENDINGS:
+                if Path(codes).suffix.lower() not in CODE_ENDINGS:
                     raise AstrapeError(f"{codes}: codes are stored as .npz or .npy: end it with one of them")
                 store = written.enter_context(atomic_path(codes))
             done = process_file(

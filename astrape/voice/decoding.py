@@ -22,12 +22,11 @@ from astrape.runtime.audio_target import AudioTarget
 from astrape.runtime.files import SLOWEST_AUDIO, check_chunk, resampling_to
 from astrape.voice.codes import CodesError, CodeStream, Recording, read_codes
 from astrape.voice.folder import Progress
+from astrape.voice.names import FROM_CODES
 from astrape.voice.speaking import SEED, SPEAKER, check_speaker
 from astrape.voice.voicebank import Voicebank
 
 __all__ = ["FROM_CODES", "CodeDecoder", "Decoded"]
-
-FROM_CODES = "astrape-vc-from-codes"
 
 PIECE_SECONDS = 0.5
 """What is resampled and written at a time."""

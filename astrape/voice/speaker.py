@@ -19,11 +19,11 @@ from astrape.blocks.base import Stream
 from astrape.blocks.mel import Mel
 from astrape.voice.embedding import CHANNELS
 from astrape.voice.errors import VoicebankError
+from astrape.voice.names import MEL_STATISTICS
 
-__all__ = ["ENTRY_POINTS", "MEL_STATISTICS", "MelStatistics", "SpeakerEncoder", "speaker_encoder"]
+__all__ = ["ENTRY_POINTS", "MelStatistics", "SpeakerEncoder", "speaker_encoder"]
 
 ENTRY_POINTS = "astrape.speaker_encoders"
-MEL_STATISTICS = "mel-statistics"
 
 
 @runtime_checkable

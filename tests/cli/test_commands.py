@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def test_a_fault_of_astrape_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> 
     def fault(*args: Any, **named: Any) -> None:
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("astrape.commands.report.load", fault)
+    monkeypatch.setattr(sys.modules["astrape.graph.compile"], "load", fault)
     result = astrape("report", "echo")
     assert result.exit_code == 1
     assert result.stderr == "astrape: fault in astrape, RuntimeError: two lines (--debug shows the traceback)\n"

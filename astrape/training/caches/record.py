@@ -16,6 +16,7 @@ from torch import Tensor
 from astrape.training.caches.files import write_whole
 from astrape.training.corpus import shown
 from astrape.training.errors import CacheError
+from astrape.training.names import KINDS
 
 __all__ = [
     "KINDS",
@@ -30,7 +31,6 @@ __all__ = [
 ]
 
 RECORD = "cache.json"
-KINDS = ("wavlm", "speakers", "content")
 VERSION = 1
 
 

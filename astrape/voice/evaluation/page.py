@@ -19,11 +19,9 @@ from astrape.voice.evaluation.metric import Quantity
 from astrape.voice.evaluation.numbers import interval, number
 from astrape.voice.evaluation.published import COLUMNS, PUBLISHED
 from astrape.voice.evaluation.result import Evaluation, PairResult
+from astrape.voice.names import LISTEN
 
-__all__ = ["LISTEN", "write_page"]
-
-LISTEN = 20
-"""Pairs to listen to. One of 5 s takes about a megabyte."""
+__all__ = ["write_page"]
 
 POLICY = (
     "default-src 'none'; img-src blob: data:; media-src blob: data:; style-src 'unsafe-inline'; "

@@ -23,7 +23,8 @@ from astrape.voice.conversion import CODES, Converter, voice_of
 from astrape.voice.evaluation.context import Codes, Latency
 from astrape.voice.evaluation.errors import EvaluationError
 from astrape.voice.evaluation.pairs import Pair, Target
-from astrape.voice.speaker import MEL_STATISTICS, SpeakerEncoder, speaker_encoder
+from astrape.voice.names import MEL_STATISTICS
+from astrape.voice.speaker import SpeakerEncoder, speaker_encoder
 from astrape.voice.voicebank import Voicebank
 
 __all__ = ["Conversions", "Converted", "Rendering", "System"]
