@@ -22,7 +22,7 @@ from click.shell_completion import CompletionItem
 from astrape.errors import AstrapeError
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 __all__ = [
     "DEBUG",
@@ -146,14 +146,14 @@ def _plain(content: Any) -> Any:
     return content
 
 
-def print_table(table: Table) -> None:
-    """To stdout: as wide as the terminal, or as wide as it takes where stdout is no terminal."""
+def print_table(table: RenderableType, width: int = 200) -> None:
+    """To stdout: as wide as the terminal, or ``width`` where stdout is no terminal."""
     from rich.console import Console
 
     if sys.stdout.isatty():
         Console(markup=False).print(table)
         return
-    console = Console(width=200, color_system=None, markup=False)
+    console = Console(width=width, color_system=None, markup=False)
     with console.capture() as capture:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))

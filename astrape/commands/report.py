@@ -35,6 +35,6 @@ def report(recipe: str, measure: bool, plot: Path | None, as_json: bool) -> None
     if as_json:
         print_json(found.to_dict())
     else:
-        print_table(found.table())
+        print_table(found.table(), found.table().width)
     if found.disagreements:
         raise AstrapeError(f"'{graph.name}': {len(found.disagreements)} declared numbers differ from the measured ones")

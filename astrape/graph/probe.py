@@ -19,7 +19,7 @@ from astrape.testing.causality import measure_lookahead
 from astrape.testing.framing import measure_framings
 from astrape.testing.measurement import Measured, measure_subject
 from astrape.testing.subject import Subject
-from astrape.testing.timing import check_latency, check_receptive_field
+from astrape.testing.timing import check_latency, check_receptive_field, latency_tolerance
 
 if TYPE_CHECKING:
     from astrape.graph.graph import Graph
@@ -41,6 +41,8 @@ class NodeMeasured:
 
     Attributes:
         latency: ``None`` where no measurement applies, as for a delay that is an effect.
+        tolerance: by how much it may differ from the declared one: nothing where it is the age of the newest input,
+            some frame where it is the centre of a window; see :func:`astrape.testing.timing.check_latency`.
         step_ms: median time of one step on as many quanta as one period of the graph holds (``MOST_FRAMES`` at most),
             one stream.
         problems: what was found otherwise than declared.
@@ -48,6 +50,7 @@ class NodeMeasured:
 
     lookahead: Fraction | None
     latency: Fraction | None
+    tolerance: Fraction
     receptive_field: Fraction | None
     state_bytes: int
     step_ms: float
@@ -66,6 +69,7 @@ class GraphMeasured:
     Attributes:
         lookahead: where the period is longer than ``MOST_FRAMES``, the largest that a block was found to have.
         latency: of the first output: the blocks' measured latencies added up along the latest path.
+        tolerance: by how much it may differ from the declared one: the blocks' tolerances, added up in the same way.
         framing: of the first output, from a session fed one frame at a time; ``None`` where the period is too long
             for that.
         receptive_field: ``None`` where it is unbounded, or too long to be probed.
@@ -73,6 +77,7 @@ class GraphMeasured:
 
     lookahead: Fraction | None
     latency: Fraction
+    tolerance: Fraction
     framing: Fraction | None
     receptive_field: Fraction | None
     nodes: dict[str, NodeMeasured]
@@ -97,9 +102,11 @@ def measure_graph(graph: Graph) -> GraphMeasured:
     span = graph.receptive_field
     if reach is not None and span is not None and reach > span:
         disagreements.append(f"graph: receptive field is {span} s as declared and {reach} s as measured")
+    latency, tolerance = _ages(graph, nodes)[graph.wiring[graph.main]]
     return GraphMeasured(
         lookahead=lookahead,
-        latency=_ages(graph, nodes)[graph.wiring[graph.main]],
+        latency=latency,
+        tolerance=tolerance,
         framing=framings.get(graph.main),
         receptive_field=reach,
         nodes=nodes,
@@ -126,6 +133,7 @@ def _measure_node(graph: Graph, node: PlannedNode, values: Mapping[str, Tensor])
     return NodeMeasured(
         lookahead=found.lookahead,
         latency=found.latency,
+        tolerance=max((latency_tolerance(block, port) for port in found.latencies), default=Fraction(0)),
         receptive_field=found.receptive_field,
         state_bytes=found.state_bytes,
         step_ms=_step_ms(graph, node, own) if block.lookahead == 0 else 0.0,
@@ -166,15 +174,17 @@ def _step_ms(graph: Graph, node: PlannedNode, values: Mapping[str, Tensor]) -> f
     return 1000 * statistics.median(spent)
 
 
-def _ages(graph: Graph, nodes: Mapping[str, NodeMeasured]) -> dict[Signal, Fraction]:
-    """Measured latency of every signal: as the compiler adds up the declared ones, feedback left out."""
-    ages = {Signal(name, "out"): Fraction(0) for name in graph.inputs}
+def _ages(graph: Graph, nodes: Mapping[str, NodeMeasured]) -> dict[Signal, tuple[Fraction, Fraction]]:
+    """Measured latency of every signal and its tolerance: as the compiler adds up declared ones, feedback left out."""
+    ages = {Signal(name, "out"): (Fraction(0), Fraction(0)) for name in graph.inputs}
     for name, node in graph.nodes.items():
         before = [ages[read] for read in node.sources.values() if read in ages]
+        age = max((age for age, _ in before), default=Fraction(0))
+        tolerance = max((tolerance for _, tolerance in before), default=Fraction(0))
         for signal, _ in node.output_streams():
             own = nodes[name].latency
             own = node.block.latencies[signal.port] if own is None else own
-            ages[signal] = max(before, default=Fraction(0)) + own
+            ages[signal] = age + own, tolerance + nodes[name].tolerance
     return ages
 
 

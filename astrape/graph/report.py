@@ -10,17 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
 from astrape.blocks.base import StreamBlock
 from astrape.blocks.state import state_bytes
 from astrape.graph.plan import PlannedNode, Signal
+from astrape.graph.report_table import ReportTable, shown, size
+from astrape.graph.report_table import rate as rate_of
 
 if TYPE_CHECKING:
     from astrape.graph.graph import Graph
     from astrape.graph.probe import GraphMeasured, NodeMeasured
 
 __all__ = ["BlockRow", "Report"]
+
+EXACT = "all measured numbers agree with the declared ones: exactly, unless a tolerance is shown"
+TOLERANCE = (
+    "tolerance of a latency that is the centre of a window: one frame of the block's faster rate, since the window's "
+    "first or last weight may be zero, which moves the measured centre; where the rate changes, half the difference of "
+    "the two frames besides, since a frame may stand for an interval or for an instant"
+)
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,7 @@ class Report:
             content |= {
                 "measured_lookahead_ms": _ms(found.lookahead),
                 "measured_algorithmic_ms": _ms(found.latency),
+                "measured_algorithmic_tolerance_ms": _ms(found.tolerance),
                 "measured_framing_ms": _ms(found.framing),
                 "measured_receptive_field_ms": _ms(found.receptive_field),
                 "disagreements": found.disagreements,
@@ -165,52 +174,46 @@ class Report:
     def _age(self, signal: Signal) -> Fraction:
         return self.graph.signal_latency.get(signal, Fraction(0))
 
-    def table(self) -> Table:
-        """The report as a rich table."""
-        found = self.measured is not None
-        graph = self.graph
-        title = f"{graph.name}: latency"
-        table = Table(title=title, title_justify="left", caption=self.summary(), caption_justify="left")
-        heads = ["block", "type", "in Hz", "out Hz", "quantum", "look-ahead", "latency", "age", "receptive field"]
-        for head in [*heads, "parameters", "state", *(["measured latency", "step"] if found else [])]:
-            table.add_column(head, justify="left" if head in ("block", "type") else "right", no_wrap=head != "block")
-        for row in self.blocks:
-            cells = [row.name, row.type + (" (inserted)" if row.inserted else "")]
-            cells += [_rate(row.rate_in), _rate(row.rate_out), str(row.quantum), _shown(row.lookahead)]
-            cells += [_shown(row.latency), _shown(row.age), _shown(row.receptive_field)]
-            cells += [f"{row.parameters:,}", _size(row.state_bytes)]
-            if row.measured is not None:
-                mark = "" if row.measured.agrees else " !"
-                cells += [_shown(row.measured.latency, "-") + mark, f"{row.measured.step_ms:.3f} ms"]
-            table.add_row(*cells)
-        return table
+    def table(self) -> ReportTable:
+        """The report for rich to print, as wide as there is room: name, latency and age of a block are always whole."""
+        return ReportTable(self)
+
+    __rich__ = table
 
     def summary(self) -> str:
         """The totals in words, and what disagrees."""
         graph = self.graph
         rate = graph.outputs[next(iter(graph.outputs))].rate
         lines = [
-            f"look-ahead {_shown(graph.lookahead)}, algorithmic {_shown(graph.latency)}, "
-            f"framing {_shown(graph.framing)}, host {_shown(graph.host_latency)} "
-            f"= {graph.host_samples} samples at {_rate(rate)} Hz",
-            f"receptive field {_shown(graph.receptive_field)}, "
+            f"look-ahead {shown(graph.lookahead)}, algorithmic {shown(graph.latency)}, "
+            f"framing {shown(graph.framing)}, host {shown(graph.host_latency)} "
+            f"= {graph.host_samples} samples at {rate_of(rate)} Hz",
+            f"receptive field {shown(graph.receptive_field)}, "
             f"{sum(p.numel() for p in graph.parameters()):,} parameters, "
-            f"state {_size(sum(row.state_bytes for row in self.blocks))}",
+            f"state {size(sum(row.state_bytes for row in self.blocks))}",
         ]
         if self.measured is not None:
             found = self.measured
             lines.append(
-                f"measured: look-ahead {_shown(found.lookahead)}, algorithmic {_shown(found.latency, '-')}, "
-                f"framing {_shown(found.framing, '-')}"
+                f"measured: look-ahead {shown(found.lookahead)}, algorithmic {shown(found.latency, '-')}"
+                f"{f' (tolerance {shown(found.tolerance)})' if found.tolerance else ''}, "
+                f"framing {shown(found.framing, '-')}"
             )
             lines += [f"! {line}" for line in found.disagreements]
             if not found.disagreements:
-                lines.append("all measured numbers agree with the declared ones")
+                lines.append(EXACT)
+            if any(node.tolerance for node in found.nodes.values()):
+                lines.append(TOLERANCE)
         return "\n".join(lines)
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, width: int | None = None) -> str:
+        """The table as plain text, with all columns, or with those that fit into so many characters."""
+        table = self.table()
         buffer = io.StringIO()
-        Console(file=buffer, width=180, color_system=None).print(self.table())
+        Console(file=buffer, width=width or table.width, color_system=None, force_terminal=False).print(table)
         return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
@@ -262,6 +265,7 @@ def _row_dict(row: BlockRow) -> dict[str, Any]:
         content |= {
             "measured_lookahead_ms": _ms(row.measured.lookahead),
             "measured_latency_ms": _ms(row.measured.latency),
+            "latency_tolerance_ms": _ms(row.measured.tolerance),
             "measured_receptive_field_ms": _ms(row.measured.receptive_field),
             "measured_state_bytes": row.measured.state_bytes,
             "agrees": row.measured.agrees,
@@ -280,17 +284,3 @@ def _text(seconds: Fraction | None) -> str | None:
 
 def _number(rate: Fraction) -> float | int:
     return int(rate) if rate.denominator == 1 else float(rate)
-
-
-def _rate(rate: Fraction) -> str:
-    return str(rate) if rate.denominator == 1 else f"{float(rate):.3f}"
-
-
-def _shown(seconds: Fraction | None, none: str = "unbounded") -> str:
-    if seconds is None:
-        return none
-    return "0" if seconds == 0 else f"{float(seconds * 1000):.3f} ms"
-
-
-def _size(count: int) -> str:
-    return f"{count} B" if count < 10_000 else f"{count / 1000:,.0f} kB"

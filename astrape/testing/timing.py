@@ -22,6 +22,7 @@ __all__ = [
     "check_newest_input",
     "check_oldest_input",
     "check_receptive_field",
+    "latency_tolerance",
 ]
 
 LATENCY = "latency"
@@ -52,18 +53,29 @@ def check_latency(subject: Subject, measured: Measured | None = None) -> None:
             measured = measure_subject(subject)
     for port, seen in measured.latencies.items():
         declared = block.latencies[port]
-        rates = [block.outputs[port].rate, *(stream.rate for stream in block.inputs.values())]
-        allowed = 1 / max(rates) if block.latency_by == "centre" else Fraction(0)
-        ages = [seen]
-        if block.latency_by == "centre" and block.channels_in == block.outputs[port].channels:
-            ages.append(seen - (1 / block.outputs[port].rate - 1 / block.rate_in) / 2)
-        if min(abs(declared - age) for age in ages) > allowed:
+        allowed, instants = _allowance(block, port)
+        if min(abs(declared - seen), abs(declared - (seen - instants))) > allowed:
             how = "centre of the input it depends on" if block.latency_by == "centre" else "newest input it depends on"
             raise ContractError(
                 LATENCY,
                 f"{subject.name} declares {_time(declared, block)} for '{port}' and measures {_time(seen, block)} by "
                 f"the {how}: declare that, or mend the alignment",
             )
+
+
+def latency_tolerance(block: StreamBlock, port: str) -> Fraction:
+    """By how much the latency of an output may be measured otherwise than declared, for :func:`check_latency`."""
+    allowed, instants = _allowance(block, port)
+    return allowed + abs(instants)
+
+
+def _allowance(block: StreamBlock, port: str) -> tuple[Fraction, Fraction]:
+    """The difference that passes, and by how much a latency changes where frames are instants and no intervals."""
+    if block.latency_by != "centre":
+        return Fraction(0), Fraction(0)
+    out = block.outputs[port]
+    instants = (1 / out.rate - 1 / block.rate_in) / 2 if block.channels_in == out.channels else Fraction(0)
+    return 1 / max(out.rate, *(stream.rate for stream in block.inputs.values())), instants
 
 
 def check_newest_input(subject: Subject, measured: Measured) -> None:
