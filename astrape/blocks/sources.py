@@ -31,8 +31,8 @@ IDLE_HZ = 100.0
 
 LOWEST_HZ = 10.0
 RAMP_SECONDS = 0.002
-FRAMES_AT_ONCE = 32
-"""Frames whose samples are computed at a time, which stay in the cache."""
+FRAMES_AT_ONCE, SAMPLES_AT_ONCE = 32, 8192
+"""Frames of pulses, and samples of each row's noise, that are computed at a time: so few that they stay in the cache."""
 
 STEEPEST = 8.0
 """Octaves a second up to which a change of F0 is a glide; what changes faster is a jump. Speech stays below 6."""
@@ -65,8 +65,8 @@ class Noise(StreamBlock):
     by the transform of Box and Muller (1958). So a stream sounds the same however it is cut, after a week as in the
     first minute. The largest value that can come is 6.8.
 
-    In evaluation mode every row of a batch with the same seed has the same noise, for a stream sounds alone as it does
-    beside others. In training mode the noise is drawn from torch's generator: each row has its own, each pass another.
+    Rows of a batch with the same seed have the same noise, for a stream sounds alone as it does beside others. A seed
+    that is a control has a value for each row: training draws them, and so no two examples share their noise.
 
     Args:
         source: the clock.
@@ -113,11 +113,13 @@ class Noise(StreamBlock):
 
     def step(self, x: Tensor, state: Tensor, controls: Tensor) -> tuple[Tensor, State]:
         count = x.shape[-1] * self.hop
-        after = state + count
-        if self.training:
-            return torch.randn(x.shape[0], self.channels_out, count, device=x.device, dtype=x.dtype), after
-        position = (state + torch.arange(count, device=x.device))[:, None]
-        return normal(mixed(position * signed(GAMMA) + controls), x.dtype), after
+        made = []
+        for start in range(0, count, SAMPLES_AT_ONCE):
+            position = torch.arange(start, min(start + SAMPLES_AT_ONCE, count), device=x.device)
+            made.append(normal(mixed((state + position)[:, None] * signed(GAMMA) + controls), x.dtype))
+        if not made:
+            return x.new_zeros(x.shape[0], self.channels_out, 0), state.clone()
+        return (torch.cat(made, dim=-1) if len(made) > 1 else made[0]), state + count
 
 
 def normal(words: Tensor, dtype: torch.dtype) -> Tensor:
