@@ -32,7 +32,7 @@ IDLE_HZ = 100.0
 LOWEST_HZ = 10.0
 RAMP_SECONDS = 0.002
 FRAMES_AT_ONCE, SAMPLES_AT_ONCE = 32, 8192
-"""Frames of pulses, and samples of each row's noise, that are computed at a time: so few that they stay in the cache."""
+"""Frames of pulses, and samples of each row's noise, computed at a time, which stay in the cache."""
 
 STEEPEST = 8.0
 """Octaves a second up to which a change of F0 is a glide; what changes faster is a jump. Speech stays below 6."""
