@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.parameters import bounded
+from astrape.blocks.recurrence import Recurrence
 from astrape.blocks.registry import register
+from astrape.blocks.sections import chebyshev_highpass
 from astrape.blocks.state import map_state
 from astrape.blocks.tables import ExactTables, Float64
 from astrape.errors import RateError
@@ -26,20 +28,25 @@ OCTAVE_COST = 0.01
 JUMP_COST = 0.35
 VOICING_COST = 0.2
 VOICING_THRESHOLD = 0.5
+GRID_ERROR = 0.01
+"""By how much a parabola through three of eight points to a period understates a peak, at most."""
+HIGHPASS_ORDER = 5
+HIGHPASS_DB = 40.0
 UPPER_SHARE = 0.2
 """How much of the energy above the band of the search counts against periodicity: what is left of a fricative below
 3 kHz may look like a high voice, yet a voiced fricative has a pitch."""
 
 
-def lag_grid(fmin: float, fmax: float, band: float) -> Float64:
-    """Lags, in seconds, on which the periods of ``fmin`` to ``fmax`` Hz show as peaks with a neighbour on each side.
+def lag_grid(fmin: float, band: float) -> Float64:
+    """Lags, in seconds, on which the periods of ``fmin`` to ``band`` Hz show as peaks with a neighbour on each side.
 
     Eight lags to a period of the highest frequency ``band``, so that a parabola through three finds a peak to a few
-    parts in ten thousand.
+    parts in ten thousand. All periods are there, not only those of a range: a tone above it repeats itself after
+    several of its periods as well, and only the first tells what it is.
     """
     spacing = 1 / (8 * band)
-    count = np.arange(math.floor(1 / fmax / spacing) - 2, math.ceil(1 / fmin / spacing) + 3)
-    return count.astype(np.float64) * spacing
+    end = math.ceil(1 / fmin / spacing) + 3
+    return np.arange(min(6, end - CANDIDATES - 2), end).astype(np.float64) * spacing
 
 
 class Pitch(NamedTuple):
@@ -47,11 +54,14 @@ class Pitch(NamedTuple):
 
     Attributes:
         lag, height: the candidates, ``(batch, frames, CANDIDATES)``, seconds and periodicity.
-        best: which of them is on the best path, ``(batch, frames, 1)``; ``CANDIDATES`` where none is.
+        above: periodicity of the best explanation by a pitch above the range, 0 where there is none,
+            ``(batch, frames)``.
+        best: which of the candidates is on the best path, ``(batch, frames, 1)``; ``CANDIDATES`` where none is.
     """
 
     lag: Tensor
     height: Tensor
+    above: Tensor
     best: Tensor
 
     def f0(self) -> Tensor:
@@ -60,34 +70,45 @@ class Pitch(NamedTuple):
         return lag.reciprocal().masked_fill(self.best == CANDIDATES, 0.0)[..., 0]
 
     def periodicity(self) -> Tensor:
-        """That of the pitch, or where there is none the highest, 0 to 1, ``(batch, frames)``."""
-        height = self.height.gather(-1, self.best.clamp(max=CANDIDATES - 1))
-        highest = self.height.amax(dim=-1, keepdim=True)
-        return torch.where(self.best < CANDIDATES, height, highest)[..., 0].clamp(0, 1)
+        """That of the pitch, 0 to 1, ``(batch, frames)``.
+
+        Where there is none it is the highest of a candidate, and no more than a pitch above the range leaves
+        unexplained: a tone of 2 kHz repeats itself after 4 ms too, and is no voice of 250 Hz.
+        """
+        height = self.height.gather(-1, self.best.clamp(max=CANDIDATES - 1))[..., 0]
+        highest = torch.minimum(self.height.amax(dim=-1), 1 - self.above)
+        return torch.where(self.best[..., 0] < CANDIDATES, height, highest).clamp(0, 1)
 
 
 class PitchSearch(nn.Module):
     """From autocorrelations on a grid of lags to one pitch per frame, by what is known so far.
 
-    The candidates of a frame are the highest peaks of its autocorrelation, a little less worth the longer their lag,
-    and the possibility that there is no pitch. A path over the frames gains the worth of its candidates and pays for
-    jumps in pitch, in octaves, and for starting and stopping: P. Boersma, "Accurate short-term analysis of the
-    fundamental frequency and the harmonics-to-noise ratio of a sampled sound" (IFA Proceedings 17, 1993), with costs
-    near to his. The path is followed forward only: a frame's answer is the end of the best path up to it, and never
-    changes afterwards. What a path can gain on another is bounded by the cost of a jump, so that a wrong octave is left
-    within a few frames.
+    The candidates of a frame are the highest peaks of its autocorrelation within the range, a little less worth the
+    longer their lag, and the possibility that there is no pitch. That is worth as much as the best peak above the range
+    if that is more than silence: so a tone above the range is not taken for a fraction of it. A path over the frames
+    gains the worth of its candidates and pays for jumps in pitch, in octaves, and for starting and stopping:
+    P. Boersma, "Accurate short-term analysis of the fundamental frequency and the harmonics-to-noise ratio of a sampled
+    sound" (IFA Proceedings 17, 1993), with costs near to his. The path is followed forward only: a frame's answer is
+    the end of the best path up to it, and never changes afterwards. What a path can gain on another is bounded by the
+    cost of a jump, so that a wrong octave is left within a few frames.
 
     Args:
         lags: the grid, seconds, evenly spaced and rising; the search is for peaks inside of it.
+        fmax: end of the range, Hz. Peaks at shorter lags are there to be told from those within it.
         frame_seconds: time between frames; costs are meant for 10 ms and are scaled to it.
     """
 
     voiced: Tensor
     """1 for each candidate, 0 for the last, silence."""
 
-    def __init__(self, lags: Sequence[float], frame_seconds: float) -> None:
+    place: Tensor
+    """The places of the grid between its ends."""
+
+    def __init__(self, lags: Sequence[float], fmax: float, frame_seconds: float) -> None:
         super().__init__()
         self.first, self.spacing, self.longest = float(lags[0]), float(lags[1] - lags[0]), float(lags[-1])
+        self.shortest = 1 / fmax - self.spacing / 2
+        self.register_buffer("place", torch.arange(1.0, len(lags) - 1), persistent=False)
         scale = 0.01 / frame_seconds
         self.jump_cost, self.voicing_cost = JUMP_COST * scale, VOICING_COST * scale
         self.register_buffer("voiced", torch.tensor([1.0] * CANDIDATES + [0.0]), persistent=False)
@@ -114,10 +135,16 @@ class PitchSearch(nn.Module):
         lag, height = self.peaks(correlation)
         height = height * audible[..., None]
         octave = (self.longest / lag.detach()).log2()
-        # A height of 0 says that there was no peak to fill the place: it is never worth a path.
+        # A height of 0 says that there is no peak: it is never worth a path.
         worth = torch.add(height.detach(), octave, alpha=OCTAVE_COST).masked_fill(height <= 0, -10.0)
-        worth = F.pad(worth, (0, 1), value=VOICING_THRESHOLD)
-        octave = F.pad(octave, (0, 1))
+        within = lag.detach() >= self.shortest
+        beyond, first = worth.masked_fill(within, -10.0).max(dim=-1, keepdim=True)
+        above = height.gather(-1, first).masked_fill(beyond <= 0, 0.0)[..., 0]
+        worth, index = worth.masked_fill(~within, -10.0).topk(CANDIDATES, dim=-1)
+        lag, octave = lag.gather(-1, index), F.pad(octave.gather(-1, index), (0, 1))
+        height = height.gather(-1, index).masked_fill(worth <= 0, 0.0)
+        none = (beyond + GRID_ERROR).clamp(min=VOICING_THRESHOLD)
+        worth = torch.cat([worth, none], dim=-1)
         octave_before = frame_before(state["octave"], octave)[..., None]
         voiced_before = frame_before(state["voiced"], self.voiced.expand_as(octave))[..., None]
         jumps = (octave[:, :, None] - octave_before).abs() * (voiced_before * (self.voiced * self.jump_cost))
@@ -130,23 +157,21 @@ class PitchSearch(nn.Module):
             scores.append(score)
         best = torch.stack(scores, dim=1).argmax(dim=-1, keepdim=True)
         after = {"score": score, "octave": octave[:, -1].clone(), "voiced": self.voiced.expand_as(score).clone()}
-        return Pitch(lag, height, best), after
+        return Pitch(lag, height, above, best), after
 
     def peaks(self, correlation: Tensor) -> tuple[Tensor, Tensor]:
-        """Lag in seconds and height of the highest local maxima, by a parabola through three points.
+        """Lag in seconds and height of the local maxima, by a parabola through three points.
 
-        Where there are fewer maxima than candidates, the height of the rest is 0.
+        Both have a value at each inner point of the grid. Where that is no maximum, the height is 0.
         """
         left, middle, right = correlation[..., :-2], correlation[..., 1:-1], correlation[..., 2:]
         is_peak = (middle > left.clamp(min=0)) & (middle >= right)
-        count = min(CANDIDATES, middle.shape[-1])
-        found, index = middle.masked_fill(~is_peak, 0.0).topk(count, dim=-1)
-        a, b, c = left.gather(-1, index), middle.gather(-1, index), right.gather(-1, index)
-        slope = a - c
-        curve = torch.sub(a + c, b, alpha=2).clamp(max=-1e-9)
+        slope = left - right
+        curve = torch.sub(left + right, middle, alpha=2).clamp(max=-1e-9)
         offset = (slope / curve * 0.5).clamp(-0.5, 0.5)
-        height = torch.addcmul(b, slope, offset, value=-0.25).masked_fill(found <= 0, 0.0)
-        return (index + offset) * self.spacing + (self.first + self.spacing), height
+        # Energy at the edge of the band makes long lags exceed 1.
+        height = torch.addcmul(middle, slope, offset, value=-0.25).clamp(max=1).masked_fill(~is_peak, 0.0)
+        return (self.place + offset) * self.spacing + self.first, height
 
 
 def frame_before(first: Tensor, values: Tensor) -> Tensor:
@@ -165,6 +190,11 @@ class PitchTracker(StreamBlock, ExactTables):
     spectrum up to 3 kHz, where a voice is periodic, and back on a grid of lags that is finer than the sample rate needs
     to be. :class:`PitchSearch` then finds the pitch.
 
+    What lies below ``fmin`` is taken out first, at least 40 dB, by a high-pass: an offset, rumble and the hum of mains
+    would leak through the window into the band and hide the voice. A voice near ``fmin`` loses its fundamental with
+    that and is known by its harmonics; a pure tone 3 % above ``fmin`` is left with 35 dB less of its level. A pitch
+    above ``fmax`` is none: it is not taken for a fraction of itself.
+
     The window ends with its hop and all of it counts, so the latency is ``(window - hop) / 2`` samples: with the
     defaults at 44.1 kHz, (2206 - 441) / 2 = 882.5, or 20.0 ms. Raising ``fmin`` shortens the window.
 
@@ -173,11 +203,12 @@ class PitchTracker(StreamBlock, ExactTables):
     Args:
         source: one channel of audio.
         fmin, fmax: range of F0 that is looked for, Hz, 20 to 4000 with ``fmax`` at least 1.5 times ``fmin``. The
-            default of 60 to 500 holds every speaking voice.
+            default of 60 to 800 holds every speaking voice, children's too, who exceed 500 Hz.
         hop: samples per frame; left out, as near to 10 ms as whole samples come.
         window_ms: length of the window, 1 to 1000 ms; left out, three periods of ``fmin``, the fewest from which an
             autocorrelation in a Hann window tells the longest period.
-        silence_db: frames of a lower RMS level are unvoiced with periodicity 0, -200 to 0 dB. Default -60.
+        silence_db: frames of a lower RMS level above ``fmin`` are unvoiced with periodicity 0, -200 to 0 dB. Default
+            -60.
 
     Raises:
         ValueError: for a number out of its range.
@@ -186,6 +217,7 @@ class PitchTracker(StreamBlock, ExactTables):
 
     latency_by = "centre"
 
+    at_rest: Tensor
     to_even: Tensor
     to_odd: Tensor
     to_lags: Tensor
@@ -196,7 +228,7 @@ class PitchTracker(StreamBlock, ExactTables):
         source: Stream,
         *,
         fmin: float = 60.0,
-        fmax: float = 500.0,
+        fmax: float = 800.0,
         hop: int | None = None,
         window_ms: float | None = None,
         silence_db: float = -60.0,
@@ -219,8 +251,9 @@ class PitchTracker(StreamBlock, ExactTables):
         bounded("window", 2 * half, max(hop, round(1.5 * rate / fmin)), 65536)
         super().__init__(source, quantum=hop, ratio=Fraction(1, hop), channels=2)
         self.window, self.silence = 2 * half, 10 ** (silence_db / 10)
-        self.lags = lag_grid(fmin, fmax, min(3000.0, rate / 2))
-        self.search = PitchSearch(self.lags.tolist(), hop / rate)
+        self.lags = lag_grid(fmin, min(3000.0, rate / 2))
+        self.search = PitchSearch(self.lags.tolist(), fmax, hop / rate)
+        self.fmin = float(fmin)
         # Padded so that no lag that is looked for wraps around.
         self.length = 2 * half + math.ceil(rate / fmin) + 1
         self.parseval = self.length / 2
@@ -233,7 +266,12 @@ class PitchTracker(StreamBlock, ExactTables):
         # a frame, sines the odd.
         place = np.arange(half) + 0.5
         taper = 0.5 + 0.5 * np.cos(np.pi * place / half)
-        bins = np.arange(int(min(3000.0, rate / 2) * length / rate) + 1)
+        band = min(3000.0, rate / 2)
+        bins = np.arange(int(band * length / rate) + 1)
+        # The band ends softly, over two main lobes of the window at least: a tone whose lobe is cut in half would seem
+        # to repeat itself for longer than the window lets it.
+        edge = min(band / 2, max(band / 10, 4 * rate / self.window))
+        passed = np.sin(np.pi / 2 * np.clip((band - bins * rate / length) / edge, 0, 1))
         angles = 2 * np.pi * np.outer(place, bins) / length
         spectrum = 4 * (taper @ np.cos(2 * np.pi * np.outer(place, np.arange(length // 2 + 1)) / length)) ** 2
         spectrum[0] /= 2
@@ -241,9 +279,13 @@ class PitchTracker(StreamBlock, ExactTables):
         own = spectrum @ np.cos(turns * np.outer(np.arange(len(spectrum)), self.lags)) / spectrum.sum()
         to_lags = np.cos(turns * np.outer(bins, self.lags)) / own
         to_lags[: self.rumble] = 0
+        highpass = chebyshev_highpass(HIGHPASS_ORDER, self.fmin, HIGHPASS_DB, rate)
+        unrolled = highpass.unroll()._asdict()
         return {
-            "to_even": np.cos(angles) * taper[:, None],
-            "to_odd": np.sin(angles) * taper[:, None],
+            **{f"highpass_{name}": table.numpy() for name, table in unrolled.items()},
+            "at_rest": highpass.at_rest(),
+            "to_even": np.cos(angles) * taper[:, None] * passed,
+            "to_odd": np.sin(angles) * taper[:, None] * passed,
             "to_lags": to_lags,
             "taper": np.concatenate([taper[::-1], taper]),
         }
@@ -256,13 +298,24 @@ class PitchTracker(StreamBlock, ExactTables):
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> dict[str, State]:
         heard = torch.zeros(batch_size, self.window - self.quantum, device=device, dtype=dtype)
-        return {"heard": heard, "search": self.search.init_state(batch_size, device, dtype)}
+        below = torch.zeros(batch_size, 1, HIGHPASS_ORDER, device=device, dtype=dtype)
+        fresh = torch.ones(batch_size, 1, 1, device=device, dtype=dtype)
+        return {
+            "fresh": fresh,
+            "below": below,
+            "heard": heard,
+            "search": self.search.init_state(batch_size, device, dtype),
+        }
 
     def step(self, x: Tensor, state: State, controls: object) -> tuple[Tensor, State]:
-        joined = torch.cat([state["heard"], x[:, 0]], dim=-1)
-        heard = joined[:, x.shape[-1] :].clone(memory_format=torch.contiguous_format)
         if not x.shape[-1]:
-            return x.new_zeros(x.shape[0], 2, 0), {"heard": heard, "search": map_state(torch.clone, state["search"])}
+            return x.new_zeros(x.shape[0], 2, 0), map_state(torch.clone, state)
+        highpass = Recurrence(*(getattr(self, f"highpass_{name}") for name in Recurrence._fields))
+        # A stream begins as if its first sample had been there before: an offset is no step then.
+        before = torch.addcmul(state["below"], state["fresh"] * x[..., :1], self.at_rest)
+        above, below = highpass.run(x, before)
+        joined = torch.cat([state["heard"], above[:, 0]], dim=-1)
+        heard = joined[:, x.shape[-1] :].clone(memory_format=torch.contiguous_format)
         frames = joined.unfold(-1, self.window, self.quantum)
         before, after = frames[..., : self.window // 2].flip(-1), frames[..., self.window // 2 :]
         power = ((after + before) @ self.to_even).square() + ((after - before) @ self.to_odd).square()
@@ -272,4 +325,9 @@ class PitchTracker(StreamBlock, ExactTables):
         correlation = (power @ self.to_lags) / total[..., None].clamp(min=torch.finfo(x.dtype).tiny)
         audible = frames.square().mean(dim=-1) > self.silence
         found, search = self.search.follow(correlation, audible, state["search"])
-        return torch.stack([found.f0(), found.periodicity()], dim=1), {"heard": heard, "search": search}
+        return torch.stack([found.f0(), found.periodicity()], dim=1), {
+            "fresh": torch.zeros_like(state["fresh"]),
+            "below": below,
+            "heard": heard,
+            "search": search,
+        }

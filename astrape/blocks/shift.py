@@ -143,8 +143,8 @@ class SpectralShift(StreamBlock, ExactTables):
             )
         self.pitch, self.formant = self.live(pitch), self.live(formant)
         self.bin_hz = rate / n_fft
-        self.lags = lag_grid(fmin, fmax, band)
-        self.search = PitchSearch(self.lags.tolist(), hop / rate)
+        self.lags = lag_grid(fmin, band)
+        self.search = PitchSearch(self.lags.tolist(), fmax, hop / rate)
         self.voice_bins = round(fmin / 2 / self.bin_hz), int(band / self.bin_hz) + 1
         # What a spectrum's power sums to for a signal of mean power 1 (Parseval), over the bins that are kept.
         self.window_power = 0.375 * n_fft * self.bins

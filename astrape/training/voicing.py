@@ -19,7 +19,7 @@ RATE = 16000
 def voiced_frames(audio: Tensor, rate: Fraction, frames: int) -> Tensor:
     """1 where at least half of a frame's time has a pitch, 0 elsewhere: ``(1, frames)`` uint8.
 
-    The pitch is that of :class:`~astrape.blocks.pitch.PitchTracker`, 60 to 500 Hz in steps of 10 ms, moved back by its
+    The pitch is that of :class:`~astrape.blocks.pitch.PitchTracker`, 60 to 800 Hz in steps of 10 ms, moved back by its
     latency. A frame that begins after the audio's end is unvoiced.
 
     Args:
