@@ -35,7 +35,8 @@ class StateSpace(NamedTuple):
 
     def at_rest(self) -> Float64:
         """The state in which an input of constant 1 leaves the filter."""
-        return np.linalg.solve(np.eye(len(self.b)) - self.a, self.b)
+        state: Float64 = np.linalg.solve(np.eye(len(self.b)) - self.a, self.b).astype(np.float64)
+        return state
 
 
 def first_order(g: float, high: float, low: float) -> StateSpace:
