@@ -20,6 +20,7 @@ from astrape.blocks.filter import FIR, Biquad, DCBlock
 from astrape.blocks.framing import Framing, OverlapAdd
 from astrape.blocks.gated import AdaptiveConv, GatedSkip
 from astrape.blocks.harmonic import HarmonicSource
+from astrape.blocks.hindsight import Hindsight
 from astrape.blocks.linear import Affine, Linear
 from astrape.blocks.mel import Mel
 from astrape.blocks.norm import Norm
@@ -66,6 +67,7 @@ __all__ = [
     "Gate",
     "GatedSkip",
     "HarmonicSource",
+    "Hindsight",
     "Linear",
     "LogPitch",
     "Loudness",
