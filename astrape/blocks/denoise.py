@@ -23,6 +23,9 @@ LEARNING_SECONDS = 0.08
 LEAST_POWER = 1e-12
 """Of a bin, for signals around 1: no noise is estimated lower, and a frame below it in all bins is digital silence."""
 
+MUTE_FALL = 10 ** (-40 / 10)
+MUTE_SECONDS = 10.0
+
 
 @register("spectral_denoise")
 class SpectralDenoise(StreamBlock):
@@ -35,7 +38,9 @@ class SpectralDenoise(StreamBlock):
     ("musical noise"). Their constants are scaled from the hops they were given for to this one's.
 
     The noise is taken from the first 80 ms that are not digital silence, and followed from there: noise that falls is
-    known within 0.1 s, noise that rises by 10 dB within about a second. A change of ``strength`` acts at once. No
+    known within 0.1 s, noise that rises by 10 dB within about a second. A microphone that is muted says nothing of the
+    noise: the estimate stays as it is through digital silence, however long, and for 10 s where the level falls by more
+    than 40 dB at once, so that it holds when the noise comes back. A change of ``strength`` acts at once. No
     latency of its own; the gains are real, so phases stay.
 
     Args:
@@ -71,6 +76,7 @@ class SpectralDenoise(StreamBlock):
         self.noise_memory, self.presence_memory = 0.8 ** (seconds / 0.016), 0.9 ** (seconds / 0.016)
         self.snr_memory = 0.98 ** (seconds / 0.008)
         self.learning = max(1, round(LEARNING_SECONDS / seconds))
+        self.mute = max(1, round(MUTE_SECONDS / seconds))
 
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -80,7 +86,8 @@ class SpectralDenoise(StreamBlock):
             name: torch.zeros(batch_size, self.bins, device=device, dtype=dtype)
             for name in ("noise", "presence", "clean")
         }
-        return {**state, "heard": torch.zeros(batch_size, 1, device=device, dtype=torch.int64)}
+        counts = {name: torch.zeros(batch_size, 1, device=device, dtype=torch.int64) for name in ("heard", "muted")}
+        return {**state, **counts}
 
     def prepare(self, controls: Mapping[str, Tensor]) -> Tensor | float:
         """The strength: a number, or ``(batch, 1, 1)``."""
@@ -104,14 +111,18 @@ class SpectralDenoise(StreamBlock):
         noise, presence = state["noise"].clamp(min=LEAST_POWER), state["presence"]
         evidence = (power / noise).clamp(max=1e6)
         speech = 1 / (1 + (1 + SPEECH_SNR) * torch.exp(-evidence * (SPEECH_SNR / (1 + SPEECH_SNR))))
+        sounds = power.amax(dim=1, keepdim=True) > LEAST_POWER
+        fallen = sounds & (power.sum(dim=1, keepdim=True) < MUTE_FALL * state["noise"].sum(dim=1, keepdim=True))
+        muted = (state["muted"] + 1) * fallen
+        counts = sounds & ((muted == 0) | (muted > self.mute))
         presence = self.presence_memory * presence + (1 - self.presence_memory) * speech
         # Where speech seems never to pause, the noise has risen: a remnant of doubt lets the estimate follow it.
         speech = torch.where(presence > 0.99, speech.clamp(max=0.99), speech)
         followed = noise + (1 - self.noise_memory) * (1 - speech) * (power - noise)
-        heard = state["heard"] + (power.amax(dim=1, keepdim=True) > LEAST_POWER)
+        heard = state["heard"] + counts
         # While it learns, the estimate is the mean of what was heard.
         learned = state["noise"] + (power - state["noise"]) / heard.clamp(min=1)
-        noise = torch.where(heard > self.learning, followed, learned)
+        noise = torch.where(counts, torch.where(heard > self.learning, followed, learned), state["noise"])
         posterior = (power / noise.clamp(min=LEAST_POWER)).clamp(max=1e6)
         before = state["clean"] / noise.clamp(min=LEAST_POWER)
         prior = self.snr_memory * before + (1 - self.snr_memory) * (posterior - 1).clamp(min=0)
@@ -120,9 +131,10 @@ class SpectralDenoise(StreamBlock):
         gain = (wiener * torch.exp(0.5 * exponential_integral(wiener * posterior))).clamp(max=1)
         after = {
             "noise": noise,
-            "presence": presence,
+            "presence": torch.where(counts, presence, state["presence"]),
             "clean": gain.square() * power,
             "heard": heard.clamp(max=self.learning + 1),
+            "muted": muted.clamp(max=self.mute + 1),
         }
         return gain, after
 

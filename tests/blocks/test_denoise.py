@@ -120,6 +120,45 @@ def test_digital_silence_first_does_not_spoil_the_estimate():
     assert 10 * math.log10(float(y[..., -RATE:].square().mean() / hiss[..., -RATE:].square().mean())) < -14
 
 
+def suppression(y: torch.Tensor, x: torch.Tensor, start: float, stop: float) -> float:
+    """What is left of ``x`` between two moments, dB."""
+    part = slice(round(start * RATE), round(stop * RATE))
+    return 10 * math.log10(float(y[..., part].square().mean() / x[..., part].square().mean()))
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.05, 0.3, 1.0, 20.0])
+@pytest.mark.parametrize("rest_db", [-math.inf, -98.0])
+def test_a_mute_does_not_spoil_the_estimate(seconds, rest_db):
+    random = torch.Generator().manual_seed(9)
+    x = 0.01 * torch.randn(1, 1, round((4 + seconds) * RATE), generator=random)
+    mute = slice(2 * RATE, 2 * RATE + round(min(seconds, 9.0 if rest_db > -math.inf else seconds) * RATE))
+    x[..., mute] *= 10 ** (rest_db / 20) / 0.01
+    y, back = denoised(x), mute.stop / RATE
+    before = suppression(y, x, 1, 2)
+    assert before < -17
+    assert suppression(y, x, back + 0.05, back + 0.5) < before + 1.5
+    assert suppression(y, x, back + 0.5, back + 1.5) < before + 1
+
+
+def test_a_mute_while_it_learns_does_not_spoil_the_estimate():
+    random = torch.Generator().manual_seed(10)
+    x = 0.01 * torch.randn(1, 1, 3 * RATE, generator=random)
+    x[..., RATE // 25 : RATE] = 0
+    assert suppression(denoised(x), x, 1.2, 3) < -15
+
+
+def test_a_level_that_stays_fallen_is_learned_in_the_end():
+    random = torch.Generator().manual_seed(11)
+    x = 0.1 * torch.randn(1, 1, 14 * RATE, generator=random)
+    x[..., 2 * RATE :] *= 1e-3
+    clean = 1e-3 * torch.randn(1, 1, RATE // 2, generator=random)
+    x[..., -RATE // 2 :] += clean
+    y = denoised(x)
+    assert suppression(y, x, 13, 13.4) < -17
+    # What is 20 dB above the new noise is passed.
+    assert suppression(y, x, 13.55, 13.7) > -3
+
+
 def test_exponential_integral_equals_scipy():
     x = torch.logspace(-5, 2, 2000)
     assert np.abs(exponential_integral(x).numpy() / special.exp1(x.numpy()) - 1).max() < 6e-5
