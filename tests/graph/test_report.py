@@ -168,7 +168,7 @@ def test_the_measured_report_tells_its_tolerance_and_why() -> None:
     assert f"tolerance {down['latency_tolerance_ms']:.3f} ms" in text
     assert "exact" in next(line for line in text.splitlines() if "│ frames" in line)
     assert "first or last weight may be zero" in text
-    plain = astrape.compile(recipe({"late": {"use": "delay", "frames": 3}})).report(measure=True)
+    plain = astrape.compile(recipe({"near": {"use": "conv", "channels": 1, "kernel": 3}})).report(measure=True)
     assert "window" not in str(plain)
 
 
