@@ -286,6 +286,16 @@ class StreamBlock(nn.Module):
             return value
         return float(value)
 
+    def extra_repr(self) -> str:
+        """Rates, channels and latency, for ``print``: ``44100 Hz x 1 -> 100 Hz x 514, latency 14.966 ms``."""
+        if "outputs" not in self.__dict__:
+            return ""
+        ends = (
+            ", ".join(f"{float(stream.rate):.10g} Hz x {stream.channels}" for stream in ports.values())
+            for ports in (self.inputs, self.outputs)
+        )
+        return " -> ".join(ends) + (f", latency {float(self.latency * 1000):.3f} ms" if self.latency else "")
+
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Output frames that belong to inputs of these lengths, whatever padding follows them on the right."""
         return torch.div(lengths, self.quantum, rounding_mode="floor") * int(self.quantum * self.ratio)

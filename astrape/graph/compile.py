@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import networkx as nx
 from torch import Tensor
@@ -20,9 +20,22 @@ from astrape.graph.plan import PlannedNode, Signal, digraph
 from astrape.graph.reach import reached
 from astrape.graph.recipe import Recipe
 from astrape.graph.schedule import period_of
+from astrape.graph.typed import Out, Result, SeveralOutputs
 from astrape.graph.where import recipe_error
 
 __all__ = ["compile", "cut_training", "load"]
+
+
+@overload
+def load(
+    recipe: SeveralOutputs, *, weights: str | Path | None = None, subset: bool = False, training: bool = False
+) -> Graph[dict[str, Tensor]]: ...
+
+
+@overload
+def load(
+    recipe: str | Path, *, weights: str | Path | None = None, subset: bool = False, training: bool = False
+) -> Graph[Result]: ...
 
 
 def load(
@@ -85,7 +98,7 @@ def _check_names(
         raise RecipeError(f"{path}: does not fit '{graph.name}': {', '.join(wrong[:5])}{more}{mend}")
 
 
-def compile(recipe: Recipe | Mapping[str, Any], *, training: bool = False) -> Graph:
+def compile(recipe: Recipe | Mapping[str, Any], *, training: bool = False) -> Graph[Result]:
     """Compile a recipe into a graph.
 
     In order: build the blocks and check rates and channels; solve the balance equations; refuse cycles without a delay
@@ -119,7 +132,7 @@ def compile(recipe: Recipe | Mapping[str, Any], *, training: bool = False) -> Gr
     return _assemble(parsed, built, nodes, inputs, wired)
 
 
-def cut_training(graph: Graph) -> Graph:
+def cut_training(graph: Graph[Out]) -> Graph[Out]:
     """The streaming graph of a training graph; the nodes' blocks are shared.
 
     Raises:
@@ -132,7 +145,7 @@ def cut_training(graph: Graph) -> Graph:
     _refuse_lookahead(nodes, inputs)
     loops = {name: number for name, number in graph.loops.items() if name in nodes}
     controls = _asked(graph.control_specs, nodes)
-    live = Graph(graph.name, nodes, loops, inputs, controls, wired, graph.signal_latency)
+    live: Graph[Out] = Graph(graph.name, nodes, loops, inputs, controls, wired, graph.signal_latency)
     live.follow(graph)
     return live
 

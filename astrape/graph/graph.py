@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from astrape.graph.firing import Firing, frames_of
 from astrape.graph.node import Control
 from astrape.graph.plan import PlannedNode, Signal
 from astrape.graph.schedule import Framing, TokenCounts, hyperperiod, period_of
+from astrape.graph.typed import Out
 from astrape.graph.units import group_units
 from astrape.graph.where import suggest
 
@@ -31,11 +32,15 @@ class Prepared(dict[str, Any]):
     """What the units of a graph derived from its controls, by unit."""
 
 
-class Graph(StreamBlock):
+class Graph(StreamBlock, Generic[Out]):
     """A compiled recipe. ``astrape.load`` and ``astrape.compile`` make it.
 
     ``graph(x, **controls)`` runs a whole sequence, ``graph.step`` whole quanta with explicit state, ``graph.stream()``
     any number of frames at a time.
+
+    To a type checker it is ``Graph[Tensor]``, or ``Graph[dict[str, Tensor]]`` where there are several outputs: what
+    ``graph(x)``, ``push`` and ``flush`` return. ``load`` and ``compile`` take a recipe for one with a single output,
+    unless it is a shipped one or an annotation says otherwise.
 
     Attributes:
         name: the recipe's.
@@ -198,7 +203,7 @@ class Graph(StreamBlock):
                 allowed = " and ".join(f"{which} {end:g}" for which, end in ends if end is not None)
                 raise StreamError(f"control '{name}' is {extreme:g}, {word} {bound:g}: give {allowed}")
 
-    def step(self, x: Frames, state: State, controls: Any = None) -> tuple[Frames, State]:
+    def step(self, x: Frames, state: State, controls: Any = None) -> tuple[Out, State]:
         """Whole quanta: ``k * consumes[name]`` frames at every input.
 
         Args:
@@ -223,7 +228,11 @@ class Graph(StreamBlock):
         outputs, state, _ = self.advance(arrived, state, {}, controls)
         return self.as_output(outputs, lead), state
 
-    def forward(self, x: Frames, **controls: Tensor | float) -> Frames:
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Frames, **controls: Tensor | float) -> Out: ...
+
+    def forward(self, x: Frames, **controls: Tensor | float) -> Out:
         arrived = self.as_inputs(x)
         lead = next(iter(arrived.values()))
         values = self.read_controls(controls, lead)
@@ -279,13 +288,13 @@ class Graph(StreamBlock):
             raise StreamError(f"the inputs of '{self.name}' differ in batch size")
         return arrived
 
-    def as_output(self, outputs: Mapping[str, Tensor], like: Tensor) -> Frames:
+    def as_output(self, outputs: Mapping[str, Tensor], like: Tensor) -> Out:
         """All outputs, empty ones where nothing has come; the tensor itself where there is one."""
         full = {
             name: outputs[name] if name in outputs else like.new_zeros(like.shape[0], stream.channels, 0)
             for name, stream in self.outputs.items()
         }
-        return next(iter(full.values())) if len(full) == 1 else full
+        return cast("Out", next(iter(full.values())) if len(full) == 1 else full)
 
     def output_lengths(self, lengths: Tensor) -> Any:
         """Valid output frames for inputs of these lengths, a tensor; a dict where there are several outputs.
@@ -316,7 +325,7 @@ class Graph(StreamBlock):
         self._like = other._like.clone()
         self.training = other.training
 
-    def deploy(self) -> Graph:
+    def deploy(self) -> Graph[Out]:
         """The streaming graph, without the training-only nodes; it shares this graph's modules and parameters."""
         from astrape.graph.compile import cut_training
 
@@ -329,7 +338,7 @@ class Graph(StreamBlock):
         dtype: torch.dtype | None = None,
         constant_latency: bool = False,
         chunk: int | Mapping[str, int] | None = None,
-    ) -> Session:
+    ) -> Session[Out]:
         """A live session that takes any number of frames at a time, and ``chunk`` frames fastest. See ``Session``."""
         from astrape.graph.session import Session
 
@@ -340,6 +349,25 @@ class Graph(StreamBlock):
         from astrape.graph.report import Report
 
         return Report(self, measure=measure)
+
+    def __repr__(self) -> str:
+        from astrape.graph.notebook import graph_line
+
+        return graph_line(self)
+
+    def __str__(self) -> str:
+        """The tree of modules, as of any ``nn.Module``."""
+        return nn.Module.__repr__(self)
+
+    def _repr_html_(self) -> str:
+        from astrape.graph.notebook import graph_html
+
+        return graph_html(self)
+
+    def _repr_svg_(self) -> str | None:
+        from astrape.graph.notebook import graph_svg
+
+        return graph_svg(self)
 
 
 def _add_module(root: nn.Module, path: str, module: nn.Module) -> None:

@@ -209,6 +209,21 @@ class Report:
     def __str__(self) -> str:
         return self.text()
 
+    def __repr__(self) -> str:
+        from astrape.graph.notebook import report_line
+
+        return report_line(self)
+
+    def _repr_html_(self) -> str:
+        from astrape.graph.notebook import report_html
+
+        return report_html(self)
+
+    def _repr_svg_(self) -> str | None:
+        from astrape.graph.notebook import report_svg
+
+        return report_svg(self)
+
     def text(self, width: int | None = None) -> str:
         """The table as plain text, with all columns, or with those that fit into so many characters."""
         table = self.table()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from astrape.errors import StreamError
 from astrape.graph.faults import Fault, FaultGuard
 from astrape.graph.graph import Prepared
 from astrape.graph.playback import Playback
+from astrape.graph.typed import Out
 
 if TYPE_CHECKING:
     from astrape.graph.graph import Graph
@@ -28,7 +29,7 @@ MOST_AT_ONCE = 2**16
 """Frames of an input that run through the graph in one go. 65536: about 1.5 s of audio, well beyond any live buffer."""
 
 
-class Session:
+class Session(Generic[Out]):
     """A stream through a compiled graph. ``graph.stream()`` makes it.
 
     Every node fires as soon as its inputs hold a quantum, so that the work spreads over the host's callbacks. What
@@ -63,7 +64,7 @@ class Session:
 
     def __init__(
         self,
-        graph: Graph,
+        graph: Graph[Out],
         batch_size: int = 1,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -93,6 +94,11 @@ class Session:
         with self._live.run():
             self._playback = None if chunk is None else Playback(self.graph, self._like, chunk)
 
+    def __repr__(self) -> str:
+        from astrape.graph.notebook import session_line
+
+        return session_line(self)
+
     @property
     def tapes(self) -> int:
         """Patterns of firings that run from tape; 0 without a ``chunk``, and for graphs that cannot be put on tape."""
@@ -117,7 +123,7 @@ class Session:
         """Bytes of all state. It does not grow."""
         return 0 if self._state is None else state_bytes(self._state)
 
-    def push(self, x: Frames, **controls: Tensor | float) -> Frames:
+    def push(self, x: Frames, **controls: Tensor | float) -> Out:
         """Take any number of frames, zero included, and return what can be computed.
 
         Args:
@@ -134,7 +140,7 @@ class Session:
             outputs = self._push(self._checked(x), controls)
             return self.graph.as_output(outputs, self._like)
 
-    def flush(self) -> Frames:
+    def flush(self) -> Out:
         """End the stream: return exactly the frames that are missing, and leave the session reset.
 
         Silence is fed until every output has as many frames as the longest input lasts, plus its latency (the
@@ -170,7 +176,7 @@ class Session:
             return self.graph.host_latencies[output]
         return math.ceil(self.graph.latencies[output] * self.graph.outputs[output].rate)
 
-    def compensated(self, chunks: Iterable[Frames], **controls: Tensor | float) -> Iterator[Frames]:
+    def compensated(self, chunks: Iterable[Frames], **controls: Tensor | float) -> Iterator[Out]:
         """Stream an iterable of chunks to its end and yield the output without its latency.
 
         What is yielded has, put together, the input's length times the ratio, aligned with it to the sample.
@@ -372,13 +378,14 @@ class Session:
         self.controls, self._prepared = values, prepared
         return prepared
 
-    def _skipped(self, y: Frames, skip: dict[str, int]) -> Frames:
-        named = y if isinstance(y, dict) else {next(iter(skip)): y}
+    def _skipped(self, y: Out, skip: dict[str, int]) -> Out:
+        named: dict[str, Tensor] = y if isinstance(y, dict) else {next(iter(skip)): y}
+        kept = {}
         for name, tensor in named.items():
             dropped = min(skip[name], tensor.shape[-1])
             skip[name] -= dropped
-            named[name] = tensor[..., dropped:]
-        return named if isinstance(y, dict) else next(iter(named.values()))
+            kept[name] = tensor[..., dropped:]
+        return cast("Out", kept if isinstance(y, dict) else next(iter(kept.values())))
 
 
 def _as(like: Tensor, saved: Tensor, same_shape: bool = True) -> Tensor:
@@ -389,7 +396,7 @@ def _as(like: Tensor, saved: Tensor, same_shape: bool = True) -> Tensor:
     return saved.detach().to(device=like.device, dtype=dtype, copy=True)
 
 
-def _converted(graph: Graph, device: torch.device, dtype: torch.dtype) -> Graph:
+def _converted(graph: Graph[Out], device: torch.device, dtype: torch.dtype) -> Graph[Out]:
     if graph.device == device and graph.dtype == dtype:
         return graph
     return copy.deepcopy(graph).to(device=device, dtype=dtype)
