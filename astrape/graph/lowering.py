@@ -11,46 +11,12 @@ from torch import Tensor
 
 from astrape.blocks.base import State
 from astrape.blocks.state import map_state, state_leaves
+from astrape.graph.kernels import Kernel, into, several
 from astrape.graph.record import Call, Unrecordable, addresses, tensors
 
 __all__ = ["Kernel", "Lowering", "Memory"]
 
 aten = torch.ops.aten
-Kernel = Callable[[], Any]
-
-WITH_OUT: dict[Any, Callable[..., Any]] = {
-    aten.add.Tensor: torch.add,
-    aten.addcmul.default: torch.addcmul,
-    aten.addmm.default: torch.addmm,
-    aten.baddbmm.default: torch.baddbmm,
-    aten.bmm.default: torch.bmm,
-    aten.cat.default: torch.cat,
-    aten.ceil.default: torch.ceil,
-    aten.clamp.default: torch.clamp,
-    aten.cos.default: torch.cos,
-    aten.cumsum.default: torch.cumsum,
-    aten.div.Tensor: torch.div,
-    aten.exp.default: torch.exp,
-    aten.floor.default: torch.floor,
-    aten.index_select.default: torch.index_select,
-    aten.minimum.default: torch.minimum,
-    aten.mm.default: torch.mm,
-    aten.mul.Tensor: torch.mul,
-    aten.neg.default: torch.neg,
-    aten.pow.Tensor_Scalar: torch.pow,
-    aten.remainder.Scalar: torch.remainder,
-    aten.rsqrt.default: torch.rsqrt,
-    aten.sin.default: torch.sin,
-    aten.sqrt.default: torch.sqrt,
-    aten.sub.Tensor: torch.sub,
-    aten.sum.dim_IntList: torch.sum,
-    aten.tanh.default: torch.tanh,
-    aten.where.self: torch.where,
-}
-"""Operators whose function in ``torch`` takes the same arguments and ``out``: 0.9 us a call, by ``torch.ops`` 1.9."""
-
-PLAIN: dict[Any, Callable[..., Any]] = {aten.native_layer_norm.default: torch.native_layer_norm}
-"""Operators without ``out`` whose function in ``torch`` takes the same arguments."""
 
 IN_PLACE: dict[Any, Callable[..., Any]] = {
     aten.add_.Tensor: Tensor.add_,
@@ -59,8 +25,6 @@ IN_PLACE: dict[Any, Callable[..., Any]] = {
     aten.index_copy_.default: Tensor.index_copy_,
     aten.mul_.Tensor: Tensor.mul_,
 }
-
-COPIES = frozenset((aten.clone.default, aten._to_copy.default))
 
 FACTORIES = frozenset(
     getattr(aten, name)
@@ -193,7 +157,7 @@ class Lowering:
         args, kwargs = self._placed((call.args, call.kwargs))
         if isinstance(call.result, Tensor):
             self._make(call.result)
-            self._kernels.append(_into(operator, args, kwargs, self._place(call.result)))
+            self._kernels.append(into(operator, args, kwargs, self._place(call.result)))
             return
         places: list[Tensor | None] = []
         for part in call.result:
@@ -202,7 +166,7 @@ class Lowering:
                 places.append(self._place(part))
             else:
                 places.append(None)
-        self._kernels.append(partial(_spread, partial(PLAIN.get(operator, operator), *args, **kwargs), places))
+        self._kernels.append(several(operator, args, kwargs, places))
 
     def _make(self, tensor: Tensor) -> None:
         size = tensor.untyped_storage().nbytes()
@@ -256,44 +220,6 @@ class Lowering:
             moved = addresses(new)[0] in outside
             pending.append(partial(Tensor.copy_, place, self._copied(new) if moved else self._place(new)))
         self._kernels += pending
-
-
-def _into(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: Tensor) -> Kernel:
-    """The kernel that leaves an operator's result in ``place``."""
-    if operator in COPIES:
-        return partial(Tensor.copy_, place, args[0])
-    if operator in WITH_OUT:
-        return partial(WITH_OUT[operator], *args, **kwargs, out=place)
-    native = _out_form(operator, place.device)
-    if native is not None:
-        form, name = native
-        return partial(form, *args, **kwargs, **{name: place})
-    return partial(_spread, partial(operator, *args, **kwargs), place)
-
-
-def _out_form(operator: Any, device: torch.device) -> tuple[Any, str] | None:
-    """The operator's form with ``out``, where the device has a kernel for it and it is not made of the other one."""
-    wanted = [(argument.name, str(argument.type)) for argument in operator._schema.arguments]
-    for overload in operator.overloadpacket.overloads():
-        form = getattr(operator.overloadpacket, overload)
-        outs = [argument.name for argument in form._schema.arguments if argument.is_out]
-        rest = [(a.name, str(a.type)) for a in form._schema.arguments if not a.is_out]
-        if len(outs) == 1 and rest == wanted:
-            key = {"cpu": "CPU", "cuda": "CUDA", "mps": "MPS"}.get(device.type, "CPU")
-            found = torch._C._dispatch_has_kernel_for_dispatch_key(form._schema.name + "." + overload, key)
-            return (form, outs[0]) if found else None
-    return None
-
-
-def _spread(kernel: Kernel, places: Any) -> None:
-    """Copy what a kernel returns to where it belongs."""
-    found = kernel()
-    if isinstance(places, Tensor):
-        places.copy_(found)
-        return
-    for place, part in zip(places, found, strict=True):
-        if place is not None:
-            place.copy_(part)
 
 
 def _is_factory(call: Call) -> bool:
