@@ -43,6 +43,11 @@ class Norm(StreamBlock):
     ``warmup / (warmup + n)``. ``floor`` is the least variance to divide by: after digital silence a first sound is
     amplified by no more than ``1 / sqrt(floor + eps)``.
 
+    **Mutes** of ``cumulative``. Frames of a muted microphone count like any other: after ten seconds of zeros the spread
+    of one second before is known as a third of it. With ``skip_silence``, a frame that is 0 in all channels is
+    normalised by what was heard before it and counts for nothing, so that a mute of any length leaves the rest as it
+    would be without it.
+
     A value that is not a number stays in cumulative statistics until they are reset; a session faults such a stream.
 
     Args:
@@ -55,6 +60,8 @@ class Norm(StreamBlock):
         warmup: of ``cumulative``: virtual frames to begin with, 0 to 2^30. 0 by default, since what variance is to
             be expected depends on the signal.
         floor: of ``cumulative``: least variance, 0 to 1e6.
+        skip_silence: of ``cumulative``: whether frames of zeros count for nothing. False by default: where features
+            have an offset, as log-mel bands have, silence is no zero.
 
     Attributes:
         weight, bias: ``(channels,)``, one and zero at first.
@@ -75,6 +82,7 @@ class Norm(StreamBlock):
         group: str = "channel",
         warmup: int = 0,
         floor: float = 0.0,
+        skip_silence: bool = False,
     ) -> None:
         super().__init__(source)
         self.kind = check_choice("kind", kind, ("layer", "rms", "cumulative", "utterance"))
@@ -82,6 +90,7 @@ class Norm(StreamBlock):
         self.group = check_choice("group", group, ("channel", "all"))
         self.warmup = bounded("warmup", warmup, 0, 1 << 30)
         self.floor = check_real("floor", floor, 0, 1e6)
+        self.skip_silence = bool(skip_silence)
         self.weight = nn.Parameter(torch.ones(source.channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(source.channels)) if affine and kind != "rms" else None
 
@@ -140,10 +149,16 @@ class Norm(StreamBlock):
         head = x[..., :1].mean(dim=1, keepdim=True) if common else x[..., :1]
         origin = torch.where(count > 0, mean, head)
         distance = (x - origin).to(dtype)
+        counted = (x != 0).any(dim=1, keepdim=True) if self.skip_silence else None
         # One over the values heard before each frame, and over those heard with the last.
-        before = torch.arange(0, (x.shape[-1] + 1) * values, values, device=x.device, dtype=dtype)
-        share = (count + before).clamp(min=1).reciprocal()
-        sums = self._running(distance.sum(dim=1, keepdim=True) if common else distance)
+        if counted is None:
+            before = torch.arange(0, (x.shape[-1] + 1) * values, values, device=x.device)
+        else:
+            before = functional.pad(counted.cumsum(dim=-1) * values, (1, 0))
+        # From here on whole numbers again only in the state: a share has the type of what it divides.
+        share = (count + before).clamp(min=1).to(dtype).reciprocal()
+        added = distance.sum(dim=1, keepdim=True) if common else distance
+        sums = self._running(added if counted is None else added * counted)
         rest = torch.addcmul(distance, sums, share[..., 1:], value=-1)
         # Chan et al., equation 1.5b: v values with rests r, which join n values, add sum(r^2) + sum(r)^2 / n to the
         # squared deviation. Nothing is subtracted, so that rounding stays a share of each term.
@@ -153,13 +168,14 @@ class Norm(StreamBlock):
             square = square.sum(dim=1, keepdim=True)
         else:
             total = square
-        grown = self._running(torch.addcmul(square, total, share[..., :-1]))
+        spread = torch.addcmul(square, total, share[..., :-1])
+        grown = self._running(spread if counted is None else spread * counted)
         variance = (grown + deviation.to(dtype)) * share[..., 1:]
         if self.floor:
             variance = variance.clamp(min=self.floor)
         y = rest * torch.rsqrt(variance + self.eps)
         state = {
-            "count": count + values * x.shape[-1],
+            "count": count + before[..., -1:],
             "mean": (origin[..., 0] + sums[..., -1] * share[..., -1]).unsqueeze(-1),
             "deviation": (deviation[..., 0] + grown[..., -1]).unsqueeze(-1),
         }

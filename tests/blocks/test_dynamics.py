@@ -194,3 +194,13 @@ def test_compressor_has_gradients_and_survives_silence():
 def test_wrong_parameters_are_named(block, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         block(Stream(RATE, 1), **wrong)
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.5, 5.0])
+def test_a_mute_is_forgotten_as_fast_as_the_block_releases(seconds):
+    tone = 0.3 * torch.sin(2 * math.pi * 200 * torch.arange(RATE) / RATE)[None, None]
+    x = torch.cat([tone, torch.zeros(1, 1, round(seconds * RATE)), tone], dim=-1)
+    for block in (Gate(Stream(RATE, 1)), Compressor(Stream(RATE, 1))):
+        y = block(x)
+        assert torch.allclose(y[..., -RATE // 2 :], y[..., RATE // 2 : RATE], atol=1e-3)
+        assert not y[..., RATE:-RATE].any()

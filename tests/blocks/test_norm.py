@@ -194,3 +194,32 @@ def test_refuses(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Norm(SOURCE, **({"kind": "cumulative"} | wrong))  # type: ignore[arg-type]
     assert block_class("norm") is Norm
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    group=st.sampled_from(["channel", "all"]),
+    warmup=st.sampled_from([0, 5]),
+    chunks=chunk_lists,
+    seed=st.integers(0, 99),
+)
+def test_skipped_silence_leaves_the_rest_as_without_it(group: str, warmup: int, chunks: list[int], seed: int) -> None:
+    block = randomise(Norm(SOURCE, kind="cumulative", group=group, warmup=warmup, skip_silence=True))
+    x = noise(block, 40)
+    muted = torch.rand(40, generator=torch.Generator().manual_seed(seed)) < 0.5
+    x[..., muted] = 0
+    # A zero in one channel is a value like any other.
+    x[:, 0, ~muted] *= torch.rand(int((~muted).sum()), generator=torch.Generator().manual_seed(seed + 1)) < 0.7
+    y = run_chunks(block, x, [*chunks, 40 - sum(chunks)] if sum(chunks) < 40 else [40])[""]
+    plain = randomise(Norm(SOURCE, kind="cumulative", group=group, warmup=warmup))
+    torch.testing.assert_close(y[..., ~muted], plain(x[..., ~muted]), rtol=1e-9, atol=1e-9)
+    assert torch.isfinite(y).all()
+
+
+def test_what_zeros_in_the_middle_do_is_what_the_documentation_says() -> None:
+    x = torch.randn(1, 1, 1100, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    x[..., 100:] = 0
+    x[..., -1] = 1.0
+    for skips, expected in ((True, 1.0), (False, 11**0.5)):
+        y = Norm(Stream(100, 1), kind="cumulative", affine=False, skip_silence=skips).double()(x)
+        assert abs(float(y[0, 0, -1]) / expected - 1) < 0.15

@@ -111,7 +111,10 @@ CASES: dict[str, list[Case]] = {
         Case(Stream(100, 2), {"hop": 7}),
         Case(Stream(100, 2), {"channels": 1, "seed": "seed"}, {"controls": [{"seed": 1.0}, {"seed": 2.0}]}),
     ],
-    "norm": [Case(FRAMES, {"kind": kind}) for kind in ("layer", "rms", "cumulative")],
+    "norm": [
+        *(Case(FRAMES, {"kind": kind}) for kind in ("layer", "rms", "cumulative")),
+        Case(FRAMES, {"kind": "cumulative", "skip_silence": True}),
+    ],
     "overlap_add": [Case(Stream(100, 24), {"hop": 8}), Case(Stream(100, 24), {"hop": 8, "window": "hann"})],
     "pitch_tracker": [Case(AUDIO, {"hop": 160})],
     "pulse_source": [
