@@ -43,8 +43,8 @@ class Norm(StreamBlock):
     ``warmup / (warmup + n)``. ``floor`` is the least variance to divide by: after digital silence a first sound is
     amplified by no more than ``1 / sqrt(floor + eps)``.
 
-    **Mutes** of ``cumulative``. Frames of a muted microphone count like any other: after ten seconds of zeros the spread
-    of one second before is known as a third of it. With ``skip_silence``, a frame that is 0 in all channels is
+    **Mutes** of ``cumulative``. Frames of a muted microphone count like any other: after ten seconds of zeros the
+    spread of one second before is known as a third of it. With ``skip_silence``, a frame that is 0 in all channels is
     normalised by what was heard before it and counts for nothing, so that a mute of any length leaves the rest as it
     would be without it.
 
