@@ -16,7 +16,7 @@ from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.conv import Conv, Downsample, RepeatUpsample, TransposedConv
 from astrape.blocks.denoise import SpectralDenoise
 from astrape.blocks.dynamics import Compressor, Gate
-from astrape.blocks.filter import FIR, Biquad, DCBlock
+from astrape.blocks.filter import FIR, Biquad, DCBlock, SteepHighpass
 from astrape.blocks.framing import Framing, OverlapAdd
 from astrape.blocks.gated import AdaptiveConv, GatedSkip
 from astrape.blocks.harmonic import HarmonicSource
@@ -92,6 +92,7 @@ __all__ = [
     "SpectralShift",
     "Split",
     "State",
+    "SteepHighpass",
     "Stream",
     "StreamBlock",
     "StridingAdapter",

@@ -83,7 +83,9 @@ class SpectralShift(StreamBlock, ExactTables):
     from such an onset on, spectra pass unchanged up to rounding.
 
     Spectra of Hann windows (the default of ``stft``) are expected, real parts first. They should be long enough to
-    resolve the harmonics: about two periods of the lowest pitch at least, better three. No latency of its own.
+    resolve the harmonics: about two periods of the lowest pitch at least, better three. No latency of its own. An
+    offset does not disturb it. Hum and rumble reach into the band of the voice through so short a window: where there
+    are any, a ``steep_highpass`` before the ``stft`` takes them out.
 
     Args:
         source: spectra: ``2 * (n_fft // 2 + 1)`` channels for an even ``n_fft`` of 128 to 8192, one frame per hop.
@@ -145,7 +147,8 @@ class SpectralShift(StreamBlock, ExactTables):
         self.bin_hz = rate / n_fft
         self.lags = lag_grid(fmin, band)
         self.search = PitchSearch(self.lags.tolist(), fmax, hop / rate)
-        self.voice_bins = round(fmin / 2 / self.bin_hz), int(band / self.bin_hz) + 1
+        # An offset is in the first two bins of a Hann window's spectrum, and in no other.
+        self.voice_bins = max(2, round(fmin / 2 / self.bin_hz)), int(band / self.bin_hz) + 1
         # What a spectrum's power sums to for a signal of mean power 1 (Parseval), over the bins that are kept.
         self.window_power = 0.375 * n_fft * self.bins
         self.n_fft, self.rate = n_fft, rate
@@ -168,8 +171,8 @@ class SpectralShift(StreamBlock, ExactTables):
         bands = np.clip(1 - np.abs(scale[:, None] / scale[-1] * (BANDS - 1) - np.arange(BANDS)), 0, 1)
         return {
             "to_lags": (waves / (window @ waves / window.sum()))[low:high],
-            # What a frame's periodicity is measured against, and all of its power.
-            "to_totals": np.stack([counts, np.ones(self.bins)], axis=1),
+            # What a frame's periodicity is measured against, all of its power, and that which is heard.
+            "to_totals": np.stack([counts, np.ones(self.bins), (place >= low).astype(np.float64)], axis=1),
             "to_cepstrum": to_cepstrum,
             "to_envelope": cosines.T,
             # What phases, one period of the pitch long, are the pitch times.
@@ -240,7 +243,7 @@ class SpectralShift(StreamBlock, ExactTables):
     def _track(self, power: Tensor, totals: Tensor, batch: int, state: State) -> tuple[Tensor, State]:
         low, high = self.voice_bins
         correlation = power[:, low:high] @ self.to_lags / (totals[:, :1] + LEAST_POWER)
-        audible = totals[:, 1] > SILENCE * self.window_power
+        audible = totals[:, 2] > SILENCE * self.window_power
         found, state = self.search.follow(correlation.view(batch, -1, len(self.lags)), audible.view(batch, -1), state)
         return found.f0(), state
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from astrape.blocks.base import Stream, StreamBlock
-from astrape.blocks.filter import FIR, KINDS, Biquad, DCBlock
+from astrape.blocks.filter import FIR, KINDS, Biquad, DCBlock, SteepHighpass
 
 RATE = 44100
 
@@ -165,3 +165,21 @@ def test_fir_equals_scipy_and_declares_its_support(taps, frames):
 def test_wrong_parameters_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Biquad(Stream(RATE, 1), **{"kind": "lowpass", "frequency": 1000.0, **wrong})
+
+
+def test_steep_highpass_is_scipys_and_as_flat_as_it_says():
+    block = SteepHighpass(Stream(RATE, 2), frequency=60.0)
+    x = torch.randn(2, 2, 3000, generator=torch.Generator().manual_seed(1))
+    sections = signal.cheby2(5, 40, 60, "high", fs=RATE, output="sos")
+    assert np.abs(chunked(block, x, [1, 700, 64]).numpy() - signal.sosfilt(sections, x.numpy())).max() < 1e-11
+    frequencies = np.array([1e-3, 50.0, 59.9, 102.0, 120.0])
+    heights = 20 * np.log10(np.abs(signal.sosfreqz(sections, frequencies, fs=RATE)[1]))
+    assert (heights[:3] < -39.9).all()
+    assert heights[3] > -2
+    assert heights[4] > -0.8
+
+
+@pytest.mark.parametrize("wrong", [{"frequency": 20000.0}, {"stop_db": 3.0}])
+def test_steep_highpass_names_what_is_wrong(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        SteepHighpass(Stream(RATE, 1), **wrong)

@@ -172,3 +172,17 @@ def test_wrong_parameters_are_named(wrong):
 def test_channels_must_be_a_spectrum():
     with pytest.raises(RateError, match="spectral_shift"):
         SpectralShift(Stream(100, 641), hop=HOP)
+
+
+@pytest.mark.parametrize("offset", [0.02, -0.2])
+def test_an_offset_does_not_hide_the_voice(offset):
+    y = shifted(vowel(140.0) + offset, pitch=5.0)[..., 4 * N_FFT : RATE - 2 * N_FFT]
+    tracked = PitchTracker(Stream(RATE, 1))(y)[0, :, 8:]
+    assert (tracked[0] / (140 * 2 ** (5 / 12)) - 1).abs().max() < 0.01
+    assert tracked[1].min() > 0.9
+
+
+def test_silence_with_an_offset_has_no_pitch():
+    x = 0.2 + 1e-5 * torch.randn(1, 1, RATE, generator=torch.Generator().manual_seed(3))
+    error = (shifted(x, pitch=7.0)[..., :RATE] - x)[..., 2 * N_FFT : -2 * N_FFT]
+    assert level(error) < -100

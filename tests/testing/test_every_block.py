@@ -162,6 +162,7 @@ CASES: dict[str, list[Case]] = {
     "spectral_denoise": [Case(Stream(125, 34)), Case(Stream(125, 34), {"strength": "amount"})],
     "split": [Case(FRAMES, {"parts": [1, 2, 3]})],
     "ssm": [Case(FRAMES)],
+    "steep_highpass": [Case(Stream(16000, 2), {"frequency": 70.0})],
     "stft": [
         Case(AUDIO, {"n_fft": 64, "hop": 16}),
         Case(AUDIO, {"n_fft": 60, "hop": 25, "window": "rectangular"}),
