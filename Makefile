@@ -59,6 +59,8 @@ clean: ## remove everything that can be made again
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
 		--constraint constraints.txt --editable '.[$*]'
+	@# Resemblyzer asks for a backport of Python's own typing module, which only stands in its way.
+	@if $(BIN)/python -m pip show --quiet typing 2>/dev/null; then $(BIN)/python -m pip uninstall --quiet --yes typing; fi
 	@touch $@
 
 $(VENV)/pyvenv.cfg:

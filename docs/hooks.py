@@ -1,14 +1,18 @@
-"""What the documentation says of the code is taken from the code, when it is built.
+"""What the documentation says of the code is taken from the code, and stands in the pages, to be read anywhere.
 
-In a page, these stand for something on a line of their own:
+``python docs/hooks.py`` writes it into them anew; a test says when that was forgotten, and the site is built with what
+is so. In a page, such a part begins with a comment that says what it is of, and ends with the same and a slash:
 
-- `{{ blocks }}`: the table of all registered blocks,
-- `{{ help COMMAND }}`: what a command says of itself,
-- `{{ output COMMAND }}`: what it prints,
-- `{{ reference MODULE }}`: the reference of every public name of a module,
-- `{{ families }}`: that of every module with blocks.
+- ``<!-- blocks -->``: the table of all registered blocks,
+- ``<!-- help COMMAND -->``: what a command says of itself,
+- ``<!-- output COMMAND -->``: what it prints.
 
-Pictures of graphs are drawn into `pictures/`.
+References, which are long and linked, are made for the site alone, from a line of their own in a page:
+
+- ``{{ reference MODULE }}``: the reference of every public name of a module,
+- ``{{ families }}``: that of every module with blocks.
+
+Pictures of graphs are in ``pictures/``, and are drawn anew by the same command.
 """
 
 from __future__ import annotations
@@ -16,46 +20,61 @@ from __future__ import annotations
 import inspect
 import io
 import re
-import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
 
 import astrape
 from astrape.blocks import block_class, block_names
 from astrape.graph.picture import save_graph_picture
 
-DRAWN = ("voice-changer", "dry-wet", "multirate", "echo")
+DOCS = Path(__file__).resolve().parent
+DRAWN = ("dry-wet", "multirate")
 
-
-def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    with tempfile.TemporaryDirectory() as folder:
-        for name in DRAWN:
-            picture = Path(folder) / f"{name}.svg"
-            save_graph_picture(astrape.load(name), picture)
-            files.append(File.generated(config, f"pictures/{name}.svg", content=picture.read_bytes()))
-    return files
+MADE = re.compile(
+    r"^<!-- (?P<what>blocks|help|output)(?: (?P<of>[\w-]+))? -->\n.*?^<!-- /(?P=what)(?: (?P=of))? -->$", re.M | re.S
+)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    markdown = re.sub(r"^{{ blocks }}$", lambda _: block_table(), markdown, flags=re.M)
-    markdown = re.sub(r"^{{ help ([\w-]+) }}$", lambda found: output(found[1], "--help"), markdown, flags=re.M)
-    markdown = re.sub(r"^{{ output ([\w-]+) }}$", lambda found: output(found[1]), markdown, flags=re.M)
+    markdown = made(markdown, linked=True)
     markdown = re.sub(r"^{{ families }}$", lambda _: families(), markdown, flags=re.M)
     return re.sub(r"^{{ reference ([\w.]+) }}$", lambda found: reference(found[1]), markdown, flags=re.M)
 
 
-def block_table() -> str:
+def made(markdown: str, linked: bool = False) -> str:
+    """A page with all that is taken from the code as the code is now; ``linked``: with links into the reference."""
+
+    def replaced(found: re.Match[str]) -> str:
+        what, of = found["what"], found["of"]
+        text = block_table(linked) if what == "blocks" else output(of, *["--help"] * (what == "help"))
+        name = f"{what} {of}" if of else what
+        return f"<!-- {name} -->\n\n{text.strip()}\n\n<!-- /{name} -->"
+
+    return MADE.sub(replaced, markdown)
+
+
+def write() -> None:
+    """Bring the pages and the pictures up to date."""
+    for page in sorted(DOCS.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if (now := made(text)) != text:
+            page.write_text(now, encoding="utf-8")
+            print(f"{page.relative_to(DOCS.parent)}: brought up to date")
+    for name in DRAWN:
+        save_graph_picture(astrape.load(name), DOCS / "pictures" / f"{name}.svg")
+
+
+def block_table(linked: bool = False) -> str:
     rows = io.StringIO()
     rows.write("| `use` | does | parameters, with their defaults |\n|---|---|---|\n")
     for name in block_names():
         cls = block_class(name)
         place = f"{cls.__module__}.{cls.__name__}"
-        shown = f"[`{name}`](reference/blocks.md#{place})" if place.startswith("astrape.") else f"`{name}`"
+        known = linked and place.startswith("astrape.")
+        shown = f"[`{name}`](reference/blocks.md#{place})" if known else f"`{name}`"
         rows.write(f"| {shown} | {_cell(_summary(cls))} | {_cell(', '.join(_parameters(cls))) or '-'} |\n")
     return rows.getvalue()
 
@@ -103,3 +122,7 @@ def _default(value: Any) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    write()

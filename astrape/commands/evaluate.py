@@ -336,13 +336,17 @@ def _complain(found: Evaluation, recipe: str, encoder: str, elsewhere: bool) -> 
             f"recordings are embedded by {MEL_STATISTICS}, which is not trained: a decoder that was trained with "
             f"another speaker encoder makes nothing of it (--encoder names another)"
         )
+    failed: dict[tuple[str, str], list[str]] = {}
     for result in found.results:
         if result.error is not None:
             click.echo(f"astrape: {result.pair.name}: {result.error}", err=True)
         for line in result.warnings:
             _warn(f"{result.pair.name}: {line}")
         for family, reason in result.failures.items():
-            _warn(f"{result.pair.name}: {family}: {reason}")
+            failed.setdefault((family, reason), []).append(result.pair.name)
+    for (family, reason), names in failed.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        _warn(f"{names[0]}{more}: {family}: {reason}")
 
 
 def _warn(line: str) -> None:
@@ -360,11 +364,14 @@ def _table(found: Evaluation) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("better", no_wrap=True)
     table.add_column("note", overflow="fold")
+    told = set()
     for family, quantity in found.quantities:
         label = f"{quantity.label}{f', {quantity.unit}' if quantity.unit else ''}"
         if quantity.name not in found.aggregate:
             reason = found.why_missing(quantity.name)
-            note = f"skipped: {reason}" if family in found.skipped else f"not measured: {reason}"
+            what = "skipped" if family in found.skipped else "not measured"
+            note = f"{what}: {'as above' if reason in told else reason}"
+            told.add(reason)
             table.add_row(label, "-", "", "", quantity.better or "", note)
             continue
         whole = found.aggregate[quantity.name]

@@ -15,7 +15,8 @@ def number(value: float, quantity: Quantity) -> str:
 
 
 def interval(found: Aggregate, quantity: Quantity) -> str | None:
-    """``low to high``; ``None`` where there is none."""
+    """``low to high``; ``None`` where there is none, and for a constant: where both would be shown alike."""
     if found.low is None or found.high is None:
         return None
-    return f"{number(found.low, quantity)} to {number(found.high, quantity)}"
+    low, high = number(found.low, quantity), number(found.high, quantity)
+    return None if low == high else f"{low} to {high}"

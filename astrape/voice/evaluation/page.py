@@ -115,16 +115,16 @@ def _summary(evaluation: Evaluation) -> str:
             f'<td class="wide-only">{quantity.better or NONE}</td></tr>'
         )
     missing = [
-        f"<li>{escape(quantity.label)}: {escape(evaluation.why_missing(quantity.name) or '')}</li>"
-        for _, quantity in evaluation.quantities
-        if quantity.name not in evaluation.aggregate
+        f"<li>{escape(', '.join(quantity.label for quantity in lacking))}: {escape(reason)}</li>"
+        for reason, lacking in evaluation.missing.items()
     ]
     listed = f'<h3>Not measured</h3><ul class="plain">{"".join(missing)}</ul>' if missing else ""
     return (
         '<section id="summary"><h2>Scores</h2>'
         '<div class="scroll" tabindex="0" role="region" aria-label="Scores"><table>'
         "<caption>Means over all pairs. Intervals are of 95 %, by drawing sources with replacement; a single source "
-        'has none.</caption><thead><tr><th scope="col">Measure</th><th scope="col" class="number">Value</th>'
+        'has none, nor has what is the same for all.</caption>'
+        '<thead><tr><th scope="col">Measure</th><th scope="col" class="number">Value</th>'
         '<th scope="col" class="number">95 % interval</th><th scope="col" class="number">Files</th>'
         '<th scope="col" class="wide-only">Better</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>{listed}</section>"

@@ -119,6 +119,16 @@ class Evaluation:
             return "no pair was converted"
         return given[0] if len(given) == 1 else f"{given[0]} (and {len(given) - 1} other reasons)"
 
+    @property
+    def missing(self) -> dict[str, list[Quantity]]:
+        """Quantities that no pair has, by the reason: what one package is for is named with it once."""
+        found: dict[str, list[Quantity]] = {}
+        for _, quantity in self.quantities:
+            reason = self.why_missing(quantity.name)
+            if reason is not None:
+                found.setdefault(reason, []).append(quantity)
+        return found
+
     def to_dict(self, base: Path | None = None) -> dict[str, Any]:
         """As plain values; files below ``base`` are relative to it."""
 
