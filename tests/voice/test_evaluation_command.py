@@ -259,6 +259,12 @@ def test_absent_packages_are_named_with_the_line_that_mends_it(folder: Path, mon
     assert set(found["aggregate"]) == {"log_spectral_distance_source", "mel_distance_source"}
     page = (folder / "out.evaluation.html").read_text()
     assert "Spectrograms are left out: matplotlib is not installed: pip install matplotlib" in page
+    # Each once, however many quantities it is for.
+    listed = page.partition("<h3>Not measured</h3>")[2].partition("</ul>")[0]
+    for package in ("pesq", "moonshine-voice", "resemblyzer"):
+        assert result.stdout.count(f"{package} is not installed") == 1
+        assert listed.count(f"{package} is not installed") == 1
+    assert len(found["missing"]) > listed.count("<li>") >= 3
 
 
 def test_a_metric_that_breaks_is_named_with_the_file(folder: Path) -> None:

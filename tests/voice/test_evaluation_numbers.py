@@ -23,6 +23,8 @@ from astrape.voice.evaluation.codes import QuantizerUse
 from astrape.voice.evaluation.context import Codes, Context, Tools
 from astrape.voice.evaluation.errors import EvaluationError, MetricError
 from astrape.voice.evaluation.intelligibility import cut_at_pauses
+from astrape.voice.evaluation.metric import Quantity
+from astrape.voice.evaluation.numbers import interval
 from astrape.voice.evaluation.pitch import PitchTrack, compare_pitch
 from astrape.voice.evaluation.recording import Recording
 from astrape.voice.evaluation.spectra import power_spectra, spectral_distances
@@ -236,6 +238,13 @@ class TestStatistics:
         repeated = aggregate([Score(v) for v in values for _ in range(5)], groups)
         assert (repeated.low, repeated.high) == pytest.approx((alone.low, alone.high))
         assert repeated.files == 60
+
+    def test_a_constant_has_no_interval_to_show(self) -> None:
+        quantity = Quantity("delay", "Delay", "ms", "lower", "", digits=2)
+        assert interval(aggregate([Score(59.8), Score(59.8), Score(59.8)], ["a", "b", "c"]), quantity) is None
+        assert interval(aggregate([Score(0.1, 3), Score(0.1, 7)], ["a", "b"]), quantity) is None
+        assert interval(aggregate([Score(1.0), Score(2.0)], ["a", "b"]), quantity) == "1.00 to 2.00"
+        assert interval(aggregate([Score(1.0)], ["a"]), quantity) is None
 
     def test_one_source_has_no_interval(self) -> None:
         found = aggregate([Score(1.0), Score(2.0)], ["a", "a"])

@@ -27,6 +27,9 @@ POLICY = (
     "default-src 'none'; img-src blob: data:; media-src blob: data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'"
 )
+MOST_COLUMNS = 8
+"""Quantities beside each other in a table of pairs: as many as a page of 1200 pixels holds without scrolling."""
+
 NONE = '<span class="soft">–</span>'
 
 
@@ -132,8 +135,37 @@ def _summary(evaluation: Evaluation) -> str:
 
 
 def _pairs(evaluation: Evaluation, anchors: dict[str, str]) -> str:
-    measured = evaluation.measured
-    named = ('<th scope="col"><button type="button">' + name + "</button></th>" for name in ("Source", "Target"))
+    groups = _groups(evaluation)
+    tables = "".join(
+        f'<details{" open" if len(groups) == 1 or not index else ""}><summary>{escape(name)}</summary>'
+        f"{_table(evaluation, measured, anchors, name)}</details>"
+        for index, (name, measured) in enumerate(groups)
+    )
+    return (
+        '<section id="pairs"><h2>All pairs</h2><p>A heading sorts by its column, and once more the other way round.</p>'
+        f"{tables}{_trouble(evaluation)}</section>"
+    )
+
+
+def _groups(evaluation: Evaluation) -> list[tuple[str, list[Quantity]]]:
+    """What was measured, family by family, in tables of as many columns as fit on a page; small families share one."""
+    families: dict[str, list[Quantity]] = {}
+    for family, quantity in evaluation.quantities:
+        if quantity.name in evaluation.aggregate:
+            families.setdefault(family, []).append(quantity)
+    groups: list[tuple[str, list[Quantity]]] = []
+    for family, measured in families.items():
+        if groups and len(groups[-1][1]) + len(measured) <= MOST_COLUMNS:
+            name, held = groups.pop()
+            groups.append((f"{name}, {family}", held + measured))
+            continue
+        parts = [measured[at : at + MOST_COLUMNS] for at in range(0, len(measured), MOST_COLUMNS)]
+        groups += [(family if not index else f"{family}, continued", part) for index, part in enumerate(parts)]
+    return groups
+
+
+def _table(evaluation: Evaluation, measured: Sequence[Quantity], anchors: dict[str, str], name: str) -> str:
+    named = ('<th scope="col"><button type="button">' + head + "</button></th>" for head in ("Source", "Target"))
     heads = "".join(named) + "".join(
         f'<th scope="col" class="number" title="{escape(quantity.about)}">'
         f'<button type="button">{escape(quantity.label)}</button>'
@@ -145,13 +177,11 @@ def _pairs(evaluation: Evaluation, anchors: dict[str, str]) -> str:
     spread = "".join(f'<td class="number">{interval(*value) or NONE}</td>' for value in values)
     rows = "".join(_row(result, measured, anchors) for result in evaluation.results)
     return (
-        '<section id="pairs"><h2>All pairs</h2>'
-        '<div class="scroll" tabindex="0" role="region" aria-label="All pairs"><table id="pairs-table">'
-        "<caption>A heading sorts by its column, and once more the other way round.</caption>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="All pairs: {escape(name)}"><table class="pairs">'
         f"<thead><tr>{heads}</tr></thead>"
         f'<tbody><tr class="whole"><th scope="row">All</th><td></td>{whole}</tr>'
         f'<tr class="interval"><th scope="row">95 % interval</th><td></td>{spread}</tr></tbody>'
-        f"<tbody>{rows}</tbody></table></div>{_trouble(evaluation)}</section>"
+        f"<tbody>{rows}</tbody></table></div>"
     )
 
 

@@ -44,27 +44,29 @@
     }
   }
 
-  const table = document.getElementById("pairs-table");
-  if (!table) return;
-  const body = table.tBodies[table.tBodies.length - 1];
-  const headings = [...table.tHead.rows[0].cells];
-  const key = (row, column) => {
-    const value = row.cells[column].dataset.value;
-    return value === undefined ? row.cells[column].textContent.trim() : value === "" ? null : Number(value);
-  };
-  headings.forEach((heading, column) => {
-    heading.querySelector("button").addEventListener("click", () => {
-      const descending = heading.getAttribute("aria-sort") === "ascending";
-      for (const other of headings) other.removeAttribute("aria-sort");
-      heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
-      const rows = [...body.rows].sort((a, b) => {
-        const [x, y] = [key(a, column), key(b, column)];
-        // What has no value stands last either way.
-        if (x === null || y === null) return (x === null) - (y === null);
-        const order = typeof x === "number" ? x - y : x.localeCompare(y, undefined, { numeric: true });
-        return descending ? -order : order;
+  for (const table of document.querySelectorAll("table.pairs")) sortable(table);
+
+  function sortable(table) {
+    const body = table.tBodies[table.tBodies.length - 1];
+    const headings = [...table.tHead.rows[0].cells];
+    const key = (row, column) => {
+      const value = row.cells[column].dataset.value;
+      return value === undefined ? row.cells[column].textContent.trim() : value === "" ? null : Number(value);
+    };
+    headings.forEach((heading, column) => {
+      heading.querySelector("button").addEventListener("click", () => {
+        const descending = heading.getAttribute("aria-sort") === "ascending";
+        for (const other of headings) other.removeAttribute("aria-sort");
+        heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
+        const rows = [...body.rows].sort((a, b) => {
+          const [x, y] = [key(a, column), key(b, column)];
+          // What has no value stands last either way.
+          if (x === null || y === null) return (x === null) - (y === null);
+          const order = typeof x === "number" ? x - y : x.localeCompare(y, undefined, { numeric: true });
+          return descending ? -order : order;
+        });
+        body.append(...rows);
       });
-      body.append(...rows);
     });
-  });
+  }
 })();
