@@ -1,15 +1,21 @@
-"""The errors astrape raises. Each message names the thing, the numbers and the mend."""
+"""The errors astrape raises. Each message names the thing, the numbers and the fix."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 __all__ = [
     "AlignmentError",
     "AstrapeError",
+    "AudioError",
     "CausalityError",
     "ContractError",
     "RateError",
     "RecipeError",
     "StreamError",
+    "WriteError",
+    "told_as",
 ]
 
 
@@ -35,6 +41,46 @@ class AlignmentError(RecipeError):
 
 class StreamError(AstrapeError):
     """Input that a running block, graph or session cannot take."""
+
+
+class AudioError(AstrapeError):
+    """An audio file that cannot be read.
+
+    Attributes:
+        kind: ``missing``, ``irregular``, ``unopened``, ``empty``, ``format`` (not a readable audio file), ``decoder``
+            (a package that decodes it is missing), ``damaged``, ``cut`` (shorter or longer than its header says),
+            ``non-finite``, ``cancelled`` (its channels cancel each other) or ``channel`` (there is no such channel).
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class WriteError(AstrapeError):
+    """A file that cannot be written.
+
+    Attributes:
+        full: whether that is for want of space: a full disk, a quota, or the largest file that is allowed.
+    """
+
+    def __init__(self, message: str, *, full: bool = False) -> None:
+        super().__init__(message)
+        self.full = full
+
+
+@contextmanager
+def told_as(kind: type[AstrapeError], *, hint: str = "") -> Iterator[None]:
+    """Raise what goes wrong with a file inside the ``with`` block as an error of another kind, with the same message.
+
+    Args:
+        kind: of the error to raise; its one argument is the message.
+        hint: appended to the message.
+    """
+    try:
+        yield
+    except (AudioError, WriteError) as error:
+        raise kind(f"{error}{hint}") from error
 
 
 class ContractError(AstrapeError, AssertionError):

@@ -29,6 +29,7 @@ __all__ = [
     "INTERRUPTED",
     "Interrupted",
     "RecipeName",
+    "channel_option",
     "command",
     "json_option",
     "parse_settings",
@@ -65,6 +66,14 @@ class RecipeName(click.types.StringParamType):
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+channel_option = click.option(
+    "--channel",
+    default="mean",
+    show_default=True,
+    metavar="NAME",
+    help="Of several channels: their mean, left, right, or the number of one.",
+)
 
 settings_option = click.option(
     "--set",

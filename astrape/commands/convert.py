@@ -10,6 +10,7 @@ import click
 
 from astrape.commands.console import (
     RecipeName,
+    channel_option,
     command,
     json_option,
     parse_settings,
@@ -80,6 +81,7 @@ INCOMPLETE = 1
 @click.option(
     "--codes", type=click.Path(path_type=Path), metavar="FILE.npz", help="Store the codes too, to decode them later."
 )
+@channel_option
 @settings_option
 @json_option
 @click.pass_context
@@ -95,6 +97,7 @@ def convert(
     encoder: str,
     port: str | None,
     codes: Path | None,
+    channel: str,
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -109,12 +112,14 @@ def convert(
 
     Without --weights the weights are random (seed 0, so that runs repeat) and OUT is noise.
     """
+    from astrape.audio.downmix import checked_channel
     from astrape.runtime.files import check_chunk
     from astrape.voice.conversion import Converter, voice_of
     from astrape.voice.decoding import CodeDecoder
     from astrape.voice.speaking import SEED, is_deaf
 
     check_chunk(chunk_ms)
+    checked_channel(channel)
     controls = parse_settings(settings)
     if "speaker" in controls:
         raise AstrapeError("--set speaker: the speaker is what --target gives")
@@ -132,7 +137,7 @@ def convert(
         converter = Converter.load(recipe or RECIPE, weights, output=port, codes=codes is not None)
     name = converter.graph.name
     with progress("embedding") as tell:
-        bank = voice_of(voice, encoder, tell)
+        bank = voice_of(voice, encoder, tell, channel=channel)
     random = weights is None and any(True for _ in converter.graph.parameters())
     deaf = is_deaf(converter.graph)
     if random:
@@ -166,6 +171,7 @@ def convert(
                 bank,
                 chunk_ms=chunk_ms,
                 live_latency=live_latency,
+                channel=channel,
                 controls=controls,
                 keep=[voice] if weights is None else [voice, weights],
                 progress=tell,
@@ -188,6 +194,7 @@ def convert(
             bank,
             chunk_ms=chunk_ms,
             live_latency=live_latency,
+            channel=channel,
             codes=codes,
             controls=controls,
             progress=tell,
@@ -213,7 +220,7 @@ def _check_outputs(inputs: dict[str, Path | None], out: Path, codes: Path | None
 
 
 def _tell_decoded(done: Decoded, as_json: bool) -> None:
-    from astrape.runtime.levels import decibels
+    from astrape.audio.levels import decibels
 
     if done.clipped:
         _warn(f"{done.target}: {done.clipped} samples beyond full scale, peak {decibels(done.peak_out):+.1f} dB")
@@ -226,7 +233,7 @@ def _tell_decoded(done: Decoded, as_json: bool) -> None:
 
 
 def _tell(done: Conversion, as_json: bool) -> None:
-    from astrape.runtime.levels import decibels
+    from astrape.audio.levels import decibels
 
     for line in warnings_of(done):
         _warn(line)

@@ -23,9 +23,9 @@ __all__ = ["graph"]
 )
 def graph(recipe: str, output: Path) -> None:
     """Draw RECIPE as it was compiled: rates on the edges, inserted delays and feedback marked."""
+    from astrape.audio.atomic import atomic_path
     from astrape.graph.compile import load
     from astrape.graph.picture import check_ending, save_graph_picture
-    from astrape.runtime.audio_target import atomic_path
 
     if output.suffix != ".dot":
         check_ending(output)

@@ -19,9 +19,9 @@ __all__ = ["report"]
 @json_option
 def report(recipe: str, measure: bool, plot: Path | None, as_json: bool) -> None:
     """Report the latency of RECIPE, block by block."""
+    from astrape.audio.atomic import atomic_path
     from astrape.graph.compile import load
     from astrape.graph.picture import check_ending
-    from astrape.runtime.audio_target import atomic_path
 
     if plot is not None:
         check_ending(plot)

@@ -9,6 +9,7 @@ import click
 
 from astrape.commands.console import (
     RecipeName,
+    channel_option,
     command,
     json_option,
     parse_settings,
@@ -39,6 +40,7 @@ __all__ = ["run", "warnings_of"]
 @click.option("--keep-rate", is_flag=True, help="Write at the recipe's output rate instead of the input file's.")
 @click.option("--output", "port", metavar="NAME", help="The output to write, where the recipe has several.")
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights, a safetensors file.")
+@channel_option
 @json_option
 def run(
     recipe: str,
@@ -50,17 +52,19 @@ def run(
     keep_rate: bool,
     port: str | None,
     weights: Path | None,
+    channel: str,
     as_json: bool,
 ) -> None:
     """Run RECIPE over the audio file IN and write OUT.
 
-    IN may have any format, rate and channels that soundfile reads, and any length. It is mixed to the recipe's channels
+    IN may have any format, rate and channels that soundfile reads (with PyAV or ffmpeg, m4a, webm and mp4 too), and any
+    length. It is mixed to the recipe's channels
     and resampled to its rate, as a stream. OUT has IN's rate and, aligned to the sample, its length; its ending picks
     its format. It appears when it is complete.
     """
+    from astrape.audio.levels import decibels
     from astrape.graph.compile import load
     from astrape.runtime.files import process_file
-    from astrape.runtime.levels import decibels
 
     graph = load(recipe, weights=weights)
     with progress(f"{graph.name}") as tell:
@@ -73,6 +77,7 @@ def run(
             output=port,
             live_latency=live_latency,
             keep_rate=keep_rate,
+            channel=channel,
             progress=tell,
         )
     for line in warnings_of(done):
@@ -90,7 +95,7 @@ def run(
 
 def warnings_of(done: Conversion) -> list[str]:
     """What the user should know of a conversion that went through."""
-    from astrape.runtime.levels import decibels
+    from astrape.audio.levels import decibels
 
     lines = []
     if not done.frames_in:
@@ -98,6 +103,19 @@ def warnings_of(done: Conversion) -> list[str]:
     if done.missing:
         seconds = done.missing / done.rate_in
         lines.append(f"{done.source}: ends {seconds:.3f} s before its header says: converted what is there")
+    elif done.cut:
+        lines.append(f"{done.source}: ends before its stream does: it is cut short, converted what is there")
+    if done.surplus:
+        seconds = done.surplus / done.rate_in
+        lines.append(
+            f"{done.source}: goes on for {seconds:.3f} s behind what its header speaks of, which was not converted: "
+            f"decode or copy it again"
+        )
+    if done.cancelled:
+        lines.append(
+            f"{done.source}: its {done.channels_in} channels cancel each other in their mean, over "
+            f"{done.cancelled:.2f} s: take one of them with --channel left"
+        )
     if done.not_finite:
         at = f"the first at {done.first_not_finite:.3f} s"
         lines.append(f"{done.source}: {done.not_finite} samples are not finite ({at}): taken as silence")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from astrape.commands.console import DEBUG, command, json_option, print_json, print_table, progress
+from astrape.commands.console import DEBUG, channel_option, command, json_option, print_json, print_table, progress
 from astrape.voice.names import MEL_STATISTICS
 
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ def voicebank() -> None:
     metavar="NAME",
     help="Speaker encoder: an installed one's name, or package.module:factory.",
 )
+@channel_option
 @json_option
-def build(references: tuple[Path, ...], output: Path, encoder: str, as_json: bool) -> None:
+def build(references: tuple[Path, ...], output: Path, encoder: str, channel: str, as_json: bool) -> None:
     """Embed a speaker's voice from recordings REF, 5 s or more of clean speech in all.
 
     Any format, rate and channels that soundfile reads. Each recording is cut into windows of 8 s, one every 4 s; those
@@ -59,7 +60,7 @@ def build(references: tuple[Path, ...], output: Path, encoder: str, as_json: boo
     writable(output)
     embeds = speaker_encoder(encoder)
     with progress("embedding") as tell:
-        bank = build_voicebank(references, embeds, progress=tell)
+        bank = build_voicebank(references, embeds, channel=channel, progress=tell)
     write_voicebank(bank, output)
     for line in _warnings(bank):
         click.echo(f"astrape: warning: {line}", err=True)

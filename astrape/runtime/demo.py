@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import torch
 
+from astrape.audio.atomic import atomic_path
+from astrape.audio.levels import decibels
+from astrape.audio.reader import AudioReader
+from astrape.audio.writer import AudioWriter
 from astrape.errors import AstrapeError
 from astrape.graph.compile import compile, load
 from astrape.graph.graph import Graph
 from astrape.graph.picture import save_graph_picture
-from astrape.runtime.audio_target import atomic_path
 from astrape.runtime.files import Conversion, process_file
-from astrape.runtime.levels import decibels
 from astrape.runtime.spectrogram import Sound, save_spectrograms
 
 __all__ = ["DEFAULT_SETTINGS", "Demo", "demonstrate", "shipped_sample"]
@@ -146,9 +147,9 @@ def _pictures(folder: Path, graph: Graph, sounds: list[Sound]) -> dict[Path, str
 
 
 def _sound(name: str, path: Path) -> Sound:
-    data, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    samples = data.mean(axis=1)
-    return Sound(name, samples, int(rate), _pitch(samples, int(rate)), 100.0)
+    with AudioReader(path) as audio:
+        samples = np.concatenate([block.mean(axis=1) for block in audio.blocks(10.0)])
+        return Sound(name, samples, audio.rate, _pitch(samples, audio.rate), 100.0)
 
 
 def _pitch(samples: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float64]:
@@ -168,9 +169,9 @@ def _pitch(samples: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float6
 
 
 def _copy(source: Path, target: Path) -> None:
-    data, rate = soundfile.read(source, dtype="int16")
-    with atomic_path(target) as temporary:
-        soundfile.write(temporary, data, rate, subtype="PCM_16")
+    with AudioReader(source) as audio, AudioWriter(target, audio.rate, audio.channels) as written:
+        for block in audio.blocks(10.0):
+            written.write(block)
 
 
 def _write(path: Path, text: str) -> None:

@@ -10,16 +10,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import soundfile
+import numpy as np
 import torch
 from torch import Tensor
 
+from astrape.audio.downmix import MEAN, Downmix
+from astrape.audio.levels import Level
+from astrape.audio.reader import AudioReader, Samples
+from astrape.audio.resampling import resampled, resampling, resampling_to
+from astrape.audio.writer import AudioWriter
 from astrape.blocks.base import Stream
 from astrape.errors import AstrapeError
-from astrape.graph.compile import compile
 from astrape.graph.graph import Graph
-from astrape.runtime.audio_target import AudioTarget
-from astrape.runtime.levels import Level
 
 __all__ = ["Conversion", "audio_ports", "check_chunk", "process_file"]
 
@@ -41,6 +43,10 @@ class Conversion:
         latency_frames: frames by which the output file is late, at its rate; 0 when compensated.
         clipped: samples beyond full scale, cut off there; counted alike for float files, which keep them.
         missing: frames that the input's header promises and the file does not hold; what is there was converted.
+        surplus: frames in the file that its header does not speak of; they were not converted.
+        cut: whether the input ends too early, also where nobody knows by how much.
+        cancelled: seconds in which the input's channels cancel each other in their mean; 0 where that is under a tenth
+            of the sound.
         not_finite: NaN and infinite input samples, taken as silence.
         first_not_finite: where the first of them stands, seconds.
     """
@@ -60,6 +66,9 @@ class Conversion:
     latency_frames: int
     clipped: int
     missing: int
+    surplus: int
+    cut: bool
+    cancelled: float
     not_finite: int
     first_not_finite: float | None
     peak_in: float
@@ -111,6 +120,7 @@ def process_file(
     output: str | None = None,
     live_latency: bool = False,
     keep_rate: bool = False,
+    channel: str = MEAN,
     beside: Mapping[str, Callable[[Tensor], None]] | None = None,
     progress: Callable[[float, float | None], None] | None = None,
 ) -> Conversion:
@@ -131,6 +141,8 @@ def process_file(
         live_latency: keep the latency a live host hears: the output is late, and longer, by the host latency. Left
             out, the output is aligned with the input to the sample and has its length.
         keep_rate: write at the graph's output rate instead of the file's.
+        channel: what of a file with several channels is heard where the graph has another number of them, or where one
+            is named: ``mean``, ``left``, ``right``, or the number of one, from 1.
         beside: other outputs to listen to by name, codes for instance. Each function is called with ``(channels,
             frames)`` as they come, from the output's very first frame to its last: in time with the graph's own
             streams, so late by that output's latency. Not with ``live_latency``, whose streams begin with padding.
@@ -147,39 +159,35 @@ def process_file(
     check_chunk(chunk_ms)
     if beside and live_latency:
         raise AstrapeError(f"'{next(iter(beside))}' is taken down without live latency: leave one of the two out")
-    with _opened(source) as audio:
-        rate = int(audio.samplerate)
+    with AudioReader(source) as audio:
+        rate = audio.rate
         rate_out = _whole(stream_out.rate) if keep_rate else rate
         to_graph, from_graph = resampling(rate, stream_in), resampling_to(stream_out, rate_out)
         chunk = max(1, round(chunk_ms * float(stream_in.rate) / 1000))
         run = _Run(graph, port_out, chunk, live_latency, dict(controls or {}), dict(beside or {}))
-        heard = _Heard(audio, stream_in.channels, source)
+        heard = _Heard(audio, stream_in.channels, channel)
         channels = stream_out.channels
-        expected = heard.promised * rate_out // rate
-        with AudioTarget(target, source, rate_out, channels, audio.subtype, expected) as written:
-            pieces = heard.read(max(1, int(READ_SECONDS * rate)), progress)
-            if to_graph is not None:
-                pieces = _compensated(to_graph, pieces)
-            pieces = run.over(_cut(pieces, chunk))
-            if from_graph is not None:
-                pieces = _compensated(from_graph, pieces)
+        expected = ((audio.promised or 0) - audio.missing) * rate_out // rate
+        with AudioWriter(target, rate_out, channels, audio.subtype, frames=expected, source=source) as written:
+            pieces = resampled(to_graph, heard.read(max(1, int(READ_SECONDS * rate)), progress))
+            pieces = resampled(from_graph, run.over(_cut(pieces, chunk)))
             pieces = _joined(pieces, int(READ_SECONDS * rate_out))
             late = run.latency / stream_out.rate if live_latency else Fraction(0)
             for piece in pieces:
-                wanted = math.ceil((Fraction(heard.frames, rate) + late) * rate_out)
+                wanted = math.ceil((Fraction(audio.frames, rate) + late) * rate_out)
                 last = heard.done
-                written.write(piece[0].T[: wanted - written.frames if last else None])
+                written.write(piece[0].T[: wanted - written.frames if last else None].numpy())
             run.refuse_faults()
-            wanted = math.ceil((Fraction(heard.frames, rate) + late) * rate_out)
+            wanted = math.ceil((Fraction(audio.frames, rate) + late) * rate_out)
             if written.frames != wanted:
                 raise AstrapeError(f"{target}: {written.frames} frames came out and {wanted} were due")
-        seconds = heard.frames / rate
+        seconds = audio.frames / rate
         return Conversion(
             source=str(source),
             target=str(target),
             rate_in=rate,
-            channels_in=int(audio.channels),
-            frames_in=heard.frames,
+            channels_in=audio.channels,
+            frames_in=audio.frames,
             rate_out=rate_out,
             channels_out=channels,
             frames_out=written.frames,
@@ -189,7 +197,10 @@ def process_file(
             graph_seconds=run.seconds,
             latency_frames=round(late * rate_out),
             clipped=written.clipped,
-            missing=max(0, heard.promised - heard.frames),
+            missing=audio.missing,
+            surplus=audio.surplus,
+            cut=audio.is_cut,
+            cancelled=heard.downmix.cancelled_seconds if heard.downmix is not None and heard.downmix.cancels else 0.0,
             not_finite=heard.not_finite,
             first_not_finite=heard.first_not_finite,
             peak_in=heard.level.peak,
@@ -207,16 +218,6 @@ def check_chunk(chunk_ms: float) -> None:
     """
     if not (math.isfinite(chunk_ms) and 0 < chunk_ms <= 60_000):
         raise AstrapeError(f"a chunk must be over 0 and up to 60000 ms, not {chunk_ms:g}")
-
-
-def resampling(rate: int, stream: Stream) -> Graph | None:
-    """The resampler from a file's rate to a stream's, as a graph of its own; ``None`` where the rates are equal."""
-    return None if rate == stream.rate else _resampler(Fraction(rate), stream.rate, stream.channels)
-
-
-def resampling_to(stream: Stream, rate: int) -> Graph | None:
-    """The resampler from a stream to a file's rate."""
-    return None if rate == stream.rate else _resampler(stream.rate, Fraction(rate), stream.channels)
 
 
 class _Run:
@@ -269,70 +270,38 @@ class _Run:
 class _Heard:
     """Reads a file piece by piece, mixed to a number of channels, with what is not finite taken as silence."""
 
-    def __init__(self, audio: soundfile.SoundFile, channels: int, source: Path) -> None:
-        self.audio, self.channels, self.source = audio, channels, source
-        # Headerless streams and some compressed ones do not say how long they are.
-        self.promised = int(audio.frames) if 0 < audio.frames < 2**62 else 0
-        self.frames = 0
+    def __init__(self, audio: AudioReader, channels: int, channel: str) -> None:
+        self.audio, self.channels = audio, channels
+        mixed = audio.channels != channels or channel != MEAN
+        self.downmix = Downmix(audio.rate, audio.channels, channel, audio.name) if mixed else None
         self.done = False
         self.not_finite = 0
         self.first_not_finite: float | None = None
         self.level = Level()
 
     def read(self, size: int, progress: Callable[[float, float | None], None] | None) -> Iterator[Tensor]:
-        rate = self.audio.samplerate
-        while True:
-            try:
-                data = self.audio.read(size, dtype="float32", always_2d=True)
-            except (soundfile.LibsndfileError, RuntimeError) as error:
-                at = self.frames / rate
-                raise AstrapeError(f"{self.source}: cannot be read beyond {at:.3f} s: {_reason(error)}") from error
-            if not len(data):
-                break
-            x = self._finite(torch.from_numpy(data).T)
-            self.frames += x.shape[-1]
+        rate, promised = self.audio.rate, self.audio.promised
+        while len(data := self.audio.read(size)):
+            x = self._finite(data)
             self.level.add(x)
-            yield _mixed(x, self.channels).unsqueeze(0)
+            if self.downmix is None:
+                yield torch.from_numpy(x).T.unsqueeze(0)
+            else:
+                yield torch.from_numpy(self.downmix.add(x)).expand(1, self.channels, -1)
             if progress is not None:
-                progress(self.frames / rate, self.promised / rate if self.promised else None)
+                progress(self.audio.frames / rate, promised / rate if promised else None)
         self.done = True
 
-    def _finite(self, x: Tensor) -> Tensor:
-        bad = ~torch.isfinite(x)
+    def _finite(self, x: Samples) -> Samples:
+        bad = ~np.isfinite(x)
         count = int(bad.sum())
         if not count:
             return x
         if self.first_not_finite is None:
-            self.first_not_finite = (self.frames + int(bad.any(0).nonzero()[0])) / self.audio.samplerate
+            first = self.audio.frames - len(x) + int(np.flatnonzero(bad.any(axis=1))[0])
+            self.first_not_finite = first / self.audio.rate
         self.not_finite += count
-        return torch.where(bad, torch.zeros_like(x), x)
-
-
-def _opened(source: Path) -> soundfile.SoundFile:
-    if source.is_dir():
-        raise AstrapeError(f"{source}: is a folder, not an audio file")
-    if not source.exists():
-        raise AstrapeError(f"{source}: there is no such file")
-    if not source.is_file():
-        raise AstrapeError(f"{source}: is no regular file")
-    try:
-        with source.open("rb") as file:
-            if not file.read(1):
-                raise AstrapeError(f"{source}: is empty (0 bytes)")
-        return soundfile.SoundFile(source)
-    except OSError as error:
-        raise AstrapeError(f"{source}: cannot be opened: {error.strerror or error}") from error
-    except (soundfile.LibsndfileError, TypeError, ValueError) as error:
-        raise AstrapeError(f"{source}: is no audio that can be read: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "error_string", error)).strip().rstrip(".")
-
-
-def _mixed(x: Tensor, channels: int) -> Tensor:
-    """``(c, n)`` to ``(channels, n)``: as it is, or the mean of all channels, copied."""
-    return x if x.shape[0] == channels else x.mean(0, keepdim=True).expand(channels, -1)
+        return np.where(bad, np.float32(0), x)
 
 
 def _is_audio(stream: Stream) -> bool:
@@ -343,21 +312,6 @@ def _whole(rate: Fraction) -> int:
     if rate.denominator != 1:
         raise AstrapeError(f"the output runs at {rate} Hz, and a file has whole rates: leave keep_rate out")
     return int(rate)
-
-
-def _resampler(rate_in: Fraction, rate_out: Fraction, channels: int) -> Graph:
-    return compile(
-        {
-            "recipe": "resampling",
-            "inputs": {"in": {"rate": str(rate_in), "channels": channels}},
-            "blocks": {"resampled": {"use": "resampler", "rate": str(rate_out)}},
-            "outputs": {"out": "resampled"},
-        }
-    )
-
-
-def _compensated(graph: Graph, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-    yield from graph.stream().compensated(pieces)
 
 
 def _cut(pieces: Iterable[Tensor], frames: int) -> Iterator[Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from astrape.audio.atomic import atomic_path, free_space, sync, write_fault
+from astrape.errors import WriteError, told_as
 from astrape.training.errors import TrainingError
 
 __all__ = [
@@ -24,14 +27,10 @@ __all__ = [
     "restore_random_state",
     "save_checkpoint",
     "save_weights",
-    "sweep",
     "write_whole",
 ]
 
 FORMAT = "astrape training, version 1"
-
-MARK = ".unfinished"
-"""Ending of a file that is being written. What a killed run leaves has it, and the next run removes it."""
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
@@ -40,27 +39,24 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         TrainingError: when it cannot be written, on a full disk for instance; what was there before stays.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{MARK}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:
-        # Torch's own writer says no more than "PytorchStreamWriter failed" when the disk is full.
-        free = _free(path.parent)
-        reason = getattr(error, "strerror", None) or error
-        raise TrainingError(f"{path}: cannot be written ({free / 1e6:.0f} MB are free there): {reason}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with told_as(TrainingError), atomic_path(path, folders=True, durable=True, ending=False) as temporary:
+        try:
+            write(temporary)
+        except RuntimeError as error:
+            # Torch's own writer says no more than "PytorchStreamWriter failed" when the disk is full.
+            fault = write_fault(temporary)
+            if fault is not None:
+                raise fault from error
+            raise WriteError(f"{path}: cannot be written: {error}") from error
+    if os.name == "posix":
+        sync(path.parent)
 
 
 def link_file(path: Path, target: Path) -> None:
     """Give a finished file a second name: a hard link, or a copy where the file system has none."""
 
     def make(temporary: Path) -> None:
+        temporary.unlink()
         try:
             os.link(path, temporary)
         except OSError:
@@ -120,24 +116,17 @@ def check_space(folder: Path, needed: int) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}{MARK}"
-        probe.write_bytes(b"astrape")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"astrape")
     except OSError as error:
         reason = error.strerror or error
         raise TrainingError(f"{folder}: cannot be written: {reason}: name another --out-dir") from error
-    free = _free(folder)
+    free = free_space(folder)
     if free < needed:
         raise TrainingError(
             f"{folder}: checkpoints take {needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free: make room, or name "
             f"another --out-dir"
         )
-
-
-def sweep(folder: Path, name: str) -> None:
-    """Remove what a killed run of this name left unfinished."""
-    for path in folder.glob(f"{name}.*{MARK}"):
-        path.unlink(missing_ok=True)
 
 
 def random_state() -> dict[str, Any]:
@@ -166,19 +155,3 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
 
 def _write_bytes(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-
-
-def _free(folder: Path) -> int:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

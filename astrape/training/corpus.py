@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import soundfile
-
+from astrape.audio.atomic import shown
+from astrape.audio.endings import is_audio
 from astrape.training.errors import CacheError
 from astrape.training.names import MICROPHONES
 
@@ -24,9 +24,6 @@ __all__ = [
     "speakers_of",
     "split_by_speaker",
 ]
-
-ENDINGS = {"aif", "aifc", "oga", "opus"} | {name.lower() for name in soundfile.available_formats()} - {"raw"}
-"""Of what counts as audio in a folder. Raw samples say neither rate nor channels."""
 
 VCTK_AUDIO = ("wav48_silence_trimmed", "wav48")
 """Where VCTK keeps its audio, version 0.92 first: both say the same, and the former without silence around it."""
@@ -216,11 +213,6 @@ def split_by_speaker(utterances: Sequence[Utterance], unseen: float = 0.1, seed:
     )
 
 
-def shown(path: str | os.PathLike[str]) -> str:
-    """A path as text that UTF-8 has a form for, whatever bytes the file system has."""
-    return os.fsencode(path).decode("utf-8", "replace")
-
-
 def _is_name(part: str) -> bool:
     try:
         size = len(os.fsencode(part))
@@ -278,7 +270,7 @@ def _audio_files(root: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
         seen.add(real)
         inside[:] = sorted(name for name in inside if not name.startswith("."))
         for name in sorted(files):
-            stem, _, ending = name.rpartition(".")
-            if stem and not name.startswith(".") and ending.lower() in ENDINGS:
+            stem = name.rpartition(".")[0]
+            if stem and not name.startswith(".") and is_audio(name):
                 path = Path(folder) / name
                 yield path, (*path.parent.relative_to(root).parts, stem)

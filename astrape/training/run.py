@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
+from astrape.audio.atomic import sweep
 from astrape.training.build import Setup, build
 from astrape.training.checkpoint import (
     check_space,
     link_file,
     save_checkpoint,
     save_weights,
-    sweep,
     write_whole,
 )
 from astrape.training.decoder import DecoderValidation, spectrograms
@@ -101,7 +101,7 @@ class _Run:
     def go(self) -> Outcome:
         setup, stage = self.setup, self.setup.stage
         if self.main:
-            sweep(self.folder, self.options.run_name)
+            sweep(self.folder)
             check_space(self.folder, setup.bytes_needed)
             if setup.state is None:
                 self._clear()

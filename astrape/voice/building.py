@@ -7,17 +7,18 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
+from astrape.audio.atomic import shown as _shown
+from astrape.audio.downmix import MEAN, Downmix
+from astrape.audio.reader import AudioReader
+from astrape.audio.resampling import resampled, resampling
 from astrape.blocks.base import Stream
-from astrape.errors import AstrapeError
-from astrape.runtime.files import resampling
+from astrape.errors import AstrapeError, told_as
 from astrape.voice.embedding import checked_embedding
 from astrape.voice.errors import VoicebankError
 from astrape.voice.metadata import Metadata
@@ -42,6 +43,7 @@ def build_voicebank(
     references: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     encoder: SpeakerEncoder,
     *,
+    channel: str = MEAN,
     created: datetime | None = None,
     progress: Progress | None = None,
 ) -> Voicebank:
@@ -59,12 +61,13 @@ def build_voicebank(
     Args:
         references: audio files that soundfile reads, 5 s or more in all and 1 s or more each, 8 kHz or more.
         encoder: what embeds them.
+        channel: of recordings with several, as for :class:`~astrape.audio.downmix.Downmix`.
         created: time to note; now when left out.
         progress: called with seconds done and in all (``None``: unknown) now and then.
 
     Raises:
-        VoicebankError: for a recording that cannot be read, is too short, silent or not finite, and an encoder that
-            gives anything but 128 finite numbers.
+        VoicebankError: for a recording that cannot be read, is cut short, too short, silent or not finite, or whose
+            channels cancel each other, and an encoder that gives anything but 128 finite numbers.
     """
     paths = [references] if isinstance(references, (str, os.PathLike)) else list(references)
     _check_encoder(encoder)
@@ -84,7 +87,7 @@ def build_voicebank(
             if progress is not None:
                 progress(before + seconds, total)
 
-        meters.append(_embed(path, mean, tell))
+        meters.append(_embed(path, mean, channel, tell))
         _hash(path, digest)
         done += meters[-1].frames / meters[-1].rate
     seconds = sum(Fraction(meter.frames, meter.rate) for meter in meters)
@@ -143,20 +146,17 @@ class _Mean:
         return self.sum / self.count
 
 
-def _embed(path: str | os.PathLike[str], mean: _Mean, tell: Callable[[float], None]) -> ReferenceMeter:
+def _embed(path: str | os.PathLike[str], mean: _Mean, channel: str, tell: Callable[[float], None]) -> ReferenceMeter:
     """Measure a recording and add its windows to the mean."""
     shown = _shown(path)
-    with _opened(path) as audio:
-        meter = ReferenceMeter(int(audio.samplerate))
+    with _opened(path) as audio, told_as(VoicebankError):
+        meter = ReferenceMeter(audio.rate)
         rate = mean.encoder.sample_rate
-        pieces = _heard(audio, meter, shown, tell)
         try:
             graph = resampling(meter.rate, Stream(rate, 1))
         except AstrapeError as error:
             raise VoicebankError(f"{shown}: {meter.rate} Hz cannot be brought to {rate} Hz: {error}") from error
-        if graph is not None:
-            pieces = graph.stream().compensated(pieces)
-        flat = (piece.reshape(-1) for piece in pieces)
+        flat = (piece.reshape(-1) for piece in resampled(graph, _heard(audio, meter, channel, tell)))
         for window in _windows(flat, WINDOW_SECONDS * rate, HOP_SECONDS * rate):
             if len(window) >= SHORTEST_SECONDS * rate:
                 mean.add(window)
@@ -183,50 +183,33 @@ def _windows(pieces: Iterable[Tensor], length: int, hop: int) -> Iterator[Tensor
         yield held[-length:]
 
 
-def _heard(
-    audio: soundfile.SoundFile, meter: ReferenceMeter, shown: str, tell: Callable[[float], None]
-) -> Iterator[Tensor]:
+def _heard(audio: AudioReader, meter: ReferenceMeter, channel: str, tell: Callable[[float], None]) -> Iterator[Tensor]:
     """A file piece by piece, measured, mixed to ``(1, 1, n)``."""
-    size = max(1, round(READ_SECONDS * meter.rate))
-    while True:
-        at = meter.frames / meter.rate
-        try:
-            samples = audio.read(size, dtype="float32", always_2d=True)
-        except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise VoicebankError(f"{shown}: cannot be read beyond {at:.3f} s: {_reason(error)}") from error
-        if not len(samples):
-            return
-        bad = np.flatnonzero(~np.isfinite(samples).all(axis=1))
-        if bad.size:
-            at += float(bad[0]) / meter.rate
-            raise VoicebankError(f"{shown}: the sample at {at:.3f} s is not finite: cut it out or render anew")
-        meter.add(samples)
+    downmix = Downmix(audio.rate, audio.channels, channel, audio.name)
+    for samples in audio.finite_blocks(READ_SECONDS):
+        mono = downmix.add(samples)
+        meter.add(samples if channel == MEAN else mono[:, None])
         tell(meter.frames / meter.rate)
-        yield torch.from_numpy(samples.mean(axis=1, dtype=np.float64).astype(np.float32)).reshape(1, 1, -1)
+        yield torch.from_numpy(mono).reshape(1, 1, -1)
+    audio.refuse_faults()
+    downmix.refuse_cancelled()
 
 
-def _opened(path: str | os.PathLike[str]) -> soundfile.SoundFile:
-    shown = _shown(path)
-    try:
-        if not Path(path).is_file():
-            what = "is no regular file" if Path(path).exists() else "there is no such file"
-            raise VoicebankError(f"{shown}: {what}")
-        audio = soundfile.SoundFile(os.fspath(path))
-    except OSError as error:
-        raise VoicebankError(f"{shown}: cannot be opened: {error.strerror or error}") from error
-    except (soundfile.LibsndfileError, TypeError, ValueError) as error:
-        raise VoicebankError(f"{shown}: is no audio that can be read: {_reason(error)}") from error
-    if not LOWEST_RATE <= audio.samplerate <= HIGHEST_RATE:
+def _opened(path: str | os.PathLike[str]) -> AudioReader:
+    with told_as(VoicebankError):
+        audio = AudioReader(path)
+    if not LOWEST_RATE <= audio.rate <= HIGHEST_RATE:
         with audio:
             limits = f"{LOWEST_RATE} to {HIGHEST_RATE} Hz"
-            raise VoicebankError(f"{shown}: {audio.samplerate} Hz, and a reference has {limits}: record it anew")
+            raise VoicebankError(f"{audio.name}: {audio.rate} Hz, and a reference has {limits}: record it anew")
     return audio
 
 
 def _expected_seconds(path: str | os.PathLike[str]) -> float | None:
     """What a file says of its length; ``None`` where it says nothing."""
-    with _opened(path) as audio:
-        return audio.frames / audio.samplerate if 0 < audio.frames < 2**62 else None
+    with _opened(path) as audio, told_as(VoicebankError):
+        audio.refuse_faults()
+        return None if audio.promised is None else audio.promised / audio.rate
 
 
 def _hash(path: str | os.PathLike[str], digest: Any) -> None:
@@ -258,12 +241,3 @@ def _check_encoder(encoder: SpeakerEncoder) -> None:
         raise VoicebankError(
             f"speaker encoder '{encoder.name}': sample_rate must be a whole number of {limits}, not {rate!r}"
         )
-
-
-def _shown(path: str | os.PathLike[str]) -> str:
-    """A path as text that UTF-8 has a form for, whatever bytes the file system has."""
-    return os.fsencode(path).decode("utf-8", "replace")
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "error_string", error)).strip().rstrip(".")

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from astrape.audio.atomic import atomic_path
 from astrape.blocks.wavlm import WavLMCNN
 from astrape.errors import AstrapeError
 from astrape.graph.compile import compile
 from astrape.graph.graph import Graph
 from astrape.graph.recipe import Recipe
-from astrape.runtime.audio_target import atomic_path
 from astrape.voice.checkpoint import CheckpointError, printable, read_checkpoint
 from astrape.voice.checkpoint_config import Reading
 from astrape.voice.checkpoint_decoder import DecoderPart, plan_decoder

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from astrape.errors import AstrapeError
+from astrape.audio.atomic import atomic_path
+from astrape.audio.downmix import MEAN
+from astrape.errors import AstrapeError, AudioError
 from astrape.graph.compile import load
 from astrape.graph.graph import Graph
 from astrape.graph.outputs import with_outputs
-from astrape.runtime.audio_target import atomic_path
 from astrape.runtime.files import SLOWEST_AUDIO, Conversion, audio_ports, check_chunk, process_file
 from astrape.voice import codes as stored
 from astrape.voice.building import build_voicebank
@@ -104,6 +105,7 @@ class Converter:
         *,
         chunk_ms: float = 10.0,
         live_latency: bool = False,
+        channel: str = MEAN,
         codes: str | Path | None = None,
         controls: Mapping[str, Tensor | float] | None = None,
         progress: Progress | None = None,
@@ -115,6 +117,7 @@ class Converter:
             voice: a voicebank, or an embedding of 128 numbers.
             chunk_ms: what the graph gets at a time, milliseconds. The result does not depend on it.
             live_latency: keep the latency that a live host hears, instead of aligning.
+            channel: of a source with several, as for :func:`~astrape.runtime.files.process_file`.
             codes: a file for the stream of codes, where the converter keeps it, which
                 :class:`~astrape.voice.decoding.CodeDecoder` reads: .npz, with what it takes to decode it to a file
                 that is ``out``, or .npy, the codes alone (:mod:`astrape.voice.codes`).
@@ -148,6 +151,7 @@ class Converter:
                 chunk_ms=chunk_ms,
                 output=self.output,
                 live_latency=live_latency,
+                channel=channel,
                 beside=None if store is None else {CODES: take},
                 progress=progress,
             )
@@ -171,6 +175,7 @@ class Converter:
         *,
         chunk_ms: float = 10.0,
         live_latency: bool = False,
+        channel: str = MEAN,
         controls: Mapping[str, Tensor | float] | None = None,
         keep: Sequence[str | Path] = (),
         progress: Progress | None = None,
@@ -182,7 +187,7 @@ class Converter:
 
         Args:
             source, out: folders; ``out`` is made where it is missing.
-            voice, chunk_ms, live_latency, controls: as for :meth:`file`.
+            voice, chunk_ms, live_latency, channel, controls: as for :meth:`file`.
             keep: files that are in use, such as the voice's own: no output may overwrite them.
             progress: called with files done, fractions included, and in all.
 
@@ -206,6 +211,7 @@ class Converter:
                         voice,
                         chunk_ms=chunk_ms,
                         live_latency=live_latency,
+                        channel=channel,
                         controls=controls,
                         progress=tell,
                     )
@@ -226,6 +232,7 @@ def convert(
     encoder: str | SpeakerEncoder = MEL_STATISTICS,
     chunk_ms: float = 10.0,
     live_latency: bool = False,
+    channel: str = MEAN,
     output: str | None = None,
     codes: str | Path | None = None,
     controls: Mapping[str, Tensor | float] | None = None,
@@ -244,7 +251,7 @@ def convert(
         weights: a safetensors file. Left out, the weights are random, drawn with ``SEED``, and what is written is
             noise; a warning says so.
         encoder: the speaker encoder for a recording, or its name.
-        chunk_ms, live_latency, codes, controls, progress: as for :meth:`Converter.file`.
+        chunk_ms, live_latency, channel, codes, controls, progress: as for :meth:`Converter.file`.
         output: the output to write where the recipe has several; the first that is audio when left out.
 
     Raises:
@@ -262,6 +269,7 @@ def convert(
         voice,
         chunk_ms=chunk_ms,
         live_latency=live_latency,
+        channel=channel,
         codes=codes,
         controls=controls,
         progress=progress,
@@ -269,7 +277,11 @@ def convert(
 
 
 def voice_of(
-    target: str | os.PathLike[str], encoder: str | SpeakerEncoder = MEL_STATISTICS, progress: Progress | None = None
+    target: str | os.PathLike[str],
+    encoder: str | SpeakerEncoder = MEL_STATISTICS,
+    progress: Progress | None = None,
+    *,
+    channel: str = MEAN,
 ) -> Voicebank:
     """The voice that a file holds: a voicebank of either form, or a recording, which the encoder embeds.
 
@@ -284,10 +296,10 @@ def voice_of(
         return read_voicebank(path)
     embeds = speaker_encoder(encoder) if isinstance(encoder, str) else encoder
     try:
-        return build_voicebank(path, embeds, progress=progress)
+        return build_voicebank(path, embeds, channel=channel, progress=progress)
     except VoicebankError as error:
-        if "is no audio that can be read" in str(error):
-            raise VoicebankError(f"{path}: is neither a voicebank nor audio that can be read") from error
+        if isinstance(error.__cause__, AudioError) and error.__cause__.kind == "format":
+            raise VoicebankError(f"{path}: is neither a voicebank nor a readable audio file") from error
         raise
 
 

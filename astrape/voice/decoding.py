@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from astrape.audio.resampling import resampled, resampling_to
+from astrape.audio.writer import AudioWriter
 from astrape.errors import AstrapeError, StreamError
 from astrape.graph.compile import load
 from astrape.graph.graph import Graph
 from astrape.graph.outputs import with_outputs
 from astrape.graph.plan import Signal
-from astrape.runtime.audio_target import AudioTarget
-from astrape.runtime.files import SLOWEST_AUDIO, check_chunk, resampling_to
+from astrape.runtime.files import SLOWEST_AUDIO, check_chunk
 from astrape.voice.codes import CodesError, CodeStream, Recording, read_codes
 from astrape.voice.folder import Progress
 from astrape.voice.names import FROM_CODES
@@ -150,13 +151,11 @@ class CodeDecoder:
         lasting = Fraction(len(codes.codes)) / self.stream.rate
         seconds = lasting if codes.recording is None else Fraction(recording.frames, recording.rate)
         wanted = math.ceil(seconds * recording.rate)
-        with AudioTarget(target, source, recording.rate, stream.channels, recording.subtype, wanted) as written:
+        target_form = (recording.rate, stream.channels, recording.subtype)
+        with AudioWriter(target, *target_form, frames=wanted, source=source) as written:
             pieces = run.over(math.ceil(seconds * stream.rate))
-            resampler = resampling_to(stream, recording.rate)
-            if resampler is not None:
-                pieces = resampler.stream().compensated(pieces)
-            for piece in pieces:
-                written.write(piece[0].T[: wanted - written.frames])
+            for piece in resampled(resampling_to(stream, recording.rate), pieces):
+                written.write(piece[0].T[: wanted - written.frames].numpy())
                 if progress is not None:
                     progress(written.frames / recording.rate, float(seconds))
             if run.session.faults:

@@ -8,15 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import soundfile
-
+from astrape.audio.endings import is_audio
 from astrape.errors import AstrapeError
 from astrape.runtime.files import Conversion
 
-__all__ = ["ENDINGS", "Batch", "Failure", "Progress", "make_folder", "pairs_of_folder", "same_file", "within"]
-
-ENDINGS = {"aif", "aifc", "oga", "opus"} | {name.lower() for name in soundfile.available_formats()} - {"raw"}
-"""Of what is converted in a folder. Raw samples say neither rate nor channels."""
+__all__ = ["Batch", "Failure", "Progress", "make_folder", "pairs_of_folder", "same_file", "within"]
 
 Progress = Callable[[float, float | None], None]
 
@@ -71,7 +67,7 @@ def pairs_of_folder(source: Path, out: Path, keep: Sequence[Path] = ()) -> tuple
     if out.exists() and not out.is_dir():
         raise AstrapeError(f"{out}: is no folder, and a folder converts to one: name another")
     files = sorted(_below(source, out))
-    audio = [path for path in files if path.suffix.removeprefix(".").lower() in ENDINGS]
+    audio = [path for path in files if is_audio(path)]
     if not audio:
         raise AstrapeError(f"{source}: holds no audio file (of {len(files)}): nothing to convert")
     pairs = [(path, out / path.relative_to(source)) for path in audio]

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from astrape.audio.atomic import atomic_path
 from astrape.errors import AstrapeError
-from astrape.runtime.audio_target import atomic_path
 from astrape.voice.container import HEADER_BYTES, MAGIC, VERSION, decode_astrape, decode_header, encode_astrape
 from astrape.voice.embedding import CHANNELS, checked_embedding
 from astrape.voice.errors import VoicebankError

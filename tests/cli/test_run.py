@@ -162,7 +162,7 @@ def test_files_must_be_audio(tmp_path: Path, identity: Path) -> None:
     text.write_text("this is no audio")
     fails(astrape("run", identity, tmp_path / "none.wav", out), "none.wav", "no such file")
     fails(astrape("run", identity, empty, out), "empty")
-    fails(astrape("run", identity, text, out), "no audio")
+    fails(astrape("run", identity, text, out), "not a readable audio file")
     fails(astrape("run", identity, tmp_path, out), "folder")
     whole = write(tmp_path / "whole.flac", noise(44_100), 44100, "PCM_16")
     cut = tmp_path / "cut.flac"
@@ -182,7 +182,7 @@ def test_targets_must_be_writable(tmp_path: Path, identity: Path) -> None:
     fails(astrape("run", identity, source, link), "is the input itself")
     folder = tmp_path / "folder.wav"
     folder.mkdir()
-    fails(astrape("run", identity, source, folder), "no regular file")
+    fails(astrape("run", identity, source, folder), "not a regular file")
     fast = write(tmp_path / "fast.wav", noise(100), 96000)
     fails(astrape("run", identity, fast, tmp_path / "out.mp3"), "96000 Hz")
     left = {path.name for path in tmp_path.iterdir()}

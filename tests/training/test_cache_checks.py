@@ -137,7 +137,7 @@ def test_audio_that_cannot_be_read_is_why_its_cache_is_missing(tmp_path: Path) -
     (finding,) = check_cache(Cache(folder), corpus).findings
     assert finding.kind == "missing"
     assert finding.path.endswith("bad.wav")
-    assert "no audio that can be read" in finding.message
+    assert "not a readable audio file" in finding.message
     made, failed = repair_cache(Cache(folder), [finding], corpus, Order(what="wavlm", root=folder.parent))
     assert made == 0
     assert [one.key for one in failed] == ["anna/bad"]

@@ -119,7 +119,7 @@ def test_faults_are_told_at_the_end_and_the_exit_code_says_so(tmp_path: Path, sm
     assert result.exit_code == 1
     assert "4 of 29 utterances made, 0 were there, 25 faults" in result.stdout
     lines = result.stderr.strip().splitlines()
-    assert sum("is no audio that can be read" in line for line in lines) == 20
+    assert sum("is not a readable audio file" in line for line in lines) == 20
     assert lines[-1] == "astrape: and 5 more (--json lists all)"
     found = json.loads(astrape("cache", "--what", "wavlm", *small, "--json").stdout)
     assert len(found["failed"]) == 25
@@ -238,7 +238,7 @@ def test_files_that_the_system_refuses_to_write_are_named(tmp_path: Path) -> Non
     assert line.startswith("astrape: ")
     assert "file too large" in line
     assert "run the same command again" in line
-    assert [path.name for path in (tmp_path / "cache").rglob("*.writing")] == []
+    assert [path.name for path in (tmp_path / "cache").rglob("*.writing*")] == []
     assert not arrays(tmp_path / "cache")
 
 

@@ -17,12 +17,13 @@ from corpora import LevelTeacher, arrays, order, recipe, speech, vctk, write
 from safetensors.torch import load_file, save_file
 
 import astrape
+from astrape.audio.atomic import is_stale, temporaries
 from astrape.graph.compile import compile
 from astrape.graph.outputs import with_outputs
 from astrape.graph.recipe import Recipe
 from astrape.training import teachers
 from astrape.training.caches import Cache, FrontEnd, StorageError, load_front, make_cache, shard_of
-from astrape.training.caches.files import Fault, is_stale, read_array, temporaries, write_array
+from astrape.training.caches.files import Fault, read_array, write_array
 from astrape.training.caches.making import make_items
 from astrape.training.caches.recording import read_crop, read_header, read_recording
 from astrape.training.corpus import read_corpus
@@ -369,11 +370,11 @@ def test_what_cannot_be_read_is_named_and_the_others_go_on(tmp_path: Path) -> No
     assert made.made == 2
     reasons = {one.key.split("/")[1]: one.error for one in made.failed}
     said = {
-        "nan": "1 samples are not finite, the first 0.250 s",
+        "nan": "the sample at 0.250 s is not finite",
         "none": "holds no samples",
         "short": "one frame of 'features' takes",
         "zero": "is empty (0 bytes)",
-        "junk": "is no audio that can be read",
+        "junk": "is not a readable audio file",
         "cut": "cut.flac: ",
         "slow": "4000 Hz, and speech has 8000 to",
         "long": "601 s long, and an utterance has up to 600 s",
@@ -425,7 +426,8 @@ def test_a_full_disk_ends_the_run_in_words_and_leaves_nothing_half(
         real(handle)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match=r"the disk is full: free space and run the same command again"):
+    hint = "hint: free space and run the same command again, which goes on from here"
+    with pytest.raises(StorageError, match=rf"no space left on the device .*: {hint}"):
         make_cache(wanted, corpus)
     monkeypatch.undo()
     files = sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file())

@@ -285,7 +285,7 @@ def test_a_damaged_cache_and_an_unreadable_recording_are_told_before_the_first_s
     decoder = grounds.options(
         tmp_path / "run", "decoder", root=root, encoder=grounds.trained_encoder() / "encoder.best.pt"
     )
-    with pytest.raises(TrainingError, match=r"is no audio that can be read.*take recordings that cannot be read out"):
+    with pytest.raises(TrainingError, match=r"is not a readable audio file.*take recordings that cannot be read out"):
         train(decoder, print)
 
 

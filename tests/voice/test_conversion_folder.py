@@ -25,7 +25,7 @@ def test_a_folder_keeps_its_paths_and_goes_past_what_cannot_be_read(tmp_path: Pa
     words = ("convert", source, "--target", bank, "-o", out, "--recipe", through)
     # The second run finds the first one's output inside the source, and leaves it alone.
     for result in (run(*words), run(*words, "--json")):
-        fails(result, "broken.wav", "no audio that can be read")
+        fails(result, "broken.wav", "not a readable audio file")
         assert result.exit_code == 1
         assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == [
             "a.wav",

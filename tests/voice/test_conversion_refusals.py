@@ -31,11 +31,14 @@ def refusals(folder: Path, speech: Path, bank: Path, through: Path) -> dict[str,
     ends = ("-o", out, "--recipe", through)
     return {
         "no source": (("none.wav", "--target", bank, *ends), ["none.wav: there is no such file"]),
-        "no audio": ((folder / "text.txt", "--target", bank, *ends), ["text.txt: is no audio"]),
+        "no audio": ((folder / "text.txt", "--target", bank, *ends), ["text.txt: is not a readable audio file"]),
         "no voice": ((speech, "--target", "none.astrape", *ends), ["none.astrape"]),
         "no recording": ((speech, "--target", "none.wav", *ends), ["none.wav: there is no such file"]),
-        "neither": ((speech, "--target", folder / "text.txt", *ends), ["text.txt: is neither a voicebank nor audio"]),
-        "folder as voice": ((speech, "--target", folder, *ends), ["no regular file"]),
+        "neither": (
+            (speech, "--target", folder / "text.txt", *ends),
+            ["text.txt: is neither a voicebank nor a readable audio file"],
+        ),
+        "folder as voice": ((speech, "--target", folder, *ends), ["is a folder"]),
         "bad bank": ((speech, "--target", folder / "bad.astrape", *ends), ["bad.astrape", "no voicebank"]),
         "short voice": ((speech, "--target", short, *ends), ["short.wav", "at least 5"]),
         "encoder": ((speech, "--target", short, "--encoder", "nobody", *ends), ["no speaker encoder 'nobody'"]),

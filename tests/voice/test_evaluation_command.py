@@ -223,13 +223,13 @@ def test_a_file_that_fails_is_named_and_the_others_go_on(folder: Path) -> None:
     result = through(folder, "--sources", folder / "speech", "--targets", folder / "voices", "-o", folder / "run")
     assert result.exit_code == 1
     assert "anna/2 to p225: " in result.stderr
-    assert "is no audio that can be read" in result.stderr
+    assert "is not a readable audio file" in result.stderr
     assert "ben/1 to p225: spectrum: source or result is shorter than a frame" in result.stderr
     found = json.loads((folder / "run" / "report.json").read_text())
     assert [pair["error"] is None for pair in found["pairs"]] == [True, False, True, True]
     assert found["aggregate"]["log_spectral_distance_source"]["files"] == 2
     page = (folder / "run" / "index.html").read_text()
-    assert "is no audio that can be read" in page
+    assert "is not a readable audio file" in page
 
 
 def test_absent_packages_are_named_with_the_line_that_mends_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,7 +421,7 @@ class TestWrongUse:
         (folder / "bad.astrape").write_text("no voicebank")
         (folder / "none").mkdir()
         fails(
-            run("--source", folder / "text.wav", "--target", voice, "-o", out), "text.wav: is no audio that can be read"
+            run("--source", folder / "text.wav", "--target", voice, "-o", out), "text.wav: is not a readable audio file"
         )
         fails(run("--source", folder / "missing.wav", "--target", voice, "-o", out), "there is no such file")
         fails(run("--sources", folder / "none", "--targets", voice, "-o", folder / "run"), "holds no audio")

@@ -78,8 +78,8 @@ class TestRecording:
         (tmp_path / "empty.wav").write_bytes(b"")
         soundfile.write(tmp_path / "none.wav", np.zeros(0), 8000)
         for name, said in (
-            ("text.wav", "is no audio that can be read"),
-            ("empty.wav", "is no audio that can be read"),
+            ("text.wav", "is not a readable audio file"),
+            ("empty.wav", "is empty"),
             ("none.wav", "holds no samples"),
             ("missing.wav", "there is no such file"),
             (".", "is a folder"),

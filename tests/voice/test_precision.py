@@ -98,7 +98,7 @@ def test_the_command(tmp_path: Path, speech: Path, weights: Path) -> None:
     assert told[0]["largest"] < 1e-3
     assert "flipped codes" in run("precision", SMALL, speech, "--weights", weights, "--chunk", 1000).stdout
     fails(run("precision", "astrape-vc-from-codes", speech), "does not begin with one stream of audio")
-    fails(run("precision", SMALL, tmp_path / "none.wav"), "none.wav: cannot be read as audio")
+    fails(run("precision", SMALL, tmp_path / "none.wav"), "none.wav: there is no such file")
     short = write(tmp_path / "short.wav", sines(0.01, 44100), 44100)
     fails(run("precision", SMALL, short), "gave nothing to compare")
 

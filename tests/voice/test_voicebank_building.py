@@ -228,8 +228,11 @@ def not_finite(path: Path) -> Path:
 REFUSED: dict[str, tuple[Any, str]] = {
     "nothing": (lambda folder: [], "no reference"),
     "missing": (lambda folder: folder / "none.wav", r"none\.wav: there is no such file"),
-    "folder": (lambda folder: folder, "no regular file"),
-    "no audio": (lambda folder: (folder / "a.wav").write_text("hello") and folder / "a.wav", "no audio"),
+    "folder": (lambda folder: folder, "is a folder"),
+    "no audio": (
+        lambda folder: (folder / "a.wav").write_text("hello") and folder / "a.wav",
+        "not a readable audio file",
+    ),
     "short": (lambda folder: wav(folder / "a.wav", noise(4.99, 16000), 16000), r"a\.wav: 4\.99 s .* at least 5"),
     "one too short": (
         lambda folder: [wav(folder / f"{s}.wav", noise(s, 16000), 16000) for s in (6, 0.9)],

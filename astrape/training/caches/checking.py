@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from astrape.audio.atomic import is_stale, temporaries
 from astrape.errors import AstrapeError
 from astrape.training.caches.cache import Cache
-from astrape.training.caches.files import is_stale, temporaries
 from astrape.training.caches.front import FRONT_WEIGHTS, front_state
 from astrape.training.caches.makers import Item, Order, order_of
 from astrape.training.caches.making import Failed, make_items

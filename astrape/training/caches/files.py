@@ -1,30 +1,20 @@
-"""Files of a cache: arrays that are whole or not there, and temporaries that a killed writer leaves."""
+"""Files of a cache: arrays that are whole or not there."""
 
 from __future__ import annotations
 
-import errno
 import os
-import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from astrape.training.corpus import shown
+from astrape.audio import atomic
+from astrape.errors import WriteError
 from astrape.training.errors import CacheError
 
-__all__ = ["Fault", "StorageError", "is_stale", "read_array", "temporaries", "write_array", "write_whole"]
-
-MARK = ".writing"
-"""What the names of temporaries end with; no array's does."""
-
-STALE_SECONDS = 3600
-"""Age from which a temporary of another machine counts as left behind: an array is written in seconds."""
-
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+__all__ = ["Fault", "StorageError", "read_array", "write_array", "write_whole"]
 
 
 class StorageError(CacheError):
@@ -44,38 +34,17 @@ class Fault(CacheError):
 
 
 def write_whole(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
-    """Write a file so that at any moment it is either what it was or whole.
-
-    It is written under another name beside it, brought to the disk (``fsync``) and renamed.
-
-    Args:
-        path: where to; folders that are missing are made.
-        content: what to write, or what writes it to an open file.
+    """Write a file of a cache: see :func:`astrape.audio.atomic.write_whole`.
 
     Raises:
         StorageError: for a disk that is full and a folder that cannot be written; the temporary is gone then.
     """
-    temporary = path.with_name(f".{path.name[:64]}.{_machine()}.{os.getpid()}.{time.monotonic_ns():x}{MARK}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                if isinstance(content, bytes):
-                    file.write(content)
-                else:
-                    content(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        if error.errno in FULL:
-            reason = "the disk is full" if error.errno == errno.ENOSPC else os.strerror(error.errno or 0).lower()
-            raise StorageError(
-                f"{shown(path)}: {reason}: free space and run the same command again, which goes on from here"
-            ) from error
-        raise StorageError(f"{shown(path)}: cannot be written: {error.strerror or error}") from error
+        atomic.write_whole(path, content)
+    except WriteError as error:
+        # A cache goes on where it was.
+        more = ", which goes on from here" if error.full else ""
+        raise StorageError(f"{error}{more}") from error
 
 
 def write_array(path: Path, array: npt.NDArray[Any]) -> None:
@@ -131,34 +100,3 @@ def read_array(path: Path, dtype: npt.DTypeLike, channels: int | None) -> npt.ND
     if not shape[-1]:
         raise Fault("empty", "holds no frame")
     return np.memmap(path, dtype=held, mode="r", offset=begin, shape=shape)
-
-
-def temporaries(folder: Path) -> Iterator[Path]:
-    """The temporaries in a folder and below it, whoever is writing them."""
-    for inside, _, names in os.walk(folder):
-        yield from (Path(inside) / name for name in sorted(names) if name.startswith(".") and name.endswith(MARK))
-
-
-def is_stale(temporary: Path) -> bool:
-    """Whether nobody is writing a temporary any more: its process has ended, or, on another machine, an hour ago."""
-    *_, machine, process, _, _ = ("." + temporary.name).rsplit(".", 4)
-    try:
-        age = time.time() - temporary.stat().st_mtime
-    except OSError:
-        return False
-    if age > STALE_SECONDS:
-        return True
-    if machine != _machine() or not process.isdigit():
-        return False
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return False
-
-
-def _machine() -> str:
-    name = socket.gethostname()
-    return "".join(char if char.isalnum() else "-" for char in name)[:32] or "machine"

@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import distributed
 
+from astrape.audio.atomic import is_stale, temporaries
 from astrape.errors import AstrapeError
 from astrape.training.caches.cache import Cache
-from astrape.training.caches.files import StorageError, is_stale, temporaries, write_whole
+from astrape.training.caches.files import StorageError, write_whole
 from astrape.training.caches.makers import Item, Maker, Order
 from astrape.training.caches.recording import read_header
 from astrape.training.corpus import Utterance, shown

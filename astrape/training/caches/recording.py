@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
+from astrape.audio.downmix import MEAN, Downmix
+from astrape.audio.reader import AudioReader, Samples
+from astrape.audio.resampling import resampled, resampling
 from astrape.blocks.base import Stream
-from astrape.errors import AstrapeError
+from astrape.errors import AstrapeError, told_as
 from astrape.graph.graph import Graph
-from astrape.runtime.files import resampling
 from astrape.training.corpus import shown
 from astrape.training.errors import CacheError
 
@@ -48,37 +48,38 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Look at an audio file without reading it.
+    """Look at an audio file without reading it; decode it where its length is known in no other way.
 
     Raises:
-        CacheError: for a file that is missing, empty, no audio, of an unheard-of rate or longer than 10 minutes.
+        CacheError: for a file that is missing, empty, no audio, cut short, of an unheard-of rate or longer than 10
+            minutes.
     """
-    with _opened(path) as audio:
-        return Header(int(audio.samplerate), int(audio.frames))
+    with told_as(CacheError), _opened(path) as audio:
+        return _header(audio)
 
 
-def read_recording(path: Path, rate: Fraction) -> Tensor:
+def read_recording(path: Path, rate: Fraction, channel: str = MEAN) -> Tensor:
     """All of an audio file as ``(1, 1, frames)`` float32: channels averaged, resampled as a stream, aligned.
 
+    Args:
+        path: an audio file.
+        rate: to come to, Hz.
+        channel: of several, as for :class:`~astrape.audio.downmix.Downmix`.
+
     Raises:
-        CacheError: as :func:`read_header`, and for samples that are not finite, and a file that ends too early.
+        CacheError: as :func:`read_header`, and for samples that are not finite, a file that ends too early, and
+            channels that cancel each other.
     """
-    with _opened(path) as audio:
-        header = Header(int(audio.samplerate), int(audio.frames))
-        mono = _read(path, audio, header.frames)
-    if len(mono) < header.frames:
-        raise CacheError(
-            f"{shown(path)}: ends after {len(mono) / header.rate:.3f} s, and its header says "
-            f"{float(header.seconds):.3f} s: copy or decode it again"
-        )
+    with told_as(CacheError), _opened(path) as audio:
+        downmix = Downmix(audio.rate, audio.channels, channel, audio.name)
+        mono = _read(audio, downmix, _header(audio).frames)
+        audio.refuse_faults()
+        downmix.refuse_cancelled()
     x = torch.from_numpy(mono).reshape(1, 1, -1)
-    graph = _resampler(header.rate, rate, path)
-    if graph is not None:
-        x = torch.cat(list(graph.stream().compensated([x])), dim=-1)
-    return x
+    return torch.cat(list(resampled(_resampler(audio.rate, rate, path), [x])), dim=-1)
 
 
-def read_crop(path: Path, rate: Fraction, begin: Fraction, seconds: Fraction) -> Tensor:
+def read_crop(path: Path, rate: Fraction, begin: Fraction, seconds: Fraction, channel: str = MEAN) -> Tensor:
     """A part of an audio file as ``(1, frames)`` float32 at a rate, as :func:`read_recording` has it there.
 
     No more is read than the crop and what the resampler looks at around it. Beyond the end of the file nothing is
@@ -89,18 +90,20 @@ def read_crop(path: Path, rate: Fraction, begin: Fraction, seconds: Fraction) ->
         rate: of the crop, Hz.
         begin: where the crop begins; a whole number of frames at ``rate``.
         seconds: how long it is; a whole number of frames at ``rate``.
+        channel: of several.
 
     Raises:
         CacheError: as :func:`read_recording`.
     """
     first, count = int(begin * rate), int(seconds * rate)
-    with _opened(path) as audio:
-        header = Header(int(audio.samplerate), int(audio.frames))
+    with told_as(CacheError), _opened(path) as audio:
+        header = _header(audio)
+        downmix = Downmix(audio.rate, audio.channels, channel, audio.name)
         count = max(0, min(count, header.frames_at(rate) - first))
         graph = _resampler(header.rate, rate, path)
         if graph is None:
             audio.seek(min(first, header.frames))
-            return torch.from_numpy(_read(path, audio, count)).reshape(1, -1)
+            return torch.from_numpy(_read(audio, downmix, count)).reshape(1, -1)
         # Whole quanta of the resampler, so that its phases fall as in the whole file, and all that it looks back to.
         quantum, made = graph.quantum, int(graph.quantum * graph.ratio)
         reach = graph.receptive_field or Fraction(0)
@@ -109,7 +112,7 @@ def read_crop(path: Path, rate: Fraction, begin: Fraction, seconds: Fraction) ->
         needed = -(-(skip + count) // made) * quantum
         start = min(before * quantum, header.frames)
         audio.seek(start)
-        mono = _read(path, audio, min(needed, header.frames - start))
+        mono = _read(audio, downmix, min(needed, header.frames - start))
     x = torch.zeros(1, 1, needed)
     x[0, 0, : len(mono)] = torch.from_numpy(mono)
     with torch.inference_mode():
@@ -117,46 +120,34 @@ def read_crop(path: Path, rate: Fraction, begin: Fraction, seconds: Fraction) ->
     return y.clone()
 
 
-def _read(path: Path, audio: soundfile.SoundFile, frames: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    try:
-        samples = audio.read(max(0, frames), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise CacheError(f"{shown(path)}: cannot be read to its end: {_reason(error)}") from error
-    bad = np.flatnonzero(~np.isfinite(samples).all(axis=1))
-    if bad.size:
-        at = bad[0] / audio.samplerate
-        raise CacheError(
-            f"{shown(path)}: {bad.size} samples are not finite, the first {at:.3f} s into what was read: render it anew"
-        )
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float64)
-    return np.ascontiguousarray(mono, dtype=np.float32)
+def _read(audio: AudioReader, downmix: Downmix, frames: int) -> Samples:
+    """The next frames as one channel."""
+    samples = audio.read(max(0, frames))
+    audio.check_finite(samples)
+    return downmix.add(samples) if len(samples) else np.zeros(0, np.float32)
 
 
-def _opened(path: Path) -> soundfile.SoundFile:
+def _header(audio: AudioReader) -> Header:
+    return Header(audio.rate, audio.count())
+
+
+def _opened(path: Path) -> AudioReader:
+    audio = AudioReader(path)
     try:
-        if not path.is_file():
-            raise CacheError(f"{shown(path)}: {'is no regular file' if path.exists() else 'there is no such file'}")
-        if not path.stat().st_size:
-            raise CacheError(f"{shown(path)}: is empty (0 bytes)")
-        # As bytes, since soundfile takes no text that UTF-8 has no form for, and names may be any bytes.
-        audio = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
-    except OSError as error:
-        raise CacheError(f"{shown(path)}: cannot be opened: {error.strerror or error}") from error
-    except (soundfile.LibsndfileError, TypeError, ValueError) as error:
-        raise CacheError(f"{shown(path)}: is no audio that can be read: {_reason(error)}") from error
-    rate, frames = audio.samplerate, audio.frames
-    fault = None
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        fault = f"{rate} Hz, and speech has {LOWEST_RATE} to {HIGHEST_RATE} Hz"
-    elif frames <= 0:
-        fault = "holds no samples"
-    elif frames > 2**62:
-        fault = "does not say how long it is: decode it to a file that does"
-    elif frames > LONGEST_SECONDS * rate:
-        fault = f"{frames / rate:.0f} s long, and an utterance has up to {LONGEST_SECONDS} s: cut it into utterances"
-    if fault is not None:
+        fault = None
+        if not LOWEST_RATE <= audio.rate <= HIGHEST_RATE:
+            fault = f"{audio.rate} Hz, and speech has {LOWEST_RATE} to {HIGHEST_RATE} Hz"
+        elif audio.promised is not None and audio.promised > LONGEST_SECONDS * audio.rate:
+            seconds = audio.promised / audio.rate
+            fault = f"{seconds:.0f} s long, and an utterance has up to {LONGEST_SECONDS} s: cut it into utterances"
+        elif audio.count() <= 0 and not audio.surplus:
+            fault = "holds no samples"
+        if fault is not None:
+            raise CacheError(f"{audio.name}: {fault}")
+        audio.refuse_faults()
+    except BaseException:
         audio.close()
-        raise CacheError(f"{shown(path)}: {fault}")
+        raise
     return audio
 
 
@@ -170,7 +161,3 @@ def _resampler(rate_in: int, rate_out: Fraction, path: Path) -> Graph | None:
 @lru_cache(maxsize=16)
 def _resampler_between(rate_in: int, rate_out: Fraction) -> Graph | None:
     return resampling(rate_in, Stream(rate_out, 1))
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "error_string", error)).strip().rstrip(".")

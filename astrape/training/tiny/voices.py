@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
-from astrape.training.caches.recording import read_recording
+from astrape.audio.writer import AudioWriter
+from astrape.training.caches.recording import read_header, read_recording
 from astrape.training.errors import TrainingError
 from astrape.training.tiny.packages import fetch, unpack
 
@@ -106,7 +106,8 @@ def _write_voice(root: Path, voice: Voice, folder: Path, limit: float) -> float:
             break
         number = sum(1 for _ in folder.iterdir())
         gain = min(LEVEL / np.sqrt(np.square(samples).mean()), 0.99 / np.abs(samples).max())
-        soundfile.write(folder / f"{number:04}.flac", samples * gain, RATE, subtype="PCM_16")
+        with AudioWriter(folder / f"{number:04}.flac", RATE, 1) as written:
+            written.write((samples * gain)[:, None])
         seconds += len(samples) / RATE
     if not seconds:
         raise TrainingError(f"package '{voice.package}' holds no recordings in {', '.join(voice.folders)} any more")
@@ -118,7 +119,7 @@ def _recordings(root: Path, voice: Voice) -> Iterator[Samples]:
         for path in sorted((root / "usr/share" / below).rglob("*")):
             if path.suffix == ".g722":
                 yield _read_g722(path)
-            elif path.suffix in (".wav", ".ogg", ".flac") and soundfile.info(path).samplerate >= RATE:
+            elif path.suffix in (".wav", ".ogg", ".flac") and read_header(path).rate >= RATE:
                 yield read_recording(path, Fraction(RATE)).reshape(-1).numpy()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from astrape.runtime.audio_target import atomic_path
+from astrape.audio.atomic import atomic_path
 from astrape.voice.evaluation.errors import EvaluationError
 from astrape.voice.evaluation.pairs import Pair
 from astrape.voice.evaluation.recording import Recording

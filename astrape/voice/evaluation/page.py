@@ -13,7 +13,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from astrape.runtime.audio_target import atomic_path
+from astrape.audio.atomic import atomic_path
 from astrape.voice.evaluation.listening import Listening
 from astrape.voice.evaluation.metric import Quantity
 from astrape.voice.evaluation.numbers import interval, number

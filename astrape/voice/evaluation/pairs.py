@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from astrape.audio.endings import is_audio
 from astrape.errors import AstrapeError
-from astrape.training.corpus import ENDINGS, VCTK_AUDIO, Utterance, read_corpus
+from astrape.training.corpus import VCTK_AUDIO, Utterance, read_corpus
 from astrape.voice.evaluation.errors import EvaluationError
 
 __all__ = [
@@ -277,7 +278,7 @@ def _one_form(banks: list[Path]) -> list[Path]:
 
 
 def _is_audio(path: Path) -> bool:
-    return path.suffix.removeprefix(".").lower() in ENDINGS
+    return is_audio(path)
 
 
 def _transcript(path: Path) -> Path | None:

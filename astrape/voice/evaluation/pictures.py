@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
+from astrape.audio.writer import flac_bytes
 from astrape.voice.evaluation.pitch import PitchTrack
 from astrape.voice.evaluation.recording import Recording, Samples
 
@@ -43,9 +43,7 @@ def player(recording: Recording) -> Sound:
     """The first 30 s, one channel, as FLAC of 16 bits: lossless, half of WAV, and every browser plays it."""
     rate = min(recording.rate, HIGHEST_RATE)
     samples = next(recording.pieces(rate, EXCERPT_SECONDS))
-    content = io.BytesIO()
-    soundfile.write(content, samples.clip(-1, 1), rate, "PCM_16", format="FLAC")
-    return Sound(_address("audio/flac", content.getvalue()), len(samples) / rate)
+    return Sound(_address("audio/flac", flac_bytes(samples, rate)), len(samples) / rate)
 
 
 def spectrogram(recording: Recording) -> str:

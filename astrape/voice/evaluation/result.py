@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from astrape.runtime.audio_target import atomic_path
+from astrape.audio.atomic import atomic_path
 from astrape.voice.evaluation.metric import Quantity, Score
 from astrape.voice.evaluation.pairs import Pair
 from astrape.voice.evaluation.statistics import Aggregate

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from astrape.audio.endings import ENDINGS
 from astrape.blocks.base import StreamBlock
 from astrape.blocks.quantize import FSQ, Q2D2
 from astrape.errors import AstrapeError
 from astrape.runtime.files import Conversion
-from astrape.training.corpus import ENDINGS
 from astrape.voice.building import build_voicebank
 from astrape.voice.conversion import CODES, Converter, voice_of
 from astrape.voice.evaluation.context import Codes, Latency

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 __all__ = ["Level", "decibels"]
 
@@ -17,11 +19,11 @@ class Level:
         self._power = 0.0
         self._count = 0
 
-    def add(self, x: Tensor) -> None:
-        if x.numel():
-            self.peak = max(self.peak, float(x.abs().max()))
-            self._power += float(x.double().square().sum())
-            self._count += x.numel()
+    def add(self, samples: npt.NDArray[Any]) -> None:
+        if samples.size:
+            self.peak = max(self.peak, float(np.abs(samples).max()))
+            self._power += float(np.square(samples, dtype=np.float64).sum())
+            self._count += samples.size
 
     @property
     def rms(self) -> float:

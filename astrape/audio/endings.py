@@ -1,0 +1,26 @@
+"""Which files are audio by their endings, and what it takes to read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import soundfile
+
+__all__ = ["DECODED", "ENDINGS", "READABLE", "is_audio"]
+
+READABLE = {"aif", "aifc", "oga", "opus", "wave", "bwf"}
+READABLE |= {one.lower() for one in soundfile.available_formats()} - {"raw"}
+"""What libsndfile reads. Raw samples say neither rate nor channels."""
+
+DECODED = {
+    "3gp", "aac", "ac3", "amr", "ape", "asf", "avi", "flv", "m4a", "m4b", "m4r", "m4v", "mka", "mkv", "mov", "mp2",
+    "mp4", "mpeg", "mpg", "tta", "weba", "webm", "wma", "wmv", "wv",
+}  # fmt: skip
+"""What takes PyAV or ffmpeg to read."""
+
+ENDINGS = READABLE | DECODED
+
+
+def is_audio(path: Path | str) -> bool:
+    """Whether a file's name says that it is audio, or a video that has some."""
+    return Path(path).suffix.removeprefix(".").lower() in ENDINGS

@@ -1,0 +1,358 @@
+"""The one reader of audio files: any format, piece by piece, and what in a file is not as its header says."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from astrape.audio.atomic import shown
+from astrape.audio.decoding import decoder, is_container
+from astrape.audio.endings import DECODED
+from astrape.audio.headers import Claim, claim_of
+from astrape.audio.packets import flac_frames, mp3_frames, ogg_is_cut
+from astrape.errors import AudioError
+
+__all__ = ["AudioReader", "Samples"]
+
+Samples = npt.NDArray[np.float32]
+
+MP3_TOLERANCE = 4 * 1152
+"""Samples: an encoder's delay and padding, which a decoder leaves out."""
+
+FLAC_COUNT = 21
+"""Where a FLAC file has its count of samples, 36 bits with the last four of the byte before: RFC 9639, section 8.2."""
+
+
+class AudioReader:
+    """An audio file, opened for reading from its beginning; closes at the end of a ``with`` block.
+
+    What libsndfile does not read, PyAV decodes where it is installed, or the program ffmpeg.
+
+    Args:
+        path: any format that soundfile reads, and m4a, webm, mp4 and their like.
+
+    Attributes:
+        path, name: of the file; the latter as it is shown.
+        rate: Hz.
+        channels: 1 or more.
+        format, subtype: container and sample format, ``WAV`` and ``PCM_16`` for instance.
+        promised: frames of each channel that the file says it has; ``None`` where it does not say.
+        frames: read so far.
+        surplus: frames behind those that the header speaks of; they are not read.
+
+    Raises:
+        AudioError: for a path that is missing or not a regular file, and a file that is empty or not a readable audio
+            file; with what to install where that is what is missing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.name = shown(path)
+        self.frames = 0
+        self.surplus = 0
+        self.promised: int | None
+        self._cut = self._ended = False
+        self._held = 0
+        self._source = self._opened()
+        self.rate, self.channels = int(self._source.rate), int(self._source.channels)
+        self.format, self.subtype = self._source.format, self._source.subtype
+        # Streams without a header and some compressed ones do not say how long they are.
+        self.promised = int(self._source.frames) if 0 < self._source.frames < 2**62 else None
+        try:
+            self._hold_against_header()
+        except OSError as error:
+            self.close()
+            raise AudioError("unopened", f"{self.name}: cannot be opened: {error.strerror or error}") from error
+
+    def __enter__(self) -> AudioReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._source.close()
+
+    @property
+    def missing(self) -> int:
+        """Frames that the header promises and the file does not hold, as far as that is known before the end."""
+        if self.promised is None:
+            return 0
+        held = self.frames if self._ended else self._held
+        short = self.promised - held
+        return short if short > self._source.tolerance else 0
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the file ends too early, as far as that is known before the end."""
+        return self._cut or self._source.cut or self.missing > 0
+
+    def count(self) -> int:
+        """Frames that reading to the end gives; exact, also where that takes decoding all of it (once a file)."""
+        if isinstance(self._source, _Soundfile) and self.promised is not None and self.format != "MP3":
+            return self._held
+        self._held = _decoded_frames(*_identity(self.path))
+        return self._held
+
+    def fault(self) -> str | None:
+        """What is wrong with the length, for a message; ``None`` where nothing is. Complete at the end of the file."""
+        if self.missing and self.promised is not None:
+            there, promised = (self.promised - self.missing) / self.rate, self.promised / self.rate
+            return f"{self.name}: ends after {there:.3f} s, and its header says {promised:.3f} s: it is cut short"
+        if self.is_cut:
+            return f"{self.name}: ends before its stream does: it is cut short"
+        if self.surplus:
+            more, said = self.surplus / self.rate, (self.promised or 0) / self.rate
+            return (
+                f"{self.name}: its header says {said:.3f} s, and {more:.3f} s more follow that it does not speak of: "
+                f"the header is wrong"
+            )
+        return None
+
+    def refuse_faults(self) -> None:
+        """Refuse a file that is shorter or longer than its header says.
+
+        Raises:
+            AudioError: with both lengths, and what to do.
+        """
+        fault = self.fault()
+        if fault is not None:
+            raise AudioError("cut", f"{fault}: copy or decode it again")
+
+    def read(self, frames: int) -> Samples:
+        """The next frames, fewer at the end and none behind it: ``(n, channels)`` float32.
+
+        Raises:
+            AudioError: where damage keeps what follows from being read.
+        """
+        samples = self._source.read(frames)
+        self.frames += len(samples)
+        if len(samples) < frames:
+            self._ended = True
+        return samples
+
+    def blocks(self, seconds: float) -> Iterator[Samples]:
+        """All that is left, ``seconds`` at a time."""
+        while len(block := self.read(max(1, round(seconds * self.rate)))):
+            yield block
+
+    def finite_blocks(self, seconds: float) -> Iterator[Samples]:
+        """As :meth:`blocks`, for those who want no sample that is not finite.
+
+        Raises:
+            AudioError: for one, with its place.
+        """
+        for block in self.blocks(seconds):
+            self.check_finite(block)
+            yield block
+
+    def check_finite(self, block: Samples) -> None:
+        """Refuse samples that are not finite, of the block that was read last.
+
+        Raises:
+            AudioError: with how many there are, and where the first is.
+        """
+        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+        if bad.size:
+            at = (self.frames - len(block) + int(bad[0])) / self.rate
+            what = "the sample" if bad.size == 1 else f"{bad.size} samples, the first"
+            text = f"{self.name}: {what} at {at:.3f} s is not finite: cut it out or render anew"
+            raise AudioError("non-finite", text)
+
+    def seek(self, frame: int) -> None:
+        """Go to a frame, counted from the beginning."""
+        self._source.seek(frame)
+        self.frames = frame
+        self._ended = False
+
+    def _opened(self) -> _Source:
+        path = self.path
+        try:
+            if not path.is_file():
+                if path.is_dir():
+                    raise AudioError("irregular", f"{self.name}: is a folder, not an audio file")
+                if path.exists():
+                    raise AudioError("irregular", f"{self.name}: is not a regular file")
+                raise AudioError("missing", f"{self.name}: there is no such file")
+            with path.open("rb") as file:
+                begin = file.read(16)
+            if not begin:
+                raise AudioError("empty", f"{self.name}: is empty (0 bytes)")
+            return self._soundfile(begin)
+        except OSError as error:
+            raise AudioError("unopened", f"{self.name}: cannot be opened: {error.strerror or error}") from error
+        except ValueError as error:
+            raise AudioError("unopened", f"{self.name[:200]!r}: cannot be opened: {error}") from error
+
+    def _soundfile(self, begin: bytes) -> _Source:
+        ending = self.path.suffix.removeprefix(".").lower()
+        decode = decoder()
+        try:
+            # As bytes, since soundfile takes no text that UTF-8 has no form for, and names may be any bytes.
+            found = _Soundfile(soundfile.SoundFile(self.path if os.name == "nt" else os.fsencode(self.path)), self.name)
+        except (soundfile.LibsndfileError, TypeError, ValueError) as error:
+            reason = _reason(error)
+            if not is_container(begin):
+                raise AudioError("format", f"{self.name}: is not a readable audio file: {reason}") from error
+            if decode is None:
+                what = f"its form, {ending}," if ending in DECODED else "its form"
+                text = f"{self.name}: {what} takes PyAV or ffmpeg: hint: pip install av"
+                raise AudioError("decoder", text) from error
+            return decode(self.path, self.name)
+        if found.format == "FLAC" and found.frames >= 2**62:
+            found.close()
+            return self._flac_without_length()
+        if found.format == "MP3" and decode is not None and self._is_underestimated(found.frames):
+            # Without a header that counts its frames, libsndfile takes an estimate for the end.
+            found.close()
+            return decode(self.path, self.name)
+        return found
+
+    def _flac_without_length(self) -> _Source:
+        """FLAC that was written to a pipe. libsndfile takes its end for an error, unless it is told where that is."""
+        file = _CountedFlac(self.path)
+        try:
+            return _Soundfile(soundfile.SoundFile(file), self.name, file)
+        except soundfile.LibsndfileError as error:
+            file.close()
+            raise AudioError("format", f"{self.name}: is not a readable audio file: {_reason(error)}") from error
+
+    def _is_underestimated(self, frames: int) -> bool:
+        return (_mp3_frames(*_identity(self.path)) or 0) > frames + MP3_TOLERANCE
+
+    def _hold_against_header(self) -> None:
+        self._held = self.promised or 0
+        if not isinstance(self._source, _Soundfile):
+            return
+        with self.path.open("rb") as file:
+            if self.format == "FLAC":
+                found = flac_frames(file)
+                if self.promised is not None and found is not None:
+                    self.surplus = max(0, found - self.promised)
+            elif self.format == "OGG":
+                self._cut = ogg_is_cut(file)
+            elif self.format == "MP3":
+                found = _mp3_frames(*_identity(self.path))
+                if self.promised is not None and found is not None and found > self.promised + MP3_TOLERANCE:
+                    self.surplus = found - self.promised
+            else:
+                claim = claim_of(file)
+                if claim is not None:
+                    self._hold_against(claim)
+
+    def _hold_against(self, claim: Claim) -> None:
+        there = self._held
+        self._cut = claim.cut
+        # Bytes of a frame; of compressed samples, as many as there are on average.
+        size = _FRAME_BYTES.get(self.subtype, 0) * self.channels or (claim.held / there if there else 1)
+        if claim.promised is not None and claim.missing:
+            self.promised = max(there, int(claim.promised / size))
+        self.surplus = int(claim.surplus / size)
+
+
+def _identity(path: Path) -> tuple[Path, int, int]:
+    """What has to be the same for what was found out of a file to hold still."""
+    found = path.stat()
+    return path, found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=65536)
+def _mp3_frames(path: Path, size: int, changed: int) -> int | None:
+    with path.open("rb") as file:
+        return mp3_frames(file)
+
+
+@lru_cache(maxsize=65536)
+def _decoded_frames(path: Path, size: int, changed: int) -> int:
+    with AudioReader(path) as audio:
+        return sum(len(block) for block in audio.blocks(10.0))
+
+
+_FRAME_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4}
+_FRAME_BYTES |= {"DOUBLE": 8}
+
+
+class _Source(Protocol):
+    rate: int
+    channels: int
+    frames: int
+    format: str
+    subtype: str
+    tolerance: int
+    cut: bool
+
+    def read(self, count: int) -> Samples: ...
+
+    def seek(self, frame: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Soundfile:
+    """What libsndfile reads."""
+
+    tolerance, cut = 0, False
+
+    def __init__(self, file: Any, name: str, below: io.FileIO | None = None) -> None:
+        self._file, self._name, self._below = file, name, below
+        self.rate, self.channels, self.frames = int(file.samplerate), int(file.channels), int(file.frames)
+        self.format, self.subtype = str(file.format), str(file.subtype)
+        self._at = 0
+
+    def read(self, count: int) -> Samples:
+        samples = np.zeros((count, self.channels), np.float32)
+        try:
+            found = self._file.buffer_read_into(samples, dtype="float32")
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            at = self._at / self.rate
+            text = f"{self._name}: cannot be read beyond {at:.3f} s: {_reason(error)}"
+            raise AudioError("damaged", text) from error
+        self._at += found
+        return samples[:found]
+
+    def seek(self, frame: int) -> None:
+        self._file.seek(frame)
+        self._at = frame
+
+    def close(self) -> None:
+        self._file.close()
+        if self._below is not None:
+            self._below.close()
+
+
+class _CountedFlac(io.FileIO):
+    """A FLAC file with the count of its samples in its header, where there is none."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "rb")
+        frames = flac_frames(self) or 0
+        self.seek(FLAC_COUNT)
+        self._count = bytearray(super().read(5))
+        # The upper four bits belong to the sample size.
+        self._count[0] = self._count[0] & 0xF0 | frames >> 32 & 0xF
+        self._count[1:] = (frames & 0xFFFFFFFF).to_bytes(4, "big")
+        self.seek(0)
+
+    def readinto(self, buffer: Any) -> int | None:
+        begin = self.tell()
+        found = super().readinto(buffer)
+        view = memoryview(buffer).cast("B")
+        for place, byte in enumerate(self._count, FLAC_COUNT):
+            if found and begin <= place < begin + found:
+                view[place - begin] = byte
+        return found
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "error_string", error)).strip().rstrip(".")
