@@ -62,6 +62,9 @@ class Stream:
             raise RateError(str(error)) from None
         if exact <= 0:
             raise RateError(f"a rate must be positive, not {exact} Hz")
+        if exact.denominator > 1 << 32 and exact.denominator.bit_count() == 1:
+            near = exact.limit_denominator(10_000)
+            raise RateError(f"a rate must be exact, and {exact} was made of a float: write Fraction({str(near)!r})")
         if channels < 1:
             raise RateError(f"a stream has at least one channel, not {channels}")
         object.__setattr__(self, "rate", exact)

@@ -11,6 +11,7 @@ from astrape.blocks.plumbing import Delay
 from astrape.blocks.registry import block_class
 from astrape.errors import AstrapeError, CausalityError, RateError
 from astrape.graph.budget import memory_budget
+from astrape.graph.clocks import strange_time
 from astrape.graph.node import Node, Reference
 from astrape.graph.params import build_block
 from astrape.graph.plan import PlannedNode, Signal, digraph, execution_order
@@ -113,6 +114,8 @@ class Built:
             signals[port] = self.resolve(reference, spec.where_of("from"), spec.name)
         streams = {port: self.streams[signal] for port, signal in signals.items()}
         block = build_block(spec, streams["in"] if set(streams) == {"in"} else streams)
+        if wrong := strange_time(block):
+            raise recipe_error(wrong, spec.where, spec.name, cls=RateError)
         scope = {name: spec.controls.get(name, name) for name in block.controls}
         for name, channels in block.controls.items():
             self._check_control(spec, name, channels)

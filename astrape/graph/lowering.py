@@ -26,6 +26,55 @@ IN_PLACE: dict[Any, Callable[..., Any]] = {
     aten.mul_.Tensor: Tensor.mul_,
 }
 
+NEVER_RAISE = frozenset(
+    getattr(aten, name)
+    for name in (
+        "_conj_physical",
+        "_fft_c2c",
+        "_fft_c2r",
+        "_fft_r2c",
+        "_softmax",
+        "_to_copy",
+        "_weight_norm_interface",
+        "add_",
+        "addcmul_",
+        "addmm",
+        "argmax",
+        "argmin",
+        "avg_pool1d",
+        "baddbmm",
+        "bmm",
+        "cat",
+        "clone",
+        "constant_pad_nd",
+        "convolution",
+        "copy_",
+        "cumsum",
+        "fill_",
+        "flip",
+        "max",
+        "mean",
+        "min",
+        "mm",
+        "mul_",
+        "native_group_norm",
+        "native_layer_norm",
+        "repeat",
+        "roll",
+        "sort",
+        "stack",
+        "sub_",
+        "topk",
+        "unfold",
+        "upsample_nearest1d",
+        "zero_",
+    )
+)
+"""Operators that no value of their arguments makes raise, beside those on each element by itself and sums."""
+
+DIVISIONS = frozenset((aten.remainder, aten.fmod, aten.div, aten.floor_divide))
+"""What raises for a divisor of 0, where numbers are whole."""
+
 FACTORIES = frozenset(
     getattr(aten, name)
     for name in ("empty_like", "full_like", "new_empty", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like")
@@ -122,13 +171,13 @@ class Lowering:
         return constant
 
     def _needed(self, result: State, after: State) -> set[int]:
-        """Indices of the calls that something depends on."""
+        """Indices of the calls that something depends on, or that are there to raise, as a check of a range is."""
         alive = set(addresses((result, after))) | set(self._storages)
         found = set()
         for index in range(len(self._calls) - 1, -1, -1):
             call = self._calls[index]
             writes = call.operator._schema.is_mutable
-            if not alive.isdisjoint(_written(call) if writes else addresses(call.result)):
+            if _may_raise(call) or not alive.isdisjoint(_written(call) if writes else addresses(call.result)):
                 found.add(index)
                 alive.update(addresses((call.args, call.kwargs)))
         return found
@@ -149,6 +198,10 @@ class Lowering:
                 raise Unrecordable(f"'{operator}' writes in place and returns something else")
             args, kwargs = self._placed((call.args, call.kwargs))
             self._kernels.append(partial(IN_PLACE.get(operator, operator), *args, **kwargs))
+            return
+        if not any(True for _ in tensors(call.result)):
+            args, kwargs = self._placed((call.args, call.kwargs))
+            self._kernels.append(partial(operator, *args, **kwargs))
             return
         if not made or made <= constant:
             return
@@ -224,6 +277,22 @@ class Lowering:
 
 def _is_factory(call: Call) -> bool:
     return call.operator.overloadpacket in FACTORIES or not any(True for _ in tensors((call.args, call.kwargs)))
+
+
+def _may_raise(call: Call) -> bool:
+    """Whether values could make an operator raise. What is not known not to is taken to."""
+    kind, tags = call.operator.overloadpacket, call.operator.tags
+    results = list(tensors(call.result))
+    if not results:
+        return True
+    if kind in DIVISIONS:
+        return not all(tensor.is_floating_point() for tensor in results)
+    if torch.Tag.pointwise in tags or torch.Tag.reduction in tags or kind in NEVER_RAISE or _is_factory(call):
+        return False
+    # A view computes nothing.
+    return call.operator._schema.is_mutable or not set(addresses((call.args, call.kwargs))).issuperset(
+        addresses(results)
+    )
 
 
 def _written(call: Call) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -13,12 +14,12 @@ from torch import Tensor
 from astrape.blocks.base import State
 from astrape.blocks.pages import use_large_pages
 from astrape.blocks.state import map_state, state_leaves
-from astrape.errors import StreamError
-from astrape.graph.firing import Firing, frames_of
+from astrape.errors import AstrapeError, StreamError
+from astrape.graph.firing import ALIGNMENT, Firing, frames_of
 from astrape.graph.graph import Graph, Prepared
 from astrape.graph.lowering import Memory
 from astrape.graph.plan import Signal
-from astrape.graph.record import Unrecordable, addresses
+from astrape.graph.record import Clock, OutOfTime, Unrecordable, Watched, addresses
 from astrape.graph.schedule import Unit
 from astrape.graph.tape import Tape
 
@@ -29,6 +30,18 @@ LONGEST = 8192
 
 MOST_TAPES = 64
 """Tapes of a session. astrape-vc has 4 at 10 ms, and 8 for a host's 512 samples."""
+
+MOST_SECONDS = 8.0
+"""Seconds of computing in which what a session puts on tape has to be there: astrape-vc takes 1 to 3, on one core."""
+
+MOST_WAITING = 60.0
+"""The same by the clock on the wall, on a machine that does other things meanwhile."""
+
+FIRINGS = 8
+"""Firings that recording a pattern comes to once it has been run: on tape, in four checks, and from tape in each."""
+
+TAKEN = (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError, AttributeError, AssertionError)
+"""What a block may raise on noise, and torch in it. Anything else, such as a host's time-out, is for others to hear."""
 
 MOST_PUSHES = 4096
 """Pushes within which patterns are looked for: 512 samples at 44.1 kHz come round after 441 pushes."""
@@ -58,7 +71,8 @@ class Playback:
     """What a push does depends on how many frames there are of everything, and on no values: a pattern. For pushes of
     ``chunk`` frames all patterns are known in advance; each is put on a :class:`~astrape.graph.tape.Tape`, and checked
     against the units themselves on other values, state and result to the last bit. A pattern that has no tape is run as
-    it is. Weights are gathered on large pages of memory beforehand, where the system has them.
+    it is, and so is one for which there is no time: recording ends after ``MOST_SECONDS``. Weights are gathered
+    beforehand on large pages of memory, where the system has them.
 
     Where what waits at an edge takes many lengths, tapes end there and others begin, or there would be one for every
     length: 441 samples that go through a filter into hops of 256 leave another rest in each of 256 pushes, but are
@@ -74,7 +88,7 @@ class Playback:
 
     Attributes:
         segments: in execution order.
-        refused: why there are no tapes, for a graph that cannot be put on tape.
+        refused: why there are no tapes, for a graph that cannot be put on tape; or not of all patterns.
 
     Raises:
         StreamError: for a chunk that is no number of frames of an input.
@@ -100,7 +114,9 @@ class Playback:
                 self._prepare()
                 self._record({Signal(name, "out"): count for name, count in frames.items()})
             except Exception as reason:
-                # A block may refuse noise with any error. Whatever it is, the graph itself goes on.
+                # A block may refuse noise. The graph itself goes on.
+                if not _is_taken(reason):
+                    raise
                 self._give_up((str(reason) or type(reason).__name__).splitlines()[0])
 
     @property
@@ -164,7 +180,7 @@ class Playback:
 
     def _follow(self, prepared: Prepared) -> None:
         """Take over what the session's controls come to now; that it has another form than on tape ends all tapes."""
-        if prepared is self._controls or self.refused:
+        if prepared is self._controls or not self.tapes:
             return
         try:
             for unit in self.graph.units:
@@ -183,6 +199,7 @@ class Playback:
                 seen.add(waiting.get(key, 0))
         ragged = {key for key, seen in lengths.items() if len(seen) > MOST_LENGTHS}
         places = {unit.name: place for place, unit in enumerate(self.graph.units)}
+        wanted: list[tuple[Segment, Pattern]] = []
         for units in _parted(self.graph.units, ragged):
             firing = Firing(units)
             outside = [edge.read for unit in self.graph.units if unit not in units for edge in unit.edges]
@@ -191,13 +208,24 @@ class Playback:
             for counts, waiting in pushes:
                 own = tuple(counts[places[unit.name]] for unit in units)
                 patterns[_pattern(own, {key: waiting[key] for key in firing.inner if key in waiting})] = None
-            segment = Segment(firing, heard, {})
-            self.segments.append(segment)
-            for pattern in patterns:
-                if any(pattern[0]) and self.tapes < MOST_TAPES:
-                    segment.tapes[pattern] = self._recorded(segment, pattern)
+            self.segments.append(Segment(firing, heard, {}))
+            wanted += [(self.segments[-1], pattern) for pattern in patterns if any(pattern[0])]
+        clock = Clock(MOST_SECONDS, MOST_WAITING)
+        for segment, pattern in wanted[:MOST_TAPES]:
+            try:
+                segment.tapes[pattern] = self._recorded(segment, pattern, clock)
+            except OutOfTime as reason:
+                map_state(Tensor.copy_, self._state, self._fresh_state())
+                if not self.tapes:
+                    raise
+                self.refused = (
+                    f"{reason}: {self.tapes} of {len(wanted)} patterns are on tape, the others run as they are"
+                )
+                return
+        if len(wanted) > MOST_TAPES:
+            self.refused = f"{MOST_TAPES} of {len(wanted)} patterns are on tape, the others run as they are"
 
-    def _recorded(self, segment: Segment, pattern: Pattern) -> Tape:
+    def _recorded(self, segment: Segment, pattern: Pattern, clock: Clock) -> Tape:
         counts, held = pattern
         firing, frames = segment.firing, dict(held)
         shapes: tuple[dict[str, tuple[int, int, int]], dict[str, tuple[int, int, int]]] = ({}, {})
@@ -227,15 +255,19 @@ class Playback:
         state = {unit.name: self._state[unit.name] for unit in firing.units}
         # Not negative at first, as the numbers of codes are not. Once beforehand, since what a live session lays out
         # anew, and keeps, is not to be laid out in every push.
-        fire(values(0, 0.0, 0.1), map_state(torch.clone, state))
-        tape = Tape(fire, values(1, 0.0, 0.1), state, self._memory)
+        begun = time.thread_time()
+        with Watched(clock):
+            fire(values(0, 0.0, 0.1), map_state(torch.clone, state))
+        clock.check(FIRINGS * (time.thread_time() - begun))
+        tape = Tape(fire, values(1, 0.0, 0.1), state, self._memory, clock)
         expected = map_state(torch.clone, state)
         for seed, low, high in ((2, 0.0, 0.1), (3, 0.0, 0.1), (4, -2.0, 2.0), (5, -0.01, 0.01)):
             fresh = values(seed, low, high)
             try:
+                clock.check()
                 result, after = fire(fresh, map_state(torch.clone, expected))
-            except Exception:
-                if low < 0:
+            except Exception as reason:
+                if low < 0 and _is_taken(reason) and not isinstance(reason, Unrecordable):
                     continue  # a graph that takes nothing negative
                 raise
             expected = after
@@ -246,6 +278,13 @@ class Playback:
 
     def _fresh_state(self) -> State:
         return self.graph.init_state(self._like.shape[0], self._like.device, self._like.dtype)
+
+
+def _is_taken(reason: Exception) -> bool:
+    """Whether an error is one of those that a block has with its input; a subclass of another package is not."""
+    return isinstance(reason, (Unrecordable, AstrapeError)) or (
+        isinstance(reason, TAKEN) and type(reason).__module__.partition(".")[0] in ("builtins", "torch")
+    )
 
 
 def _pushes(firing: Firing, chunk: Mapping[Signal, int]) -> Iterator[tuple[tuple[int, ...], dict[str, int]]]:
@@ -301,7 +340,7 @@ def _pattern(counts: tuple[int, ...], waiting: Mapping[str, int]) -> Pattern:
 def _held(tree: Any, name: str) -> Any:
     """A copy of what a unit prepared, to be written to."""
     if isinstance(tree, Tensor):
-        return tree.detach().clone()
+        return _copy_as_it_lies(tree.detach())
     if isinstance(tree, dict):
         return {key: _held(item, name) for key, item in tree.items()}
     if isinstance(tree, (list, tuple)):
@@ -314,8 +353,8 @@ def _held(tree: Any, name: str) -> Any:
 
 def _assign(held: Any, new: Any, name: str) -> None:
     """Write what a unit prepared anew to where the tapes read it."""
-    if isinstance(held, Tensor) and isinstance(new, Tensor) and held.shape == new.shape and held.dtype == new.dtype:
-        held.copy_(new)
+    if isinstance(held, Tensor) and isinstance(new, Tensor) and _form(held) == _form(new):
+        _spread_once(held).copy_(_spread_once(new))
     elif isinstance(held, dict) and isinstance(new, dict) and held.keys() == new.keys():
         for key, item in held.items():
             _assign(item, new[key], name)
@@ -324,6 +363,27 @@ def _assign(held: Any, new: Any, name: str) -> None:
             _assign(one, other, name)
     elif isinstance(held, Tensor) or isinstance(new, Tensor) or held != new:
         raise Unrecordable(f"'{name}' takes another form with other values of its controls")
+
+
+def _form(tensor: Tensor) -> tuple[Any, ...]:
+    """What kernels go by beside the values."""
+    return tensor.dtype, tensor.shape, tensor.stride(), tensor.storage_offset() * tensor.element_size() % ALIGNMENT
+
+
+def _spread_once(tensor: Tensor) -> Tensor:
+    """A tensor without its repetitions: where it stands still in memory along a dimension, one entry of that."""
+    return tensor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in tensor.stride())]
+
+
+def _copy_as_it_lies(tensor: Tensor) -> Tensor:
+    """A copy with the same strides, which ``clone`` does not keep of what is repeated, or a part of something."""
+    once = _spread_once(tensor)
+    begin = tensor.storage_offset() % ALIGNMENT
+    needed = begin + 1 + sum((size - 1) * stride for size, stride in zip(once.shape, once.stride(), strict=True))
+    memory = torch.empty(max(0, needed), dtype=tensor.dtype, device=tensor.device)
+    copy = memory.as_strided(once.shape, once.stride(), begin)
+    copy.copy_(once)
+    return memory.as_strided(tensor.shape, tensor.stride(), begin)
 
 
 def _overwrite(own: State, new: State) -> None:

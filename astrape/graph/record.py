@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["Call", "Recorder", "Unrecordable", "addresses", "tensors"]
+__all__ = ["Call", "Clock", "OutOfTime", "Recorder", "Unrecordable", "Watched", "addresses", "tensors"]
 
 aten = torch.ops.aten
 
@@ -32,6 +34,48 @@ class Unrecordable(Exception):
     """What a function does cannot be put on a tape; the message says why."""
 
 
+class OutOfTime(Unrecordable):
+    """Recording takes longer than it may."""
+
+
+class Clock:
+    """Time that recording may take, from the making of this on.
+
+    Args:
+        seconds: of this thread's own computing, so that a busy machine changes nothing.
+        waiting: seconds on the wall, for what waits and does not compute.
+    """
+
+    def __init__(self, seconds: float = math.inf, waiting: float = math.inf) -> None:
+        self.seconds, self.waiting = seconds, waiting
+        self._compute_until = time.thread_time() + seconds
+        self._wait_until = time.monotonic() + waiting
+
+    def check(self, needed: float = 0.0) -> None:
+        """Raise ``OutOfTime`` if the time is over, or will be before ``needed`` more seconds of computing."""
+        if time.thread_time() + needed > self._compute_until:
+            raise OutOfTime(f"recording takes more than {self.seconds:g} s")
+        if time.monotonic() > self._wait_until:
+            raise OutOfTime(f"recording takes more than {self.waiting:g} s on a machine that does other things too")
+
+
+class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Within it, operators run until a clock is over. Last bits may differ: composed operators part later."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._clock = clock
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Nothing is compiled in here, and telling the compiler so would load it: 1.7 s of imports.
+        return False
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._clock.check()
+        return operator(*args, **(kwargs or {}))
+
+
 class Call(NamedTuple):
     operator: Any
     args: tuple[Any, ...]
@@ -39,16 +83,17 @@ class Call(NamedTuple):
     result: Any
 
 
-class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Recorder(Watched):
     """Notes every operator. All tensors stay alive as long as it does, so that an address is one tensor's.
 
     Raises:
         Unrecordable: for what would not be the same the next time: random numbers, sizes that depend on values, values
             that Python asks for. Memory is all that a tape knows of a tensor, so sparse ones are refused too.
+            ``OutOfTime`` where the clock is over.
     """
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
         self.calls: list[Call] = []
         self._reads = _Reads()
 
@@ -61,11 +106,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__exit__(*raised)  # type: ignore[no-untyped-call]
         self._reads.__exit__(*raised)  # type: ignore[no-untyped-call]
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # Nothing is compiled in here, and telling the compiler so would load it: 1.7 s of imports.
-        return False
-
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not REFUSED.isdisjoint(operator.tags) and not _by_numbers(operator, args):
             raise Unrecordable(f"'{operator}' depends on values: what follows could differ from step to step")
@@ -75,7 +115,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._turn(operator, args, kwargs or {})
         if len(self.calls) >= MOST_KERNELS:
             raise Unrecordable(f"more than {MOST_KERNELS} operators in one step")
-        result = operator(*args, **(kwargs or {}))
+        result = super().__torch_dispatch__(operator, types, args, kwargs)
         for tensor in tensors(result):
             if tensor.layout != torch.strided or tensor.is_conj() or tensor.is_neg():
                 raise Unrecordable(f"'{operator}' gives a tensor that is more than its memory")

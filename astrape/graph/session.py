@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import copy
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, cast
 
@@ -13,17 +15,21 @@ from torch import Tensor
 from astrape.blocks.base import Signal as Frames
 from astrape.blocks.base import spread_control
 from astrape.blocks.live import Live
-from astrape.blocks.state import clone_state, map_state, replace_rows, state_bytes
+from astrape.blocks.state import clone_state, replace_rows, state_bytes
 from astrape.errors import StreamError
 from astrape.graph.faults import Fault, FaultGuard
 from astrape.graph.graph import Prepared
 from astrape.graph.playback import Playback
+from astrape.graph.snapshot import read_snapshot
 from astrape.graph.typed import Out
 
 if TYPE_CHECKING:
     from astrape.graph.graph import Graph
 
 __all__ = ["Session"]
+
+inference = torch._C._InferenceMode
+"""``torch.inference_mode`` without its Python, in which an interrupt would leave the mode on for all that follows."""
 
 MOST_AT_ONCE = 2**16
 """Frames of an input that run through the graph in one go. 65536: about 1.5 s of audio, well beyond any live buffer."""
@@ -48,7 +54,8 @@ class Session(Generic[Out]):
         device, dtype: where and in what precision to run; as the graph's parameters when left out. Where they differ,
             the session works on a converted copy and leaves the graph alone.
         chunk: frames of the first input (or of each, by name) that a push is going to have. Such pushes are put on tape
-            at once, for which every block is run on noise some times (1 s for astrape-vc), and then run faster: see
+            at once, for which every block is run on noise some times (1 to 3 s for astrape-vc, and no more than
+            some 8 s of computing), and then run faster: see
             :class:`~astrape.graph.playback.Playback`. Pushes of other lengths work as ever, and so does a graph that
             cannot be put on tape. Results are the same to the last bit. Weights that change afterwards are followed in
             part or not at all, ``reset`` included: make a new session.
@@ -90,6 +97,7 @@ class Session(Generic[Out]):
         self._prepared: Prepared | None
         self.positions: dict[str, int]
         self._given: dict[str, int]
+        self._whole = True
         self._begin()
         with self._live.run():
             self._playback = None if chunk is None else Playback(self.graph, self._like, chunk)
@@ -106,7 +114,7 @@ class Session(Generic[Out]):
 
     @property
     def untaped(self) -> str | None:
-        """Why a session with a ``chunk`` has no tape; ``None`` if it has, or was not asked to."""
+        """Why a session with a ``chunk`` has no tape, or not of all; ``None`` if it has, or was not asked to."""
         return None if self._playback is None else self._playback.refused
 
     @property
@@ -121,7 +129,7 @@ class Session(Generic[Out]):
     @property
     def state_bytes(self) -> int:
         """Bytes of all state. It does not grow."""
-        return 0 if self._state is None else state_bytes(self._state)
+        return state_bytes(self._state)
 
     def push(self, x: Frames, **controls: Tensor | float) -> Out:
         """Take any number of frames, zero included, and return what can be computed.
@@ -134,11 +142,22 @@ class Session(Generic[Out]):
             ``(batch, channels, frames)``, or a dict of them by output where there are several.
 
         Raises:
-            StreamError: for input of the wrong shape, and for controls that are missing, unknown or out of range.
+            StreamError: for input of the wrong shape, for controls that are missing, unknown or out of range, and where
+                the graph has been turned to another precision or place since the session began.
+
+        Warns:
+            UserWarning: where a gradient is asked for. ``graph(x)`` and ``graph.step`` have one, a session has none.
         """
-        with torch.no_grad():
-            outputs = self._push(self._checked(x), controls)
-            return self.graph.as_output(outputs, self._like)
+        arrived, taken = self._checked(x), self._checked_controls(controls)
+        try:
+            self._whole = False
+            y = self.graph.as_output(self._push(arrived, taken), self._like)
+            self._whole = True
+            return y
+        except BaseException:
+            # Even between the last two lines: what the caller never got is not to be counted as given.
+            self._whole = False
+            raise
 
     def flush(self) -> Out:
         """End the stream: return exactly the frames that are missing, and leave the session reset.
@@ -147,28 +166,34 @@ class Session(Generic[Out]):
         algorithmic one; the host-facing one with ``constant_latency``). After that, output without its first
         ``latency`` frames has the input's length times the ratio, to the sample. Controls stay as they are.
         """
-        self._whole()
-        with torch.no_grad():
-            heard = max(self.positions[name] / stream.rate for name, stream in self.graph.inputs.items())
-            missing = {
-                name: max(0, math.ceil(heard * stream.rate) + self.latency_frames(name) - self._given[name])
-                for name, stream in self.graph.outputs.items()
-            }
-            until = heard
-            for name, stream in self.graph.outputs.items():
-                last = (self._given[name] + missing[name]) / stream.rate
-                until = max(until, last + self.graph.framings[name].seconds)
-            silence = {
-                name: self._like.new_zeros(
-                    self.batch_size, stream.channels, max(0, math.ceil(until * stream.rate) - self.positions[name])
-                )
-                for name, stream in self.graph.inputs.items()
-            }
-            outputs = self._push(silence, {})
+        self._refuse_pieces()
+        heard = max(self.positions[name] / stream.rate for name, stream in self.graph.inputs.items())
+        missing = {
+            name: max(0, math.ceil(heard * stream.rate) + self.latency_frames(name) - self._given[name])
+            for name, stream in self.graph.outputs.items()
+        }
+        until = heard
+        for name, stream in self.graph.outputs.items():
+            last = (self._given[name] + missing[name]) / stream.rate
+            until = max(until, last + self.graph.framings[name].seconds)
+        silence = {
+            name: self._like.new_zeros(
+                self.batch_size, stream.channels, max(0, math.ceil(until * stream.rate) - self.positions[name])
+            )
+            for name, stream in self.graph.inputs.items()
+        }
+        prepared = self._checked_controls({})
+        try:
+            self._whole = False
+            outputs = self._push(silence, prepared)
             wanted = {name: tensor[..., : missing[name]] for name, tensor in outputs.items()}
             full = self.graph.as_output(wanted, self._like)
             self._begin()
+            self._whole = True
             return full
+        except BaseException:
+            self._whole = False
+            raise
 
     def latency_frames(self, output: str) -> int:
         """Frames by which this session's output is late: rounded up from the exact latency."""
@@ -199,9 +224,11 @@ class Session(Generic[Out]):
             rows: indices, or a boolean mask; all when left out.
         """
         if rows is None:
+            self._whole = False
             self._begin()
+            self._whole = True
             return
-        self._whole()
+        self._refuse_pieces()
         chosen = torch.as_tensor(rows, device=self._like.device)
         if chosen.dtype != torch.bool:
             mask = torch.zeros(self.batch_size, dtype=torch.bool, device=self._like.device)
@@ -224,16 +251,23 @@ class Session(Generic[Out]):
             for name, stream in self.graph.inputs.items()
         }
         if any(tensor.shape[-1] for tensor in silence.values()):
-            with torch.no_grad():
-                fresh._push(silence, {})
-        self._state = replace_rows(self._state, fresh._state, chosen)
-        self._waiting = replace_rows(self._waiting, fresh._waiting, chosen)
-        self._late = replace_rows(self._late, fresh._late, chosen)
+            fresh._push(silence, fresh._checked_controls({}))
+        replaced = (
+            replace_rows(mine, new, chosen)
+            for mine, new in (
+                (self._state, fresh._state),
+                (self._waiting, fresh._waiting),
+                (self._late, fresh._late),
+            )
+        )
+        self._whole = False
+        self._state, self._waiting, self._late = replaced
         self._faults.clear(chosen)
+        self._whole = True
 
     def snapshot(self) -> dict[str, Any]:
         """All that the stream depends on, copied: state, waiting frames, positions, controls and faults."""
-        self._whole()
+        self._refuse_pieces()
         return {
             "graph": self.graph.name,
             "batch_size": self.batch_size,
@@ -259,27 +293,13 @@ class Session(Generic[Out]):
         for key, value in mine.items():
             if saved.get(key) != value:
                 raise StreamError(f"the snapshot has {key} {saved.get(key)!r} and this session {value!r}")
-        try:
-            fresh = self.graph.init_state(self.batch_size, self._like.device, self._like.dtype)
-            state = map_state(_as, fresh, saved["state"])
-            waiting, late, controls = (
-                {name: _as(self._like, tensor, same_shape=False) for name, tensor in saved[part].items()}
-                for part in ("waiting", "late", "controls")
-            )
-            strange = waiting.keys() - {edge.key for unit in self.graph.units for edge in unit.edges}
-            if strange:
-                raise ValueError(f"nothing waits at '{min(strange)}'")
-            faults = FaultGuard(self.batch_size)
-            faults.load(saved["faults"])
-            positions = {name: int(saved["positions"][name]) for name in self.graph.inputs}
-            given = {name: int(saved["given"][name]) for name in self.graph.outputs}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StreamError(
-                f"the snapshot does not fit '{self.graph.name}' ({error}): take it from a session of the same recipe"
-            ) from error
-        self._state, self._waiting, self._late, self.controls = state, waiting, late, controls
-        self.positions, self._given, self._faults = positions, given, faults
+        found = read_snapshot(saved, self.graph, self._like)
+        self._whole = False
+        self._state, self._waiting, self._late = found.state, found.waiting, found.late
+        self.controls, self.positions, self._given = found.controls, found.positions, found.given
+        self._faults = found.faults
         self._prepared = None
+        self._whole = True
 
     def _begin(self) -> None:
         graph, like = self.graph, self._like
@@ -296,20 +316,14 @@ class Session(Generic[Out]):
                 waits = graph.host_latencies[name] - aged
                 self._late[name] = like.new_zeros(self.batch_size, stream.channels, waits)
 
-    def _push(self, arrived: dict[str, Tensor], controls: dict[str, Tensor | float]) -> dict[str, Tensor]:
-        graph = self.graph
-        prepared = self._prepared
-        if controls or prepared is None:
-            prepared = self._set_controls(controls)
+    def _push(self, arrived: dict[str, Tensor], taken: tuple[dict[str, Tensor], Prepared]) -> dict[str, Tensor]:
+        """Run new frames through the graph. Who calls it says beforehand that the session is in pieces."""
+        self.controls, self._prepared = taken
         if max(tensor.shape[-1] for tensor in arrived.values()) > MOST_AT_ONCE:
-            return self._sliced(arrived)
+            return self._sliced(arrived, taken)
         arrived = self._faults.clean("in", arrived, self.positions)
-        # The state is given away, and is not this session's until the step returns another: an interrupted step would
-        # leave it in pieces.
-        state, self._state = self._state, None
-        with torch.inference_mode(), self._live.run():
-            advance = graph.advance if self._playback is None else self._playback.advance
-            outputs, self._state, self._waiting = advance(arrived, state, self._waiting, prepared)
+        # In a context of its own, which ends with the call: an interrupt at any moment leaves no other code live.
+        outputs = contextvars.copy_context().run(self._advance, arrived)
         for name, tensor in arrived.items():
             self.positions[name] += tensor.shape[-1]
         queued = {name: self._given[name] + held.shape[-1] for name, held in self._late.items()}
@@ -321,7 +335,15 @@ class Session(Generic[Out]):
         # Copies, which are the caller's own and, unlike what was made in inference mode, may go on into training.
         return {name: tensor.clone() for name, tensor in outputs.items()}
 
-    def _sliced(self, arrived: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _advance(self, arrived: dict[str, Tensor]) -> dict[str, Tensor]:
+        prepared = self._prepared
+        assert prepared is not None
+        with inference(True), self._live.run():
+            advance = self.graph.advance if self._playback is None else self._playback.advance
+            outputs, self._state, self._waiting = advance(arrived, self._state, self._waiting, prepared)
+        return outputs
+
+    def _sliced(self, arrived: dict[str, Tensor], taken: tuple[dict[str, Tensor], Prepared]) -> dict[str, Tensor]:
         """A long push as many short ones, all inputs in step, so that what blocks need meanwhile stays small."""
         slices = -(-max(tensor.shape[-1] for tensor in arrived.values()) // MOST_AT_ONCE)
         parts: dict[str, list[Tensor]] = {}
@@ -330,7 +352,7 @@ class Session(Generic[Out]):
                 name: x[..., x.shape[-1] * index // slices : x.shape[-1] * (index + 1) // slices]
                 for name, x in arrived.items()
             }
-            for name, tensor in self._push(piece, {}).items():
+            for name, tensor in self._push(piece, taken).items():
                 parts.setdefault(name, []).append(tensor)
         return {name: torch.cat(tensors, dim=-1) for name, tensors in parts.items()}
 
@@ -346,37 +368,47 @@ class Session(Generic[Out]):
             due[name], self._late[name] = held[..., :frames], held[..., frames:].clone()
         return due
 
-    def _whole(self) -> None:
-        if self._state is None:
+    def _refuse_pieces(self) -> None:
+        graph, like = self.graph, self._like
+        if not self._whole:
             raise StreamError("an earlier push was interrupted, and its state is lost: reset() or restore() a snapshot")
+        if (graph.dtype, graph.device) != (like.dtype, like.device):
+            raise StreamError(
+                f"'{graph.name}' is {graph.dtype} on {graph.device} now, and was {like.dtype} on {like.device} when "
+                "this session began: make a new session with stream(), which takes a dtype and device of its own too"
+            )
 
     def _checked(self, x: Frames) -> dict[str, Tensor]:
-        self._whole()
+        self._refuse_pieces()
         arrived = self.graph.as_inputs(x)
         like = self._like
         for name, tensor in arrived.items():
             if tensor.shape[0] != self.batch_size:
                 raise StreamError(f"'{name}' has {tensor.shape[0]} rows and the session {self.batch_size}")
-            # One order in memory, so that last bits do not depend on how the caller's lies.
-            arrived[name] = tensor.detach().to(device=like.device, dtype=like.dtype).contiguous()
+            _warn_of_gradient(name, tensor)
+            # A copy in one order, so that last bits do not depend on how the caller's memory lies.
+            arrived[name] = tensor.detach().to(
+                device=like.device, dtype=like.dtype, copy=True, memory_format=torch.contiguous_format
+            )
         return arrived
 
-    def _set_controls(self, given: dict[str, Tensor | float]) -> Prepared:
-        """Take new values: all of them, or, where one is refused, none. Returns what the units derive from them."""
-        graph = self.graph
+    def _checked_controls(self, given: dict[str, Tensor | float]) -> tuple[dict[str, Tensor], Prepared]:
+        """All values with new ones among them, and what the units derive from them. Nothing is taken yet."""
+        graph, prepared = self.graph, self._prepared
+        if not given and prepared is not None:
+            return self.controls, prepared
         values = dict(self.controls)
         for name, value in given.items():
             graph.check_control(name, value)
-            values[name] = spread_control(name, value, graph.controls[name], self._like).clone()
-        prepared = self._prepared
-        if prepared is None:
-            values = graph.read_controls(values, self._like)
-            prepared = graph.prepare(values)
-        else:
+            _warn_of_gradient(name, value)
+            values[name] = spread_control(name, value, graph.controls[name], self._like).detach().clone()
+        with inference(True):
+            if prepared is None:
+                values = graph.read_controls(values, self._like)
+                return values, graph.prepare(values)
             prepared = Prepared(prepared)
             graph.prepare_units(prepared, values, given)
-        self.controls, self._prepared = values, prepared
-        return prepared
+        return values, prepared
 
     def _skipped(self, y: Out, skip: dict[str, int]) -> Out:
         named: dict[str, Tensor] = y if isinstance(y, dict) else {next(iter(skip)): y}
@@ -388,12 +420,13 @@ class Session(Generic[Out]):
         return cast("Out", kept if isinstance(y, dict) else next(iter(kept.values())))
 
 
-def _as(like: Tensor, saved: Tensor, same_shape: bool = True) -> Tensor:
-    """A copy of ``saved`` where ``like`` is, and in its precision where it is a real number."""
-    if same_shape and saved.shape != like.shape:
-        raise ValueError(f"{tuple(saved.shape)} where {tuple(like.shape)} is kept")
-    dtype = like.dtype if saved.is_floating_point() and like.is_floating_point() else saved.dtype
-    return saved.detach().to(device=like.device, dtype=dtype, copy=True)
+def _warn_of_gradient(name: str, value: Any) -> None:
+    if isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled():
+        warnings.warn(
+            f"'{name}' requires a gradient, and what a session returns has none: train through graph(x) or graph.step, "
+            "or push detach() of it, or under torch.no_grad()",
+            stacklevel=4,
+        )
 
 
 def _converted(graph: Graph[Out], device: torch.device, dtype: torch.dtype) -> Graph[Out]:

@@ -10,7 +10,7 @@ import torch
 from astrape.blocks.base import State
 from astrape.blocks.state import map_state, state_leaves
 from astrape.graph.lowering import Lowering, Memory
-from astrape.graph.record import Recorder
+from astrape.graph.record import Clock, Recorder
 
 __all__ = ["Tape"]
 
@@ -35,17 +35,23 @@ class Tape:
         fresh: values to record with; of the shapes that :meth:`play` takes.
         state: where the state lies, before and after each play. Recording leaves it as it is.
         memory: where to take memory from.
+        clock: how long recording may take; as long as it does when left out.
 
     Raises:
         Unrecordable: for random numbers, sizes or branches that depend on values, and a state of changing form.
     """
 
     def __init__(
-        self, function: Callable[[Any, Any], tuple[Any, Any]], fresh: State, state: State, memory: Memory
+        self,
+        function: Callable[[Any, Any], tuple[Any, Any]],
+        fresh: State,
+        state: State,
+        memory: Memory,
+        clock: Clock | None = None,
     ) -> None:
         with torch.inference_mode(False), torch.no_grad():
             given, held = map_state(torch.clone, fresh), map_state(torch.clone, state)
-            with Recorder() as recorder:
+            with Recorder(clock or Clock()) as recorder:
                 result, after = function(given, held)
         with torch.inference_mode():
             self._fresh = map_state(torch.clone, fresh)

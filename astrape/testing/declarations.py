@@ -9,6 +9,7 @@ import torch
 
 from astrape.blocks.base import Stream, StreamBlock
 from astrape.errors import ContractError
+from astrape.graph.clocks import strange_time
 from astrape.testing.compare import guarded
 from astrape.testing.subject import BATCH, Ports, Subject
 
@@ -69,6 +70,8 @@ def _require_exact(block: StreamBlock) -> None:
             )
         if value < 0:
             raise ContractError(DECLARATIONS, f"{name}.{label} is {value} s: no time is negative")
+    if wrong := strange_time(block):
+        raise ContractError(DECLARATIONS, wrong)
     if set(block.latencies) != set(block.outputs):
         raise ContractError(DECLARATIONS, f"{name}.latencies names {list(block.latencies)}, not {list(block.outputs)}")
     if block.latency_by not in ("newest", "centre", "declared"):

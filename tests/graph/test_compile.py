@@ -216,3 +216,44 @@ def test_a_thousand_nodes_compile_quickly():
     assert len(graph.nodes) >= 1000
     assert graph.latency == Fraction(sum(i % 3 for i in range(500)), 44100)
     assert spent < 10, f"{spent:.1f} s: a guard against quadratic work, not a benchmark"
+
+
+@register("test_claiming")
+class Claiming(StreamBlock):
+    """Claims whatever it is built to claim."""
+
+    claims = Fraction(0)
+
+    @property
+    def latency(self):
+        return self.claims
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000, "200/3"])
+@pytest.mark.parametrize("frames", [1, 7, 441, 1023])
+def test_a_latency_that_was_computed_in_floats_is_refused(rate, frames, monkeypatch):
+    blocks = {"odd": {"use": "test_claiming"}}
+    exact = frames / Fraction(rate)
+    monkeypatch.setattr(Claiming, "claims", exact)
+    assert astrape.compile(recipe(blocks, rate=rate)).latency == exact
+    for made in (Fraction(float(exact)), Fraction(repr(float(exact)))):
+        monkeypatch.setattr(Claiming, "claims", made)
+        if made == exact:
+            continue
+        with pytest.raises(astrape.RateError, match=r"node 'odd'.*Claiming.latency.*no clock.*made of a float") as told:
+            astrape.compile(recipe(blocks, rate=rate))
+        assert f"Fraction({frames}) / self.rate_in" in str(told.value)
+
+
+@pytest.mark.parametrize("part", ["1/2", "1/3", "5/160", "1/441", "19/882"])
+def test_a_latency_within_a_frame_is_exact_all_the_same(part, monkeypatch):
+    monkeypatch.setattr(Claiming, "claims", Fraction(part) / 44100)
+    assert astrape.compile(recipe({"odd": {"use": "test_claiming"}}, rate=44100)).latency * 44100 == Fraction(part)
+
+
+def test_a_rate_that_was_made_of_a_float_is_refused():
+    for exact in (Fraction(200, 3), Fraction(44100, 11), Fraction(1, 10)):
+        assert Stream(exact, 1).rate == exact
+        with pytest.raises(astrape.RateError, match=rf"made of a float: write Fraction\('{exact}'\)"):
+            Stream(Fraction(float(exact)), 1)
+    assert Stream(Fraction(62.5), 1).rate == Fraction(125, 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,11 @@ from hypothesis import strategies as st
 from random_recipes import compiled, random_recipes
 from recipes import recipe
 from torch import Tensor
+from torch.nn import functional
 
 import astrape
 from astrape.blocks import Stream, StreamBlock, register
+from astrape.graph import playback, record
 from astrape.graph.firing import Firing
 from astrape.graph.graph import Graph
 
@@ -232,6 +236,69 @@ def test_a_block_that_hides_a_clock_is_found_out():
     assert "beyond what operators do" in session.untaped
 
 
+class HostsTimeOut(RuntimeError):
+    """What a host's alarm may raise: a kind of its own."""
+
+
+@register("test_alarmed")
+class Alarmed(StreamBlock):
+    """A block during whose recording the host's alarm goes off."""
+
+    raises: type[BaseException] = TimeoutError
+    after = 0
+
+    def step(self, x: Any, state: Any, controls: Any) -> tuple[Tensor, Any]:
+        Alarmed.after -= 1
+        if Alarmed.after == 0:
+            raise self.raises("the host has waited long enough")
+        return x * 2, state
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 5])
+@pytest.mark.parametrize("raises", [TimeoutError, HostsTimeOut, KeyboardInterrupt, MemoryError])
+def test_what_is_not_about_recording_is_for_the_host_to_hear(raises, after, monkeypatch):
+    graph = astrape.compile(recipe({"odd": {"use": "test_alarmed"}}))
+    monkeypatch.setattr(Alarmed, "raises", raises)
+    monkeypatch.setattr(Alarmed, "after", after)
+    with pytest.raises(raises, match="long enough"):
+        graph.stream(chunk=8)
+    assert graph.stream(chunk=8).tapes == 1
+
+
+def test_recording_ends_when_its_time_is_over(monkeypatch):
+    """Patterns that it was enough for play from tape, others run as they are, with equal results; and it is told."""
+    blocks = {"hops": {"use": "framing", "size": 8, "hop": 5}, "back": {"use": "overlap_add", "hop": 5}}
+    graph = astrape.compile(recipe(blocks))
+    every = graph.stream(chunk=13)
+    assert every.tapes > 1
+    assert every.untaped is None
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(record.time, "thread_time", lambda: 0.001 * next(ticks))
+    for seconds in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0):
+        monkeypatch.setattr(playback, "MOST_SECONDS", seconds)
+        some, plain = graph.stream(chunk=13), graph.stream()
+        assert some.tapes <= every.tapes
+        if some.tapes < every.tapes:
+            assert f"recording takes more than {seconds:g} s" in some.untaped
+        if 0 < some.tapes < every.tapes:
+            assert f"{some.tapes} of {every.tapes} patterns are on tape, the others run as they are" in some.untaped
+        for push in range(12):
+            x = noise(graph, {"mic": 13}, push)
+            assert_equal(graph, some.push(x), plain.push(x))
+
+
+def test_a_loop_of_a_thousand_turns_does_not_block_its_host():
+    blocks: dict[str, Any] = {"sum": {"use": "add", "from": ["mic", "back"]}}
+    blocks |= {f"c{index}": {"use": "conv", "kernel": 3} for index in range(20)}
+    blocks |= {"half": {"use": "gain", "gain": 0.1}, "back": {"use": "delay", "frames": 1}}
+    graph = astrape.compile(recipe(blocks))
+    begun = time.thread_time()
+    session = graph.stream(chunk=1000)
+    assert time.thread_time() - begun < playback.MOST_SECONDS + 2
+    assert session.tapes == 0
+    assert "recording takes more than" in session.untaped or "operators in one step" in session.untaped
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     kernel=st.integers(1, 5),
@@ -288,6 +355,92 @@ def test_under_autocast_nothing_is_played():
             assert_equal(graph, taped.push(x), plain.push(x))
     with torch.autocast("cpu", torch.bfloat16):
         assert "autocast" in graph.stream(chunk=16).untaped
+
+
+CURVES: dict[str, Any] = {
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+    "sigmoid": torch.sigmoid,
+    "softplus": functional.softplus,
+    "elu": functional.elu,
+    "mish": functional.mish,
+    "softmax": lambda x: x.softmax(1),
+    "logsumexp": lambda x: x.logsumexp(1, keepdim=True).expand_as(x),
+    "expm1": torch.expm1,
+    "erfinv": lambda x: torch.erfinv(0.1 * x.tanh()),
+}
+
+
+@register("test_curve")
+class Curve(StreamBlock):
+    """A function whose kernels round otherwise on strided memory, before a mean of four frames."""
+
+    def __init__(self, source: Stream, *, kind: str) -> None:
+        super().__init__(source, quantum=4, ratio=Fraction(1, 4))
+        self.kind = kind
+
+    def step(self, x: Any, state: Any, controls: Any) -> tuple[Tensor, Any]:
+        return CURVES[self.kind](x).unflatten(-1, (-1, 4)).mean(-1), state
+
+
+@register("test_turned")
+class Turned(StreamBlock):
+    """Hands on, and keeps, what lies the other way round in memory: a view of the last frame among it."""
+
+    def init_state(self, batch_size: int, device: Any = None, dtype: Any = None) -> Any:
+        return torch.zeros(batch_size, self.channels_in, 2, device=device, dtype=dtype)
+
+    def step(self, x: Any, state: Any, controls: Any) -> tuple[Tensor, Any]:
+        if x.shape[-1] == 0:
+            return x, state
+        heard = torch.cat((state, x), dim=-1).mT.contiguous().mT
+        return functional.mish(heard[..., 1:-1]) + functional.gelu(state).sum(), heard[..., -2:]
+
+
+@register("test_wide_level")
+class WideLevel(StreamBlock):
+    """A control of which every second channel is used, laid out over frames before it is bent."""
+
+    def __init__(self, source: Stream) -> None:
+        super().__init__(source)
+        self.controls["levels"] = 2 * source.channels
+
+    def prepare(self, controls: Any) -> Any:
+        return controls["levels"][:, ::2].unsqueeze(-1).expand(-1, -1, 9)
+
+    def step(self, x: Any, state: Any, controls: Any) -> tuple[Tensor, Any]:
+        return x * functional.mish(controls).mean(-1, keepdim=True), state
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", CURVES)
+def test_how_memory_lies_between_units_makes_no_difference(kind, dtype):
+    blocks = {
+        "bent": {"use": "test_curve", "kind": kind},
+        "turned": {"use": "test_turned"},
+        "hops": {"use": "framing", "size": 11, "hop": 5},
+        "again": {"use": "test_curve", "kind": kind},
+    }
+    for channels, batch, used in ((7, 1, ["bent"]), (3, 2, ["bent", "turned"]), (1, 3, list(blocks))):
+        graph = astrape.compile(recipe({name: blocks[name] for name in used}, channels=channels)).to(dtype)
+        taped, plain = graph.stream(batch, chunk=21), graph.stream(batch)
+        assert taped.tapes, taped.untaped
+        for push in range(40):
+            x = noise(graph, {"mic": 21}, push, batch) * 10
+            assert_equal(graph, taped.push(x), plain.push(x))
+            if push == 20:
+                plain.restore(plain.snapshot())
+
+
+def test_how_what_is_prepared_lies_makes_no_difference():
+    controls = {"levels": {"channels": 10, "default": [0.1 * n for n in range(10)]}}
+    graph = astrape.compile(recipe({"wide": {"use": "test_wide_level"}}, channels=5, controls=controls))
+    taped, plain = graph.stream(2, chunk=17), graph.stream(2)
+    assert taped.tapes
+    for push in range(6):
+        x = noise(graph, {"mic": 17}, push, 2)
+        levels = {"levels": torch.randn(2, 10)} if push % 2 else {}
+        assert_equal(graph, taped.push(x, **levels), plain.push(x, **levels))
 
 
 def test_how_the_callers_memory_lies_makes_no_difference():

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dis
 import math
+import os
+import sys
+import warnings
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +18,7 @@ from hypothesis import strategies as st
 from recipes import counted_framing, recipe
 
 import astrape
+from astrape.blocks.live import current as live
 from astrape.testing.strategies import chunkings
 
 TANGLE = {
@@ -293,6 +300,119 @@ def test_a_session_whose_push_was_interrupted_says_so_and_can_be_restored(monkey
     assert torch.equal(session.push(x[..., 7:]), graph(x)[..., 7:])
     session.reset()
     assert torch.equal(session.push(x), graph(x))
+
+
+def interrupted_at(moment: int, call: Any) -> tuple[Any, bool]:
+    """What ``call`` gives, with an interrupt before the instruction of that number in the library's own code."""
+    left, before = moment, ""
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        nonlocal left, before
+        if not {"graph", "blocks"} & set(frame.f_code.co_filename.split(os.sep)[-2:-1]):
+            return None
+        frame.f_trace_opcodes = True
+        if event != "opcode":
+            return trace
+        # Python looks for signals where a function begins, after calls, and where a loop goes round.
+        left -= before.startswith(("CALL", "RESUME", "JUMP_BACKWARD"))
+        before = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+        if left == 0:
+            left = -1
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    debugger = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        return call(), False
+    except KeyboardInterrupt:
+        return None, True
+    finally:
+        sys.settrace(debugger)
+
+
+@pytest.mark.parametrize("chunk", [None, 10])
+@pytest.mark.parametrize("what", ["push", "flush", "reset", "rows", "restore"])
+def test_an_interrupt_at_any_moment_is_as_if_nothing_had_been_or_is_told(what, chunk):
+    """After it a session either stands where it stood before the call, or takes nothing until it is reset.
+
+    One that was to go back to some state may also have done so: asked again, it would do the same.
+    """
+    blocks = {
+        "frames": {"use": "framing", "size": 8, "hop": 4},
+        "back": {"use": "overlap_add", "hop": 4},
+        "loud": {"use": "gain", "gain": "level"},
+    }
+    controls = {"level": {"channels": 1, "default": 0.5}}
+    graph = astrape.compile(recipe(blocks, controls=controls)).double()
+    x = noise(40)
+    session, other = (graph.stream(constant_latency=True, chunk=chunk) for _ in range(2))
+    foreign = other.snapshot()
+    start = session.push(x[..., :10])
+    saved = session.snapshot()
+    calls: dict[str, Any] = {
+        "push": lambda: session.push(x[..., 10:20], level=0.7),
+        "flush": session.flush,
+        "reset": session.reset,
+        "rows": lambda: session.reset([0]),
+        "restore": lambda: session.restore(foreign),
+    }
+    steady = graph.stream(constant_latency=True)
+    assert torch.equal(steady.push(x[..., :10]), start)
+    going_on = steady.push(x[..., 20:30])
+    anew = graph.stream(constant_latency=True).push(x[..., 20:30])
+    moment, refused, finished = 0, 0, False
+    generator = torch.Generator().manual_seed(0)
+    while not finished:
+        moment += int(torch.randint(1, 9, (1,), generator=generator))
+        _, interrupted = interrupted_at(moment, calls[what])
+        finished = not interrupted
+        assert torch.is_grad_enabled()
+        assert live() is None
+        with contextlib.suppress(astrape.StreamError) if interrupted else contextlib.nullcontext():
+            refused += 1
+            session.snapshot()
+            refused -= 1
+            y = session.push(x[..., 20:30])
+            assert (
+                not interrupted or torch.equal(y, going_on) or (what not in ("push", "flush") and torch.equal(y, anew))
+            )
+        session.restore(saved)
+        assert torch.equal(session.push(x[..., 20:30]), going_on)
+        session.restore(saved)
+    assert refused > 3 or what == "restore"
+
+
+def test_no_gradient_is_lost_without_a_word():
+    graph = astrape.compile(recipe({"g": {"use": "gain", "gain": "level"}}, controls={"level": {"channels": 1}}))
+    x, level = torch.ones(1, 1, 4, requires_grad=True), torch.ones(1, requires_grad=True)
+    session = graph.stream()
+    for pushed_x, pushed_level, name in ((x, 1.0, "mic"), (x.detach(), level, "level"), (x * 2, 1.0, "mic")):
+        with pytest.warns(
+            UserWarning, match=rf"'{name}' requires a gradient.*graph\(x\) or graph.step.*detach"
+        ) as told:
+            session.push(pushed_x, level=pushed_level)
+        assert told[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with torch.no_grad():
+            session.push(x, level=level)
+        session.push(x.detach(), level=level.detach())
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+@pytest.mark.parametrize("turn", [lambda graph: graph.double(), lambda graph: graph.to("meta")])
+def test_a_graph_that_is_turned_under_a_session_is_told(chunk, turn):
+    graph = astrape.compile(recipe({"c": {"use": "conv", "kernel": 3}}))
+    session = graph.stream(chunk=chunk)
+    session.push(torch.ones(1, 1, 4))
+    turn(graph)
+    for attempt in (lambda: session.push(torch.ones(1, 1, 4)), session.flush, lambda: session.reset([0])):
+        with pytest.raises(astrape.StreamError, match=r"when this session began: make a new session"):
+            attempt()
+    if graph.device.type != "meta":
+        assert graph.stream(chunk=chunk).push(torch.ones(1, 1, 4)).dtype == torch.float64
 
 
 def test_wrong_input_is_refused_in_one_line():

@@ -173,6 +173,32 @@ def test_what_nobody_needs_is_left_out():
     assert len(assert_plays(function, square, ())) == 1
 
 
+@pytest.mark.parametrize(
+    "check",
+    [
+        lambda x: torch._assert_async((x < 9).all(), "too loud"),
+        lambda x: torch.arange(9.0).index_select(0, x.flatten().long()),
+        lambda x: torch.zeros(9)[x.flatten().long()],
+        lambda x: torch.nn.functional.embedding(x.flatten().long(), torch.zeros(9, 2)),
+        lambda x: torch.zeros(9).scatter_(0, x.flatten().long().abs(), 1.0),
+        lambda x: 7 % (9 - x.flatten().long()),
+        lambda x: torch.linalg.inv(torch.eye(4, dtype=x.dtype) * (x.max() - 9)),
+    ],
+)
+def test_what_nobody_needs_but_what_raises_is_played_all_the_same(check):
+    def checked(x: Any, state: Any) -> Any:
+        check(x)
+        return x * 2, state
+
+    quiet, loud = torch.arange(16.0, dtype=torch.float64).reshape(1, 4, 4) / 2, torch.full((1, 4, 4), 9.0).double()
+    tape = Tape(checked, quiet, (), Memory())
+    assert torch.equal(tape.play(quiet / 2), quiet)
+    with pytest.raises((RuntimeError, IndexError, ZeroDivisionError)):
+        checked(loud, ())
+    with pytest.raises((RuntimeError, IndexError, ZeroDivisionError)):
+        tape.play(loud)
+
+
 def test_memory_is_used_again():
     class Counted(Memory):
         taken = 0

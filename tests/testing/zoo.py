@@ -58,6 +58,24 @@ class FloatLatency(Memory):
         return 0.001
 
 
+@breaks("declarations", Stream(44100, 2))
+class FractionOfFloat(Delay):
+    """Says a latency of seven frames as the fraction that the nearest float is."""
+
+    @property
+    def latency(self) -> Fraction:
+        return Fraction(self.frames / float(self.rate_in))
+
+
+@breaks("declarations", Stream(22050, 1))
+class FieldOfDigits(Convolution):
+    """Says a receptive field by the digits of a float."""
+
+    @property
+    def receptive_field(self) -> Fraction | None:
+        return Fraction(str(self.kernel / 22050))
+
+
 @breaks("declarations")
 class WrongChannels(StreamBlock):
     """Declares four channels and returns two."""

@@ -1,0 +1,44 @@
+"""Times that a block declares, held against its clocks."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from astrape.blocks.base import StreamBlock
+
+__all__ = ["strange_time"]
+
+MOST_PARTS = 1 << 20
+"""Into as many equal parts of a frame a declared time may fall: 2 for a window's centre, some hundreds for resamplers.
+A float of 7/44100, taken for a fraction, falls into 2^63."""
+
+
+def strange_time(block: StreamBlock) -> str | None:
+    """What is wrong with the first declared time that no clock of the block can measure; ``None`` if all is well.
+
+    A time is a whole number of frames, or of some simple part of one, at the rates of the inputs and outputs. One that
+    is not was computed in floats, and all that is added to it would only seem exact.
+    """
+    streams = (*block.inputs.values(), *block.outputs.values())
+    ticks = math.lcm(*(stream.rate.numerator for stream in streams))
+    declared = {"lookahead": block.lookahead, "receptive_field": block.receptive_field, "latency": block.latency}
+    declared |= {f"latencies[{port!r}]": value for port, value in block.latencies.items()}
+    for name, time in declared.items():
+        if isinstance(time, Fraction) and (time * ticks).denominator > MOST_PARTS:
+            rates = ", ".join(dict.fromkeys(f"{stream.rate} Hz" for stream in streams))
+            near = time.limit_denominator(2 * ticks)
+            return (
+                f"{type(block).__name__}.{name} is {time} s, which no clock of it ({rates}) can measure: it was "
+                f"made of a float; compute it in Fractions, such as {_written(near, block)}"
+            )
+    return None
+
+
+def _written(time: Fraction, block: StreamBlock) -> str:
+    frames = time * block.rate_in
+    return (
+        f"Fraction({frames}) / self.rate_in"
+        if frames.denominator == 1
+        else f"Fraction({time.numerator}, {time.denominator})"
+    )
