@@ -14,6 +14,7 @@ from astrape.blocks.attention import Attention
 from astrape.blocks.bands import BandEnvelope, SpectralProduct
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.conv import Conv, Downsample, RepeatUpsample, TransposedConv
+from astrape.blocks.crossover import Crossover
 from astrape.blocks.denoise import SpectralDenoise
 from astrape.blocks.dynamics import Compressor, Gate
 from astrape.blocks.filter import FIR, Biquad, DCBlock, SteepHighpass
@@ -24,6 +25,7 @@ from astrape.blocks.hindsight import Hindsight
 from astrape.blocks.linear import Affine, Linear
 from astrape.blocks.mel import Mel
 from astrape.blocks.norm import Norm
+from astrape.blocks.oscillator import Oscillator
 from astrape.blocks.pitch import PitchTracker
 from astrape.blocks.plumbing import Add, Concat, Delay, Gain, Mix, Multiply, Split
 from astrape.blocks.prosody import LogPitch, Loudness, Register
@@ -33,6 +35,7 @@ from astrape.blocks.registry import block_class, block_names, register
 from astrape.blocks.resample import Resampler
 from astrape.blocks.residual import ResidualConv, SnakeConv
 from astrape.blocks.shift import SpectralShift
+from astrape.blocks.sidechain import Envelope, SidechainCompressor, SidechainGate
 from astrape.blocks.sources import Noise, PulseSource
 from astrape.blocks.spectral import ISTFT, STFT, ExpPolar, Magnitude
 from astrape.blocks.transformer import Transformer, TransformerLayer
@@ -57,9 +60,11 @@ __all__ = [
     "Compressor",
     "Concat",
     "Conv",
+    "Crossover",
     "DCBlock",
     "Delay",
     "Downsample",
+    "Envelope",
     "ExpPolar",
     "FSQDecode",
     "Framing",
@@ -77,6 +82,7 @@ __all__ = [
     "Multiply",
     "Noise",
     "Norm",
+    "Oscillator",
     "OverlapAdd",
     "PitchTracker",
     "PulseSource",
@@ -85,6 +91,8 @@ __all__ = [
     "RepeatUpsample",
     "Resampler",
     "ResidualConv",
+    "SidechainCompressor",
+    "SidechainGate",
     "Signal",
     "SnakeConv",
     "SpectralDenoise",

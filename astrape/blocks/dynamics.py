@@ -18,11 +18,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.recurrence import Recurrence
 from astrape.blocks.registry import register
 
-__all__ = ["Compressor", "Gate"]
+__all__ = ["Compressor", "Gate", "decaying_maximum", "one_pole", "peak", "samples", "within"]
 
 MAX_MS = 60_000
 NEVER = 2**40
@@ -69,7 +69,7 @@ class Gate(StreamBlock):
 
     def __init__(
         self,
-        source: Stream,
+        source: Stream | Mapping[str, Stream],
         *,
         threshold_db: float | str = -45.0,
         floor_db: float = -60.0,
@@ -106,12 +106,15 @@ class Gate(StreamBlock):
         keeps = 10 ** ((threshold - self.hysteresis_db) / 20)
         return GateSettings(10 ** (threshold / 20), keeps, one_pole(self.attack).to(threshold))
 
-    def step(self, x: Tensor, state: State, controls: GateSettings) -> tuple[Tensor, State]:
-        frames = x.shape[-1]
-        if not frames:
+    def step(self, x: Signal, state: State, controls: GateSettings) -> tuple[Tensor, State]:
+        if not x.shape[-1]:
             return x.clone(), {name: tensor.clone() for name, tensor in state.items()}
-        level = peak(x.detach())
-        position = torch.arange(frames, device=x.device)
+        gain, state = self.gain(peak(x.detach()), state, controls)
+        return x * gain, state
+
+    def gain(self, level: Tensor, state: State, controls: GateSettings) -> tuple[Tensor, State]:
+        """The gain ``(batch, 1, frames)`` that a level ``(batch, frames)``, of one frame or more, leads to."""
+        position = torch.arange(level.shape[-1], device=level.device)
         before_loud, before_open = state["since"].unbind(dim=1)
         since_loud = since_last(level >= controls.keeps, position, before_loud[:, None])
         # A sample that opens the gate is an odd event, one that lets it fall shut an even one, and no sample does both:
@@ -119,11 +122,11 @@ class Gate(StreamBlock):
         event = torch.where(since_loud > self.hold, 2 * position, -2 + (before_open[:, None] == 0).long())
         event = torch.where(level >= controls.opens, 2 * position + 1, event).cummax(dim=-1).values
         since_open = since_last((event & 1).bool(), position, before_open[:, None])
-        target = torch.exp(since_open.to(x.dtype) * (-1 / self.release))[:, None]
+        target = torch.exp(since_open.to(level.dtype) * (-1 / self.release))[:, None]
         openness, smoothed = controls.smoother.run(target, state["openness"])
         gain = torch.exp((openness - 1) * (-self.floor_db * math.log(10) / 20))
         since = torch.cat([since_loud[:, -1:], since_open[:, -1:]], dim=1).clamp(max=NEVER)
-        return x * gain, {"since": since, "openness": smoothed}
+        return gain, {"since": since, "openness": smoothed}
 
 
 class CompressorSettings(NamedTuple):
@@ -165,7 +168,7 @@ class Compressor(StreamBlock):
 
     def __init__(
         self,
-        source: Stream,
+        source: Stream | Mapping[str, Stream],
         *,
         threshold_db: float | str = -20.0,
         ratio: float | str = 3.0,
@@ -203,10 +206,15 @@ class Compressor(StreamBlock):
         threshold, makeup = value(self.threshold_db, -120, 0), value(self.makeup_db, -60, 60)
         return CompressorSettings(threshold - self.knee_db / 2, slope, makeup, one_pole(self.attack).to(threshold))
 
-    def step(self, x: Tensor, state: State, controls: CompressorSettings) -> tuple[Tensor, State]:
+    def step(self, x: Signal, state: State, controls: CompressorSettings) -> tuple[Tensor, State]:
         if not x.shape[-1]:
             return x.clone(), {name: tensor.clone() for name, tensor in state.items()}
-        level = peak(x).clamp(min=SILENCE).log10() * 20
+        gain, state = self.gain(peak(x), state, controls)
+        return x * gain, state
+
+    def gain(self, level: Tensor, state: State, controls: CompressorSettings) -> tuple[Tensor, State]:
+        """The gain ``(batch, 1, frames)`` that a level ``(batch, frames)``, of one frame or more, leads to."""
+        level = level.clamp(min=SILENCE).log10() * 20
         over = (level - controls.foot_db).clamp(min=0)
         if self.knee_db:
             # bent^2 / (2 knee) within the knee, and all that is above it.
@@ -216,7 +224,7 @@ class Compressor(StreamBlock):
         held = decaying_maximum(wanted[:, None], state["held"], self.release)
         reduction, smoothed = controls.smoother.run(held, state["reduction"])
         gain = torch.exp((controls.makeup_db[..., None] - reduction) * (math.log(10) / 20))
-        return x * gain, {"held": held[..., -1:].clone(), "reduction": smoothed}
+        return gain, {"held": held[..., -1:].clone(), "reduction": smoothed}
 
 
 def within(name: str, value: float, low: float, high: float, unit: str) -> float:
