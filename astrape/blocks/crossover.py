@@ -84,7 +84,8 @@ class Crossover(StreamBlock):
     ) -> tuple[dict[str, Tensor], State]:
         if not x.shape[-1]:
             return {name: x.clone() for name in self.outputs}, map_state(torch.clone, state)
-        bands, rest, after = [], x, []
+        bands: list[Tensor] = []
+        rest, after = x, []
         for (low, high, both), (before_low, before_high, *before_bands) in zip(controls, state, strict=True):
             passed = [both.run(band, before) for band, before in zip(bands, before_bands, strict=True)]
             below, after_low = low.run(rest, before_low)
