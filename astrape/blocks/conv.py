@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.history import empty_history, join_history, own_copy
+from astrape.blocks.history import empty_history, empty_tail, join_history, own_copy
 from astrape.blocks.live import current
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_choice, check_elements
 from astrape.blocks.product import frame_product
@@ -154,6 +154,11 @@ class Conv(StreamBlock):
             for tap in range(1 if bias is None else 0, self.kernel):
                 y = torch.addcmul(y, taps[..., tap], self.weight[..., tap])
             return y
+        if taps.shape[:3] == (1, self.groups, 1):
+            # A live frame: a product of its own for each channel, and the bias with it.
+            column, weight = taps.view(self.groups, 1, -1), self.weight.view(self.groups, -1, 1)
+            lone = torch.bmm(column, weight) if bias is None else torch.baddbmm(bias.unsqueeze(-1), column, weight)
+            return lone.view(1, self.groups, 1)
         rows = taps.reshape(taps.shape[0], self.groups, -1, frames, self.kernel).transpose(2, 3).flatten(3)
         y = torch.matmul(rows, self.weight.flatten(1).unsqueeze(-1)).squeeze(-1)
         return y if bias is None else y + bias
@@ -242,7 +247,7 @@ class TransposedConv(StreamBlock):
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:
-        return empty_history(batch_size, self.channels_out, self.tail, device, dtype)
+        return empty_tail(batch_size, self.channels_out, self.tail, device, dtype)
 
     def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
         frames = x.shape[-1] * self.stride

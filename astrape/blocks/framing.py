@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.history import empty_history, join_history, own_copy
+from astrape.blocks.history import empty_history, empty_tail, join_history, own_copy
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_choice
 from astrape.blocks.registry import register
 from astrape.errors import RateError
@@ -121,7 +121,7 @@ class OverlapAdd(StreamBlock):
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:
-        return empty_history(batch_size, 1, self.size - self.hop, device, dtype)
+        return empty_tail(batch_size, 1, self.size - self.hop, device, dtype)
 
     def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
         frames = x.shape[-1] * self.hop

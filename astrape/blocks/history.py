@@ -1,4 +1,4 @@
-"""The frames before the present ones that a block still needs: zeros before time zero, then the newest heard."""
+"""What a block keeps of frames from call to call: those before the present ones, and what reaches past them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,24 @@ from torch import Tensor
 from astrape.blocks.base import State
 from astrape.blocks.parameters import check_elements
 
-__all__ = ["empty_history", "join_history", "own_copy"]
+__all__ = ["empty_history", "empty_tail", "join_history", "own_copy"]
 
 
 def empty_history(
     batch_size: int, channels: int, frames: int, device: torch.device | str | None, dtype: torch.dtype | None
 ) -> State:
-    """The history at time zero: ``(batch, channels, frames)`` zeros, or an empty state where no frame is needed."""
+    """The history at time zero: ``(batch, frames, channels)`` zeros, or an empty state where no frame is needed.
+
+    A frame's channels lie together, as matrix products leave them, so that a live step moves whole frames.
+    """
+    check_elements("a state", batch_size, frames, channels)
+    return torch.zeros(batch_size, frames, channels, device=device, dtype=dtype) if frames else ()
+
+
+def empty_tail(
+    batch_size: int, channels: int, frames: int, device: torch.device | str | None, dtype: torch.dtype | None
+) -> State:
+    """What reaches past the newest output, at time zero: ``(batch, channels, frames)`` zeros, or an empty state."""
     check_elements("a state", batch_size, channels, frames)
     return torch.zeros(batch_size, channels, frames, device=device, dtype=dtype) if frames else ()
 
@@ -23,18 +34,16 @@ def join_history(history: State, x: Tensor) -> tuple[Tensor, State]:
     """Put the history before ``x``.
 
     Returns:
-        The frames of the history followed by those of ``x``, and the next history: as many of the newest frames as
-        the history had before, in memory of their own.
+        The frames of the history followed by those of ``x``, ``(batch, channels, any)``, and the next history: as many
+        of the newest frames as the history had before, in memory of their own.
     """
     if not isinstance(history, Tensor):
         return x, ()
-    if x.dim() == 3 and x.stride(1) == 1 < x.shape[1]:
-        # Channels of a frame beside each other in memory, as matrix products leave them: they stay so, and what is
-        # joined is copied in whole frames.
-        joined = torch.cat([history.transpose(1, 2), x.transpose(1, 2)], dim=1).transpose(1, 2)
+    if x.shape[1] > 1 and x.stride(1) == 1:
+        joined = torch.cat([history, x.transpose(1, 2)], dim=1).transpose(1, 2)
     else:
-        joined = torch.cat([history, x], dim=-1)
-    return joined, own_copy(joined[..., x.shape[-1] :])
+        joined = torch.cat([history.transpose(1, 2), x], dim=-1)
+    return joined, own_copy(joined[..., x.shape[-1] :].transpose(1, 2))
 
 
 def own_copy(part: Tensor) -> Tensor:

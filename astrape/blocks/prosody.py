@@ -179,10 +179,10 @@ class Register(StreamBlock, ExactTables):
             return {"f0": empty, "register": empty.clone()}, state.clone()
         f0 = x[:, 0]
         heard = f0.detach().to(state.dtype)
-        voiced = (heard > 0) & (heard < math.inf)
+        voiced = heard > 0
         octaves = (heard.clamp(LOWEST_REGISTER, HIGHEST_REGISTER) / LOWEST_REGISTER).log2()
-        place = (octaves * BINS_PER_OCTAVE).masked_fill(~voiced, -2.0)
-        shares = (1 - (place[..., None] - self.places.to(state.dtype)).abs()).clamp(min=0)
+        place = torch.where(voiced, octaves * BINS_PER_OCTAVE, -2.0)
+        shares = (1 - (place[..., None] - self.places).abs()).clamp(min=0)
         kept = torch.where(voiced, self.decay, 1.0)
         weights = []
         for frame in range(x.shape[-1]):

@@ -184,7 +184,7 @@ class Resampler(StreamBlock):
             # Windows that lie equally far apart are a view: nothing is gathered for a live quantum.
             windows = spans[..., self._start :].unfold(-1, window, self._hop)[..., :groups, :]
         else:
-            windows = spans[..., self.index]
+            windows = spans.index_select(-1, self.index.flatten()).view(*spans.shape[:2], *self.index.shape)
         windows = windows.permute(2, 0, 1, 3).flatten(1, 2)
         y = torch.bmm(windows, self.weight).reshape(groups, rows.shape[0], -1, size).permute(1, 2, 0, 3)
         return y.flatten(2)[..., : self.ratio.numerator].flatten(1)

@@ -17,8 +17,11 @@ from astrape.errors import RateError
 
 __all__ = ["Noise", "PulseSource"]
 
-GAMMA, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-"""Constants of SplitMix64."""
+GAMMA = 0x9E3779B97F4A7C15
+"""2^64 over the golden ratio: its multiples are spread evenly over all words."""
+
+MULTIPLIER = 0xD6E8FEB86659FD93
+"""The constant of the mixer ``degski64``, found by search for what changes of single bits do to the rest."""
 
 LARGEST_SEED = (1 << 24) - 1
 """The largest whole number that a float32 control holds, as it does all below it."""
@@ -44,16 +47,17 @@ def signed(number: int) -> int:
 
 
 def mixed(words: Tensor) -> Tensor:
-    """int64 words, each mixed so that all bits of it depend on all bits of the word.
+    """int64 words, each mixed so that every bit of it depends on every bit of the word; ``words`` is written over.
 
-    The finaliser of SplitMix64 (G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number generators",
-    OOPSLA 2014). Products wrap around; a shift of an int64 brings in copies of the sign, which are masked.
+    Three times the upper half is laid upon the lower one, and in between the word is multiplied, whose carries bring
+    the lower half up again. Each of it can be undone, so no two words become one. Products wrap around.
     """
-    words = words ^ ((words >> 30) & ((1 << 34) - 1))
-    words = words * signed(FIRST)
-    words = words ^ ((words >> 27) & ((1 << 37) - 1))
-    words = words * signed(SECOND)
-    return words ^ ((words >> 31) & ((1 << 33) - 1))
+    for number in range(3):
+        if number:
+            words = words * signed(MULTIPLIER)
+        lower, upper = halves(words)
+        lower.bitwise_xor_(upper)
+    return words
 
 
 @register("noise")
@@ -61,9 +65,9 @@ class Noise(StreamBlock):
     """White Gaussian noise of unit variance, at the pace of its input, whose values it does not look at.
 
     ``(batch, any, n)`` to ``(batch, channels, n * hop)``. A sample is a function of its position in the stream, its
-    channel and the seed: the position is hashed by SplitMix64, and the two halves of the word become a normal number
-    by the transform of Box and Muller (1958). So a stream sounds the same however it is cut, after a week as in the
-    first minute. The largest value that can come is 6.8.
+    channel and the seed: a whole number made of the three is hashed, and the two halves of the hash become a normal
+    number by the transform of Box and Muller (1958). So a stream sounds the same however it is cut, after a week as in
+    the first minute. The largest value that can come is 6.7.
 
     Rows of a batch with the same seed have the same noise, for a stream sounds alone as it does beside others. A seed
     that is a control has a value for each row: training draws them, and so no two examples share their noise.
@@ -115,20 +119,26 @@ class Noise(StreamBlock):
         count = x.shape[-1] * self.hop
         made = []
         for start in range(0, count, SAMPLES_AT_ONCE):
-            position = torch.arange(start, min(start + SAMPLES_AT_ONCE, count), device=x.device)
-            made.append(normal(mixed((state + position)[:, None] * signed(GAMMA) + controls), x.dtype))
+            further = torch.arange(start, min(start + SAMPLES_AT_ONCE, count), device=x.device) * signed(GAMMA)
+            made.append(normal(mixed((state * signed(GAMMA) + further)[:, None] + controls), x.dtype))
         if not made:
             return x.new_zeros(x.shape[0], self.channels_out, 0), state.clone()
         return (torch.cat(made, dim=-1) if len(made) > 1 else made[0]), state + count
 
 
+def halves(words: Tensor) -> tuple[Tensor, Tensor]:
+    """The lower and the upper half of each int64 word, int32 views of it."""
+    pairs = words.view(torch.int32).view(*words.shape, 2)
+    return pairs[..., 0], pairs[..., 1]
+
+
 def normal(words: Tensor, dtype: torch.dtype) -> Tensor:
     """A normal number of each int64 word, whose halves are two uniform ones (Box and Muller)."""
     wide = torch.promote_types(dtype, torch.float32)
-    # Halves as odd multiples of 2^-33: never 0, whose logarithm is infinite; 1 at most, in float32.
-    radius = ((words >> 32) & 0xFFFFFFFF).to(wide).add(0.5).mul(2.0**-32).log().mul(-2).sqrt()
-    turn = (words & 0xFFFFFFFF).to(wide).mul(2 * math.pi * 2.0**-32)
-    return (radius * turn.cos()).to(dtype)
+    turn, size = (half.to(wide) for half in halves(words))
+    # A uniform number from 2^-32 to 1: never 0, whose logarithm is infinite.
+    radius = (size.abs() * 2.0**-31 + 2.0**-32).log().mul(-2).clamp(min=0).sqrt()
+    return (radius * (turn * (math.pi * 2.0**-31)).cos()).to(dtype)
 
 
 @register("pulse_source")
@@ -152,8 +162,8 @@ class PulseSource(StreamBlock):
     Within a frame the frequency moves on a line. ``contour`` says on which:
 
     * ``"slope"``: through the frame's F0 in its middle, as steep as from the frame before to this one, so that a glide
-      is followed with no delay. What changes faster than a voice glides, by 8 octaves a second, which is a semitone
-      in 10 ms, is a jump: the frame keeps its F0.
+      is followed with no delay. A voice glides no faster than 8 octaves a second, a semitone in 10 ms, and the slope is
+      held to that where F0 jumps.
     * ``"between"``: from the F0 of the frame before to this frame's: no corner anywhere, half a frame late.
 
     No gradient goes to F0, which is a clock here.
@@ -170,7 +180,8 @@ class PulseSource(StreamBlock):
 
     latency_by = "declared"
 
-    counted: Tensor
+    basis: Tensor
+    ramp: Tensor
 
     def __init__(self, source: Stream, *, hop: int, contour: str = "slope") -> None:
         if source.channels != 1:
@@ -179,10 +190,18 @@ class PulseSource(StreamBlock):
         self.hop = hop
         self.contour = check_choice("contour", contour, ("slope", "between"))
         self.sample_rate = float(self.rate_out)
-        self.steepest = 2 ** min(STEEPEST / float(self.rate_in), 1.0) - 1
-        # Whole numbers, which no change of type can round; samples of a frame and how long its ramp is.
-        self.register_buffer("counted", torch.arange(1, hop + 1), persistent=False)
-        self.ramp = max(1, min(hop, round(RAMP_SECONDS * self.sample_rate)))
+        self.steepest = 2 ** min(STEEPEST / float(self.rate_in), 0.5)
+        n = torch.arange(1, hop + 1)
+        # What a voice at this frame's frequency, and at the one it comes from, adds to phase and frequency by sample.
+        phases = (n * (hop + n), n * (hop - n)) if contour == "slope" else (n * n, n * (2 * hop - n))
+        rates = (hop + 2 * n, hop - 2 * n) if contour == "slope" else (2 * n, 2 * (hop - n))
+        start = torch.cat([torch.ones_like(n), torch.zeros_like(n)])
+        basis = torch.stack([start, *(torch.cat(pair) for pair in zip(phases, rates, strict=True))])
+        # Whole numbers, which no change of type can round.
+        self.register_buffer("basis", basis, persistent=False)
+        self.unit = 1 / (2 * hop * self.sample_rate)
+        ramp = max(1, min(hop, round(RAMP_SECONDS * self.sample_rate)))
+        self.register_buffer("ramp", (n / ramp).clamp(max=1), persistent=False)
 
     @property
     def latency(self) -> Fraction:
@@ -206,62 +225,53 @@ class PulseSource(StreamBlock):
         batch, _, frames = x.shape
         if not frames:
             return x.new_zeros(batch, 1, 0), map_state(torch.clone, state)
-        wide = state["f0"].dtype
-        given = x[:, 0].detach().to(wide)
-        voiced = ((given > 0) & (given < math.inf)).to(wide)
-        held = given.clamp(LOWEST_HZ, self.sample_rate / 4)
+        given = x[:, 0].detach().to(state["f0"].dtype)
+        sounds = given > 0
+        voiced, held = sounds.to(given.dtype), given.clamp(LOWEST_HZ, self.sample_rate / 4)
         if frames == 1:
-            f0 = torch.where(voiced > 0, held, state["f0"])
-            before, voiced_before = state["f0"], state["voiced"]
+            f0, before, voiced_before = torch.where(sounds, held, state["f0"]), state["f0"], state["voiced"]
         else:
-            f0 = last_voiced(held, voiced, state["f0"])
+            f0 = last_voiced(held, sounds, state["f0"])
             before = torch.cat([state["f0"], f0[:, :-1]], dim=-1)
             voiced_before = torch.cat([state["voiced"], voiced[:, :-1]], dim=-1)
-        rise = (f0 - before) * voiced_before
+        # Where the voice comes from; from where it is, when it starts.
+        here, there = f0 * self.unit, torch.lerp(f0, before, voiced_before) * self.unit
         if self.contour == "slope":
-            half = (rise / 2).masked_fill(rise.abs() > self.steepest * before, 0.0)
-            first, last, mean = f0 - half, f0 + half, f0
+            there = (there / here).clamp(1 / self.steepest, self.steepest) * here
+            advance = here * float(2 * self.hop**2 * TURN)
         else:
-            first, last = f0 - rise, f0
-            mean = f0 - rise / 2
-        advance = (mean * (self.hop / self.sample_rate * TURN)).round().to(torch.int64)
-        ends = (state["turns"] + advance.cumsum(dim=-1)) & (TURN - 1)
-        start = ((ends - advance) & (TURN - 1)).to(wide) * (1 / TURN)
-        made = [part.reshape(-1, 1) for part in (start, first, last, voiced_before, voiced)]
-        parts = zip(*(part.split(FRAMES_AT_ONCE) for part in made), strict=True)
-        y = [self.sound(*part).to(x.dtype) for part in parts]
+            advance = (here + there) * float(self.hop**2 * TURN)
+        advance = advance.to(torch.int64)
+        ends = state["turns"] + (advance.cumsum(dim=-1) if frames > 1 else advance)
+        start = ((ends - advance if frames > 1 else state["turns"]) & (TURN - 1)).to(f0.dtype) * (1 / TURN)
+        made = torch.stack([start, here, there], dim=-1).view(-1, 3)
+        loudness = torch.addcmul(voiced_before[..., None], (voiced - voiced_before)[..., None], self.ramp)
+        parts = zip(*(torch.split(rows, FRAMES_AT_ONCE) for rows in (made, loudness.view(-1, self.hop))), strict=True)
+        y = [(pulses(part @ self.basis.to(part.dtype)) * gain).to(x.dtype) for part, gain in parts]
         after = {"turns": ends[:, -1:].clone(), "f0": f0[:, -1:].clone(), "voiced": voiced[:, -1:].clone()}
         return (torch.cat(y) if len(y) > 1 else y[0]).view(batch, 1, frames * self.hop), after
 
-    def sound(self, start: Tensor, first: Tensor, last: Tensor, voiced_before: Tensor, voiced: Tensor) -> Tensor:
-        """The samples of frames, ``(frames, hop)``: the phase, the frequency and the loudness move on lines."""
-        counted = self.counted.to(start.dtype)
-        way = counted / self.hop
-        frequency = torch.lerp(first, last, way)
-        phase = torch.addcmul(start, first + frequency, counted / (2 * self.sample_rate))
-        loudness = torch.lerp(voiced_before, voiced, (counted / self.ramp).clamp(max=1))
-        return pulses(phase, frequency, self.sample_rate) * loudness
+
+def pulses(made: Tensor) -> Tensor:
+    """The sum of harmonics of :class:`PulseSource`: ``(rows, n)``, of ``n`` phases, in turns, then frequencies.
+
+    The frequencies are in parts of the sample rate. With ``h`` half of the phase's angle and ``m`` the number of the
+    highest harmonic, of weight ``r``, the closed form of twice the sum is ``sin(2 m h) / tan(h) + (2 r - 1) cos(2 m h)
+    - 1``. A phase of 0 is moved by less than it is known to, so that there is nothing to divide by 0.
+    """
+    phase, frequency = made.chunk(2, dim=-1)
+    angle = (phase - phase.round()) * (2 * math.pi) + 1e-18
+    ratio = frequency.reciprocal()
+    highest = (ratio * 0.5).floor()
+    top = angle * highest
+    share = torch.sub(ratio, highest, alpha=2) - 1
+    return torch.addcmul(top.sin() / (angle * 0.5).tan(), share, top.cos()).sub(1) * frequency.sqrt()
 
 
-def pulses(phase: Tensor, frequency: Tensor, rate: float) -> Tensor:
-    """The sum of harmonics of :class:`PulseSource`, for a phase in turns and a frequency in Hz at each sample."""
-    # Half of Dirichlet's kernel and a share of the next harmonic; turns are reduced before they are multiplied.
-    phase = phase - phase.round()
-    count = rate / 2 / frequency - 1
-    whole = count.floor()
-    angle = phase * (2 * math.pi)
-    below = (angle / 2).sin()
-    order = whole * 2 + 1
-    kernel = (angle / 2 * order).sin() / below
-    kernel = torch.where(below.abs() < 1e-12, order, kernel)
-    top = ((whole + 1) * angle).cos() * (count - whole)
-    return (kernel / 2 - 0.5 + top) * (frequency * (4 / rate)).sqrt()
-
-
-def last_voiced(f0: Tensor, voiced: Tensor, before: Tensor) -> Tensor:
+def last_voiced(f0: Tensor, sounds: Tensor, before: Tensor) -> Tensor:
     """F0 of the last voiced frame at each frame, ``(batch, n)``; ``before`` ``(batch, 1)`` where there is none yet."""
     place = torch.arange(1, f0.shape[1] + 1, device=f0.device)
-    index = torch.where(voiced > 0, place, 0).cummax(dim=-1).values
+    index = torch.where(sounds, place, 0).cummax(dim=-1).values
     return torch.cat([before, f0], dim=-1).gather(-1, index)
 
 

@@ -42,10 +42,10 @@ WITH_OUT: dict[Any, Callable[..., Any]] = {
     aten.gelu.default: torch._C._nn.gelu,
     aten.index_select.default: torch.index_select,
     aten.lerp.Tensor: torch.lerp,
-    aten.mean.dim: torch.mean,
     aten.pow.Tensor_Scalar: torch.pow,
     aten.remainder.Scalar: torch.remainder,
     aten.silu.default: torch._C._nn.silu,
+    aten.stack.default: torch.stack,
     aten.sum.dim_IntList: torch.sum,
     aten.where.self: torch.where,
     **{
@@ -66,11 +66,15 @@ WITH_OUT: dict[Any, Callable[..., Any]] = {
 }
 """Operators whose function in ``torch`` takes the same arguments and ``out``."""
 
-PLAIN: dict[Any, Callable[..., Any]] = {
-    aten.native_layer_norm.default: torch.native_layer_norm,
+PLAIN: dict[Any, Callable[..., Any]] = {aten.native_layer_norm.default: torch.native_layer_norm}
+"""Operators without ``out`` whose function in ``torch`` takes the same arguments."""
+
+SEVERAL: dict[Any, Callable[..., Any]] = {
+    aten.max.dim: torch.max,
+    aten.min.dim: torch.min,
     aten.topk.default: torch.topk,
 }
-"""Operators without ``out`` whose function in ``torch`` takes the same arguments."""
+"""Operators of two results whose function in ``torch`` takes the same arguments and a pair as ``out``."""
 
 COPIES = frozenset((aten.clone.default, aten._to_copy.default))
 
@@ -105,6 +109,15 @@ def into(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: Te
         return partial(_pad, place, _inside(place, args[1]), args[0], args[2] if len(args) > 2 else 0)
     if operator is aten.pow.Tensor_Scalar and args[1] == 2:
         return partial(torch.mul, args[0], args[0], out=place)
+    if operator is aten.rsub.Scalar and len(args) == 2 and not kwargs:
+        return partial(torch.sub, *reversed(_tensors(args)), out=place)
+    if operator is aten.mean.dim and not kwargs and args[1] and place.is_floating_point() and len(args) < 4:
+        count = args[0].numel() // max(1, place.numel())
+        return partial(_mean, partial(torch.sum, *args, out=place), place, torch.tensor(count, dtype=place.dtype))
+    if operator is aten.flip.default and len(args[1]) == 1:
+        size = args[0].shape[args[1][0]]
+        backwards = torch.arange(size - 1, -1, -1, device=place.device)
+        return partial(torch.index_select, args[0], args[1][0], backwards, out=place)
     if operator in WITH_OUT:
         function = WITH_OUT[operator]
         return partial(function, *(_tensors(args) if function in TAKE_A_NUMBER else args), **kwargs, out=place)
@@ -117,6 +130,8 @@ def into(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: Te
 
 def several(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], places: list[Tensor | None]) -> Kernel:
     """The kernel that leaves the results of an operator that has several in ``places``; ``None`` for one not needed."""
+    if operator in SEVERAL and len(places) == 2 and None not in places:
+        return partial(SEVERAL[operator], *args, **kwargs, out=tuple(places))
     kernel = partial(PLAIN.get(operator, operator), *args, **kwargs)
     if places[0] is not None and not any(place is not None for place in places[1:]):
         return partial(_first, kernel, places[0])
@@ -160,6 +175,11 @@ def _inside(place: Tensor, widths: list[int]) -> Tensor:
 def _pad(place: Tensor, inside: Tensor, given: Tensor, value: float) -> None:
     place.fill_(value)
     inside.copy_(given)
+
+
+def _mean(total: Kernel, place: Tensor, count: Tensor) -> None:
+    total()
+    place.div_(count)
 
 
 def _out_form(operator: Any, device: torch.device) -> tuple[Any, str] | None:

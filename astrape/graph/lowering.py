@@ -20,6 +20,7 @@ aten = torch.ops.aten
 
 IN_PLACE: dict[Any, Callable[..., Any]] = {
     aten.add_.Tensor: Tensor.add_,
+    aten.bitwise_xor_.Tensor: Tensor.bitwise_xor_,
     aten.addcmul_.default: Tensor.addcmul_,
     aten.copy_.default: Tensor.copy_,
     aten.index_copy_.default: Tensor.index_copy_,

@@ -89,7 +89,7 @@ def test_state_is_no_longer_than_the_window_reaches_back() -> None:
     sizes = {(5, 1, 16): 64, (4, 4, 1): 0, (2, 5, 1): 0, (10, 5, 1): 5}
     for (kernel, stride, dilation), frames in sizes.items():
         block = Conv(Stream(RATE, 2), kernel=kernel, stride=stride, dilation=dilation)
-        assert sum(leaf.shape[-1] for _, leaf in state_leaves(block.init_state(1))) == frames
+        assert sum(leaf.shape[1] for _, leaf in state_leaves(block.init_state(1))) == frames
 
 
 def test_first_weights_are_drawn_as_torch_draws_them() -> None:

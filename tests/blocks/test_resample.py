@@ -184,7 +184,7 @@ def test_step_exports_with_its_state() -> None:
             return self.block.step(x, state, {})
 
     block = Resampler(Stream(44100, 1), rate=16000)
-    given_ = (torch.randn(1, 1, 441), torch.randn(1, 1, block.history))
+    given_ = (torch.randn(1, 1, 441), torch.randn_like(block.init_state(1)))
     exported = torch.export.export(Step(block), given_)
     for found, want in zip(exported.module()(*given_), block.step(*given_, {}), strict=True):
         torch.testing.assert_close(found, want)

@@ -38,6 +38,9 @@ REAL: list[Callable[[Tensor], Tensor]] = [
     lambda x: x.amax(dim=-1, keepdim=True) - x.amin(dim=(0, 1)) + x.mean(dim=-1, keepdim=True),
     lambda x: x.gather(-1, x.argmax(dim=-1, keepdim=True)),
     lambda x: x.topk(2).values * x.topk(2).indices,
+    lambda x: x.max(dim=-1).values + x.min(dim=-1, keepdim=True).indices.sum(),
+    lambda x: torch.stack([x, x.flip(1)], dim=2),
+    lambda x: x.mean(dim=(0, 2)) + x.mean(dim=0)[..., :3] if x.shape[1] == 3 else x,
 ]
 WHOLE: list[Callable[[Tensor], Tensor]] = [
     lambda x: (x >> 3) ^ (x & 0xFFFF),

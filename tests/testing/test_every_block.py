@@ -104,6 +104,7 @@ CASES: dict[str, list[Case]] = {
         Case(Stream(100, 4), {"condition": "speaker", "condition_channels": 5, "n_fft": 32, "hop": 8, "harmonics": 3})
     ],
     "gru": [Case(FRAMES, {"channels": 5})],
+    "hindsight": [Case(FRAMES, {"frames": 2})],
     "istft": [Case(Stream(100, 34), {"n_fft": 32, "hop": 8}), Case(Stream(100, 26), {"n_fft": 24, "hop": 10})],
     "linear": [Case(FRAMES, {"channels": 4})],
     "log_pitch": [Case(Stream(100, 1), {}, {"draw": voice_f0})],
