@@ -134,7 +134,7 @@ def halves(words: Tensor) -> tuple[Tensor, Tensor]:
 
 def normal(words: Tensor, dtype: torch.dtype) -> Tensor:
     """A normal number of each int64 word, whose halves are two uniform ones (Box and Muller)."""
-    wide = torch.promote_types(dtype, torch.float32)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
     turn, size = (half.to(wide) for half in halves(words))
     # A uniform number from 2^-32 to 1: never 0, whose logarithm is infinite.
     radius = (size.abs() * 2.0**-31 + 2.0**-32).log().mul(-2).clamp(min=0).sqrt()
