@@ -104,7 +104,8 @@ def families() -> str:
 
 def _summary(cls: type) -> str:
     text = (inspect.getdoc(cls) or "").partition("\n\n")[0]
-    return " ".join(text.replace("``", "`").split())
+    plain = re.sub(r":\w+:`~?(?:[\w.]*\.)?([^`]*)`", r"`\1`", text.replace("``", "`"))
+    return " ".join(plain.split())
 
 
 def _parameters(cls: type) -> list[str]:
