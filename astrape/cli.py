@@ -55,12 +55,23 @@ class OneLineErrors(click.Group):
             left = f": {error}" if str(error) else ""
             click.echo(f"{below}astrape: interrupted{left}", err=True)
             sys.exit(INTERRUPTED)
+        except click.UsageError as error:
+            if type(error).__name__ == "NoArgsIsHelpError" and error.ctx is not None:
+                # A group without a command: its help, as long as it is. Older versions of click print it themselves.
+                click.echo(error.ctx.get_help(), err=True)
+                sys.exit(error.exit_code)
+            self._refuse(error, given)
         except Exception as error:
-            if "--debug" in given:
-                raise
-            click.echo(f"astrape: {_one_line(error)}", err=True)
-            sys.exit(error.exit_code if isinstance(error, click.ClickException) else 1)
+            self._refuse(error, given)
         sys.exit(code if isinstance(code, int) else 0)
+
+    @staticmethod
+    def _refuse(error: Exception, given: Sequence[str]) -> NoReturn:
+        """One line, or with ``--debug`` the traceback."""
+        if "--debug" in given:
+            raise error
+        click.echo(f"astrape: {_one_line(error)}", err=True)
+        sys.exit(error.exit_code if isinstance(error, click.ClickException) else 1)
 
 
 @click.group(

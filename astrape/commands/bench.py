@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 
-@command("bench", "astrape bench voice-changer --chunk 10")
+@command("bench", "astrape bench voice-changer --chunk 10", short="Measure how fast a recipe runs live.")
 @click.argument("recipe", type=RecipeName())
 @click.option("--chunk", "chunks", multiple=True, type=float, default=(10.0, 40.0), show_default=True, metavar="MS")
 @click.option("--seconds", default=6.0, show_default=True, help="Measuring time per chunk size.")

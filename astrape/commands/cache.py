@@ -28,6 +28,7 @@ SHOWN = 20
     "astrape cache --what content --data VCTK-Corpus-0.92 --teacher-dir teachers\n"
     "astrape cache --what speakers --data VCTK-Corpus-0.92 --utts-per-speaker 8",
     interrupted="what was made is kept, and the same command goes on from there",
+    short="Make a cache that training reads.",
 )
 @click.option("--what", required=True, type=click.Choice(KINDS), help="Which cache.")
 @corpus_option

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["check"]
 
 
-@command("check", "astrape check voice-changer")
+@command("check", "astrape check voice-changer", short="Check a recipe and its blocks against the contract.")
 @click.argument("recipe", type=RecipeName())
 @click.option("--examples", default=25, show_default=True, type=click.IntRange(0, 10_000), help="Chunkings to draw.")
 @json_option

@@ -27,6 +27,7 @@ SHOWN = 50
     "check-cache",
     "astrape check-cache --cache cache --data VCTK-Corpus-0.92\n"
     "astrape check-cache --wavlm-only --wavlm-dir wavlm_L4_200hz --repair",
+    short="Read all files of the caches; find what is damaged.",
 )
 @corpus_option
 @click.option("--wavlm-only", is_flag=True, help="Look at features alone.")

@@ -88,7 +88,9 @@ class Interrupted(Exception):
     """Ctrl-C, with what it leaves behind."""
 
 
-def command(name: str, example: str, interrupted: str = "") -> Callable[[Callable[..., None]], click.Command]:
+def command(
+    name: str, example: str, interrupted: str = "", short: str | None = None
+) -> Callable[[Callable[..., None]], click.Command]:
     """A command with an example at the end of its help, and ``--debug``. It runs on one thread.
 
     Args:
@@ -96,6 +98,7 @@ def command(name: str, example: str, interrupted: str = "") -> Callable[[Callabl
         example: lines of a shell.
         interrupted: what there is after Ctrl-C, for the line that says that it came; what writes nothing, or only
             whole files, needs no word.
+        short: what the list of commands says of it; the first sentence of its help, cut to fit, when left out.
     """
 
     def make(function: Callable[..., None]) -> click.Command:
@@ -112,7 +115,7 @@ def command(name: str, example: str, interrupted: str = "") -> Callable[[Callabl
 
         lines = "\n".join(f"  {line}" for line in example.splitlines())
         decorated = click.option("--debug", **DEBUG)(run)
-        return click.command(name, epilog=f"\b\nExample:\n{lines}")(decorated)
+        return click.command(name, short_help=short, epilog=f"\b\nExample:\n{lines}")(decorated)
 
     return make
 

@@ -39,6 +39,7 @@ INCOMPLETE = 1
     "astrape convert recordings/ --target reference.flac --weights weights.safetensors -o converted/\n"
     "astrape convert speech.npz --target voice.astrape --weights weights.safetensors -o decoded.wav",
     interrupted="OUT is as it was before; of a folder, files that were done are there",
+    short="Convert recordings to a voice.",
 )
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 @click.option(

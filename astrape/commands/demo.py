@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 
-@command("demo", "astrape demo\nastrape demo --set pitch=-5 --set formant=-2 -o deeper")
+@command(
+    "demo",
+    "astrape demo\nastrape demo --set pitch=-5 --set formant=-2 -o deeper",
+    short="Convert a speech sample, live-style: hear and see it.",
+)
 @click.option(
     "-o",
     "--output",

@@ -43,6 +43,7 @@ FILE = click.Path(path_type=Path)
     "astrape evaluate --sources VCTK/ --targets voices/ --limit 200 --weights weights.safetensors -o run/\n"
     "astrape evaluate --sources speech/ --targets voices/ --converted other-system/ --late 60 -o run-other/",
     interrupted="files that were converted are there, and no scores are",
+    short="Convert recordings and measure what comes out.",
 )
 @click.option("--source", type=FILE, metavar="FILE", help="One recording to convert.")
 @click.option("--target", type=FILE, metavar="VOICE", help="The voice: a voicebank, or a recording of 5 s or more.")

@@ -11,7 +11,7 @@ from astrape.commands.console import RecipeName, command
 __all__ = ["graph"]
 
 
-@command("graph", "astrape graph voice-changer -o voice-changer.svg")
+@command("graph", "astrape graph voice-changer -o voice-changer.svg", short="Draw a compiled recipe.")
 @click.argument("recipe", type=RecipeName())
 @click.option(
     "-o",

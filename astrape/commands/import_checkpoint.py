@@ -17,7 +17,11 @@ __all__ = ["import_checkpoint"]
 FILE = click.Path(path_type=Path)
 
 
-@command("import-checkpoint", "astrape import-checkpoint --encoder encoder.pt --decoder decoder.pt -o imported")
+@command(
+    "import-checkpoint",
+    "astrape import-checkpoint --encoder encoder.pt --decoder decoder.pt -o imported",
+    short="Turn the original's checkpoints into a recipe.",
+)
 @click.option("--encoder", type=FILE, metavar="FILE", help="The encoder's checkpoint.")
 @click.option("--decoder", type=FILE, metavar="FILE", help="The decoder's checkpoint.")
 @click.option("-o", "--output", "--out", required=True, type=FILE, metavar="DIR", help="Folder to write to.")

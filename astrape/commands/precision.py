@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["precision"]
 
 
-@command("precision", "astrape precision astrape-vc speech.wav --weights weights.safetensors")
+@command(
+    "precision",
+    "astrape precision astrape-vc speech.wav --weights weights.safetensors",
+    short="Compare float32 with float64 on recordings.",
+)
 @click.argument("recipe", type=RecipeName())
 @click.argument("recordings", metavar="AUDIO...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights, a safetensors file.")

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["recipes"]
 
 
-@command("recipes", "astrape recipes\nastrape recipes --blocks\nastrape recipes --block stft")
+@command(
+    "recipes",
+    "astrape recipes\nastrape recipes --blocks\nastrape recipes --block stft",
+    short="List recipes and blocks, or all about one block.",
+)
 @click.option("--blocks", is_flag=True, help="List the blocks that recipes can use, with their parameters.")
 @click.option("--block", "one", metavar="NAME", help="All about one block: parameters, shapes, latency, sources.")
 @json_option

@@ -12,7 +12,11 @@ from astrape.errors import AstrapeError
 __all__ = ["report"]
 
 
-@command("report", "astrape report voice-changer --measure --plot latency.png")
+@command(
+    "report",
+    "astrape report voice-changer --measure --plot latency.png",
+    short="Report a recipe's latency, block by block.",
+)
 @click.argument("recipe", type=RecipeName())
 @click.option("--measure", is_flag=True, help="Measure every declared number too; fails when one disagrees.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw it to FILE (.png, .svg or .pdf).", metavar="FILE")

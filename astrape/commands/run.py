@@ -28,6 +28,7 @@ __all__ = ["run", "warnings_of"]
     "run",
     "astrape run voice-changer in.wav out.wav --set pitch=-5 --set formant=-2",
     interrupted="OUT is as it was before",
+    short="Run a recipe over an audio file.",
 )
 @click.argument("recipe", type=RecipeName())
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))

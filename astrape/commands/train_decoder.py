@@ -24,6 +24,7 @@ __all__ = ["train_decoder"]
     "train-decoder",
     "astrape train-decoder --encoder-ckpt first.best.pt --device cuda --epochs 60 --warmup-epochs 10\n"
     "astrape train-decoder --encoder-ckpt first.best.pt --run-name decoder --resume",
+    short="Train a recipe's decoder behind its encoder.",
 )
 @common_options
 @click.option(

@@ -53,6 +53,7 @@ def _levels(context: click.Context, option: click.Parameter, value: str | None) 
     "astrape train-encoder --device cuda --epochs 60 --out-dir checkpoints/first --run-name first\n"
     "astrape train-encoder --out-dir checkpoints/first --run-name first --resume\n"
     "torchrun --nproc-per-node 2 -m astrape.train_encoder --device cuda --run-name two",
+    short="Train a recipe's encoder from caches.",
 )
 @common_options
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate.")

@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 __all__ = ["build", "info", "voicebank"]
 
 
-@click.group("voicebank", epilog="\b\nExample:\n  astrape voicebank build one.wav two.wav -o voice.astrape")
+@click.group(
+    "voicebank",
+    short_help="Build a voice from recordings, or look at one.",
+    epilog="\b\nExample:\n  astrape voicebank build one.wav two.wav -o voice.astrape",
+)
 @click.option("--debug", **DEBUG)
 def voicebank() -> None:
     """Build a voice from recordings of a speaker, or look at one."""
 
 
-@command("build", "astrape voicebank build one.wav two.wav -o voice.astrape")
+@command("build", "astrape voicebank build one.wav two.wav -o voice.astrape", short="Embed a voice from recordings.")
 @click.argument("references", metavar="REF...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -75,7 +79,7 @@ def build(references: tuple[Path, ...], output: Path, encoder: str, channel: str
     )
 
 
-@command("info", "astrape voicebank info voice.astrape")
+@command("info", "astrape voicebank info voice.astrape", short="Check a voicebank and show what it holds.")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @json_option
 def info(file: Path, as_json: bool) -> None:

@@ -25,7 +25,11 @@ _weights = click.argument("weights", metavar="WEIGHTS", type=click.Path(path_typ
 _recordings = click.argument("recordings", metavar="AUDIO...", nargs=-1, required=True, type=click.Path(path_type=Path))
 
 
-@click.group("wavlm", epilog="\b\nExample:\n  astrape wavlm cost wavlm-base-plus.safetensors speech.wav")
+@click.group(
+    "wavlm",
+    short_help="Make WavLM's front end causal, and see what it costs.",
+    epilog="\b\nExample:\n  astrape wavlm cost wavlm-base-plus.safetensors speech.wav",
+)
 @click.option("--debug", **DEBUG)
 def wavlm() -> None:
     """Make WavLM's front end causal with statistics of a corpus, or see what that costs.
@@ -34,7 +38,11 @@ def wavlm() -> None:
     """
 
 
-@command("calibrate", "astrape wavlm calibrate wavlm-base-plus.safetensors corpus/*.flac -o frozen.safetensors")
+@command(
+    "calibrate",
+    "astrape wavlm calibrate wavlm-base-plus.safetensors corpus/*.flac -o frozen.safetensors",
+    short="Measure the statistics that freeze WavLM's norm.",
+)
 @_weights
 @_recordings
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where to: safetensors.")
@@ -61,7 +69,11 @@ def calibrate(weights: Path, recordings: tuple[Path, ...], output: Path, as_json
     click.echo(f"{output}: statistics of {len(found.mean)} channels over {seconds:.1f} s")
 
 
-@command("cost", "astrape wavlm cost wavlm-base-plus.safetensors speech.wav --frozen corpus.wav")
+@command(
+    "cost",
+    "astrape wavlm cost wavlm-base-plus.safetensors speech.wav --frozen corpus.wav",
+    short="Compare causal features with WavLM's own.",
+)
 @_weights
 @click.argument("recording", metavar="AUDIO", type=click.Path(path_type=Path))
 @click.option(

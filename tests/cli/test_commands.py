@@ -74,6 +74,15 @@ def test_wrong_words_are_one_line() -> None:
     assert astrape("--version").exit_code == 0
 
 
+@pytest.mark.parametrize("words", [[], ["voicebank"], ["wavlm"]])
+def test_a_group_alone_shows_its_help(words: list[str]) -> None:
+    result = astrape(*words)
+    assert result.exit_code in (0, 2)
+    lines = result.output.splitlines()
+    assert lines[0].startswith("Usage: ")
+    assert "Commands:" in lines
+
+
 def test_debug_raises_wherever_it_stands() -> None:
     for words in (["--debug", "report", "nope"], ["report", "--debug", "nope"], ["report", "nope", "--debug"]):
         result = astrape(*words)

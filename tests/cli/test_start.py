@@ -163,3 +163,9 @@ def test_ctrl_c_is_told_and_leaves_what_was_there(tmp_path: Path) -> None:
     assert done.stderr == "astrape: interrupted: OUT is as it was before\n"
     assert target.read_bytes() == b"as it was"
     assert {path.name for path in tmp_path.iterdir()} == {"identity.yaml", "in.wav", "out.wav"}
+
+
+def test_the_list_of_commands_is_cut_nowhere() -> None:
+    said, _, _ = started("--help", COLUMNS="80")
+    assert "..." not in said.partition("Commands:")[2]
+    assert max(map(len, said.splitlines())) <= 80
