@@ -11,7 +11,7 @@ import networkx as nx
 from torch import Tensor
 
 from astrape.blocks.base import Stream
-from astrape.errors import CausalityError, RateError, RecipeError
+from astrape.errors import CausalityError, RateError
 from astrape.graph.align import align
 from astrape.graph.build import Built, build
 from astrape.graph.graph import Graph
@@ -21,6 +21,7 @@ from astrape.graph.reach import reached
 from astrape.graph.recipe import Recipe
 from astrape.graph.schedule import period_of
 from astrape.graph.typed import Out, Result, SeveralOutputs
+from astrape.graph.weights import load_weights, shipped_weights
 from astrape.graph.where import recipe_error
 
 __all__ = ["compile", "cut_training", "load"]
@@ -45,7 +46,8 @@ def load(
 
     Args:
         recipe: the name of a shipped recipe, or the path of a YAML file.
-        weights: a safetensors file with the graph's ``state_dict``.
+        weights: a safetensors file with the graph's ``state_dict``. Left out, those that ship with a shipped recipe, in
+            a graph that is not for training; drawn at random where none ship.
         subset: the file may hold more than the graph, whose tensors must all be there under their names. So a part
             takes its weights from those of the whole where its nodes have the same paths, as ``astrape-vc-from-codes``
             does from those of ``astrape-vc``. Only the graph's own tensors are read.
@@ -55,47 +57,11 @@ def load(
         RecipeError: for a recipe that cannot be read, or weights that do not fit it.
     """
     graph = compile(Recipe.load(recipe), training=training)
+    if weights is None and not training:
+        weights = shipped_weights(recipe)
     if weights is not None:
         load_weights(graph, Path(weights), subset=subset)
     return graph
-
-
-def load_weights(graph: Graph, path: Path, *, subset: bool = False) -> None:
-    """Fill a graph with weights from a safetensors file.
-
-    Raises:
-        RecipeError: for a file that cannot be read, and for tensors that are missing, of another shape, or, without
-            ``subset``, unknown.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    own = graph.state_dict()
-    try:
-        with safe_open(path, framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            _check_names(graph, path, own, shapes, subset)
-            graph.load_state_dict({name: file.get_tensor(name) for name in own})
-    except (OSError, SafetensorError) as error:
-        raise RecipeError(f"{path}: cannot be read as safetensors: {error}") from error
-
-
-def _check_names(
-    graph: Graph, path: Path, own: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], subset: bool
-) -> None:
-    wrong = [f"'{name}' is missing" for name in own if name not in shapes]
-    unknown = [] if subset else [f"'{name}' is unknown" for name in shapes if name not in own]
-    misshapen = [
-        f"'{name}' is {shapes[name]} and not {tuple(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in shapes and shapes[name] != tuple(tensor.shape)
-    ]
-    mend = ": it holds more than this recipe has, and subset=True takes the part" if unknown and own else ""
-    if wrong or misshapen:
-        mend = ""
-    wrong += unknown + misshapen
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise RecipeError(f"{path}: does not fit '{graph.name}': {', '.join(wrong[:5])}{more}{mend}")
 
 
 def compile(recipe: Recipe | Mapping[str, Any], *, training: bool = False) -> Graph[Result]:

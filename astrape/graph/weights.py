@@ -1,0 +1,76 @@
+"""Weights of a graph: safetensors files, those that ship with a recipe among them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from astrape.errors import RecipeError
+from astrape.graph.files import shipped_recipes
+from astrape.graph.graph import Graph
+
+__all__ = ["load_weights", "shipped_weights", "weights_metadata"]
+
+
+def shipped_weights(recipe: str | os.PathLike[str]) -> Path | None:
+    """The weights that ship with a shipped recipe, by its name; none for a file, and for a recipe without any."""
+    name = recipe if isinstance(recipe, str) else ""
+    if name not in shipped_recipes():
+        return None
+    path = shipped_recipes()[name].parent / "weights" / f"{name}.safetensors"
+    return path if path.is_file() else None
+
+
+def weights_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What a file of weights says of itself, text by text; nothing where it says nothing.
+
+    Of ours: ``recipe``, ``speaker_encoder`` (the embeddings that its ``speaker`` control takes), ``licence``, ``card``.
+
+    Raises:
+        RecipeError: for a file that cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise RecipeError(f"{path}: cannot be read as safetensors: {error}") from error
+
+
+def load_weights(graph: Graph, path: Path, *, subset: bool = False) -> None:
+    """Fill a graph with weights from a safetensors file.
+
+    Raises:
+        RecipeError: for a file that cannot be read, and for tensors that are missing, of another shape, or, without
+            ``subset``, unknown.
+    """
+    own = graph.state_dict()
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            _check_names(graph, path, own, shapes, subset)
+            graph.load_state_dict({name: file.get_tensor(name) for name in own})
+    except (OSError, SafetensorError) as error:
+        raise RecipeError(f"{path}: cannot be read as safetensors: {error}") from error
+
+
+def _check_names(
+    graph: Graph, path: Path, own: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], subset: bool
+) -> None:
+    wrong = [f"'{name}' is missing" for name in own if name not in shapes]
+    unknown = [] if subset else [f"'{name}' is unknown" for name in shapes if name not in own]
+    misshapen = [
+        f"'{name}' is {shapes[name]} and not {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in shapes and shapes[name] != tuple(tensor.shape)
+    ]
+    mend = ": it holds more than this recipe has, and subset=True takes the part" if unknown and own else ""
+    if wrong or misshapen:
+        mend = ""
+    wrong += unknown + misshapen
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise RecipeError(f"{path}: does not fit '{graph.name}': {', '.join(wrong[:5])}{more}{mend}")
