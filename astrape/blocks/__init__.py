@@ -13,7 +13,9 @@ from astrape.blocks.adapter import StridingAdapter
 from astrape.blocks.attention import Attention
 from astrape.blocks.bands import BandEnvelope, SpectralProduct
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
+from astrape.blocks.channels import Matrix, Pan
 from astrape.blocks.conv import Conv, Downsample, RepeatUpsample, TransposedConv
+from astrape.blocks.convolve import Convolve, Room
 from astrape.blocks.crossover import Crossover
 from astrape.blocks.denoise import SpectralDenoise
 from astrape.blocks.dynamics import Compressor, Gate
@@ -21,7 +23,9 @@ from astrape.blocks.filter import FIR, Biquad, DCBlock, SteepHighpass
 from astrape.blocks.framing import Framing, OverlapAdd
 from astrape.blocks.gated import AdaptiveConv, GatedSkip
 from astrape.blocks.harmonic import HarmonicSource
+from astrape.blocks.hilbert import Hilbert
 from astrape.blocks.hindsight import Hindsight
+from astrape.blocks.limiter import Limiter, Saturation
 from astrape.blocks.linear import Affine, Linear
 from astrape.blocks.mel import Mel
 from astrape.blocks.norm import Norm
@@ -60,6 +64,7 @@ __all__ = [
     "Compressor",
     "Concat",
     "Conv",
+    "Convolve",
     "Crossover",
     "DCBlock",
     "Delay",
@@ -72,11 +77,14 @@ __all__ = [
     "Gate",
     "GatedSkip",
     "HarmonicSource",
+    "Hilbert",
     "Hindsight",
+    "Limiter",
     "Linear",
     "LogPitch",
     "Loudness",
     "Magnitude",
+    "Matrix",
     "Mel",
     "Mix",
     "Multiply",
@@ -84,6 +92,7 @@ __all__ = [
     "Norm",
     "Oscillator",
     "OverlapAdd",
+    "Pan",
     "PitchTracker",
     "PulseSource",
     "Q2D2Decode",
@@ -91,6 +100,8 @@ __all__ = [
     "RepeatUpsample",
     "Resampler",
     "ResidualConv",
+    "Room",
+    "Saturation",
     "SidechainCompressor",
     "SidechainGate",
     "Signal",

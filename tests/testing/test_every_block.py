@@ -81,6 +81,10 @@ CASES: dict[str, list[Case]] = {
         Case(FRAMES, {"channels": 6, "kernel": 7, "stride": 2, "groups": 3}),
         Case(FRAMES, {"channels": 4, "kernel": 2, "stride": 5}),
     ],
+    "convolve": [
+        Case(Stream(16000, 2), {"taps": [0.5, -0.2, 0.1] * 15, "partition": 16}),
+        Case(AUDIO, {"taps": [[1.0, 0.5] * 20, [0.0, 0.3] * 20], "partition": 16}),
+    ],
     "crossover": [
         Case(Stream(16000, 2), {"frequencies": [500.0, 3000.0]}),
         Case(AUDIO, {"frequencies": [900.0], "order": 2}),
@@ -106,10 +110,16 @@ CASES: dict[str, list[Case]] = {
     "gru": [Case(FRAMES, {"channels": 5})],
     "hindsight": [Case(FRAMES, {"frames": 2})],
     "istft": [Case(Stream(100, 34), {"n_fft": 32, "hop": 8}), Case(Stream(100, 26), {"n_fft": 24, "hop": 10})],
+    "hilbert": [Case(Stream(16000, 2), {"taps": 31})],
+    "limiter": [
+        Case(Stream(16000, 2), {"lookahead_ms": 1.0}),
+        Case(AUDIO, {"ceiling_db": "top"}, {"controls": [{"top": -6.0}, {"top": -20.0}]}),
+    ],
     "linear": [Case(FRAMES, {"channels": 4})],
     "log_pitch": [Case(Stream(100, 1), {}, {"draw": voice_f0})],
     "loudness": [Case(AUDIO, {"hop": 160, "window": 640}), Case(AUDIO, {"hop": 160, "window": 401})],
     "magnitude": [Case(Stream(50, 10))],
+    "matrix": [Case(FRAMES, {"gains": [[0.5, -0.5, 0.1, 0.2, 0.3, 1.0]] * 2})],
     "mel": [Case(AUDIO, {"hop": 80, "bins": 20, "n_fft": 256})],
     "mix": [Case(PAIR, {"weights": [0.5, "amount"]}), Case(PAIR, {"wet": 0.3})],
     "multiply": [Case(PAIR), Case({"dry": Stream(50, 4), "gain": Stream(50, 1), "wet": Stream(50, 4)})],
@@ -127,6 +137,7 @@ CASES: dict[str, list[Case]] = {
         Case(AUDIO),
     ],
     "overlap_add": [Case(Stream(100, 24), {"hop": 8}), Case(Stream(100, 24), {"hop": 8, "window": "hann"})],
+    "pan": [Case(AUDIO, {"position": 0.3}), Case(Stream(16000, 2), {"position": "place"})],
     "pitch_tracker": [Case(AUDIO, {"hop": 160})],
     "pulse_source": [
         Case(Stream(100, 1), {"hop": 40, "contour": contour}, {"draw": voice_f0}) for contour in ("slope", "between")
@@ -170,6 +181,11 @@ CASES: dict[str, list[Case]] = {
         ),
     ],
     "snake_conv": [Case(FRAMES, {"dilation": 2})],
+    "room": [Case(AUDIO, {"seconds": 0.02, "partition": 32})],
+    "saturation": [
+        Case(AUDIO),
+        *(Case(FRAMES, {"shape": shape, "drive_db": "hot"}, {"controls": {"hot": 9.0}}) for shape in ("soft", "hard")),
+    ],
     "sidechain_compressor": [Case({"music": Stream(16000, 2), "voice": AUDIO})],
     "sidechain_gate": [Case({"music": Stream(16000, 2), "voice": AUDIO}, {"threshold_db": -3.0})],
     "spectral_denoise": [Case(Stream(125, 34)), Case(Stream(125, 34), {"strength": "amount"})],
