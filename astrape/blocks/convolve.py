@@ -73,7 +73,7 @@ class _Partitioned(StreamBlock, ExactTables):
     @property
     def receptive_field(self) -> Fraction:
         """All of the frames that are transformed, in which rounding reaches a little further than the response."""
-        return (self.parts + 1) * self.quantum / self.rate_in
+        return Fraction((self.parts + 1) * self.quantum) / self.rate_in
 
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -89,7 +89,7 @@ class _Partitioned(StreamBlock, ExactTables):
         if not x.shape[-1]:
             return x.new_zeros(x.shape[0], self.channels_out, 0), map_state(torch.clone, state)
         made = []
-        for piece in x.split(QUANTA_AT_ONCE * self.quantum, dim=-1):
+        for piece in torch.split(x, QUANTA_AT_ONCE * self.quantum, dim=-1):
             y, state = self._convolve(piece, state)
             made.append(y)
         return (torch.cat(made, dim=-1) if len(made) > 1 else made[0]), state
@@ -258,7 +258,7 @@ def without_rumble(responses: Float64, rate: float) -> Float64:
     return np.asarray(passed, dtype=np.float64)
 
 
-def place(name: str, given: Sequence[float], box: Sequence[float] | Float64) -> Float64:
+def place(name: str, given: Sequence[float] | Float64, box: Sequence[float] | Float64) -> Float64:
     """Three numbers of metres, each from 0 to the side of ``box``."""
     if len(given) != 3:
         raise ValueError(f"{name} must be three numbers, not {len(given)}")

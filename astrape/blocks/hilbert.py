@@ -45,29 +45,29 @@ class Hilbert(StreamBlock, ExactTables):
 
     def __init__(self, source: Stream, *, taps: int = 511) -> None:
         super().__init__(source, channels=2 * source.channels)
-        self.half = (bounded("taps", taps, 3, 65535) - 1) // 2
+        self.late = (bounded("taps", taps, 3, 65535) - 1) // 2
         if taps % 4 != 3:
             raise ValueError(f"taps must be one less than a multiple of 4, such as {taps // 4 * 4 + 3}, not {taps}")
         self.register_tables()
 
     def exact_tables(self) -> dict[str, Float64]:
-        age = np.arange(-self.half, self.half + 1)
+        age = np.arange(-self.late, self.late + 1)
         ideal = np.where(age % 2 == 0, 0.0, 2 / (np.pi * np.where(age == 0, 1, age)))
         # Oldest sample first, as a convolution of torch takes it.
         return {"kernel": (ideal * np.kaiser(len(age), KAISER_BETA))[::-1][None, None]}
 
     @property
     def latency(self) -> Fraction:
-        return self.half / self.rate_in
+        return self.late / self.rate_in
 
     @property
     def receptive_field(self) -> Fraction:
-        return (2 * self.half + 1) / self.rate_in
+        return (2 * self.late + 1) / self.rate_in
 
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:
-        return empty_history(batch_size, self.channels_in, 2 * self.half, device, dtype)
+        return empty_history(batch_size, self.channels_in, 2 * self.late, device, dtype)
 
     def step(self, x: Tensor, state: State, controls: object) -> tuple[Tensor, State]:
         batch, channels, frames = x.shape
@@ -76,4 +76,4 @@ class Hilbert(StreamBlock, ExactTables):
         joined, state = join_history(state, x)
         flat = joined.reshape(batch * channels, 1, -1)
         turned = functional.conv1d(flat, self.kernel).view(batch, channels, frames)
-        return torch.cat([joined[..., self.half : self.half + frames], turned], dim=1), state
+        return torch.cat([joined[..., self.late : self.late + frames], turned], dim=1), state
