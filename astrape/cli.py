@@ -18,6 +18,7 @@ from astrape.commands.convert import convert
 from astrape.commands.demo import demo
 from astrape.commands.evaluate import evaluate
 from astrape.commands.graph import graph
+from astrape.commands.held_out import held_out
 from astrape.commands.import_checkpoint import import_checkpoint
 from astrape.commands.precision import precision
 from astrape.commands.recipes import recipes
@@ -25,6 +26,7 @@ from astrape.commands.report import report
 from astrape.commands.run import run
 from astrape.commands.train_decoder import train_decoder
 from astrape.commands.train_encoder import train_encoder
+from astrape.commands.train_speaker import train_speaker
 from astrape.commands.train_tiny import train_tiny
 from astrape.commands.voicebank import voicebank
 from astrape.commands.wavlm import wavlm
@@ -104,8 +106,10 @@ COMMANDS = (
     cache,
     check_caches,
     evaluate,
+    held_out,
     train_encoder,
     train_decoder,
+    train_speaker,
     train_tiny,
 )
 

@@ -42,6 +42,7 @@ from astrape.blocks.shift import SpectralShift
 from astrape.blocks.sidechain import Envelope, SidechainCompressor, SidechainGate
 from astrape.blocks.sources import Noise, PulseSource
 from astrape.blocks.spectral import ISTFT, STFT, ExpPolar, Magnitude
+from astrape.blocks.statistics import RunningStatistics
 from astrape.blocks.transformer import Transformer, TransformerLayer
 from astrape.blocks.wavlm import WavLMCNN
 
@@ -101,6 +102,7 @@ __all__ = [
     "Resampler",
     "ResidualConv",
     "Room",
+    "RunningStatistics",
     "Saturation",
     "SidechainCompressor",
     "SidechainGate",

@@ -21,7 +21,16 @@ from astrape.commands.console import (
     settings_option,
 )
 from astrape.errors import AstrapeError
-from astrape.voice.names import LISTEN, MEL_STATISTICS, METRICS, RECIPE, TRACKERS
+from astrape.voice.names import (
+    BASELINES,
+    CONDITIONS,
+    LISTEN,
+    MEL_STATISTICS,
+    METRICS,
+    RECIPE,
+    REFERENCES,
+    TRACKERS,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -84,6 +93,18 @@ FILE = click.Path(path_type=Path)
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N pairs of a set, drawn at random.")
 @click.option("--seed", default=0, show_default=True, metavar="N", help="Of --limit and of the intervals.")
 @click.option(
+    "--baselines",
+    multiple=True,
+    metavar="NAME,...",
+    help=f"Beside a set, in the same run: {', '.join(BASELINES)}; written down: {', '.join(REFERENCES)}.",
+)
+@click.option(
+    "--conditions",
+    multiple=True,
+    metavar="NAME,...",
+    help=f"All of it once more with worse sources: {', '.join(CONDITIONS)}.",
+)
+@click.option(
     "--listen",
     default=LISTEN,
     show_default=True,
@@ -118,6 +139,8 @@ def evaluate(
     language: str,
     limit: int | None,
     seed: int,
+    baselines: tuple[str, ...],
+    conditions: tuple[str, ...],
     listen: int,
     no_page: bool,
     as_json: bool,
@@ -131,8 +154,9 @@ def evaluate(
     What cannot be measured is named with the reason. The exit code is 1 when a pair could not be converted.
     """
     from astrape.runtime.files import check_chunk
+    from astrape.voice.evaluation.columns import conditions_of
+    from astrape.voice.evaluation.comparison import check_beside, compare
     from astrape.voice.evaluation.pairs import some
-    from astrape.voice.evaluation.run import evaluate as run
     from astrape.voice.evaluation.systems import Converted
 
     check_chunk(chunk_ms)
@@ -160,16 +184,24 @@ def evaluate(
         system = _converting(recipe, weights, port, encoder, chunk_ms, settings, folder, wanted)
         _check_targets(system, drawn, own_voice)
         elsewhere = False
-    names = [name.strip() for group in metrics for name in group.split(",") if name.strip()]
+    beside, worse = _names(baselines), _names(conditions)
+    if (beside or worse) and (single or out is None):
+        raise AstrapeError("--baselines and --conditions stand beside a set: give --sources or --pairs, and --output")
+    references = [name for name in beside if name in REFERENCES]
+    measured = [name for name in beside if name not in references]
+    check_beside(measured, worse, system)
     with progress("evaluating") as tell:
-        found = run(
+        found = compare(
             drawn,
             system,
-            metrics=names if metrics else None,
+            folder,
+            baselines=measured,
+            conditions=worse,
+            metrics=_names(metrics) if metrics else None,
             language=language,
             tracker=tracker,
             seed=seed,
-            settings={"limit": limit, "pairs_in_all": len(pairs)},
+            settings={"limit": limit, "pairs_in_all": len(pairs), "references": references},
             progress=tell,
         )
     if single and found.failed:
@@ -180,6 +212,9 @@ def evaluate(
         print_json(found.to_dict())
     else:
         print_table(_table(found))
+        for condition in conditions_of(found) if found.beside else ():
+            click.echo(f"\n{condition} sources:")
+            print_table(_beside(found, condition))
         for line in written:
             click.echo(line)
     if found.failed:
@@ -352,6 +387,24 @@ def _complain(found: Evaluation, recipe: str, encoder: str, elsewhere: bool) -> 
 
 def _warn(line: str) -> None:
     click.echo(f"astrape: warning: {line}", err=True)
+
+
+def _names(given: Sequence[str]) -> list[str]:
+    return [name.strip() for group in given for name in group.split(",") if name.strip()]
+
+
+def _beside(found: Evaluation, condition: str) -> Table:
+    from rich.table import Table
+
+    from astrape.voice.evaluation.columns import cells, headings
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("measure", no_wrap=True)
+    for heading in headings(found, condition):
+        table.add_column(heading, justify="right", overflow="fold")
+    for label, values in cells(found, condition):
+        table.add_row(label, *values)
+    return table
 
 
 def _table(found: Evaluation) -> Table:

@@ -23,6 +23,7 @@ from astrape.voice.embedding import checked_embedding
 from astrape.voice.errors import VoicebankError
 from astrape.voice.metadata import Metadata
 from astrape.voice.quality import ReferenceMeter, rms_dbfs
+from astrape.voice.register import RegisterMeter
 from astrape.voice.speaker import SpeakerEncoder
 from astrape.voice.voicebank import Voicebank
 
@@ -55,8 +56,9 @@ def build_voicebank(
     grow with their length.
 
     Of the metadata, ``source_sample_rate`` is the lowest of the recordings' rates, ``source_path`` their paths joined
-    by ``"; "``, and ``reference_sha256`` the digest of the files' bytes one after the other, so for one file what
-    ``sha256sum`` prints.
+    by ``"; "``, ``median_f0_hz`` the median of F0 over all voiced frames by ``pitch_tracker`` (left out where half a
+    second is not voiced), and ``reference_sha256`` the digest of the files' bytes one after the other, so for one file
+    what ``sha256sum`` prints.
 
     Args:
         references: audio files that soundfile reads, 5 s or more in all and 1 s or more each, 8 kHz or more.
@@ -110,6 +112,7 @@ def build_voicebank(
         active_speech_ratio=quality.active_speech_ratio,
         dc_offset=quality.dc_offset,
         quality_warnings=quality.warnings,
+        median_f0_hz=mean.register.median,
     )
     return Voicebank(mean.value(shown), metadata)
 
@@ -119,6 +122,7 @@ class _Mean:
 
     def __init__(self, encoder: SpeakerEncoder) -> None:
         self.encoder = encoder
+        self.register = RegisterMeter(encoder.sample_rate)
         self.sum = np.zeros(128)
         self.count = 0
         self.loudest = rms_dbfs(0.0)
@@ -156,7 +160,9 @@ def _embed(path: str | os.PathLike[str], mean: _Mean, channel: str, tell: Callab
             graph = resampling(meter.rate, Stream(rate, 1))
         except AstrapeError as error:
             raise VoicebankError(f"{shown}: {meter.rate} Hz cannot be brought to {rate} Hz: {error}") from error
-        flat = (piece.reshape(-1) for piece in resampled(graph, _heard(audio, meter, channel, tell)))
+        flat = mean.register.follow(
+            piece.reshape(-1) for piece in resampled(graph, _heard(audio, meter, channel, tell))
+        )
         for window in _windows(flat, WINDOW_SECONDS * rate, HOP_SECONDS * rate):
             if len(window) >= SHORTEST_SECONDS * rate:
                 mean.add(window)

@@ -26,7 +26,7 @@ from astrape.voice.errors import VoicebankError
 from astrape.voice.folder import Batch, Failure, Progress, make_folder, pairs_of_folder, within
 from astrape.voice.names import CODE_ENDINGS, MEL_STATISTICS, RECIPE
 from astrape.voice.speaker import SpeakerEncoder, speaker_encoder
-from astrape.voice.speaking import SEED, SPEAKER, check_speaker, is_deaf
+from astrape.voice.speaking import SEED, SPEAKER, check_speaker, is_deaf, voice_controls
 from astrape.voice.voicebank import ZIP_MAGICS, Voicebank, read_voicebank
 
 __all__ = ["RECIPE", "SEED", "Converter", "convert", "voice_of"]
@@ -114,7 +114,8 @@ class Converter:
 
         Args:
             source, out: audio files.
-            voice: a voicebank, or an embedding of 128 numbers.
+            voice: a voicebank, or an embedding of 128 numbers. A voicebank that says its register sets the control
+                ``register`` too, where the graph has one and ``controls`` does not.
             chunk_ms: what the graph gets at a time, milliseconds. The result does not depend on it.
             live_latency: keep the latency that a live host hears, instead of aligning.
             channel: of a source with several, as for :func:`~astrape.runtime.files.process_file`.
@@ -127,7 +128,8 @@ class Converter:
         Raises:
             AstrapeError: when something cannot be read, converted or written. ``out`` is not touched then.
         """
-        values = dict(controls or {}) | {SPEAKER: voice.speaker if isinstance(voice, Voicebank) else voice}
+        of_voice = voice_controls(self.graph, voice)
+        values = of_voice | dict(controls or {}) | {SPEAKER: of_voice[SPEAKER]}
         # 4 bytes a frame: an hour at 25 Hz is 360 kB.
         taken = bytearray()
 

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["CODE_ENDINGS", "FROM_CODES", "LISTEN", "MEL_STATISTICS", "METRICS", "RECIPE", "TRACKERS"]
+__all__ = [
+    "ASTRAPE_SPEAKER",
+    "BASELINES",
+    "CODE_ENDINGS",
+    "CONDITIONS",
+    "FROM_CODES",
+    "LISTEN",
+    "MEL_STATISTICS",
+    "METRICS",
+    "RECIPE",
+    "REFERENCES",
+    "TRACKERS",
+]
 
 RECIPE = "astrape-vc"
 """What converts where nothing else is asked for."""
@@ -15,6 +27,19 @@ CODE_ENDINGS = (".npy", ".npz")
 
 MEL_STATISTICS = "mel-statistics"
 """The speaker encoder that takes no weights."""
+
+ASTRAPE_SPEAKER = "astrape-speaker"
+"""The speaker encoder that ships with its weights; also the recipe that it is."""
+
+BASELINES = ("source", "own-voice", "world")
+"""What can stand beside an evaluation: the source as it is; the system to the source's own voice, which shows what is
+lost by taking speech apart and putting it together; and a shift of the register by WORLD, and of nothing else."""
+
+REFERENCES = ("trial", "goal")
+"""Figures that were written down, to stand beside those that are measured."""
+
+CONDITIONS = ("noise-room",)
+"""In which sources can be evaluated, besides as they are."""
 
 METRICS = ("intelligibility", "similarity", "pitch", "dnsmos", "pesq", "stoi", "spectrum", "codes", "speed")
 """Families of metrics that evaluation comes with, in the order that tables have."""

@@ -1,9 +1,10 @@
 """Speaker encoders: what turns a recording into the embedding of a voice.
 
-astrape comes without a trained one. A decoder converts to voices in the space of the encoder that it was trained with,
-so a real voicebank takes that encoder: by the name of an entry point in the group ``astrape.speaker_encoders``, or as
-``package.module:factory``. ``mel-statistics`` is no substitute for it: it is there to build voicebanks that try things
-out, and for decoders that are trained with it.
+A decoder converts to voices in the space of the encoder that it was trained with, so a voicebank takes that encoder:
+``astrape-speaker``, which ships with its weights and goes with ``astrape-mini``
+(:class:`~astrape.voice.own_encoder.AstrapeSpeaker`), one by the name of an entry point in the group
+``astrape.speaker_encoders``, or ``package.module:factory``. ``mel-statistics`` is no substitute for it: it is there to
+build voicebanks that try things out, and for decoders that are trained with it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from astrape.blocks.base import Stream
 from astrape.blocks.mel import Mel
 from astrape.voice.embedding import CHANNELS
 from astrape.voice.errors import VoicebankError
-from astrape.voice.names import MEL_STATISTICS
+from astrape.voice.names import ASTRAPE_SPEAKER, MEL_STATISTICS
+from astrape.voice.own_encoder import AstrapeSpeaker
 
 __all__ = ["ENTRY_POINTS", "MelStatistics", "SpeakerEncoder", "speaker_encoder"]
 
@@ -74,11 +76,15 @@ class MelStatistics:
         return torch.cat((shape - shape.mean(), heard.std(1, correction=0))).float()
 
 
+OWN: dict[str, Callable[[], Any]] = {ASTRAPE_SPEAKER: AstrapeSpeaker, MEL_STATISTICS: MelStatistics}
+"""What is in the package itself, whatever an installation's entry points say."""
+
+
 def speaker_encoder(name: str = MEL_STATISTICS) -> SpeakerEncoder:
     """The encoder of that name.
 
     Args:
-        name: ``mel-statistics``, an entry point in the group ``astrape.speaker_encoders``, or
+        name: ``astrape-speaker``, ``mel-statistics``, an entry point in the group ``astrape.speaker_encoders``, or
             ``package.module:factory``. What it names is called without arguments and gives the encoder. Naming a module
             runs its code.
 
@@ -92,12 +98,12 @@ def speaker_encoder(name: str = MEL_STATISTICS) -> SpeakerEncoder:
 
 
 def _factory(name: str) -> Callable[[], Any]:
-    if name == MEL_STATISTICS:
-        return MelStatistics
+    if name in OWN:
+        return OWN[name]
     known = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     module, colon, attribute = name.partition(":")
     if name not in known and not (colon and module and attribute):
-        listed = ", ".join([MEL_STATISTICS, *sorted(known)])
+        listed = ", ".join(dict.fromkeys([*OWN, *sorted(known)]))
         raise VoicebankError(
             f"there is no speaker encoder '{name}' (there is: {listed}): install a package that has it, "
             f"or name it as package.module:factory"

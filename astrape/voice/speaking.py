@@ -10,10 +10,14 @@ from torch import Tensor
 from astrape.errors import AstrapeError
 from astrape.graph.graph import Graph
 from astrape.voice.embedding import CHANNELS
+from astrape.voice.voicebank import Voicebank
 
-__all__ = ["SEED", "SPEAKER", "check_speaker", "is_deaf"]
+__all__ = ["REGISTER", "SEED", "SPEAKER", "check_speaker", "is_deaf", "voice_controls"]
 
 SPEAKER = "speaker"
+
+REGISTER = "register"
+"""Of a graph that moves the source's pitch itself: where to, the target's median F0 in Hz."""
 
 SEED = 0
 """What weights are drawn with where none are given, so that the same noise comes out each time."""
@@ -32,6 +36,15 @@ def check_speaker(graph: Graph) -> None:
             f"'{graph.name}' converts to no voice: that takes a control '{SPEAKER}' of {CHANNELS} channels, and it "
             f"has {found}"
         )
+
+
+def voice_controls(graph: Graph, voice: Voicebank | Tensor) -> dict[str, Tensor | float]:
+    """What a voice sets of a graph's controls: the speaker, and the register where the voicebank says it."""
+    if not isinstance(voice, Voicebank):
+        return {SPEAKER: voice}
+    register = voice.metadata.median_f0_hz
+    moved = {} if register is None or REGISTER not in graph.controls else {REGISTER: register}
+    return {SPEAKER: voice.speaker, **moved}
 
 
 def is_deaf(graph: Graph) -> bool:

@@ -20,8 +20,10 @@ from astrape.blocks import block_class, block_names
 from astrape.cli import cli
 from astrape.graph.recipe import shipped_recipes
 from astrape.voice import names
+from astrape.voice.evaluation.conditions import CONDITIONS
 from astrape.voice.evaluation.context import Tools
 from astrape.voice.evaluation.pitch import TRACKERS
+from astrape.voice.evaluation.published import REFERENCES
 from astrape.voice.evaluation.registry import available
 
 HEAVY = ("torch", "numpy", "rich", "soundfile", "yaml", "networkx", "hypothesis")
@@ -104,6 +106,9 @@ def test_the_package_itself_loads_pytorch_with_what_needs_it() -> None:
 def test_names_that_options_offer_are_those_that_there_are() -> None:
     assert tuple(available(Tools())) == names.METRICS
     assert tuple(TRACKERS) == names.TRACKERS
+    assert tuple(REFERENCES) == names.REFERENCES
+    assert tuple(CONDITIONS) == names.CONDITIONS
+    assert names.ASTRAPE_SPEAKER in shipped_recipes()
     assert names.RECIPE in shipped_recipes()
     assert names.FROM_CODES in shipped_recipes()
 

@@ -180,6 +180,7 @@ CASES: dict[str, list[Case]] = {
             {"draw": voice_spectra, "controls": [{"up": 2.0, "wide": -3.0}, {"up": -5.0, "wide": 1.0}]},
         ),
     ],
+    "running_statistics": [Case(FRAMES)],
     "snake_conv": [Case(FRAMES, {"dilation": 2})],
     "room": [Case(AUDIO, {"seconds": 0.02, "partition": 32})],
     "saturation": [

@@ -19,11 +19,7 @@ from astrape.voice.evaluation.recording import Recording
 from astrape.voice.evaluation.systems import Rendering
 from astrape.voice.voicebank import read_voicebank
 
-__all__ = ["BASELINES", "REGISTER_LIMITS", "SourceItself", "WorldShift", "in_own_voices", "register"]
-
-BASELINES = ("source", "own-voice", "world")
-"""The source as it is; the system to the source's own voice, which is what it loses by taking speech apart and putting
-it together; and a shift of the register by WORLD, which changes nothing else."""
+__all__ = ["REGISTER_LIMITS", "SourceItself", "WorldShift", "in_own_voices", "register"]
 
 WORLD = Package("pyworld", "pyworld", "pyworld")
 REGISTER_LIMITS = 50.0, 600.0

@@ -28,11 +28,15 @@ class Tools:
     Args:
         language: of the sources, an ISO 639 code.
         tracker: of pitch, ``swift-f0`` or ``pyworld``; the first of them that is installed when left out.
+
+    Attributes:
+        metrics: by family, those that hold models, for the next run with the same tools.
     """
 
     def __init__(self, language: str = "en", tracker: str | None = None) -> None:
         self.language = language
         self.tracker = tracker
+        self.metrics: dict[str, Any] = {}
         self._memory: OrderedDict[tuple[str, Path, float], Any] = OrderedDict()
 
     def remember(self, what: str, recording: Recording, compute: Callable[[Recording], Result]) -> Result:

@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from astrape.audio.atomic import atomic_path
+from astrape.voice.evaluation.columns import cells, conditions_of, headings
 from astrape.voice.evaluation.listening import Listening
 from astrape.voice.evaluation.metric import Quantity
 from astrape.voice.evaluation.numbers import interval, number
@@ -51,6 +52,7 @@ def write_page(evaluation: Evaluation, path: Path, listen: int = LISTEN, tracker
     sections = [
         _head(evaluation, title),
         _summary(evaluation),
+        _beside(evaluation),
         f'<section id="listen"><h2>Listening</h2>{listening.introduction()}{cards}</section>',
         _pairs(evaluation, listening.anchors),
         _published(evaluation),
@@ -126,7 +128,7 @@ def _summary(evaluation: Evaluation) -> str:
         '<section id="summary"><h2>Scores</h2>'
         '<div class="scroll" tabindex="0" role="region" aria-label="Scores"><table>'
         "<caption>Means over all pairs. Intervals are of 95 %, by drawing sources with replacement; a single source "
-        'has none, nor has what is the same for all.</caption>'
+        "has none, nor has what is the same for all.</caption>"
         '<thead><tr><th scope="col">Measure</th><th scope="col" class="number">Value</th>'
         '<th scope="col" class="number">95 % interval</th><th scope="col" class="number">Files</th>'
         '<th scope="col" class="wide-only">Better</th></tr></thead>'
@@ -134,10 +136,37 @@ def _summary(evaluation: Evaluation) -> str:
     )
 
 
+def _beside(evaluation: Evaluation) -> str:
+    """Baselines and conditions, a table a condition; nothing where nothing stands beside the run."""
+    tables = []
+    for condition in conditions_of(evaluation) if evaluation.beside else ():
+        heads = "".join(
+            f'<th scope="col" class="number">{escape(name)}</th>' for name in headings(evaluation, condition)
+        )
+        rows = "".join(
+            f'<tr><th scope="row">{escape(label)}</th>'
+            + "".join(f'<td class="number">{escape(value)}</td>' for value in values)
+            + "</tr>"
+            for label, values in cells(evaluation, condition)
+        )
+        tables.append(
+            f'<div class="scroll" tabindex="0" role="region" aria-label="Beside it, {escape(condition)}"><table>'
+            f"<caption>Sources: {escape(condition)}. What is measured against is the clean source.</caption>"
+            f'<thead><tr><th scope="col">Measure</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+        )
+    if not tables:
+        return ""
+    return (
+        '<section id="beside"><h2>Beside it</h2><p>The same sources and metrics in the same run: the source itself, '
+        "the system to the source's own voice, and a shift of the register by WORLD, where they were asked for. "
+        f"Figures of trials and goals were written down, and not measured here.</p>{''.join(tables)}</section>"
+    )
+
+
 def _pairs(evaluation: Evaluation, anchors: dict[str, str]) -> str:
     groups = _groups(evaluation)
     tables = "".join(
-        f'<details{" open" if len(groups) == 1 or not index else ""}><summary>{escape(name)}</summary>'
+        f"<details{' open' if len(groups) == 1 or not index else ''}><summary>{escape(name)}</summary>"
         f"{_table(evaluation, measured, anchors, name)}</details>"
         for index, (name, measured) in enumerate(groups)
     )

@@ -16,7 +16,7 @@ from astrape.voice.evaluation.pairs import Pair
 from astrape.voice.evaluation.statistics import Aggregate
 from astrape.voice.evaluation.systems import Rendering
 
-__all__ = ["FORMAT", "Evaluation", "PairResult", "write_json"]
+__all__ = ["FORMAT", "Column", "Evaluation", "PairResult", "write_json"]
 
 FORMAT = 1
 """Version of the JSON; it changes when something that is there is called otherwise or means another thing."""
@@ -85,6 +85,7 @@ class Evaluation:
         results: pair by pair.
         aggregate: over all pairs, by quantity.
         created_utc: when, ISO 8601.
+        beside: what was measured beside it in the same run: baselines, and worse conditions.
     """
 
     system: dict[str, Any]
@@ -95,6 +96,7 @@ class Evaluation:
     results: tuple[PairResult, ...]
     aggregate: dict[str, Aggregate]
     created_utc: str
+    beside: tuple[Column, ...] = ()
 
     @property
     def failed(self) -> tuple[PairResult, ...]:
@@ -151,7 +153,26 @@ class Evaluation:
             },
             "aggregate": {name: asdict(found) for name, found in self.aggregate.items()},
             "pairs": [result.to_dict(shown) for result in self.results],
+            "beside": [
+                {"name": column.name, "condition": column.condition} | column.evaluation.to_dict(base)
+                for column in self.beside
+            ],
         }
+
+
+@dataclass(frozen=True)
+class Column:
+    """A baseline, or a condition, beside a run.
+
+    Attributes:
+        name: of the system.
+        condition: how the sources were given to it.
+        evaluation: of the same sources, by the same metrics.
+    """
+
+    name: str
+    condition: str
+    evaluation: Evaluation
 
 
 def write_json(evaluation: Evaluation, path: Path) -> None:

@@ -38,6 +38,7 @@ def evaluate(
     tracker: str | None = None,
     seed: int = 0,
     settings: Mapping[str, object] | None = None,
+    tools: Tools | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Convert pairs and measure the results.
@@ -53,6 +54,8 @@ def evaluate(
         tracker: of pitch, ``swift-f0`` or ``pyworld``.
         seed: of the bootstrap.
         settings: further settings, for the record.
+        tools: shared with other runs of the same language and tracker, so that what is known of a recording is not
+            computed again; of this run alone when left out.
         progress: called with pairs done, fractions included, and in all.
 
     Raises:
@@ -60,7 +63,7 @@ def evaluate(
     """
     if not pairs:
         raise EvaluationError("there is no pair to evaluate: name at least one source and one target")
-    tools = Tools(language, tracker)
+    tools = tools or Tools(language, tracker)
     chosen = choose(available(tools), metrics)
     skipped = {metric.name: reason for metric in chosen if (reason := absence(metric.packages))}
     running = [metric for metric in chosen if metric.name not in skipped]

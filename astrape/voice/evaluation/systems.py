@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -104,6 +105,12 @@ class Conversions:
         self.controls = dict(controls or {})
         self._quantizer = _quantizer(converter)
         self._voices: dict[tuple[Path, ...], Voicebank | AstrapeError] = {}
+
+    def into(self, folder: Path) -> Conversions:
+        """The same graph, writing to another folder; voices that are known already stay known."""
+        made = copy(self)
+        made.folder, made.out = folder, None
+        return made
 
     def voice(self, target: Target) -> Voicebank:
         """The target's voice, embedded once.

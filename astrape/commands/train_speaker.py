@@ -1,0 +1,83 @@
+"""``astrape train-speaker``: the speaker encoder that ships, from a corpus of rendered voices."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from astrape.commands.console import command, json_option, print_json
+from astrape.errors import AstrapeError
+
+__all__ = ["train_speaker"]
+
+
+@command("train-speaker", "astrape train-speaker --corpus corpus --work train-speaker -o astrape-speaker.safetensors")
+@click.option(
+    "--corpus",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of a corpus of parallel sets, as `astrape corpus make parallel` writes it.",
+)
+@click.option(
+    "--work",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("train-speaker"),
+    show_default=True,
+    help="Folder for packages, recordings, examples and the checkpoint. What is there is used again.",
+)
+@click.option("--steps", type=click.IntRange(1), default=4000, show_default=True, help="Of 24 crops each.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Weights to write: float16 safetensors.",
+)
+@json_option
+def train_speaker(corpus: Path, work: Path, steps: int, output: Path, as_json: bool) -> None:
+    """Teach the graph astrape-speaker to say of a voice what Resemblyzer says of it.
+
+    It learns from the corpus's training sets, from recordings of Debian's packages whose licences allow it, from flite
+    and pico where they are installed, and from two warped copies of each. Stop it at any time: the same line goes on
+    from the last checkpoint. Takes the packages of the extra `teachers`, and about half an hour of one core.
+    """
+    from astrape.training.speaker.distil import Settings, agreement, distilled, save_weights
+    from astrape.training.speaker.features import examples, read_examples
+    from astrape.training.speaker.sources import recorded, rendered, spoken
+
+    begun, used = time.monotonic(), time.process_time()
+
+    def say(line: str) -> None:
+        click.echo(f"{(time.monotonic() - begun) / 60:5.1f} min  {line}", err=as_json)
+
+    work = work.absolute()
+    corpus = corpus.absolute()
+    say("examples, and what the teacher says of them:")
+    folder = work / "examples"
+    for speech in (rendered(corpus), spoken(corpus, work, say), recorded(work, say)):
+        examples(speech, folder, say)
+    train, held = read_examples(folder), read_examples(folder, held=True)
+    if not train:
+        raise AstrapeError(f"{corpus}: holds no renderings to train on: `astrape corpus make parallel` makes some")
+    speakers = len({one.speaker for one in train})
+    say(f"training on {len(train)} examples of {speakers} speakers, copies among them; {len(held)} are held:")
+    graph = distilled(train, held, work / "checkpoint.pt", Settings(steps=steps), say)
+    save_weights(graph, output)
+    result = {
+        "weights": str(output),
+        "examples": len(train),
+        "speakers": speakers,
+        "held": len(held),
+        "held_cosine": agreement(graph, held) if held else None,
+        "steps": steps,
+        "core_minutes": (time.process_time() - used) / 60,
+    }
+    if as_json:
+        print_json(result)
+    else:
+        say(
+            f"{output}: agreement on held recordings {result['held_cosine']}, {result['core_minutes']:.1f} core-minutes"
+        )

@@ -1,0 +1,1 @@
+"""The speaker encoder that ships: distilled from Resemblyzer onto a small causal graph, ``astrape-speaker``."""

@@ -1,0 +1,143 @@
+"""What training reads: mel spectra of recordings and of warped copies, with what the teacher says of each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import torch
+from scipy.signal import resample_poly
+
+from astrape.audio.atomic import atomic_path
+from astrape.graph.compile import load
+from astrape.training.speaker.sources import Speech
+from astrape.voice.embedding import CHANNELS
+
+__all__ = ["RECIPE", "Example", "examples", "projection", "read_examples"]
+
+Floats = npt.NDArray[np.float32]
+
+RECIPE = "astrape-speaker"
+RATE = 16000
+WARPS = 2
+"""Copies of each recording beside itself."""
+
+NARROWEST, WIDEST = 0.8, 1.25
+"""Speeds of the copies. A faster tape has higher formants, higher pitch and shorter sounds: another speaker of another
+size, whom the teacher hears as one."""
+
+SHORTEST = 1.0
+"""Seconds, below which the teacher knows little."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A recording or a warped copy.
+
+    Attributes:
+        mel: natural logarithm of mel magnitudes, ``(bins, frames)`` float16.
+        vector: the teacher's 128 numbers.
+        speaker: whose it is, copies apart.
+    """
+
+    mel: npt.NDArray[np.float16]
+    vector: Floats
+    speaker: str
+
+
+def projection() -> npt.NDArray[np.float64]:
+    """From Resemblyzer's 256 numbers to 128: ``(128, 256)`` with orthonormal rows, the same everywhere.
+
+    Distances keep about half of their square (Johnson & Lindenstrauss, 1984). The voices that decoders are trained on
+    are in this space.
+    """
+    drawn = np.random.default_rng(0).standard_normal((256, CHANNELS))
+    return np.ascontiguousarray(np.linalg.qr(drawn)[0].T)
+
+
+def examples(speech: Iterable[Speech], folder: Path, say: Callable[[str], None]) -> None:
+    """Write ``folder/NAME.npz`` for each recording and warped copy, unless it is there. Takes Resemblyzer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = 0
+    teacher: Any = None
+    graph = load(RECIPE, training=True)
+    mel = graph.nodes["mel"].block
+    for one in speech:
+        for speed in _speeds(one.path):
+            out = folder / f"{_digest(one.path, speed)}.npz"
+            if out.is_file():
+                continue
+            samples = _resampled(one.path, speed)
+            if len(samples) < SHORTEST * RATE:
+                continue
+            if one.vector is not None and speed == 1:
+                vector = np.load(one.vector)
+            else:
+                teacher = teacher or Teacher()
+                vector = teacher(samples)
+            with torch.no_grad():
+                whole = torch.from_numpy(samples[: len(samples) // 320 * 320]).reshape(1, 1, -1)
+                bands = mel(whole)[0].numpy().astype(np.float16)
+            held = np.bool_(one.held)
+            name = one.speaker if speed == 1 else f"{one.speaker} at {speed:.2f}"
+            with atomic_path(out) as temporary, temporary.open("wb") as file:
+                np.savez(file, mel=bands, vector=vector.astype(np.float32), speaker=np.str_(name), held=held)
+            done += 1
+            if done % 200 == 0:
+                say(f"  {done} examples written")
+
+
+def read_examples(folder: Path, *, held: bool = False) -> list[Example]:
+    """All examples of a folder: those to train on, or those that are held."""
+    found = []
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path, allow_pickle=False) as arrays:
+            if bool(arrays["held"]) == held:
+                found.append(Example(arrays["mel"], arrays["vector"], str(arrays["speaker"])))
+    return found
+
+
+class Teacher:
+    """Resemblyzer on 128 directions, of speech without its pauses."""
+
+    def __init__(self) -> None:
+        from resemblyzer import VoiceEncoder, preprocess_wav
+
+        self._encoder, self._prepared = VoiceEncoder("cpu", verbose=False), preprocess_wav
+        self._projection = projection()
+
+    def __call__(self, samples: Floats) -> Floats:
+        heard = self._prepared(samples.copy())
+        embedding = self._encoder.embed_utterance(heard if len(heard) > RATE // 2 else samples)
+        return np.asarray(self._projection @ embedding.astype(np.float64), dtype=np.float32)
+
+
+def _speeds(path: Path) -> Iterator[float]:
+    yield 1.0
+    random = np.random.default_rng(list(hashlib.sha256(_key(path).encode()).digest()))
+    for _ in range(WARPS):
+        yield round(float(np.exp(random.uniform(np.log(NARROWEST), np.log(WIDEST)))), 2)
+
+
+def _digest(path: Path, speed: float) -> str:
+    return hashlib.sha256(f"{_key(path)} {speed}".encode()).hexdigest()[:24]
+
+
+def _key(path: Path) -> str:
+    """A recording's name wherever its corpus lies: file, speaker or set, and what is above it."""
+    return "/".join(path.parts[-3:])
+
+
+def _resampled(path: Path, speed: float) -> Floats:
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    # To a hundredth of the rate, so that the filter stays short.
+    played = round(rate * speed / 100) * 100
+    common = gcd(played, RATE)
+    return np.asarray(resample_poly(samples.mean(axis=1), RATE // common, played // common), dtype=np.float32)

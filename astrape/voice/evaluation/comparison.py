@@ -1,0 +1,104 @@
+"""A run with what stands beside it: baselines and worse conditions, on the same sources and by the same metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from astrape.voice.evaluation.baselines import SourceItself, WorldShift, in_own_voices
+from astrape.voice.evaluation.conditions import CLEAN, CONDITIONS, degraded
+from astrape.voice.evaluation.context import Tools
+from astrape.voice.evaluation.errors import EvaluationError
+from astrape.voice.evaluation.pairs import Pair
+from astrape.voice.evaluation.result import Column, Evaluation
+from astrape.voice.evaluation.run import evaluate
+from astrape.voice.evaluation.systems import Conversions, System
+from astrape.voice.names import BASELINES
+
+__all__ = ["check_beside", "compare"]
+
+Progress = Callable[[float, float | None], None]
+
+
+def compare(
+    pairs: Sequence[Pair],
+    system: System,
+    folder: Path,
+    *,
+    baselines: Iterable[str] = (),
+    conditions: Iterable[str] = (),
+    language: str = "en",
+    tracker: str | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Evaluation:
+    """Evaluate a system, and beside it baselines, first on clean sources and then in each condition.
+
+    Args:
+        pairs, system, language, tracker, settings: as for :func:`~astrape.voice.evaluation.run.evaluate`.
+        folder: what baselines convert and degraded sources go to folders of their names below it.
+        baselines: of ``source``, ``own-voice`` (the system, to the source's own voice) and ``world``.
+        conditions: of ``CONDITIONS``.
+        progress: called with pairs done and in all, of all columns.
+
+    Returns:
+        The system on clean sources, everything else in ``beside``.
+
+    Raises:
+        EvaluationError: for a name that there is not, and an own voice of what was converted elsewhere.
+    """
+    wanted, given = list(dict.fromkeys(baselines)), list(dict.fromkeys(conditions))
+    check_beside(wanted, given, system)
+    tools = Tools(language, tracker)
+    work: list[tuple[str, str, System, Sequence[Pair]]] = []
+    name = str(system.describe().get("recipe") or "converted")
+    for condition in (CLEAN, *given):
+        place = folder if condition == CLEAN else folder / condition
+        heard = pairs if condition == CLEAN else degraded(pairs, condition, place / "sources")
+        work.append((name, condition, _placed(system, condition, place), heard))
+        for baseline in wanted:
+            if baseline == "source":
+                work.append((baseline, condition, SourceItself(), heard))
+            elif baseline == "world":
+                work.append((baseline, condition, WorldShift(place / baseline), heard))
+            else:
+                work.append((baseline, condition, _placed(system, condition, place), in_own_voices(heard)))
+    total, done = float(sum(len(item[3]) for item in work)), 0
+    columns: list[Column] = []
+    for label, condition, converting, chosen in work:
+
+        def tell(count: float, _: float | None, before: int = done) -> None:
+            if progress is not None:
+                progress(before + count, total)
+
+        found = evaluate(chosen, converting, language=language, tracker=tracker, tools=tools, progress=tell, **settings)
+        columns.append(Column(label, condition, found))
+        done += len(chosen)
+    return replace(columns[0].evaluation, beside=tuple(columns[1:]))
+
+
+def check_beside(baselines: Iterable[str], conditions: Iterable[str], system: System) -> None:
+    """Refuse what cannot stand beside a run, before anything is converted.
+
+    Raises:
+        EvaluationError: as :func:`compare` does.
+    """
+    for name in baselines:
+        if name not in BASELINES:
+            raise EvaluationError(f"there is no baseline '{name}' (there is: {', '.join(BASELINES)})")
+        if name == "own-voice" and not isinstance(system, Conversions):
+            raise EvaluationError("baseline 'own-voice' converts each source again, and --converted converts nothing")
+    for name in conditions:
+        if name not in CONDITIONS:
+            raise EvaluationError(f"there is no condition '{name}' (there is: {', '.join(CONDITIONS)})")
+        if not system.converts:
+            raise EvaluationError(f"condition '{name}' converts each source again, and --converted converts nothing")
+
+
+def _placed(system: System, condition: str, place: Path) -> System:
+    """The same system, whose files of a condition do not overwrite those of another."""
+    if condition == CLEAN or not isinstance(system, Conversions):
+        return system
+    return system.into(place / "converted")
