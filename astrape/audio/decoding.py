@@ -81,7 +81,7 @@ class AvSource:
         # Opened here: a name could be taken for an address.
         self._file = open(self._path, "rb")  # noqa: SIM115 - closed by close()
         try:
-            self._container: Any = av.open(self._file, mode="r")
+            self._container: Any = av.open(self._file, mode="r", metadata_errors="replace")
             if not self._container.streams.audio:
                 raise AudioError("format", f"{self._name}: holds no audio ({self._container.format.name})")
             stream = self._container.streams.audio[0]
@@ -94,7 +94,8 @@ class AvSource:
             self.frames = 0 if kind in BARE else round(self._duration(stream, av.time_base) * self.rate)
             self.format = kind.upper()
             self.subtype = str(stream.codec_context.name).upper()
-        except av.FFmpegError as error:
+        # Damage gives errors of values too, in names for instance.
+        except (av.FFmpegError, ValueError) as error:
             self.close()
             raise AudioError("format", f"{self._name}: is not a readable audio file: {_plain(error)}") from error
         except BaseException:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import soundfile
 
-__all__ = ["DECODED", "ENDINGS", "READABLE", "is_audio"]
+from astrape.audio.atomic import shown
+
+__all__ = ["DECODED", "ENDINGS", "READABLE", "is_audio", "named"]
 
 READABLE = {"aif", "aifc", "oga", "opus", "wave", "bwf"}
 READABLE |= {one.lower() for one in soundfile.available_formats()} - {"raw"}
@@ -19,6 +22,16 @@ DECODED = {
 """What takes PyAV or ffmpeg to read."""
 
 ENDINGS = READABLE | DECODED
+
+
+NAMED = 10
+"""Files that are named one by one in a message."""
+
+
+def named(paths: Sequence[Path]) -> str:
+    """The names of files for a message: the first ten, and how many more there are."""
+    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+    return ", ".join(shown(path.name) for path in paths[:NAMED]) + more
 
 
 def is_audio(path: Path | str) -> bool:

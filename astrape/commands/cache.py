@@ -62,6 +62,7 @@ def cache(
     what: str,
     data: Path | None,
     microphone: str,
+    channel: str,
     root: Path,
     wavlm_dir: str | None,
     speakers_dir: str | None,
@@ -88,8 +89,10 @@ def cache(
     recipe, other weights or another teacher made is refused. What cannot be read is left out and told at the end, and
     the exit code is 1 then.
     """
+    from astrape.audio.atomic import shown
+    from astrape.audio.endings import named
     from astrape.training.caches import Order, make_cache, shard_of, wait_for_all
-    from astrape.training.corpus import read_corpus
+    from astrape.training.corpus import passed_over, read_corpus
     from astrape.training.device import choose_device
 
     part = shard_of(shard)
@@ -99,7 +102,10 @@ def cache(
     if jobs > 1 and place.type != "cpu":
         raise AstrapeError(f"--jobs {jobs}: is for the CPU: leave it out with --device {device}")
     source = corpus_path(data)
-    utterances = read_corpus(source, microphone)
+    utterances = read_corpus(source, microphone, channel)
+    others = passed_over(source)
+    if others:
+        _tell(f"{source}: {len(others)} files are no audio by their endings: {named(others)}")
     order = Order(
         what=what,
         root=root.absolute(),
@@ -124,12 +130,13 @@ def cache(
             jobs=jobs,
             corpus=source,
             microphone=microphone,
+            channel=channel,
             progress=bar if shows else None,
             tell=_tell,
         )
     tell_failed(done.failed)
     if as_json:
-        print_json(done.to_dict())
+        print_json(done.to_dict() | {"passed_over": [shown(path) for path in others]})
     else:
         click.echo(_summary(done))
     if shard is None:

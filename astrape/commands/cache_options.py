@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from astrape.commands.console import channel_option
 from astrape.training.names import MICROPHONES
 
 __all__ = ["CACHE_ROOT", "corpus_option", "corpus_path", "folder_options", "maker_options"]
@@ -18,7 +19,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def corpus_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``--data``, ``--mic`` and ``--cache``."""
+    """``--data``, ``--mic``, ``--channel`` and ``--cache``."""
     return _all(
         click.option(
             "--data",
@@ -37,6 +38,7 @@ def corpus_option(function: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Of recordings by two microphones, as VCTK has them.",
         ),
+        channel_option,
         click.option(
             "--cache",
             "--cache-dir",

@@ -50,6 +50,7 @@ def check_caches(
     context: click.Context,
     data: Path | None,
     microphone: str,
+    channel: str,
     root: Path,
     wavlm_only: bool,
     speakers_only: bool,
@@ -97,7 +98,7 @@ def check_caches(
         teacher_dir=teacher_dir,
         device=str(place),
     )
-    corpora = _Corpora(data, microphone, repair)
+    corpora = _Corpora(data, microphone, channel, repair)
     results: list[dict[str, Any]] = []
     wrong = False
     for cache in caches:
@@ -131,9 +132,9 @@ def check_caches(
 class _Corpora:
     """The corpus of each cache, read once."""
 
-    def __init__(self, data: Path | None, microphone: str, needed: bool) -> None:
-        self.data, self.microphone, self.needed = data, microphone, needed
-        self.read: dict[tuple[Path, str], list[Utterance]] = {}
+    def __init__(self, data: Path | None, microphone: str, channel: str, needed: bool) -> None:
+        self.data, self.microphone, self.channel, self.needed = data, microphone, channel, needed
+        self.read: dict[tuple[Path, str, str], list[Utterance]] = {}
 
     def of(self, cache: Cache) -> list[Utterance] | None:
         from astrape.training.corpus import read_corpus, shown
@@ -151,9 +152,10 @@ class _Corpora:
             return None
         own = self.data is None and isinstance(options.get("microphone"), str)
         microphone = str(options["microphone"]) if own else self.microphone
-        key = (source, microphone)
+        channel = str(options.get("channel", self.channel)) if own else self.channel
+        key = (source, microphone, channel)
         if key not in self.read:
-            self.read[key] = read_corpus(source, microphone)
+            self.read[key] = read_corpus(source, microphone, channel)
         return self.read[key]
 
 

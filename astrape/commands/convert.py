@@ -73,10 +73,9 @@ INCOMPLETE = 1
 @click.option("--live-latency", is_flag=True, help="Keep the latency that a live host hears, instead of aligning.")
 @click.option(
     "--encoder",
-    default=MEL_STATISTICS,
-    show_default=True,
     metavar="NAME",
-    help="Speaker encoder for a recording: an installed one's name, or package.module:factory.",
+    help="Speaker encoder for a recording: an installed one's name, or package.module:factory.  [default: that of "
+    "--weights]",
 )
 @click.option("--port", metavar="NAME", help="The output to write, where the recipe has several; the first audio.")
 @click.option(
@@ -95,7 +94,7 @@ def convert(
     weights: Path | None,
     chunk_ms: float,
     live_latency: bool,
-    encoder: str,
+    encoder: str | None,
     port: str | None,
     codes: Path | None,
     channel: str,
@@ -114,6 +113,7 @@ def convert(
     Without --weights the weights are random (seed 0, so that runs repeat) and OUT is noise.
     """
     from astrape.audio.downmix import checked_channel
+    from astrape.audio.endings import named
     from astrape.runtime.files import check_chunk
     from astrape.voice.conversion import Converter, voice_of
     from astrape.voice.decoding import CodeDecoder
@@ -138,7 +138,8 @@ def convert(
         converter = Converter.load(recipe or RECIPE, weights, output=port, codes=codes is not None)
     name = converter.graph.name
     with progress("embedding") as tell:
-        bank = voice_of(voice, encoder, tell, channel=channel)
+        bank = voice_of(voice, encoder or converter.encoder, tell, channel=channel)
+    converter.check_voice(bank.metadata, voice)
     random = weights is None and any(True for _ in converter.graph.parameters())
     deaf = is_deaf(converter.graph)
     if random:
@@ -156,6 +157,7 @@ def convert(
         "ignores_voice": deaf,
         "voice": os.fspath(voice),
         "embedding_model": bank.metadata.embedding_model,
+        "speaker_encoder": None if converter.space is None else converter.space.names[0],
     }
     if isinstance(converter, CodeDecoder):
         with progress(name) as tell:
@@ -185,6 +187,8 @@ def convert(
             print_json(facts | batch.to_dict())
         else:
             click.echo(f"{len(batch.converted)} of {len(batch.converted) + len(batch.failed)} files converted")
+            if batch.others:
+                click.echo(f"{len(batch.others)} passed over, no audio by their endings: {named(batch.others)}")
         if batch.failed:
             context.exit(INCOMPLETE)
         return

@@ -79,10 +79,9 @@ FILE = click.Path(path_type=Path)
 @click.option("--weights", type=FILE, metavar="FILE", help="Weights, a safetensors file.")
 @click.option(
     "--encoder",
-    default=MEL_STATISTICS,
-    show_default=True,
     metavar="NAME",
-    help="Speaker encoder for recordings: an installed one's name, or package.module:factory.",
+    help="Speaker encoder for recordings: an installed one's name, or package.module:factory.  [default: that of "
+    "--weights]",
 )
 @click.option("--port", metavar="NAME", help="The output to write, where the recipe has several; the first audio.")
 @click.option("--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at once.")
@@ -130,7 +129,7 @@ def evaluate(
     late: float,
     recipe: str,
     weights: Path | None,
-    encoder: str,
+    encoder: str | None,
     port: str | None,
     chunk_ms: float,
     settings: tuple[str, ...],
@@ -288,7 +287,7 @@ def _converting(
     recipe: str,
     weights: Path | None,
     port: str | None,
-    encoder: str,
+    encoder: str | None,
     chunk_ms: float,
     settings: tuple[str, ...],
     folder: Path,
@@ -357,7 +356,7 @@ def _written(
     return lines
 
 
-def _complain(found: Evaluation, recipe: str, encoder: str, elsewhere: bool) -> None:
+def _complain(found: Evaluation, recipe: str, encoder: str | None, elsewhere: bool) -> None:
     """What stands in the way of trusting the numbers, a line each on stderr."""
     from astrape.voice.speaking import SEED
 
@@ -367,7 +366,8 @@ def _complain(found: Evaluation, recipe: str, encoder: str, elsewhere: bool) -> 
         pair.target is not None and pair.target.files[0].suffix.lower() not in (".astrape", ".npz")
         for pair in (result.pair for result in found.results)
     )
-    if embedded and encoder == MEL_STATISTICS and not elsewhere:
+    used = found.system.get("speaker_encoder", encoder)
+    if embedded and used == MEL_STATISTICS and not elsewhere:
         _warn(
             f"recordings are embedded by {MEL_STATISTICS}, which is not trained: a decoder that was trained with "
             f"another speaker encoder makes nothing of it (--encoder names another)"

@@ -142,6 +142,7 @@ def run_options(stage: str, common: dict[str, Any], **own: Any) -> Options:
         unseen=common["unseen"],
         split_seed=0,
         microphone=common["microphone"],
+        channel=common["channel"],
         features_dir=common["wavlm_dir"],
         features_rate=common["wavlm_rate"],
         content_dir=common["content_dir"],

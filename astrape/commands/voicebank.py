@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from astrape.commands.console import DEBUG, channel_option, command, json_option, print_json, print_table, progress
-from astrape.voice.names import MEL_STATISTICS
+from astrape.commands.console import (
+    DEBUG,
+    RecipeName,
+    channel_option,
+    command,
+    json_option,
+    print_json,
+    print_table,
+    progress,
+)
+from astrape.voice.names import RECIPE
 
 if TYPE_CHECKING:
     from astrape.voice.voicebank import Voicebank
@@ -40,29 +49,50 @@ def voicebank() -> None:
 )
 @click.option(
     "--encoder",
-    default=MEL_STATISTICS,
-    show_default=True,
     metavar="NAME",
-    help="Speaker encoder: an installed one's name, or package.module:factory.",
+    help="Speaker encoder: an installed one's name, or package.module:factory.  [default: that of --weights]",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A decoder's weights, which the voice is to fit.  [default: those that ship with --recipe]",
+)
+@click.option(
+    "--recipe",
+    default=RECIPE,
+    show_default=True,
+    type=RecipeName(),
+    metavar="RECIPE",
+    help="Whose weights, where they ship with it.",
 )
 @channel_option
 @json_option
-def build(references: tuple[Path, ...], output: Path, encoder: str, channel: str, as_json: bool) -> None:
+def build(
+    references: tuple[Path, ...],
+    output: Path,
+    encoder: str | None,
+    weights: Path | None,
+    recipe: str,
+    channel: str,
+    as_json: bool,
+) -> None:
     """Embed a speaker's voice from recordings REF, 5 s or more of clean speech in all.
 
     Any format, rate and channels that soundfile reads. Each recording is cut into windows of 8 s, one every 4 s; those
     below -45 dBFS are skipped, and the embeddings of the others are averaged.
 
-    A decoder converts to voices of the speaker encoder that it was trained with, and astrape comes without a trained
-    one: mel-statistics, the default, is untrained, and says so in the file. Packages offer encoders in the entry-point
-    group astrape.speaker_encoders.
+    A decoder converts to voices of the speaker encoder that it was trained with: its weights say which, and it is taken
+    without being named. Where they do not say, it is mel-statistics, which is untrained and says so in the file.
+    Packages offer encoders in the entry-point group astrape.speaker_encoders.
     """
     from astrape.voice.building import build_voicebank
+    from astrape.voice.spaces import encoder_for
     from astrape.voice.speaker import speaker_encoder
     from astrape.voice.voicebank import read_voicebank, writable, write_voicebank
 
     writable(output)
-    embeds = speaker_encoder(encoder)
+    embeds = speaker_encoder(encoder_for(encoder, weights, recipe))
     with progress("embedding") as tell:
         bank = build_voicebank(references, embeds, channel=channel, progress=tell)
     write_voicebank(bank, output)

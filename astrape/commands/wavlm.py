@@ -55,13 +55,17 @@ def calibrate(weights: Path, recordings: tuple[Path, ...], output: Path, as_json
     """
     from safetensors.torch import save_file
 
+    from astrape.audio.atomic import atomic_path
+    from astrape.graph.checksums import sealed
     from astrape.voice.wavlm import freeze, measure_statistics
 
     block = _front(weights)
     with progress("listening") as tell:
         found = measure_statistics(block, _heard(recordings, tell))
     frozen = freeze(block, found)
-    save_file(frozen.state_dict(), output)
+    tensors = frozen.state_dict()
+    with atomic_path(output) as temporary:
+        save_file(tensors, temporary, metadata=sealed(tensors, {}))
     seconds = found.frames / 3200
     if as_json:
         print_json({"output": str(output), "frames": found.frames, "seconds": seconds})

@@ -6,10 +6,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from astrape.errors import RecipeError
+from astrape.graph.checksums import checked_tensors
 from astrape.graph.files import shipped_recipes
 from astrape.graph.graph import Graph
 
@@ -44,17 +46,27 @@ def load_weights(graph: Graph, path: Path, *, subset: bool = False) -> None:
     """Fill a graph with weights from a safetensors file.
 
     Raises:
-        RecipeError: for a file that cannot be read, and for tensors that are missing, of another shape, or, without
-            ``subset``, unknown.
+        RecipeError: for a file that cannot be read, for tensors that are missing, of another shape, or, without
+            ``subset``, unknown, and for weights that are not finite or not what was written, by the checksums of files
+            that astrape wrote (:mod:`astrape.graph.checksums`).
     """
     own = graph.state_dict()
     try:
         with safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             _check_names(graph, path, own, shapes, subset)
-            graph.load_state_dict({name: file.get_tensor(name) for name in own})
+            tensors = checked_tensors(file, own, path)
+        _check_finite(graph, tensors, path)
+        graph.load_state_dict(tensors)
     except (OSError, SafetensorError) as error:
         raise RecipeError(f"{path}: cannot be read as safetensors: {error}") from error
+
+
+def _check_finite(graph: Graph, tensors: Mapping[str, Tensor], path: Path) -> None:
+    for name, _ in graph.named_parameters():
+        tensor = tensors.get(name)
+        if tensor is not None and not bool(torch.isfinite(tensor).all()):
+            raise RecipeError(f"{path}: '{name}' has weights that are not finite: it is damaged, copy it again")
 
 
 def _check_names(

@@ -12,6 +12,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from astrape.blocks.base import Stream
+from astrape.errors import RecipeError
+from astrape.graph.checksums import read_tensors
 from astrape.graph.compile import compile
 from astrape.graph.cut import between
 from astrape.graph.graph import Graph
@@ -266,13 +268,10 @@ def _fill(graph: Graph, tensors: Mapping[str, Tensor], path: str, names: list[st
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{path}: cannot be read as safetensors: {error}") from error
+        return read_tensors(path)
+    except RecipeError as error:
+        raise TrainingError(str(error)) from error
 
 
 def _model(graph: Graph, entry: str, stage: Stage, feed: Feed, targets: Targets) -> Model:

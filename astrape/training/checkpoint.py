@@ -16,6 +16,7 @@ from torch import Tensor
 
 from astrape.audio.atomic import atomic_path, free_space, sync, write_fault
 from astrape.errors import WriteError, told_as
+from astrape.graph.checksums import archive_fault, sealed
 from astrape.training.errors import TrainingError
 
 __all__ = [
@@ -71,12 +72,12 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
-    """Store tensors as safetensors, for ``astrape.load(recipe, weights=path)``."""
+    """Store tensors as safetensors, each with a checksum, for ``astrape.load(recipe, weights=path)``."""
     from safetensors.torch import save
 
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     # Its own way to write a file lets nobody else read it.
-    write_whole(path, lambda temporary: _write_bytes(temporary, save(own, metadata=dict(about))))
+    write_whole(path, lambda temporary: _write_bytes(temporary, save(own, metadata=sealed(own, about))))
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -86,7 +87,12 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         TrainingError: for a file that is missing, damaged, or none of a training.
     """
     try:
+        fault = archive_fault(path)
+        if fault is not None:
+            raise TrainingError(f"{path}: is damaged, or no checkpoint of a training: {fault}")
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except TrainingError:
+        raise
     except OSError as error:
         raise TrainingError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # what a damaged file does to the reader has many names

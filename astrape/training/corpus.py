@@ -6,11 +6,13 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from astrape.audio.atomic import shown
+from astrape.audio.downmix import MEAN, checked_channel
 from astrape.audio.endings import is_audio
+from astrape.errors import told_as
 from astrape.training.errors import CacheError
 from astrape.training.names import MICROPHONES
 
@@ -47,6 +49,7 @@ class Utterance:
         name: unlike any other of the speaker's; parts are divided by ``/``, as below a folder.
         said: what is said, where a manifest gives it.
         transcript: the file with what is said, where there is one.
+        channel: of an audio file with several, as for :class:`~astrape.audio.downmix.Downmix`.
     """
 
     path: Path
@@ -54,6 +57,7 @@ class Utterance:
     name: str
     said: str | None = None
     transcript: Path | None = None
+    channel: str = MEAN
 
     @property
     def key(self) -> str:
@@ -79,7 +83,7 @@ class Split:
     unseen: list[Utterance]
 
 
-def read_corpus(source: str | os.PathLike[str], microphone: str = "mic1") -> list[Utterance]:
+def read_corpus(source: str | os.PathLike[str], microphone: str = "mic1", channel: str = MEAN) -> list[Utterance]:
     """The utterances of a corpus, sorted by their keys.
 
     - **VCTK's layout**: a folder with ``wav48_silence_trimmed`` or ``wav48`` in it, or one of these folders. Speakers
@@ -89,13 +93,15 @@ def read_corpus(source: str | os.PathLike[str], microphone: str = "mic1") -> lis
     - **Any other folder**: each folder in it is a speaker, with all audio below it; audio beside those folders is one
       speaker more, called as the folder itself. A transcript is a ``.txt`` file beside the audio.
     - **A manifest**: ``.tsv``, ``.csv`` or ``.jsonl`` with ``path`` (relative to the manifest), ``speaker`` and, if
-      wanted, ``text`` and ``name``; see :mod:`astrape.training.manifest`.
+      wanted, ``text``, ``name`` and ``channel``; see :mod:`astrape.training.manifest`.
 
     Files and folders whose names begin with a dot are left out.
 
     Args:
         source: the folder or the manifest.
         microphone: ``mic1``, ``mic2`` or ``both``, of recordings by two.
+        channel: of recordings with several: their ``mean``, ``left``, ``right``, or the number of one. A manifest's
+            column ``channel`` says it for a single one.
 
     Raises:
         CacheError: for a source that is missing or holds no audio, two recordings of one name, and names that are none
@@ -126,7 +132,29 @@ def read_corpus(source: str | os.PathLike[str], microphone: str = "mic1") -> lis
             f"{shown(root)}: holds no audio: it takes a folder for each speaker, VCTK's layout "
             f"({VCTK_AUDIO[0]}/SPEAKER/*.flac) or a manifest"
         )
-    return checked(found)
+    with told_as(CacheError):
+        for one in found:
+            checked_channel(one.channel)
+        checked_channel(channel)
+    return checked(found if channel == MEAN else (_on(one, channel) for one in found))
+
+
+def passed_over(source: str | os.PathLike[str]) -> list[Path]:
+    """The files below a folder that are no audio by their endings, sorted; transcripts and hidden files left out."""
+    found: list[Path] = []
+    root = Path(source)
+    for folder, inside, files in os.walk(root) if root.is_dir() else ():
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        found += (Path(folder) / name for name in sorted(files) if not name.startswith(".") and not _belongs(name))
+    return found
+
+
+def _belongs(name: str) -> bool:
+    return is_audio(name) or name.lower().endswith(".txt")
+
+
+def _on(utterance: Utterance, channel: str) -> Utterance:
+    return utterance if utterance.channel != MEAN else replace(utterance, channel=channel)
 
 
 def default_corpus() -> Path:

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from astrape.audio.downmix import MEAN
 from astrape.graph.graph import Graph
 from astrape.training.caches import KINDS, Cache, find_caches, load_front
 from astrape.training.caches.recording import read_header
@@ -72,8 +73,12 @@ def open_stock(options: Options, graph: Graph, entry: str) -> Stock:
     corpus = options.data
     if corpus is None:
         corpus = Path(recorded) if recorded is not None and Path(recorded).exists() else default_corpus()
+    kept = next(
+        (str(one.record.options["channel"]) for one in caches.values() if "channel" in one.record.options), MEAN
+    )
+    channel = kept if options.channel == MEAN else options.channel
     seed = options.seed if options.split_seed is None else options.split_seed
-    split = split_by_speaker(read_corpus(corpus, options.microphone), options.unseen, seed)
+    split = split_by_speaker(read_corpus(corpus, options.microphone, channel), options.unseen, seed)
     stock = Stock(corpus, split, caches, options.cache)
     stream = graph.inputs[entry] if entry in graph.inputs else graph.outputs[entry]
     if options.features_rate is not None and options.features_rate != stream.rate:
@@ -105,6 +110,7 @@ class Feed:
 
     Attributes:
         speakers: how many there are to train on.
+        speaker_encoder: who made the speakers' embeddings, as voicebanks name it; ``None`` without any.
         facts: what going on from a checkpoint insists on: hashes of corpus and caches.
         description: in a line.
 
@@ -154,6 +160,7 @@ class Feed:
         if accelerator.is_main_process:
             _check([*self.windows.utterances, *probes], caches, "audio" in needed)
         self.speakers = len(self.windows.speakers)
+        self.speaker_encoder = next((_teacher(cache) for cache in caches if cache.what == "speakers"), None)
         self._loader = WindowLoader(
             self.windows,
             steps=stage.steps_per_epoch,
@@ -224,6 +231,11 @@ def balanced(utterances: list[Utterance], count: int) -> list[Utterance]:
         theirs[turn] for turn in range(max(map(len, queues), default=0)) for theirs in queues if turn < len(theirs)
     ]
     return turns[:count]
+
+
+def _teacher(cache: Cache) -> str | None:
+    name = cache.record.identity.get("teacher")
+    return name if isinstance(name, str) else None
 
 
 def _find(root: Path, kind: str, named: str | None) -> Cache | None:

@@ -19,6 +19,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from astrape.audio.downmix import MEAN
 from astrape.training.corpus import Utterance, shown
 from astrape.training.errors import CacheError
 
@@ -81,7 +82,7 @@ def _objects(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _utterance(manifest: Path, line: int, row: dict[str, Any]) -> Utterance:
-    for name in (*REQUIRED, "name", "text"):
+    for name in (*REQUIRED, "name", "text", "channel"):
         value = row.get(name)
         given = isinstance(value, str) and (value.strip() or name not in REQUIRED)
         if not given and (value is not None or name in REQUIRED):
@@ -94,4 +95,5 @@ def _utterance(manifest: Path, line: int, row: dict[str, Any]) -> Utterance:
     if not there:
         raise CacheError(f"{shown(manifest)}:{line}: there is no file {shown(audio.as_posix().replace(chr(0), '?'))}")
     name = (row.get("name") or "").strip() or audio.stem
-    return Utterance(audio, row["speaker"].strip(), name, said=row.get("text") or None)
+    channel = (row.get("channel") or "").strip() or MEAN
+    return Utterance(audio, row["speaker"].strip(), name, said=row.get("text") or None, channel=channel)

@@ -30,6 +30,7 @@ class Options:
         split_seed: of the choice of these; ``seed`` when left out. An encoder and the decoder behind it are to have the
             same unseen speakers, so command lines leave it at 0 whatever their seed.
         microphone: of recordings by two.
+        channel: of recordings with several; that of the caches where it is ``mean``.
         features_dir, content_dir, speakers_dir: the caches' folders; the only ones of their kind when left out.
         features_rate, features_block: what the command line holds to be the rate of the features, Hz, and the block
             that makes them.
@@ -61,6 +62,7 @@ class Options:
     unseen: float = 0.1
     split_seed: int | None = None
     microphone: str = "mic1"
+    channel: str = "mean"
     features_dir: str | None = None
     features_rate: int | None = None
     features_block: str | None = None

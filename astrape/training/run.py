@@ -27,6 +27,8 @@ from astrape.training.learner import Learner, loss_key
 from astrape.training.options import Options
 from astrape.training.pairing import delay_of, said
 from astrape.training.trainer import Position, Trainer
+from astrape.voice.names import SPEAKER_ENCODER
+from astrape.voice.speaking import SPEAKER
 
 __all__ = ["Outcome", "train"]
 
@@ -233,6 +235,8 @@ class _Run:
         """The deploy graph's tensors: what ``astrape.load`` and ``astrape convert`` take."""
         graph = self.setup.graph.deploy()
         about = {"recipe": graph.name, "trained": self.setup.trained, "epoch": str(at.epoch - 1)}
+        if self.setup.feed.speaker_encoder is not None and SPEAKER in graph.controls:
+            about[SPEAKER_ENCODER] = self.setup.feed.speaker_encoder
         save_weights(self.path("best.safetensors"), graph.state_dict(), about)
 
     def _listen(self) -> dict[int, Any]:

@@ -215,7 +215,7 @@ class Windows(Dataset[dict[str, Tensor]]):
             cut[:, : piece.shape[1]] = piece
             window[name] = torch.from_numpy(cut)
         if header is not None:
-            heard = read_crop(utterance.path, self.streams["audio"].rate, begin, self.seconds)
+            heard = read_crop(utterance.path, self.streams["audio"].rate, begin, self.seconds, utterance.channel)
             window["audio"] = torch.nn.functional.pad(heard, (0, self.frames("audio") - heard.shape[-1]))
         valid = min(self.seconds, max(Fraction(0), self._length(arrays, header) - begin))
         slowest = min(stream.rate for stream in self.streams.values())

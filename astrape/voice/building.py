@@ -22,9 +22,11 @@ from astrape.errors import AstrapeError, told_as
 from astrape.voice.embedding import checked_embedding
 from astrape.voice.errors import VoicebankError
 from astrape.voice.metadata import Metadata
+from astrape.voice.names import RECIPE
 from astrape.voice.quality import ReferenceMeter, rms_dbfs
 from astrape.voice.register import RegisterMeter
-from astrape.voice.speaker import SpeakerEncoder
+from astrape.voice.spaces import encoder_for
+from astrape.voice.speaker import SpeakerEncoder, speaker_encoder
 from astrape.voice.voicebank import Voicebank
 
 __all__ = ["LEAST_SECONDS", "build_voicebank"]
@@ -42,8 +44,9 @@ Progress = Callable[[float, float | None], None]
 
 def build_voicebank(
     references: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    encoder: SpeakerEncoder,
+    encoder: SpeakerEncoder | str | None = None,
     *,
+    weights: str | os.PathLike[str] | None = None,
     channel: str = MEAN,
     created: datetime | None = None,
     progress: Progress | None = None,
@@ -62,7 +65,9 @@ def build_voicebank(
 
     Args:
         references: audio files that soundfile reads, 5 s or more in all and 1 s or more each, 8 kHz or more.
-        encoder: what embeds them.
+        encoder: what embeds them, or its name. Left out, it is the one that the weights were trained with, so that the
+            voice is one that they take.
+        weights: a decoder's, safetensors; those that ship with the default recipe when left out.
         channel: of recordings with several, as for :class:`~astrape.audio.downmix.Downmix`.
         created: time to note; now when left out.
         progress: called with seconds done and in all (``None``: unknown) now and then.
@@ -72,6 +77,8 @@ def build_voicebank(
             channels cancel each other, and an encoder that gives anything but 128 finite numbers.
     """
     paths = [references] if isinstance(references, (str, os.PathLike)) else list(references)
+    if encoder is None or isinstance(encoder, str):
+        encoder = speaker_encoder(encoder_for(encoder, weights, RECIPE))
     _check_encoder(encoder)
     shown = [_shown(path) for path in paths]
     _check_paths(paths)
@@ -113,6 +120,7 @@ def build_voicebank(
         dc_offset=quality.dc_offset,
         quality_warnings=quality.warnings,
         median_f0_hz=mean.register.median,
+        sealed=True,
     )
     return Voicebank(mean.value(shown), metadata)
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from astrape.errors import AstrapeError
+from astrape.graph.checksums import archive_fault
 
 __all__ = [
     "Checkpoint",
@@ -165,6 +166,9 @@ def unpickled(path: str | os.PathLike[str], *, legacy: bool = False) -> Any:
     """
     file = printable(os.fspath(path))
     mapped = _check_container(path, file, legacy)
+    fault = archive_fault(path)
+    if fault is not None:
+        raise CheckpointError(f"{file}: is damaged: {printable(fault)}: copy it again")
     try:
         with _inert_paths(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a damaged file, on lines of their own

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from astrape.audio.atomic import atomic_path
 from astrape.blocks.wavlm import WavLMCNN
 from astrape.errors import AstrapeError
+from astrape.graph.checksums import sealed
 from astrape.graph.compile import compile
 from astrape.graph.graph import Graph
 from astrape.graph.recipe import Recipe
@@ -23,6 +24,8 @@ from astrape.voice.checkpoint_decoder import DecoderPart, plan_decoder
 from astrape.voice.checkpoint_encoder import MEL, EncoderPart, plan_encoder
 from astrape.voice.checkpoint_part import NodeLine, Part
 from astrape.voice.checkpoint_recipe import recipe_text
+from astrape.voice.names import MIOCODEC, SPEAKER_ENCODER
+from astrape.voice.speaking import SPEAKER
 from astrape.voice.wavlm import load_wavlm, read_wavlm
 
 __all__ = ["FROM_CODES", "Imported", "import_checkpoints", "save_imported"]
@@ -138,7 +141,7 @@ def save_imported(imported: Imported, folder: str | os.PathLike[str]) -> tuple[P
     tensors = {name: tensor.detach().contiguous() for name, tensor in imported.graph.state_dict().items()}
     try:
         with atomic_path(recipe) as words, atomic_path(weights) as numbers:
-            save_file(tensors, numbers)
+            save_file(tensors, numbers, metadata=sealed(tensors, _about(imported)))
             words.write_text(imported.text, encoding="utf-8")
             # safetensors lets nobody but the owner read what it writes.
             numbers.chmod(stat.S_IMODE(words.stat().st_mode))
@@ -152,6 +155,11 @@ def save_imported(imported: Imported, folder: str | os.PathLike[str]) -> tuple[P
     except OSError as error:
         raise CheckpointError(f"{printable(os.fspath(folder))}: {error.strerror or error}") from None
     return recipe, weights
+
+
+def _about(imported: Imported) -> dict[str, str]:
+    about = {"recipe": imported.graph.name}
+    return about | {SPEAKER_ENCODER: MIOCODEC} if SPEAKER in imported.graph.controls else about
 
 
 @dataclass

@@ -12,12 +12,15 @@ A little-endian header of 48 bytes comes first::
            36   uint32    their length in bytes
            40   uint64    reserved, 0
 
-then 128 float32, then UTF-8 JSON. Readers go by the offsets, so there may be padding of zeros; what is written here has
+then 128 float32, then UTF-8 JSON, whose last field is a checksum of both where astrape built the voice. Readers go by
+the offsets, so there may be padding of zeros; what is written here has
 none. Nothing that a header says is believed before it is checked against the length of the file.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 import struct
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,7 +30,7 @@ import numpy.typing as npt
 
 from astrape.voice.embedding import CHANNELS, checked_embedding
 from astrape.voice.errors import VoicebankError
-from astrape.voice.metadata import LARGEST_METADATA, Metadata, decode_metadata, encode_metadata
+from astrape.voice.metadata import LARGEST_METADATA, SEAL, Metadata, decode_metadata, encode_metadata
 
 __all__ = [
     "HEADER_BYTES",
@@ -45,6 +48,7 @@ VERSION = 3
 HAS_EMBEDDING = 1
 HEADER = struct.Struct("<4sIIIQIQIQ")
 HEADER_BYTES = HEADER.size
+SEALED = re.compile(rb',"(.{%d})":"(.{64})"}$' % len(SEAL), re.DOTALL)
 EMBEDDING_BYTES = 4 * CHANNELS
 LARGEST_FILE = LARGEST_METADATA + (64 << 10)
 """Bytes: the largest metadata, the rest, and room for padding."""
@@ -107,6 +111,7 @@ def decode_astrape(content: memoryview) -> tuple[npt.NDArray[np.float32], Metada
     _check_padding(content, layout)
     values = bytes(content[layout.embedding_offset : layout.embedding_offset + EMBEDDING_BYTES])
     text = bytes(content[layout.metadata_offset : layout.metadata_offset + layout.metadata_length])
+    _check_seal(text, values)
     return checked_embedding(np.frombuffer(values, "<f4")), decode_metadata(text)
 
 
@@ -116,11 +121,37 @@ def encode_astrape(embedding: npt.NDArray[np.float32], metadata: Metadata) -> by
     Raises:
         VoicebankError: for metadata that are too long or have no form in JSON.
     """
-    text = encode_metadata(metadata)
     values = embedding.astype("<f4").tobytes()
+    text = _sealed(encode_metadata(metadata), values, metadata.sealed)
     text_start = HEADER.size + len(values)
     parts = (MAGIC, VERSION, HAS_EMBEDDING, 0, HEADER.size, len(values), text_start, len(text), 0)
     return HEADER.pack(*parts) + values + text
+
+
+def _sealed(text: bytes, values: bytes, wanted: bool) -> bytes:
+    """Metadata with a checksum of themselves and the embedding as their last field, where that is wanted."""
+    if not wanted:
+        return text
+    if SEALED.search(text) is None:
+        text = text[:-1] + b',"%s":"%s"}' % (SEAL.encode(), b"0" * 64)
+    return text[:-66] + _seal(text, values) + b'"}'
+
+
+def _seal(text: bytes, values: bytes) -> bytes:
+    """SHA-256 of the embedding and the metadata, the checksum itself taken as zeros."""
+    return hashlib.sha256(values + text[:-66] + b"0" * 64 + b'"}').hexdigest().encode()
+
+
+def _check_seal(text: bytes, values: bytes) -> None:
+    match = SEALED.search(text)
+    # A damaged name is still known by most of its letters.
+    if match is None or sum(one == other for one, other in zip(match[1], SEAL.encode(), strict=True)) < len(SEAL) // 2:
+        return
+    if match[2] != _seal(text, values):
+        raise VoicebankError(
+            f"is damaged: embedding and metadata are not what was written (field '{SEAL}'): copy it again, or build it "
+            f"anew"
+        )
 
 
 def _check_within(name: str, start: int, length: int, size: int) -> None:

@@ -25,6 +25,7 @@ from astrape.voice.container import MAGIC
 from astrape.voice.errors import VoicebankError
 from astrape.voice.folder import Batch, Failure, Progress, make_folder, pairs_of_folder, within
 from astrape.voice.names import CODE_ENDINGS, MEL_STATISTICS, RECIPE
+from astrape.voice.spaces import Spoken
 from astrape.voice.speaker import SpeakerEncoder, speaker_encoder
 from astrape.voice.speaking import SEED, SPEAKER, check_speaker, is_deaf, voice_controls
 from astrape.voice.voicebank import ZIP_MAGICS, Voicebank, read_voicebank
@@ -34,7 +35,7 @@ __all__ = ["RECIPE", "SEED", "Converter", "convert", "voice_of"]
 CODES = "codes"
 
 
-class Converter:
+class Converter(Spoken):
     """A graph that converts to a voice, ready for any number of files.
 
     Args:
@@ -85,7 +86,9 @@ class Converter:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
             graph = load(recipe, weights=weights)
-        return cls(graph, output=output, codes=codes)
+        made = cls(graph, output=output, codes=codes)
+        made.of_weights(weights, recipe)
+        return made
 
     @property
     def learned(self) -> int:
@@ -128,6 +131,8 @@ class Converter:
         Raises:
             AstrapeError: when something cannot be read, converted or written. ``out`` is not touched then.
         """
+        if isinstance(voice, Voicebank):
+            self.check_voice(voice.metadata)
         of_voice = voice_controls(self.graph, voice)
         values = of_voice | dict(controls or {}) | {SPEAKER: of_voice[SPEAKER]}
         # 4 bytes a frame: an hour at 25 Hz is 360 kB.
@@ -231,7 +236,7 @@ def convert(
     *,
     recipe: str | Path = RECIPE,
     weights: str | Path | None = None,
-    encoder: str | SpeakerEncoder = MEL_STATISTICS,
+    encoder: str | SpeakerEncoder | None = None,
     chunk_ms: float = 10.0,
     live_latency: bool = False,
     channel: str = MEAN,
@@ -252,7 +257,8 @@ def convert(
         recipe: the name of a shipped recipe, or the path of a YAML file.
         weights: a safetensors file. Left out, the weights are random, drawn with ``SEED``, and what is written is
             noise; a warning says so.
-        encoder: the speaker encoder for a recording, or its name.
+        encoder: the speaker encoder for a recording, or its name; the one that the weights were trained with when left
+            out, and ``mel-statistics`` where they do not say.
         chunk_ms, live_latency, channel, codes, controls, progress: as for :meth:`Converter.file`.
         output: the output to write where the recipe has several; the first that is audio when left out.
 
@@ -264,7 +270,11 @@ def convert(
     if weights is None and converter.learned:
         same = ", the same for every voice" if converter.deaf else ""
         warnings.warn(f"'{converter.graph.name}' has random weights: the output is noise{same}", stacklevel=2)
-    voice = target if isinstance(target, Voicebank) else voice_of(target, encoder)
+    if isinstance(target, Voicebank):
+        voice = target
+    else:
+        voice = voice_of(target, encoder or converter.encoder)
+        converter.check_voice(voice.metadata, target)
     return converter.file(
         source,
         out,

@@ -24,6 +24,7 @@ from astrape.runtime.files import SLOWEST_AUDIO, check_chunk
 from astrape.voice.codes import CodesError, CodeStream, Recording, read_codes
 from astrape.voice.folder import Progress
 from astrape.voice.names import FROM_CODES
+from astrape.voice.spaces import Spoken
 from astrape.voice.speaking import SEED, SPEAKER, check_speaker
 from astrape.voice.voicebank import Voicebank
 
@@ -67,7 +68,7 @@ class Decoded:
         return asdict(self) | {"real_time_factor": self.real_time_factor}
 
 
-class CodeDecoder:
+class CodeDecoder(Spoken):
     """A graph from codes and a voice to sound, ready for any number of files.
 
     Args:
@@ -109,7 +110,9 @@ class CodeDecoder:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
             graph = load(recipe, weights=weights, subset=True)
-        return cls(graph, output=output)
+        made = cls(graph, output=output)
+        made.of_weights(weights, recipe)
+        return made
 
     def file(
         self,
@@ -141,6 +144,8 @@ class CodeDecoder:
         begin = time.perf_counter()
         check_chunk(chunk_ms)
         source, target = Path(source), Path(out)
+        if isinstance(voice, Voicebank):
+            self.check_voice(voice.metadata)
         codes = read_codes(source)
         self._check(codes, source)
         spoken = voice.speaker if isinstance(voice, Voicebank) else voice

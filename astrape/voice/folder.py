@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from astrape.audio.endings import is_audio
+from astrape.audio.atomic import shown
+from astrape.audio.endings import DECODED, is_audio
 from astrape.errors import AstrapeError
 from astrape.runtime.files import Conversion
 
@@ -35,23 +36,32 @@ class Batch:
     Attributes:
         converted: in the order of their paths.
         failed: what could not be converted.
-        passed_over: how many files are no audio by their ending.
+        others: files that are no audio by their endings.
     """
 
     converted: tuple[Conversion, ...]
     failed: tuple[Failure, ...]
-    passed_over: int
+    others: tuple[Path, ...]
+
+    @property
+    def passed_over(self) -> int:
+        return len(self.others)
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "converted": [done.to_dict() for done in self.converted],
             "failed": [failure.to_dict() for failure in self.failed],
             "passed_over": self.passed_over,
+            "passed_over_files": [shown(path) for path in self.others],
         }
 
 
-def pairs_of_folder(source: Path, out: Path, keep: Sequence[Path] = ()) -> tuple[list[tuple[Path, Path]], int]:
-    """Every audio file below a folder and what it is converted to, and how many other files there are.
+def pairs_of_folder(
+    source: Path, out: Path, keep: Sequence[Path] = ()
+) -> tuple[list[tuple[Path, Path]], tuple[Path, ...]]:
+    """Every audio file below a folder and what it is converted to, and the other files there are.
+
+    What can be read and not written, m4a for instance, is converted to ``.wav``.
 
     Hidden files and folders are left alone, and so is ``out`` where it lies inside ``source``.
 
@@ -70,7 +80,7 @@ def pairs_of_folder(source: Path, out: Path, keep: Sequence[Path] = ()) -> tuple
     audio = [path for path in files if is_audio(path)]
     if not audio:
         raise AstrapeError(f"{source}: holds no audio file (of {len(files)}): nothing to convert")
-    pairs = [(path, out / path.relative_to(source)) for path in audio]
+    pairs = list(zip(audio, _targets(audio, source, out), strict=True))
     sources, kept = {_identity(path) for path in audio}, {_identity(path) for path in keep}
     for _, target in pairs:
         own = _identity(target)
@@ -78,7 +88,19 @@ def pairs_of_folder(source: Path, out: Path, keep: Sequence[Path] = ()) -> tuple
             raise AstrapeError(f"{out}: would overwrite the source {target}: name another folder")
         if own in kept:
             raise AstrapeError(f"{out}: would overwrite {target}, which is in use as the voice: name another folder")
-    return pairs, len(files) - len(audio)
+    return pairs, tuple(path for path in files if not is_audio(path))
+
+
+def _targets(audio: Sequence[Path], source: Path, out: Path) -> list[Path]:
+    taken = set(audio)
+    targets = []
+    for path in audio:
+        if path.suffix.removeprefix(".").lower() in DECODED:
+            other = path.with_suffix(".wav")
+            path = path.with_name(f"{path.name}.wav") if other in taken else other
+            taken.add(path)
+        targets.append(out / path.relative_to(source))
+    return targets
 
 
 def same_file(one: Path, other: Path) -> bool:

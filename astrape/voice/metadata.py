@@ -19,6 +19,9 @@ LARGEST_METADATA = 1 << 20
 REGISTERS = (20.0, 2000.0)
 """Hz; no voice lies beyond."""
 
+SEAL = "content_sha256"
+"""Field of the file, the last one: a checksum of the embedding and of the other fields; no part of the metadata."""
+
 LARGEST_RATE = 1 << 31
 """Hz; beyond any recording, and within what every reader's integer holds."""
 
@@ -43,6 +46,7 @@ class Metadata:
         median_f0_hz: the register: median of F0 over the voiced frames, Hz. Conversions move the source's pitch there.
         extra: fields of the file that this version knows nothing of, kept as they were.
         text: the JSON that this was decoded from. It is written again as long as it says the same.
+        sealed: an ``.astrape`` file has a checksum of the embedding and all of this as its last field.
 
     Raises:
         VoicebankError: for a field of the wrong type or out of range.
@@ -63,6 +67,7 @@ class Metadata:
     median_f0_hz: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
     text: bytes | None = field(default=None, repr=False, compare=False)
+    sealed: bool = field(default=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {
@@ -91,7 +96,7 @@ class Metadata:
         return tuple(name for name in FIELDS if name != "median_f0_hz" or self.median_f0_hz is not None)
 
 
-FIELDS = tuple(item.name for item in fields(Metadata) if item.name not in ("extra", "text"))
+FIELDS = tuple(item.name for item in fields(Metadata) if item.name not in ("extra", "text", "sealed"))
 REQUIRED = FIELDS[:3]
 
 
@@ -151,8 +156,8 @@ def decode_metadata(text: bytes) -> Metadata:
     if not isinstance(warnings, list):
         raise VoicebankError(f"field 'quality_warnings' must be a list of strings, not a JSON {_type(warnings)}")
     known = {name: found[name] for name in FIELDS if name in found} | {"quality_warnings": tuple(warnings)}
-    extra = {name: value for name, value in found.items() if name not in FIELDS}
-    return Metadata(**known, extra=extra, text=bytes(text))
+    extra = {name: value for name, value in found.items() if name not in FIELDS and name != SEAL}
+    return Metadata(**known, extra=extra, text=bytes(text), sealed=SEAL in found)
 
 
 def _unchanged(metadata: Metadata, text: bytes) -> bool:

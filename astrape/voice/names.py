@@ -7,12 +7,15 @@ __all__ = [
     "BASELINES",
     "CODE_ENDINGS",
     "CONDITIONS",
+    "ENCODERS",
     "FROM_CODES",
     "LISTEN",
     "MEL_STATISTICS",
     "METRICS",
+    "MIOCODEC",
     "RECIPE",
     "REFERENCES",
+    "SPEAKER_ENCODER",
     "TRACKERS",
 ]
 
@@ -40,6 +43,15 @@ REFERENCES = ("trial", "goal")
 
 CONDITIONS = ("noise-room",)
 """In which sources can be evaluated, besides as they are."""
+
+SPEAKER_ENCODER = "speaker_encoder"
+"""Metadata of weights: the speaker encoder that their voices are of, as voicebanks name it (``embedding_model``)."""
+
+MIOCODEC = "Aratako/MioCodec-25Hz-44.1kHz-v2"
+"""The published codec, whose speakers the original's decoders were trained with."""
+
+ENCODERS = {"astrape/mel-statistics-v1": MEL_STATISTICS, "astrape/offline-v1": "offline", MIOCODEC: "miocodec"}
+"""What ``--encoder`` calls a speaker encoder, by the name that its voices carry; others are called by that name."""
 
 METRICS = ("intelligibility", "similarity", "pitch", "dnsmos", "pesq", "stoi", "spectrum", "codes", "speed")
 """Families of metrics that evaluation comes with, in the order that tables have."""

@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from astrape.blocks.base import Stream
 from astrape.blocks.wavlm import RATE, FrozenNorm, WavLMCNN, WavLMLayer
-from astrape.errors import AstrapeError
+from astrape.errors import AstrapeError, RecipeError
+from astrape.graph.checksums import read_tensors
 from astrape.voice.checkpoint import CheckpointError, check_tensor, printable, unpickled
 
 __all__ = [
@@ -255,13 +256,10 @@ def _features(block: WavLMCNN, recording: Tensor) -> Iterator[Tensor]:
 
 
 def _safetensors(file: Path) -> Mapping[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise WavLMError(f"{file}: cannot be read as safetensors: {error}") from error
+        return read_tensors(file)
+    except RecipeError as error:
+        raise WavLMError(str(error)) from error
 
 
 def _unpickled(file: Path) -> Mapping[Any, Any]:

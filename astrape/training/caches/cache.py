@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from astrape.training.caches.files import Fault, read_array
+from astrape.training.caches.files import Fault, check_sum, read_array
 from astrape.training.caches.record import RECORD, Record, check_record, read_record
 from astrape.training.caches.recording import Header
 from astrape.training.corpus import Utterance, shown
@@ -191,6 +191,7 @@ class Cache:
                 if one.channels is None and array.shape != (self.channels,):
                     raise Fault("shape", f"holds {array.shape} and not ({self.channels},)")
                 _check_values(name, array, self.record.codes)
+                check_sum(one.path)
                 counts.append(array.shape[-1])
                 if frames is not None and one.channels is not None and not frames[0] <= counts[0] <= frames[1]:
                     raise Fault("shape", f"holds {counts[0]} frames, and its audio makes {_span(*frames)}")

@@ -32,8 +32,8 @@ class Finding:
 
     Attributes:
         path: the file.
-        kind: ``missing``, ``empty``, ``truncated``, ``shape``, ``non-finite``, ``unreadable``, ``temporary`` or
-            ``weights``.
+        kind: ``missing``, ``empty``, ``truncated``, ``shape``, ``non-finite``, ``checksum``, ``unreadable``,
+            ``temporary`` or ``weights``.
         message: in words that follow the file's name.
         key: the utterance or the speaker; ``None`` for what belongs to none.
     """

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -14,7 +17,10 @@ from astrape.audio import atomic
 from astrape.errors import WriteError
 from astrape.training.errors import CacheError
 
-__all__ = ["Fault", "StorageError", "read_array", "write_array", "write_whole"]
+__all__ = ["Fault", "StorageError", "check_sum", "read_array", "write_array", "write_whole"]
+
+
+SUM = "crc32"
 
 
 class StorageError(CacheError):
@@ -25,7 +31,7 @@ class Fault(CacheError):
     """What is wrong with one array, in words that follow its name.
 
     Attributes:
-        kind: ``missing``, ``empty``, ``truncated``, ``shape``, ``non-finite`` or ``unreadable``.
+        kind: ``missing``, ``empty``, ``truncated``, ``shape``, ``non-finite``, ``checksum`` or ``unreadable``.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -50,17 +56,49 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None
 def write_array(path: Path, array: npt.NDArray[Any]) -> None:
     """Write an array as ``.npy``, in C order, whole or not at all.
 
+    Its header, a literal of Python, ends with a comment: the CRC-32 of the values. Readers of ``.npy`` pass over it,
+    and :func:`check_sum` compares.
+
     Raises:
         StorageError: as :func:`write_whole`.
     """
     held = np.ascontiguousarray(array)
 
+    values = held.reshape(-1).view(np.uint8).data
+
     def write(file: BinaryIO) -> None:
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(held))
+        file.write(_header(held, zlib.crc32(values)))
         # NumPy's own writing of the values tells of a full disk without saying that it is one.
-        file.write(held.reshape(-1).view(np.uint8).data)
+        file.write(values)
 
     write_whole(path, write)
+
+
+def check_sum(path: Path) -> None:
+    """Read an array's file and hold its values against the checksum in its header, where it has one.
+
+    Raises:
+        Fault: for values that are not what was written.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise Fault("unreadable", f"cannot be read: {error.strerror or error}") from error
+    begin = 10 + int.from_bytes(content[8:10], "little")
+    comment = content[10:begin].partition(b"#")[2].strip()
+    if content[6:7] != b"\1" or not comment:
+        return
+    values = f"{SUM} {zlib.crc32(memoryview(content)[begin:]):08x}".encode()
+    if comment != values:
+        raise Fault("checksum", f"is damaged: its values are not what was written (CRC-32, {len(content)} bytes)")
+
+
+def _header(array: npt.NDArray[Any], total: int) -> bytes:
+    """Magic and header of an array, padded so that the values begin at a multiple of 64 bytes."""
+    described = np.lib.format.header_data_from_array_1_0(array)
+    text = f"{described!r} # {SUM} {total:08x}".encode("latin1")
+    text += b" " * (-(len(text) + 11) % 64) + b"\n"
+    return np.lib.format.magic(1, 0) + struct.pack("<H", len(text)) + text
 
 
 def read_array(path: Path, dtype: npt.DTypeLike, channels: int | None) -> npt.NDArray[Any]:
@@ -88,7 +126,7 @@ def read_array(path: Path, dtype: npt.DTypeLike, channels: int | None) -> npt.ND
     except OSError as error:
         raise Fault("unreadable", f"cannot be read: {error.strerror or error}") from error
     # A damaged header leads NumPy's parser anywhere.
-    except (ValueError, EOFError, SyntaxError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, EOFError, SyntaxError, TypeError, KeyError, RecursionError, TokenError) as error:
         raise Fault("truncated" if size < 128 else "unreadable", f"has no header of an array ({size} bytes)") from error
     dimensions = 1 if channels is None else 2
     wanted = "(frames,)" if channels is None else f"({channels}, frames)"

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from astrape.blocks.wavlm import WavLMCNN
+from astrape.errors import RecipeError
+from astrape.graph.checksums import read_tensors, sealed
 from astrape.graph.compile import compile
 from astrape.graph.graph import Graph
 from astrape.graph.outputs import with_outputs
@@ -157,7 +158,7 @@ class FrontEnd:
         """Store the weights beside what they make, unless they are there."""
         path = folder / FRONT_WEIGHTS
         if self.state and not path.exists():
-            write_whole(path, save(self.state))
+            write_whole(path, save(self.state, metadata=sealed(self.state, {})))
 
     def frames(self, samples: int) -> int:
         """Frames of so many samples: those of whole quanta, as a stream has given them by then."""
@@ -293,9 +294,9 @@ def _state(graph: Graph) -> dict[str, Tensor]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CacheError(f"{shown(path)}: cannot be read as safetensors: {error}") from error
+        return read_tensors(path)
+    except RecipeError as error:
+        raise CacheError(shown(str(error))) from error
 
 
 def _structure(recipe: Recipe, graph: Graph) -> str:

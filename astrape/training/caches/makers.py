@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from astrape.audio.downmix import MEAN
 from astrape.graph.recipe import Recipe
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.files import write_array
@@ -115,13 +116,13 @@ class Maker(ABC):
     folder: Path
     record: Record
 
-    def prepare(self, corpus: Path | None = None, microphone: str = "mic1") -> Cache:
+    def prepare(self, corpus: Path | None = None, microphone: str = "mic1", channel: str = MEAN) -> Cache:
         """Make the folder and its record, or hold the record that is there against this run.
 
         Raises:
             CacheError: when the folder holds another cache, or cannot be written.
         """
-        wanted = self.record if corpus is None else with_corpus(self.record, corpus, microphone)
+        wanted = self.record if corpus is None else with_corpus(self.record, corpus, microphone, channel)
         if (self.folder / RECORD).exists():
             keep_record(self.folder, wanted)
             self.keep()
@@ -169,7 +170,7 @@ class FeatureMaker(Maker):
         self.front.keep_weights(self.folder)
 
     def make(self, cache: Cache, item: Item) -> list[str]:
-        audio = read_recording(item.utterances[0].path, self.front.rate_in)
+        audio = read_recording(item.utterances[0].path, self.front.rate_in, item.utterances[0].channel)
         write_array(cache.stored(item.key)["features"].path, self.front.features(audio).numpy())
         return []
 

@@ -20,6 +20,7 @@ import torch
 from torch import distributed
 
 from astrape.audio.atomic import is_stale, temporaries
+from astrape.audio.downmix import MEAN
 from astrape.errors import AstrapeError
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.files import StorageError, write_whole
@@ -114,6 +115,7 @@ def make_cache(
     jobs: int = 1,
     corpus: Path | None = None,
     microphone: str = "mic1",
+    channel: str = MEAN,
     progress: Progress | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Made:
@@ -129,7 +131,7 @@ def make_cache(
             order, at once or not, on machines that share the folder.
         limit: take the first so many items of the corpus alone; 0: all.
         jobs: processes on this machine, each on one core.
-        corpus, microphone: where the utterances are from, for the record.
+        corpus, microphone, channel: where the utterances are from, for the record.
         progress: called with seconds of audio, or speakers, done and in all.
         tell: called with what a user should know before the work begins.
 
@@ -139,7 +141,7 @@ def make_cache(
     """
     begin = time.monotonic()
     maker = order.open()
-    cache = maker.prepare(corpus, microphone)
+    cache = maker.prepare(corpus, microphone, channel)
     items = maker.items(utterances)
     items = (items if limit == 0 else items[:limit])[shard[0] - 1 :: shard[1]]
     missing = [item for item in items if not cache.has(item.key)]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from astrape.audio.downmix import MEAN
 from astrape.training.caches.files import write_whole
 from astrape.training.corpus import shown
 from astrape.training.errors import CacheError
@@ -145,9 +146,12 @@ def check_record(folder: Path, found: Record, wanted: Record) -> None:
         )
 
 
-def with_corpus(record: Record, corpus: Path, microphone: str) -> Record:
+def with_corpus(record: Record, corpus: Path, microphone: str, channel: str = MEAN) -> Record:
     """The same, with where the audio is, for a check that is not told."""
-    return replace(record, options=record.options | {"data": str(corpus.absolute()), "microphone": microphone})
+    where = {"data": str(corpus.absolute()), "microphone": microphone}
+    if channel != MEAN:
+        where["channel"] = channel
+    return replace(record, options=record.options | where)
 
 
 def hash_of_state(state: Mapping[str, Tensor]) -> str:

@@ -81,7 +81,7 @@ class Teaching:
             TeacherError: for audio that the teacher does not take.
         """
         teacher = self.teacher
-        audio = read_recording(utterance.path, Fraction(teacher.sample_rate))
+        audio = read_recording(utterance.path, Fraction(teacher.sample_rate), utterance.channel)
         seconds = Fraction(audio.shape[-1], teacher.sample_rate)
         # A teacher that has both at once is not asked twice.
         both = getattr(teacher, "encode", None) if teacher.code_count is not None else None
@@ -107,7 +107,7 @@ class Teaching:
             codes = given[0].numpy()
         heard = audio
         if teacher.sample_rate != VOICING_RATE:
-            heard = read_recording(utterance.path, Fraction(VOICING_RATE))
+            heard = read_recording(utterance.path, Fraction(VOICING_RATE), utterance.channel)
         voiced = voiced_frames(heard, teacher.content_rate, frames)
         return Content(content[0].numpy(), codes, voiced.numpy())
 
@@ -154,7 +154,7 @@ class Teaching:
 
     def _windows(self, utterance: Utterance) -> Iterator[Tensor]:
         rate = self.teacher.sample_rate
-        audio = read_recording(utterance.path, Fraction(rate))
+        audio = read_recording(utterance.path, Fraction(rate), utterance.channel)
         length, hop, frames = WINDOW_SECONDS * rate, HOP_SECONDS * rate, audio.shape[-1]
         begins = list(range(0, max(0, frames - length) + 1, hop))
         if begins[-1] + length < frames:

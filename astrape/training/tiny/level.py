@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from astrape.blocks import STFT, Linear
 from astrape.graph.graph import Graph
+from astrape.training.checkpoint import save_weights
 from astrape.training.learner import Batch, Learner, valid_frames
 
 __all__ = ["level_head", "write_weights"]
@@ -62,11 +61,8 @@ def level_head(graph: Graph, learner: Learner, batches: Iterable[Batch], audio: 
 
 def write_weights(graph: Graph, path: Path) -> Path:
     """All tensors of a graph as safetensors, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    tensors: dict[str, Any] = {name: tensor.detach().contiguous() for name, tensor in graph.state_dict().items()}
-    save_file(tensors, str(partial))
-    return partial.replace(path)
+    save_weights(path, graph.state_dict(), {"recipe": graph.name})
+    return path
 
 
 def _present(count: int, valid: Tensor) -> Tensor:

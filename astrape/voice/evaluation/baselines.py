@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
-from astrape.audio.atomic import atomic_path
+from astrape.audio.writer import AudioWriter
 from astrape.voice.evaluation.errors import EvaluationError
 from astrape.voice.evaluation.packages import Package, absence
 from astrape.voice.evaluation.pairs import Pair, own_voices
@@ -73,9 +72,8 @@ class WorldShift:
         shifted = pyworld.synthesize(f0 * ratio, envelope, aperiodicity, recording.rate, FRAME_MS)[: len(samples)]
         out = self.folder / pair.target.name / f"{pair.source.key}.wav"
         out.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(out) as temporary:
-            scaled = shifted / max(1.0, float(np.abs(shifted).max()))
-            soundfile.write(temporary, scaled, recording.rate, format="WAV", subtype="PCM_16")
+        with AudioWriter(out, recording.rate, 1) as written:
+            written.write((shifted / max(1.0, float(np.abs(shifted).max())))[:, None])
         return Rendering(out)
 
     def describe(self) -> dict[str, Any]:

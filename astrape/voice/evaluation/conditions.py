@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
-from astrape.audio.atomic import atomic_path
+from astrape.audio.writer import AudioWriter
 from astrape.voice.evaluation.errors import EvaluationError
 from astrape.voice.evaluation.pairs import Pair
 from astrape.voice.evaluation.recording import Recording
@@ -84,9 +83,8 @@ def degraded(pairs: Sequence[Pair], condition: str, folder: Path) -> list[Pair]:
             worse = CONDITIONS[condition](samples, recording.rate, seed)
             peak = float(np.abs(worse).max())
             made[key].parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(made[key]) as temporary:
-                scaled = (worse / max(1.0, peak)).astype(np.float32)
-                soundfile.write(temporary, scaled, recording.rate, format="WAV", subtype="FLOAT")
+            with AudioWriter(made[key], recording.rate, 1, "FLOAT") as written:
+                written.write((worse / max(1.0, peak)).astype(np.float32)[:, None])
     return [replace(pair, given=made[pair.source.key]) for pair in pairs]
 
 

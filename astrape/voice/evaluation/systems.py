@@ -24,8 +24,7 @@ from astrape.voice.conversion import CODES, Converter, voice_of
 from astrape.voice.evaluation.context import Codes, Latency
 from astrape.voice.evaluation.errors import EvaluationError
 from astrape.voice.evaluation.pairs import Pair, Target
-from astrape.voice.names import MEL_STATISTICS
-from astrape.voice.speaker import SpeakerEncoder, speaker_encoder
+from astrape.voice.speaker import SpeakerEncoder
 from astrape.voice.voicebank import Voicebank
 
 __all__ = ["Conversions", "Converted", "Rendering", "System"]
@@ -79,7 +78,7 @@ class Conversions:
         converter: ready to convert.
         folder: results go to ``folder/TARGET/SPEAKER/NAME.wav``; made where it is missing.
         out: the one file to write instead, for a single pair.
-        encoder: speaker encoder for targets that are recordings, or its name.
+        encoder: speaker encoder for targets that are recordings, or its name; the converter's when left out.
         weights: the file that the converter's weights come from, for the record.
         chunk_ms: what the graph gets at a time.
         controls: further controls of the recipe.
@@ -93,14 +92,15 @@ class Conversions:
         folder: Path,
         *,
         out: Path | None = None,
-        encoder: str | SpeakerEncoder = MEL_STATISTICS,
+        encoder: str | SpeakerEncoder | None = None,
         weights: Path | None = None,
         chunk_ms: float = 10.0,
         controls: Mapping[str, Tensor | float] | None = None,
     ) -> None:
         self.converter = converter
         self.folder, self.out = folder, out
-        self.encoder, self.weights = encoder, weights
+        self.encoder: str | SpeakerEncoder = encoder or converter.encoder
+        self.weights = weights
         self.chunk_ms = chunk_ms
         self.controls = dict(controls or {})
         self._quantizer = _quantizer(converter)
@@ -171,9 +171,11 @@ class Conversions:
 
     def _read(self, target: Target) -> Voicebank:
         if len(target.files) == 1:
-            return voice_of(target.files[0], self.encoder)
-        embeds = speaker_encoder(self.encoder) if isinstance(self.encoder, str) else self.encoder
-        return build_voicebank(target.files, embeds)
+            found = voice_of(target.files[0], self.encoder)
+        else:
+            found = build_voicebank(target.files, self.encoder)
+        self.converter.check_voice(found.metadata, target.files[0])
+        return found
 
 
 class Converted:

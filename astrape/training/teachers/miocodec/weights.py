@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from astrape.graph.checksums import archive_fault, checked_tensors
 from astrape.training.errors import TeacherError
 
 __all__ = ["LARGEST_FILE", "TensorFile", "fill", "open_tensors"]
@@ -72,7 +73,7 @@ def _safetensors(path: Path) -> TensorFile:
         shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise TeacherError(f"{path}: cannot be read as safetensors: {error}") from error
-    return TensorFile(path, shapes, opened.get_tensor)
+    return TensorFile(path, shapes, lambda name: checked_tensors(opened, [name], path)[name])
 
 
 def _unpickled(path: Path) -> TensorFile:
@@ -81,6 +82,9 @@ def _unpickled(path: Path) -> TensorFile:
             with zipfile.ZipFile(path) as archive:
                 # What is packed small may be large.
                 _check_size(path, sum(entry.file_size for entry in archive.infolist()))
+        fault = archive_fault(path)
+        if fault is not None:
+            raise TeacherError(f"{path}: is damaged: {fault}: copy it again")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise TeacherError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -1,0 +1,102 @@
+"""Checksums of files of weights: whether they hold what was written.
+
+A safetensors file has no checksum of its own: a byte that flips on a disk is another weight, and nobody is told. What
+astrape writes has the CRC-32 of each tensor in the file's metadata, with type and shape, and reading compares them.
+Archives of ``torch.save`` are zip files, whose CRC-32 torch writes and does not read: here it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from astrape.errors import RecipeError
+
+__all__ = ["archive_fault", "checked_tensors", "read_tensors", "sealed"]
+
+SUMS = "crc32"
+"""Metadata: the CRC-32 of each tensor by name, as JSON."""
+
+SEALED = "checked_by"
+"""Metadata: says that there are checksums. With one of both gone, the header is damaged."""
+
+
+def sealed(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> dict[str, str]:
+    """Metadata of a safetensors file of these tensors: ``about``, and a checksum of each."""
+    sums = {name: _sum(tensor) for name, tensor in tensors.items()}
+    return {**about, SEALED: SUMS, SUMS: json.dumps(sums, separators=(",", ":"), sort_keys=True)}
+
+
+def checked_tensors(file: Any, names: Iterable[str], path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Tensors of an open safetensors file, held against the checksums that it has of them.
+
+    Args:
+        file: of ``safetensors.safe_open``.
+        names: which; not all of them need be read.
+        path: for messages.
+
+    Raises:
+        RecipeError: for a tensor that is not as it was written.
+    """
+    about = file.metadata() or {}
+    sums = None
+    if SUMS in about or SEALED in about:
+        try:
+            sums = json.loads(about[SUMS]) if about[SEALED] == SUMS else None
+        except (KeyError, ValueError, RecursionError):
+            sums = None
+        if not isinstance(sums, dict):
+            raise RecipeError(f"{path}: is damaged: its checksums cannot be read: copy it again")
+    found = {}
+    for name in names:
+        tensor = file.get_tensor(name)
+        if sums is not None and sums.get(name) != _sum(tensor):
+            raise RecipeError(f"{path}: is damaged: '{name}' is not what was written (CRC-32): copy it again")
+        found[name] = tensor
+    return found
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, held against the checksums that it has of them.
+
+    Raises:
+        RecipeError: for a file that cannot be read, and a tensor that is not as it was written.
+    """
+    try:
+        with safe_open(os.fspath(path), framework="pt") as file:
+            return checked_tensors(file, list(file.keys()), path)
+    except (OSError, SafetensorError) as error:
+        raise RecipeError(f"{path}: cannot be read as safetensors: {error}") from error
+
+
+def archive_fault(path: str | os.PathLike[str]) -> str | None:
+    """What is wrong with an archive of ``torch.save`` by its checksums; ``None`` where they hold.
+
+    Also ``None`` for a file of another form, an older one of torch for instance, which has no checksums.
+    """
+    with Path(path).open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    # Damage leads the reader anywhere: compression that there is not, a password, places before the file.
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return None if bad is None else f"'{bad}' is not what was written (CRC-32)"
+
+
+def _sum(tensor: Tensor) -> str:
+    held = tensor.detach().cpu().contiguous()
+    begin = f"{held.dtype} {list(held.shape)}".encode()
+    data = held.reshape(-1).view(torch.uint8).numpy().data if held.numel() else b""
+    return f"{zlib.crc32(data, zlib.crc32(begin)):08x}"

@@ -1,0 +1,142 @@
+"""Which speaker encoder a decoder's voices are of, and that a voice is of the same.
+
+Embeddings of two speaker encoders have nothing in common but their length: a decoder makes some other voice, or none,
+of one that it was not trained with. So weights carry the name of their encoder in the metadata of their file
+(``speaker_encoder``), voicebanks carry theirs (``embedding_model``), and both are compared before a conversion.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import entry_points
+
+from astrape.graph.weights import shipped_weights, weights_metadata
+from astrape.voice.errors import VoicebankError
+from astrape.voice.metadata import Metadata
+from astrape.voice.names import ENCODERS, MEL_STATISTICS, SPEAKER_ENCODER
+
+__all__ = ["Space", "Spoken", "check_voice", "encoder_for", "space_of", "space_of_weights"]
+
+GROUP = "astrape.speaker_encoders"
+
+
+class Space:
+    """The speaker encoder of a decoder's weights.
+
+    Args:
+        names: embedding models whose voices it takes, divided by ``"; "``, as ``speaker_encoder`` in the metadata of
+            the weights has them; the first is what new voices are made with.
+
+    >>> Space("astrape-speaker; astrape/offline-v1").takes("astrape/offline-v1 (hama 1.7, resemblyzer 0.1.4)")
+    True
+    """
+
+    def __init__(self, names: str) -> None:
+        self.names = tuple(name.strip() for name in names.split(";") if name.strip())
+
+    @property
+    def encoder(self) -> str:
+        """What ``--encoder`` calls it."""
+        return _called(self.names[0])
+
+    def takes(self, model: str) -> bool:
+        """Whether voices of an embedding model are of this space. Versions of packages, in brackets, do not count."""
+        return any(_family(model) in (_family(name), _called(name)) for name in self.names)
+
+
+def space_of(about: dict[str, str]) -> Space | None:
+    """The space that weights say they are of in their metadata; ``None`` where they do not."""
+    names = about.get(SPEAKER_ENCODER, "")
+    return Space(names) if names.strip(" ;") else None
+
+
+def space_of_weights(
+    weights: str | os.PathLike[str] | None, recipe: str | os.PathLike[str] | None = None
+) -> Space | None:
+    """The space of a file of weights, or of those that ship with a recipe; ``None`` where nothing is known.
+
+    Raises:
+        RecipeError: for weights that cannot be read.
+    """
+    if weights is None and recipe is not None:
+        weights = shipped_weights(recipe)
+    return None if weights is None else space_of(weights_metadata(weights))
+
+
+def encoder_for(
+    encoder: str | None, weights: str | os.PathLike[str] | None, recipe: str | os.PathLike[str] | None = None
+) -> str:
+    """The speaker encoder to take: the one that is asked for, else that of the weights, else ``mel-statistics``."""
+    if encoder is not None:
+        return encoder
+    space = space_of_weights(weights, recipe)
+    return MEL_STATISTICS if space is None else space.encoder
+
+
+class Spoken:
+    """What converters share: the weights' space, and that voices are of it.
+
+    Attributes:
+        space: of the weights; ``None`` where they say nothing.
+        weights_name: what they are called in messages.
+    """
+
+    space: Space | None = None
+    weights_name = "the decoder"
+
+    @property
+    def encoder(self) -> str:
+        """The speaker encoder that recordings are to be embedded by: the weights', else ``mel-statistics``."""
+        return MEL_STATISTICS if self.space is None else self.space.encoder
+
+    def of_weights(self, weights: str | os.PathLike[str] | None, recipe: str | os.PathLike[str]) -> None:
+        """Take the space from a file of weights, or from what ships with a recipe."""
+        self.space = space_of_weights(weights, recipe)
+        self.weights_name = f"'{os.fspath(recipe)}'" if weights is None else os.fspath(weights)
+
+    def check_voice(self, metadata: Metadata, voice: str | os.PathLike[str] = "the voice") -> None:
+        """Refuse a voice of another speaker encoder, see :func:`check_voice`."""
+        check_voice(metadata, self.space, os.fspath(voice), self.weights_name)
+
+
+def check_voice(metadata: Metadata, space: Space | None, voice: str, weights: str) -> None:
+    """Refuse a voice of another speaker encoder than the decoder's. Where either says nothing, nothing is refused.
+
+    Args:
+        metadata: of the voicebank.
+        space: of the weights.
+        voice, weights: what they are called, for the message.
+
+    Raises:
+        VoicebankError: naming both encoders, with the command that makes the right voice.
+    """
+    model = metadata.embedding_model
+    if space is None or not model or space.takes(model):
+        return
+    own = next((one for one in (_called(model),) if one != _family(model)), None)
+    other = f", or give weights that were trained with {own}" if own else ""
+    raise VoicebankError(
+        f"{voice}: is a voice of the speaker encoder '{_plain(model)}', and {weights} takes voices of "
+        f"'{space.names[0]}': hint: build it anew with `astrape voicebank build RECORDING -o VOICE.astrape --encoder "
+        f"{space.encoder}`{other}"
+    )
+
+
+def _family(name: str) -> str:
+    return name.partition(" (")[0].strip()
+
+
+def _called(name: str) -> str:
+    """The name by which an encoder is opened, of the name that its voices carry."""
+    family = _family(name)
+    known = ENCODERS.get(family)
+    if known is not None:
+        return known
+    points = {point.name for point in entry_points(group=GROUP)}
+    return family if family in points else name
+
+
+def _plain(name: str) -> str:
+    """On one line, and short: voicebanks come from anywhere."""
+    text = "".join(char if char.isprintable() else "?" for char in name)
+    return text if len(text) <= 80 else f"{text[:77]}..."
