@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
+from astrape.audio.reader import AudioReader
+from astrape.audio.whole import read_mono, write_mono
 from astrape.training.tiny.packages import fetch, unpack
 from astrape.training.tiny.voices import VOICES, write_corpus
 
@@ -84,7 +85,7 @@ def write_held_out(work: Path, folder: Path, say: Say, corpus: Path | None = Non
     for line in _pocketsphinx(unpack(fetch("pocketsphinx-testdata", work / "packages"), work / "unpacked")):
         kept = speech / line.speaker / f"{line.name}.flac"
         kept.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(kept, line.samples, RATE, subtype="PCM_16")
+        write_mono(kept, line.samples, RATE)
         if line.words:
             kept.with_suffix(".txt").write_text(line.words + "\n")
         by_speaker.setdefault(line.speaker, []).append(kept)
@@ -133,10 +134,10 @@ def _target(folder: Path, name: str, paths: Sequence[Path]) -> tuple[Path, Path]
         parts: list[Samples] = []
         for path in half:
             if sum(map(len, parts)) < REFERENCE_SECONDS * RATE:
-                samples, rate = soundfile.read(path, dtype="float32")
-                parts += [_at_rate(samples, int(rate)), np.zeros(round(PAUSE * RATE), np.float32)]
+                samples, rate = read_mono(path)
+                parts += [_at_rate(samples, rate), np.zeros(round(PAUSE * RATE), np.float32)]
         found.append(folder / f"{what}.flac")
-        soundfile.write(found[-1], np.concatenate(parts), RATE, subtype="PCM_16")
+        write_mono(found[-1], np.concatenate(parts), RATE)
     return found[0], found[1]
 
 
@@ -165,9 +166,9 @@ def _pocketsphinx(root: Path) -> Iterator[Line]:
     ):
         words = dict(_transcribed((data / folder / table).read_text()))
         for path in sorted((data / folder).glob("*.wav")):
-            samples, rate = soundfile.read(path, dtype="float32")
+            samples, rate = read_mono(path)
             name = path.stem.rsplit("-", 1)[-1]
-            yield Line(speaker, name, words.get(path.stem), _at_rate(samples, int(rate)))
+            yield Line(speaker, name, words.get(path.stem), _at_rate(samples, rate))
     for name in ("numbers", "something", "goforward", "tidigits/dhd.2934z"):
         raw = np.fromfile(data / f"{name}.raw", "<i2").astype(np.float32) / np.float32(32768)
         yield Line("dhd", Path(name).name.replace(".", "-"), None, raw)
@@ -189,4 +190,5 @@ def _at_rate(samples: Samples, rate: int) -> Samples:
 
 
 def _seconds(path: Path) -> float:
-    return float(soundfile.info(path).duration)
+    with AudioReader(path) as audio:
+        return audio.count() / audio.rate

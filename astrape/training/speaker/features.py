@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import torch
 from scipy.signal import resample_poly
 
 from astrape.audio.atomic import atomic_path
+from astrape.audio.whole import read_mono
 from astrape.graph.compile import load
 from astrape.training.speaker.sources import Speech
 from astrape.voice.embedding import CHANNELS
@@ -136,8 +136,8 @@ def _key(path: Path) -> str:
 
 
 def _resampled(path: Path, speed: float) -> Floats:
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    samples, rate = read_mono(path)
     # To a hundredth of the rate, so that the filter stays short.
     played = round(rate * speed / 100) * 100
     common = gcd(played, RATE)
-    return np.asarray(resample_poly(samples.mean(axis=1), RATE // common, played // common), dtype=np.float32)
+    return np.asarray(resample_poly(samples, RATE // common, played // common), dtype=np.float32)
