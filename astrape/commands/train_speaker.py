@@ -27,7 +27,7 @@ __all__ = ["train_speaker"]
     show_default=True,
     help="Folder for packages, recordings, examples and the checkpoint. What is there is used again.",
 )
-@click.option("--steps", type=click.IntRange(1), default=4000, show_default=True, help="Of 24 crops each.")
+@click.option("--steps", type=click.IntRange(1), default=5000, show_default=True, help="Of 24 crops each.")
 @click.option(
     "-o",
     "--output",
