@@ -17,6 +17,7 @@ from torch.nn import functional
 from astrape.audio.atomic import atomic_path
 from astrape.blocks.statistics import RunningStatistics
 from astrape.errors import AstrapeError
+from astrape.graph.checksums import sealed
 from astrape.graph.compile import load
 from astrape.graph.graph import Graph
 from astrape.training.speaker.augment import SILENCE, augmented
@@ -125,7 +126,7 @@ def save_weights(graph: Graph, path: Path) -> None:
     """Write the learned parameters as float16 safetensors."""
     kept = {name: tensor.detach().half().contiguous() for name, tensor in graph.named_parameters()}
     with atomic_path(path) as temporary:
-        save_file(kept, temporary, metadata=METADATA)
+        save_file(kept, temporary, metadata=sealed(kept, METADATA))
 
 
 def _through(student: Sequence[Any], mel: Tensor) -> Tensor:
