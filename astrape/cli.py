@@ -15,6 +15,7 @@ from astrape.commands.check import check
 from astrape.commands.check_cache import check_caches
 from astrape.commands.console import DEBUG, INTERRUPTED, Interrupted
 from astrape.commands.convert import convert
+from astrape.commands.corpus import corpus
 from astrape.commands.demo import demo
 from astrape.commands.evaluate import evaluate
 from astrape.commands.graph import graph
@@ -103,6 +104,7 @@ COMMANDS = (
     wavlm,
     import_checkpoint,
     precision,
+    corpus,
     cache,
     check_caches,
     evaluate,

@@ -9,7 +9,8 @@ import click
 
 from astrape.commands.cache import tell_failed
 from astrape.commands.cache_options import corpus_option, corpus_path, folder_options, maker_options
-from astrape.commands.console import RecipeName, command, json_option, print_json, progress
+from astrape.commands.console import RecipeName, command, json_option, print_findings, print_json, progress
+from astrape.commands.corpus import check_made
 from astrape.training.errors import CacheError
 from astrape.training.names import KINDS
 
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["check_caches"]
 
 FAULTY = 1
-SHOWN = 50
 
 
 @command(
     "check-cache",
     "astrape check-cache --cache cache --data VCTK-Corpus-0.92\n"
-    "astrape check-cache --wavlm-only --wavlm-dir wavlm_L4_200hz --repair",
+    "astrape check-cache --wavlm-only --wavlm-dir wavlm_L4_200hz --repair\n"
+    "astrape check-cache --cache corpus --repair",
     short="Read all files of the caches; find what is damaged.",
 )
 @corpus_option
@@ -76,11 +77,16 @@ def check_caches(
 
     The corpus is --data, or else where the cache says that it was made of. The exit code is 1 where anything is wrong,
     and with --repair where anything still is.
+
+    A folder that `astrape corpus make` filled is checked alike: name it with --cache.
     """
+    from astrape.corpus.record import is_corpus
     from astrape.training.caches import Order, check_cache, repair_cache
     from astrape.training.corpus import shown
     from astrape.training.device import choose_device
 
+    if is_corpus(root):
+        context.exit(check_made(root.absolute(), repair, jobs, as_json))
     only = dict(zip(KINDS, (wavlm_only, speakers_only, content_only), strict=True))
     chosen = [what for what in KINDS if only[what] or not any(only.values())]
     named = dict(zip(KINDS, (wavlm_dir, speakers_dir, content_dir), strict=True))
@@ -185,14 +191,7 @@ def _chosen(root: Path, kinds: list[str], named: dict[str, str | None]) -> list[
 def _print(found: Checked) -> None:
     from astrape.training.corpus import shown
 
-    for one in found.findings[:SHOWN]:
-        click.echo(f"{shown(one.path)}: {one.message}")
-    if len(found.findings) > SHOWN:
-        click.echo(f"and {len(found.findings) - SHOWN} more (--json lists all)")
-    kinds: dict[str, int] = {}
-    for one in found.findings:
-        kinds[one.kind] = kinds.get(one.kind, 0) + 1
-    listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "all sound"
+    listed = print_findings(found.findings)
     what = "speakers" if found.what == "speakers" else "utterances"
     beside = f"; {found.strangers} not of this corpus" if found.strangers else ""
     click.echo(f"{shown(found.folder)}: {found.items} {what} in {found.elapsed:.1f} s: {listed}{beside}")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 from click.shell_completion import CompletionItem
@@ -33,6 +33,7 @@ __all__ = [
     "command",
     "json_option",
     "parse_settings",
+    "print_findings",
     "print_json",
     "print_table",
     "progress",
@@ -41,6 +42,9 @@ __all__ = [
 
 INTERRUPTED = 130
 """Exit status of what was stopped by its user, as shells count it: 128 and the number of SIGINT."""
+
+FINDINGS = 50
+"""Faults that are printed one by one; ``--json`` has all."""
 
 PATIENCE = 2.0
 """Seconds before a progress bar appears."""
@@ -141,6 +145,31 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             raise AstrapeError(f"--set {setting}: '{name}' is set twice")
         values[name] = torch.tensor(numbers)
     return values
+
+
+class _Finding(Protocol):
+    @property
+    def path(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+
+
+def print_findings(findings: Sequence[_Finding]) -> str:
+    """The first fifty faults of files to stdout, a line each, by any bytes that their names have.
+
+    Returns:
+        How many there are of each kind, in words.
+    """
+    for one in findings[:FINDINGS]:
+        click.echo(f"{one.path}: {one.message}".encode("utf-8", "replace").decode())
+    if len(findings) > FINDINGS:
+        click.echo(f"and {len(findings) - FINDINGS} more (--json lists all)")
+    kinds: dict[str, int] = {}
+    for one in findings:
+        kinds[one.kind] = kinds.get(one.kind, 0) + 1
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "all sound"
 
 
 def print_json(content: Any) -> None:

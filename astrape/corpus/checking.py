@@ -1,0 +1,178 @@
+"""Reading every file of a corpus, to find the damaged and the missing ones, and rendering those sets again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from astrape.corpus.errors import CorpusError
+from astrape.corpus.items import FOLDERS, Item, Studio
+from astrape.corpus.making import Failed, make_items
+from astrape.corpus.materials import prepare
+from astrape.corpus.packages import Package
+from astrape.corpus.plan import Plan
+from astrape.corpus.record import MANIFEST, order_of, write_manifest
+from astrape.corpus.sets import INFO, PHONES, inspect_set, plan_of, read_info
+from astrape.corpus.storage import is_stale, temporaries
+
+__all__ = ["CheckedCorpus", "Finding", "check_corpus", "repair_corpus"]
+
+Progress = Callable[[float, float | None], None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with one file.
+
+    Attributes:
+        path: the file.
+        kind: ``missing``, ``empty``, ``truncated``, ``shape``, ``non-finite``, ``changed``, ``unreadable`` or
+            ``temporary``.
+        message: in words that follow the file's name.
+        key: the set's folder below the corpus; ``None`` for a temporary.
+    """
+
+    path: str
+    kind: str
+    message: str
+    key: str | None
+
+
+@dataclass(frozen=True)
+class CheckedCorpus:
+    """What a check found.
+
+    Attributes:
+        folder: the corpus.
+        sets: that were looked at.
+        findings: what is wrong.
+        elapsed: wall-clock seconds.
+    """
+
+    folder: str
+    sets: int
+    findings: tuple[Finding, ...]
+    elapsed: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"what": "corpus", **asdict(self)}
+
+
+def check_corpus(work: Path, *, jobs: int = 1, progress: Progress | None = None) -> CheckedCorpus:
+    """Read all files of a corpus: whether they are whole, as long as their set says, finite, and what was written.
+
+    What was begun and never finished is found too, and so are sets that ``manifest.jsonl`` names and are gone. Sets
+    that a run has not come to are not missing: `astrape corpus make parallel` goes on with these.
+
+    Args:
+        work: the corpus.
+        jobs: sets that are read at a time.
+        progress: called with sets done and in all.
+
+    Raises:
+        CorpusError: for a folder without a corpus.
+    """
+    begin = time.monotonic()
+    order_of(work)
+    folders = sorted(
+        {path for top in FOLDERS.values() for path in (work / top).glob("*/*") if path.is_dir()} | _named(work)
+    )
+    findings = [
+        Finding(str(path), "temporary", "was left behind by a run that was killed", None)
+        for path in temporaries(work)
+        if is_stale(path)
+    ]
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        looked = pool.map(lambda folder: list(inspect_set(folder)), folders)
+        for done, (folder, damages) in enumerate(zip(folders, looked, strict=True), 1):
+            key = folder.relative_to(work).as_posix()
+            findings.extend(Finding(str(one.path), one.kind, one.message, key) for one in damages)
+            if progress is not None:
+                progress(done, len(folders))
+    return CheckedCorpus(str(work), len(folders), tuple(findings), time.monotonic() - begin)
+
+
+def repair_corpus(
+    work: Path,
+    findings: Iterable[Finding],
+    *,
+    jobs: int = 1,
+    packages: dict[str, Package] | None = None,
+    model_sha256: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[int, list[Failed]]:
+    """Render again the sets in which a check found something, and remove temporaries that were left behind.
+
+    A set whose ``set.json`` is sound is rendered from that, by whichever version it was drawn; otherwise it is drawn
+    anew from the corpus's seed and its number. Files that are sound already are left as they are.
+
+    Returns:
+        How many sets were made, and what could not be, with reasons.
+
+    Raises:
+        CorpusError: as :func:`~astrape.corpus.making.make_parallel`.
+    """
+    order = order_of(work)
+    keys: list[str] = []
+    for finding in findings:
+        if finding.key is None:
+            Path(finding.path).unlink(missing_ok=True)
+        elif finding.key not in keys:
+            keys.append(finding.key)
+    if not keys:
+        return 0, []
+    materials = prepare(work, order.kinds, packages=packages, model_sha256=model_sha256)
+    known = {item.key: item for item in Studio(order, materials).items()}
+    plans: dict[str, Plan] = {}
+    hashes: dict[str, dict[str, str]] = {}
+    unknown: list[str] = []
+    chosen: list[Item] = []
+    failed: list[Failed] = []
+    for key in keys:
+        try:
+            info = read_info(work / key)
+            hashes[key] = dict(info.get("files", {}))
+            if not key.startswith(FOLDERS["recordings"]):
+                plans[key] = plan_of(info)
+        except CorpusError:
+            unknown.append(key)
+        if key in known:
+            chosen.append(known[key])
+        else:
+            failed.append(Failed(key, "is beyond the hours of this corpus; hint: run `astrape corpus make parallel`"))
+    made, unfit, more, _ = make_items(order, materials, chosen, plans=plans, jobs=jobs, progress=progress)
+    for item in chosen:
+        folder = item.folder(work)
+        if hashes.get(item.key) and (folder / INFO).is_file() and read_info(folder)["files"] != hashes[item.key]:
+            more.append(Failed(item.key, "was rendered again with other bytes: the versions in corpus.json made it"))
+    for key in unknown:
+        _remove_strangers(work / key)
+    write_manifest(work)
+    return made + unfit, failed + more
+
+
+def _named(work: Path) -> set[Path]:
+    """The folders of the sets that the manifest names."""
+    try:
+        lines = (work / MANIFEST).read_text(encoding="utf-8").splitlines()
+        return {(work / json.loads(line)["path"]).parent for line in lines}
+    except (OSError, ValueError, KeyError, TypeError):
+        # It is made anew by every run.
+        return set()
+
+
+def _remove_strangers(folder: Path) -> None:
+    """Remove what is left in a set's folder of voices that it no longer has."""
+    try:
+        voices = set(read_info(folder)["voices"])
+    except CorpusError:
+        return
+    for path in folder.iterdir():
+        voice = path.name.split(".")[0]
+        if path.name not in (INFO, PHONES) and voice not in voices:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,184 @@
+"""Which sets a corpus has, in order: the same ones on every machine, however they are divided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from astrape.corpus.flite import FliteStudio
+from astrape.corpus.materials import Materials
+from astrape.corpus.phonemes import Vocabulary
+from astrape.corpus.plan import FLITE, KOKORO, RECORDINGS, Plan, draw_flite, draw_set, estimated_seconds
+from astrape.corpus.recordings import find_recordings, render_recording
+from astrape.corpus.rendering import KokoroStudio, RenderedSet
+from astrape.corpus.sentences import read_sentences
+from astrape.corpus.sources import licence_of
+from astrape.corpus.voices import Voices, measured_registers
+
+__all__ = ["FOLDERS", "REGISTERS", "Item", "Order", "Studio"]
+
+REGISTERS = "registers.json"
+
+FOLDERS = {KOKORO: "sets", FLITE: FLITE, RECORDINGS: "real"}
+"""Where the sets of each source are."""
+
+COSTS = {KOKORO: 0.85, FLITE: 0.15, RECORDINGS: 0.15}
+"""Seconds of one core for a second of a rendering."""
+
+WARP_COST = 0.25
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a corpus is to be.
+
+    Attributes:
+        work: its folder.
+        hours: of Kokoro's renderings, all voices counted, about.
+        flite: hours of flite's.
+        recordings: whether the recordings of real people are in it.
+        warps: share of the sets with a pseudo-speaker more.
+        seed: of all that is drawn.
+    """
+
+    work: Path
+    hours: float = 8.0
+    flite: float = 1.0
+    recordings: bool = True
+    warps: float = 0.3
+    seed: int = 7
+
+    @property
+    def kinds(self) -> set[str]:
+        wanted = {KOKORO: self.hours > 0, FLITE: self.flite > 0, RECORDINGS: self.recordings}
+        return {kind for kind, is_wanted in wanted.items() if is_wanted}
+
+
+@dataclass(frozen=True)
+class Item:
+    """A set that is to be.
+
+    Attributes:
+        kind: its source.
+        key: its folder below the corpus.
+        name: as manifests have it.
+        number: of the set; of the recording in its list.
+        seconds: of all renderings together, about.
+        cost: seconds of one core, about.
+        licence: of what it is made of.
+    """
+
+    kind: str
+    key: str
+    name: str
+    number: int
+    seconds: float
+    cost: float
+    licence: str
+
+    def folder(self, work: Path) -> Path:
+        return work / self.key
+
+    def marker(self, work: Path) -> Path:
+        """The file that says why there is no such set, where its sentence is unfit."""
+        folder = self.folder(work)
+        return folder.with_name(f"{folder.name}.unfit")
+
+
+class Studio:
+    """Lists and renders the sets of a corpus; one in each process.
+
+    Args:
+        order: what the corpus is to be.
+        materials: what it is made from.
+    """
+
+    def __init__(self, order: Order, materials: Materials) -> None:
+        self.order, self.materials = order, materials
+        self.sentences = read_sentences(materials.wordnet)
+        self._vocabulary = Vocabulary.read(materials.vocabulary)
+        self._recordings = find_recordings(materials.unpacked) if order.recordings else []
+        self._voices: Voices | None = None
+        self._studio: KokoroStudio | None = None
+        self._flite: FliteStudio | None = None
+        self._registers: dict[str, float] = {}
+
+    def items(self) -> list[Item]:
+        """All sets: recordings, then flite's until its hours are full, then Kokoro's. Registers are measured first."""
+        found = [self._recording_item(index) for index in range(len(self._recordings))]
+        for kind, hours in ((FLITE, self.order.flite), (KOKORO, self.order.hours)):
+            seconds = 0.0
+            for number in range(len(self.sentences)):
+                if seconds >= 3600 * hours:
+                    break
+                plan = self.plan(kind, number)
+                if plan is not None:
+                    found.append(self._item(plan))
+                    seconds += found[-1].seconds
+        return found
+
+    def plan(self, kind: str, number: int) -> Plan | None:
+        """The plan of a set, drawn anew; ``None`` where its sentence is held out of it."""
+        order = self.order
+        if kind == FLITE:
+            return draw_flite(order.seed, number, self.sentences, order.warps)
+        voices = self._styles()
+        if not self._registers:
+            path = order.work / REGISTERS
+            self._registers = measured_registers(path, voices, lambda *given: self._kokoro().register(*given))
+        return draw_set(order.seed, number, self.sentences, voices, self._registers, order.warps)
+
+    def render(self, item: Item, plan: Plan | None = None) -> RenderedSet:
+        """A set, of the plan that is drawn for it or of another one.
+
+        Raises:
+            UnfitError: for a sentence that no set can be made of.
+            CorpusError: for what goes wrong beyond that.
+        """
+        if item.kind == RECORDINGS:
+            return render_recording(self._recordings[item.number])
+        chosen = plan or self.plan(item.kind, item.number)
+        assert chosen is not None
+        return self._renderer(item.kind).render(chosen)
+
+    def _renderer(self, kind: str) -> KokoroStudio | FliteStudio:
+        if kind == KOKORO:
+            return self._kokoro()
+        if self._flite is None:
+            self._flite = FliteStudio(self._vocabulary)
+        return self._flite
+
+    def _kokoro(self) -> KokoroStudio:
+        if self._studio is None:
+            # onnx and onnxruntime come with the extra `corpus`.
+            from astrape.corpus.kokoro import SAMPLE_RATE, Kokoro
+
+            kokoro = Kokoro(self.materials.model)
+            self._studio = KokoroStudio(kokoro, self._styles(), self._vocabulary, SAMPLE_RATE)
+        return self._studio
+
+    def _styles(self) -> Voices:
+        if self._voices is None:
+            self._voices = Voices(self.materials.voices)
+        return self._voices
+
+    def _recording_item(self, index: int) -> Item:
+        one = self._recordings[index]
+        key = f"{FOLDERS[RECORDINGS]}/{one.speaker.name}/{one.name}"
+        cost = COSTS[RECORDINGS] * one.seconds
+        return Item(RECORDINGS, key, one.set_name, index, one.seconds, cost, one.speaker.licence)
+
+    def _item(self, plan: Plan) -> Item:
+        seconds = estimated_seconds(plan.text, plan.speed)
+        warps = sum(one.warp is not None for one in plan.renderings)
+        plain = len(plan.renderings) - warps
+        number = f"{plan.number:06d}"
+        return Item(
+            kind=plan.source,
+            key=f"{FOLDERS[plan.source]}/{number[:3]}/{number}",
+            name=number if plan.source == KOKORO else f"{plan.source}-{number}",
+            number=plan.number,
+            seconds=seconds * len(plan.renderings),
+            cost=seconds * (COSTS[plan.source] * plain + WARP_COST * warps),
+            licence=licence_of(plan.source),
+        )

@@ -1,0 +1,259 @@
+"""The run that makes what a corpus is missing: one process or several, one machine or many."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from astrape.corpus.errors import CorpusError, ToolError, UnfitError
+from astrape.corpus.items import Item, Order, Studio
+from astrape.corpus.materials import Materials, missing_bytes, prepare, tool_versions
+from astrape.corpus.packages import Package
+from astrape.corpus.plan import Plan
+from astrape.corpus.processes import ProcessLost, in_processes
+from astrape.corpus.record import keep_record, write_manifest
+from astrape.corpus.sets import INFO, seconds_of, write_set
+from astrape.corpus.storage import StorageError, is_stale, temporaries, write_whole
+
+__all__ = ["Failed", "MadeCorpus", "Outcome", "make_items", "make_parallel", "rendered_item"]
+
+Progress = Callable[[float, float | None], None]
+
+BYTES = 27_000
+"""A second of a rendering on the disk, its tables among them: speech in FLAC at 24 kHz."""
+
+HEADROOM = 1.05
+
+MANIFEST_SECONDS = 300
+"""Between two manifests of a run, for those who train meanwhile."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A set that could not be made, and why."""
+
+    key: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an item.
+
+    Attributes:
+        seconds: of its renderings; 0 where there are none.
+        unfit: why its sentence cannot be one.
+        fault: what went wrong.
+        fatal: what would go wrong with the next one alike.
+    """
+
+    seconds: float = 0.0
+    unfit: str | None = None
+    fault: str | None = None
+    fatal: str | None = None
+
+
+@dataclass(frozen=True)
+class MadeCorpus:
+    """What a run did.
+
+    Attributes:
+        folder: the corpus.
+        shard: which part of how many.
+        sets: in this part.
+        made: of them, now.
+        there: of them, before.
+        unfit: of them, sentences that no set can be made of.
+        failed: what could not be made, with reasons.
+        seconds: of renderings, made now.
+        elapsed: wall-clock seconds.
+        corpus: all that is there: sets, renderings, speakers, hours by split and source.
+    """
+
+    folder: str
+    shard: str
+    sets: int
+    made: int
+    there: int
+    unfit: int
+    failed: tuple[Failed, ...]
+    seconds: float
+    elapsed: float
+    corpus: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def make_parallel(
+    order: Order,
+    *,
+    shard: tuple[int, int] = (1, 1),
+    jobs: int = 1,
+    packages: Mapping[str, Package] | None = None,
+    model_sha256: str | None = None,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> MadeCorpus:
+    """Make what a corpus of parallel sets is missing.
+
+    Sets that are there stay, so a run that ended early goes on where it was; a set is there, whole, when its
+    ``set.json`` is. What is in a set depends on the seed and its number, not on how the work is divided.
+
+    Args:
+        order: what the corpus is to be.
+        shard: ``(k, n)``: every nth set from the kth on. Runs with all ``k`` make all of it, at once or not, on
+            machines that share the folder.
+        jobs: processes on this machine, each on one core with 0.7 GB of memory.
+        packages, model_sha256: other ones than are known, for tests.
+        progress: called with the seconds of one core that are done, and all, as they were estimated.
+        tell: called with what a user should know before the work begins.
+
+    Raises:
+        PackageError: for a package that cannot be had, or has another checksum.
+        ToolError: for a program or a library that is absent.
+        CorpusError: for a corpus that was made with other settings, and a disk that is too small.
+    """
+    begin = time.monotonic()
+    work = order.work
+    work.mkdir(parents=True, exist_ok=True)
+    check_space(work, missing_bytes(work, order.kinds, packages))
+    materials = prepare(work, order.kinds, packages=packages, model_sha256=model_sha256, tell=tell)
+    for note in keep_record(order, tool_versions(order.kinds), packages):
+        if tell is not None:
+            tell(note)
+    items = Studio(order, materials).items()[shard[0] - 1 :: shard[1]]
+    unfit = sum(item.marker(work).is_file() for item in items)
+    there = sum((item.folder(work) / INFO).is_file() for item in items)
+    missing = [i for i in items if not (i.folder(work) / INFO).is_file() and not i.marker(work).is_file()]
+    if tell is not None:
+        part = f", part {shard[0]} of {shard[1]}" if shard[1] > 1 else ""
+        hours = sum(item.cost for item in missing) / 3600
+        tell(f"{work}{part}: {len(missing)} of {len(items)} sets to make, about {hours:.1f} hours of one core")
+    made, more, failed, seconds = make_items(order, materials, missing, jobs=jobs, progress=progress)
+    return MadeCorpus(
+        folder=str(work),
+        shard=f"{shard[0]}/{shard[1]}",
+        sets=len(items),
+        made=made,
+        there=there,
+        unfit=unfit + more,
+        failed=tuple(failed),
+        seconds=seconds,
+        elapsed=time.monotonic() - begin,
+        corpus=write_manifest(work),
+    )
+
+
+def make_items(
+    order: Order,
+    materials: Materials,
+    items: Sequence[Item],
+    *,
+    plans: Mapping[str, Plan] | None = None,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> tuple[int, int, list[Failed], float]:
+    """Make these sets, whether they are there or not.
+
+    Args:
+        order, materials: of the corpus.
+        items: which.
+        plans: by key, for sets that are not to be drawn anew.
+        jobs, progress: as for :func:`make_parallel`.
+
+    Returns:
+        How many were made and how many are unfit, what failed, and the seconds of renderings.
+
+    Raises:
+        ToolError, CorpusError: for what would fail with every set alike, and a disk that is too small or full.
+    """
+    work = order.work
+    for path in temporaries(work):
+        if is_stale(path):
+            path.unlink(missing_ok=True)
+    check_space(work, BYTES * sum(item.seconds for item in items))
+    total, done, seconds = sum(item.cost for item in items), 0.0, 0.0
+    made = unfit = 0
+    failed: list[Failed] = []
+    written = time.monotonic()
+    for item, outcome in _outcomes(order, materials, items, dict(plans or {}), jobs):
+        if outcome.fatal is not None:
+            raise CorpusError(outcome.fatal)
+        if outcome.unfit is not None:
+            unfit += 1
+        elif outcome.fault is not None:
+            failed.append(Failed(item.key, outcome.fault))
+        else:
+            made += 1
+            seconds += outcome.seconds
+        done += item.cost
+        if progress is not None:
+            progress(done, total)
+        if time.monotonic() - written > MANIFEST_SECONDS:
+            write_manifest(work)
+            written = time.monotonic()
+    return made, unfit, failed, seconds
+
+
+def check_space(folder: Path, needed: float) -> None:
+    """Refuse a disk that is too small.
+
+    Raises:
+        CorpusError: with what is needed and what is free.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed * HEADROOM > free:
+        raise CorpusError(
+            f"{folder}: takes {needed * HEADROOM / 1e9:.2f} GB more, and the disk has {free / 1e9:.2f} GB free; hint: "
+            f"free space, ask for fewer --hours, or name another disk with --work"
+        )
+
+
+def rendered_item(studio: Studio, item: Item, plan: Plan | None = None) -> Outcome:
+    """Render a set and write it."""
+    work = studio.order.work
+    try:
+        rendered = studio.render(item, plan)
+        info = write_set(item.folder(work), item.name, rendered, item.licence, studio.order.seed)
+        return Outcome(seconds=seconds_of(info))
+    except UnfitError as error:
+        write_whole(item.marker(work), f"{error}\n".encode())
+        return Outcome(unfit=str(error))
+    except ToolError as error:
+        return Outcome(fatal=str(error))
+    except CorpusError as error:
+        return Outcome(fault=str(error))
+    except StorageError as error:
+        return Outcome(fatal=str(error))
+    except MemoryError:
+        return Outcome(fault="out of memory")
+    except Exception as error:
+        # onnxruntime, WORLD and decoders fail in whatever way, and one odd sentence is no reason to lose the night.
+        return Outcome(fault=f"{type(error).__name__}: {error}")
+
+
+def _outcomes(
+    order: Order, materials: Materials, items: Sequence[Item], plans: dict[str, Plan], jobs: int
+) -> Iterator[tuple[Item, Outcome]]:
+    if jobs == 1 or len(items) < 2:
+        if items:
+            work = _begin(order, materials, plans)
+            yield from ((item, work(item)) for item in items)
+        return
+    try:
+        yield from in_processes(_begin, (order, materials, plans), items, jobs)
+    except ProcessLost as error:
+        raise CorpusError(
+            "a process of --jobs was killed, for want of memory perhaps; hint: run the same command again with fewer, "
+            "which goes on from here"
+        ) from error
+
+
+def _begin(order: Order, materials: Materials, plans: dict[str, Plan]) -> Callable[[Item], Outcome]:
+    studio = Studio(order, materials)
+    return lambda item: rendered_item(studio, item, plans.get(item.key))

@@ -1,0 +1,185 @@
+"""What a corpus says of itself: ``corpus.json``, and ``manifest.jsonl`` with a line for each rendering."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from astrape.corpus.errors import CorpusError
+from astrape.corpus.items import FOLDERS, Order
+from astrape.corpus.packages import PACKAGES, Package
+from astrape.corpus.plan import KOKORO
+from astrape.corpus.rendering import PHONE_RATE
+from astrape.corpus.sets import INFO, PHONES, read_info
+from astrape.corpus.sources import SOURCES, licence_of, packages_of
+from astrape.corpus.storage import write_whole
+from astrape.corpus.voices import HELD
+
+__all__ = ["MANIFEST", "RECORD", "is_corpus", "keep_record", "order_of", "write_manifest"]
+
+RECORD, MANIFEST = "corpus.json", "manifest.jsonl"
+FORM = 1
+
+
+def is_corpus(folder: Path) -> bool:
+    """Whether a folder holds a corpus that was made here."""
+    return (folder / RECORD).is_file()
+
+
+def keep_record(order: Order, tools: dict[str, str], packages: Mapping[str, Package] | None = None) -> list[str]:
+    """Write ``corpus.json``, or hold a run against the one that is there; extents grow, they never shrink.
+
+    Args:
+        order: what this run makes.
+        tools: versions of the programs and libraries that rendered bytes depend on.
+        packages: by name; all that are known where left out.
+
+    Returns:
+        What differs and does no harm, such as another version of a library, in words.
+
+    Raises:
+        CorpusError: where the corpus has another seed, share of warps or packages.
+    """
+    chosen = PACKAGES if packages is None else packages
+    used = {name: chosen[name] for name in packages_of(order.kinds | {KOKORO})}
+    settings = {name: value for name, value in asdict(order).items() if name != "work"}
+    wanted: dict[str, Any] = {
+        "form": FORM,
+        "settings": settings,
+        "held_voices": list(HELD),
+        "packages": {name: {"version": one.version, "sha256": one.sha256} for name, one in used.items()},
+        "tools": tools,
+        "sources": [asdict(source) for source in SOURCES],
+    }
+    path = order.work / RECORD
+    notes: list[str] = []
+    if path.is_file():
+        found = _read(path)
+        for name in ("form", "settings.seed", "settings.warps"):
+            theirs, ours = _at(found, name), _at(wanted, name)
+            if theirs != ours:
+                raise CorpusError(
+                    f"{path}: was made with {name.removeprefix('settings.')} {theirs}, and this run has {ours}; hint: "
+                    f"give what it was made with, or name another folder with --work"
+                )
+        for name, package in found["packages"].items():
+            ours = wanted["packages"].get(name, package)
+            if package != ours:
+                raise CorpusError(
+                    f"{path}: was made with {name} {package['version']}, and this run has {ours['version']}; hint: "
+                    f"name another folder with --work"
+                )
+        for tool, theirs in found["tools"].items():
+            if tools.get(tool, theirs) != theirs:
+                notes.append(f"{tool} is {tools[tool]} now and was {theirs}: new sets may differ in their last bits")
+        before = found["settings"]
+        for name in ("hours", "flite", "recordings"):
+            settings[name] = max(settings[name], before[name])
+        wanted["packages"] = found["packages"] | wanted["packages"]
+        wanted["tools"] = tools | found["tools"]
+    write_whole(path, (json.dumps(wanted, indent=1, ensure_ascii=False) + "\n").encode())
+    return notes
+
+
+def order_of(work: Path) -> Order:
+    """What a corpus is to be, by its own record.
+
+    Raises:
+        CorpusError: for a folder without one.
+    """
+    settings = _read(work / RECORD)["settings"]
+    try:
+        return Order(
+            work=work,
+            hours=float(settings["hours"]),
+            flite=float(settings["flite"]),
+            recordings=bool(settings["recordings"]),
+            warps=float(settings["warps"]),
+            seed=int(settings["seed"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorpusError(f"{work / RECORD}: has no settings: {type(error).__name__}: {error}") from error
+
+
+def write_manifest(work: Path) -> dict[str, Any]:
+    """Write ``manifest.jsonl`` of all sets that are there, whoever rendered them.
+
+    A line has ``path``, ``phones`` and ``pitch`` (relative to the manifest), ``speaker``, ``set``, ``split``
+    (``train`` or ``held``), ``use`` (``evaluate`` for what only evaluation may use), ``text``, ``seconds``,
+    ``source`` and ``licence``.
+
+    Returns:
+        How much there is: sets, renderings and hours, by split and by source, and speakers.
+    """
+    lines: list[str] = []
+    hours: dict[str, dict[str, float]] = {}
+    sets, speakers = 0, set()
+    for folder, info in _sets(work):
+        sets += 1
+        for line in _lines(folder.relative_to(work).as_posix(), info):
+            lines.append(json.dumps(line, ensure_ascii=False))
+            by_split = hours.setdefault(line["source"], {"train": 0.0, "held": 0.0})
+            by_split[line["split"]] += line["seconds"] / 3600
+            speakers.add(line["speaker"])
+    write_whole(work / MANIFEST, "".join(line + "\n" for line in lines).encode())
+    total = {split: sum(one[split] for one in hours.values()) for split in ("train", "held")}
+    return {
+        "sets": sets,
+        "renderings": len(lines),
+        "speakers": len(speakers),
+        "hours": total,
+        "hours_by_source": dict(sorted(hours.items())),
+    }
+
+
+def _lines(base: str, info: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    source = str(info.get("source", KOKORO))
+    name = str(info.get("set", base.rpartition("/")[2]))
+    evaluate = {one.name for one in SOURCES if one.use == "evaluate"}
+    for voice in info["voices"]:
+        yield {
+            "path": f"{base}/{voice}.flac",
+            "speaker": voice,
+            "set": name,
+            "split": info["split"],
+            "use": "evaluate" if voice in evaluate else "train" if info["split"] == "train" else "validate",
+            "text": info["text"],
+            "phones": None if info["phones"] is None else f"{base}/{PHONES}",
+            "pitch": f"{base}/{voice}.f0.npy",
+            "seconds": info["frames"] / PHONE_RATE,
+            "source": source,
+            "licence": info.get("licence") or licence_of(source),
+        }
+
+
+def _sets(work: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for top in FOLDERS.values():
+        for path in sorted((work / top).glob(f"*/*/{INFO}")):
+            try:
+                yield path.parent, read_info(path.parent)
+            except CorpusError:
+                # A damaged one is for check-cache to find.
+                continue
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(found[name], dict) for name in ("settings", "packages", "tools")):
+            raise ValueError("settings, packages and tools must be there")
+    except OSError as error:
+        raise CorpusError(
+            f"{path}: cannot be read: {error.strerror or error}; hint: `astrape corpus make parallel` makes a corpus"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorpusError(f"{path}: is no record of a corpus: {error}; hint: delete it and run again") from error
+    return dict(found)
+
+
+def _at(record: dict[str, Any], name: str) -> Any:
+    for part in name.split("."):
+        record = record.get(part, {})
+    return record

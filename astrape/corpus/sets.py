@@ -1,0 +1,237 @@
+"""A set on disk: one speech in several voices, all of one length, with what is known of it.
+
+===================  ====================================================================================
+file                 holds
+===================  ====================================================================================
+``set.json``         text, phones, split, what each voice is made of, SHA-256 of the other files
+``VOICE.flac``       mono, 16 bit, 600 samples at 24 kHz (400 at 16 kHz) to each of the ``frames`` of 25 ms
+``VOICE.f0.npy``     float32 ``(2 * frames,)``: F0 in Hz at 80 Hz, 0 where unvoiced
+``phones.npy``       int16 ``(frames,)``: the token that sounds, at 40 Hz; absent for recordings
+===================  ====================================================================================
+
+``set.json`` is written last, so a set is there, whole, when it is. Other files beside these (``VOICE.spk.npy`` of a
+speaker encoder, say) are left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from astrape.corpus.errors import CorpusError
+from astrape.corpus.plan import Plan, Rendering, Warp
+from astrape.corpus.rendering import PHONE_RATE, PITCH_RATE, RenderedSet
+from astrape.corpus.storage import write_whole
+
+__all__ = ["INFO", "PHONES", "Damage", "inspect_set", "plan_of", "read_info", "seconds_of", "write_set"]
+
+INFO = "set.json"
+PHONES = "phones.npy"
+FORM = 1
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is wrong with a file of a set.
+
+    Attributes:
+        path: the file.
+        kind: ``missing``, ``empty``, ``truncated``, ``shape``, ``non-finite``, ``changed`` or ``unreadable``.
+        message: in words that follow the file's name.
+    """
+
+    path: Path
+    kind: str
+    message: str
+
+
+def write_set(folder: Path, name: str, rendered: RenderedSet, licence: str, seed: int) -> dict[str, Any]:
+    """Write a set, each file whole or not at all, ``set.json`` last.
+
+    Args:
+        folder: the set's own; its parents are made.
+        name: of the set, as manifests have it.
+        rendered: what to write.
+        licence: of what it is made of.
+        seed: that its plan was drawn with.
+
+    Returns:
+        What ``set.json`` says.
+
+    Raises:
+        StorageError: for a disk that is full and a folder that cannot be written.
+    """
+    plan = rendered.plan
+    files: dict[str, bytes] = {}
+    if rendered.labels is not None:
+        files[PHONES] = _npy(rendered.labels)
+    for voice, one in rendered.voices.items():
+        files[f"{voice}.f0.npy"] = _npy(one.f0)
+        files[f"{voice}.flac"] = _flac(one.audio, rendered.rate)
+    for file, content in files.items():
+        path = folder / file
+        if not path.is_file() or path.read_bytes() != content:
+            write_whole(path, content)
+    info = {
+        "form": FORM,
+        "source": plan.source,
+        "set": name,
+        "seed": seed,
+        "number": plan.number,
+        "text": plan.text,
+        "phones": rendered.phones,
+        "prosody": plan.prosody,
+        "speed": plan.speed,
+        "split": plan.split,
+        "licence": licence,
+        "rate": rendered.rate,
+        "frames": rendered.frames,
+        "voices": {one.name: _voice(one, rendered.voices[one.name].gain) for one in plan.renderings},
+        "files": {file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
+    }
+    write_whole(folder / INFO, (json.dumps(info, indent=1) + "\n").encode())
+    return info
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """What ``set.json`` says.
+
+    Raises:
+        CorpusError: for one that is missing, or says nothing that a set can be read by.
+    """
+    path = folder / INFO
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        plan_of(info)
+        if not (isinstance(info["frames"], int) and info["frames"] > 0 and info["voices"]):
+            raise ValueError("frames and voices must be there")
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorpusError(f"{path}: says nothing of a set: {type(error).__name__}: {error}") from error
+    return dict(info)
+
+
+def plan_of(info: dict[str, Any]) -> Plan:
+    """The plan that a set was rendered from, as far as ``set.json`` has it: enough to render it again.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: for what is no such content.
+    """
+    renderings = []
+    for name, voice in info["voices"].items():
+        warp = voice.get("warp")
+        parts = {str(part): float(share) for part, share in voice["parts"].items()}
+        made_of = None if warp is None else Warp(str(warp["of"]), float(warp["stretch"]), float(warp["pitch"]))
+        renderings.append(Rendering(str(name), parts, float(voice["register"]), made_of))
+    return Plan(
+        source=str(info.get("source", "kokoro")),
+        number=int(info.get("number", 0)),
+        text=str(info["text"]),
+        split=str(info["split"]),
+        prosody=str(info["prosody"]),
+        speed=float(info["speed"]),
+        renderings=tuple(renderings),
+        phones=info["phones"],
+    )
+
+
+def seconds_of(info: dict[str, Any]) -> float:
+    """Of all renderings of a set together."""
+    return len(info["voices"]) * int(info["frames"]) / PHONE_RATE
+
+
+def inspect_set(folder: Path) -> Iterator[Damage]:
+    """What is wrong with a set, after reading all of it."""
+    path = folder / INFO
+    if not path.is_file():
+        yield Damage(path, "missing", "is missing")
+        return
+    if not path.stat().st_size:
+        yield Damage(path, "empty", "is empty (0 bytes)")
+        return
+    try:
+        info = read_info(folder)
+    except CorpusError as error:
+        yield Damage(path, "unreadable", str(error).removeprefix(f"{path}: "))
+        return
+    frames, hashes = int(info["frames"]), dict(info.get("files", {}))
+    wanted = [folder / f"{voice}{ending}" for voice in info["voices"] for ending in (".flac", ".f0.npy")]
+    if info["phones"] is not None:
+        wanted.append(folder / PHONES)
+    for file in wanted:
+        fault = _fault(file, frames, int(info.get("rate", 24000)), hashes.get(file.name))
+        if fault is not None:
+            yield Damage(file, *fault)
+
+
+def _fault(path: Path, frames: int, rate: int, sha256: str | None) -> tuple[str, str] | None:
+    """Kind and message of what is wrong with a file."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return "missing", "is missing"
+    except OSError as error:
+        return "unreadable", f"cannot be read: {error.strerror or error}"
+    if not content:
+        return "empty", "is empty (0 bytes)"
+    fault = _flac_fault(content, frames, rate) if path.suffix == ".flac" else _table_fault(path.name, content, frames)
+    if fault is None and sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        return "changed", f"has SHA-256 other than the {sha256[:16]}... it was written with"
+    return fault
+
+
+def _flac_fault(content: bytes, frames: int, rate: int) -> tuple[str, str] | None:
+    due = frames * rate // PHONE_RATE
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as audio:
+            if (audio.samplerate, audio.channels) != (rate, 1):
+                return "shape", f"has {audio.channels} channels of {audio.samplerate} Hz and not 1 of {rate} Hz"
+            count = len(audio.read(dtype="float32"))
+            if audio.frames == due and count < due:
+                return "truncated", f"ends after {count} of {due} samples"
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        said = str(getattr(error, "error_string", error)).strip().rstrip(".")
+        return "unreadable", f"is not a readable audio file: {said}"
+    return None if count == due else ("shape", f"has {count} samples, and {frames} frames of 25 ms have {due}")
+
+
+def _table_fault(name: str, content: bytes, frames: int) -> tuple[str, str] | None:
+    dtype, due = (np.int16, frames) if name == PHONES else (np.float32, frames * PITCH_RATE // PHONE_RATE)
+    try:
+        table = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        return "truncated", f"holds no whole array ({len(content)} bytes): {error}"
+    if table.dtype != dtype or table.shape != (due,):
+        return "shape", f"holds {table.shape} of {table.dtype} and not ({due},) of {np.dtype(dtype)}"
+    bad = int(table.size - np.isfinite(table).sum())
+    if bad:
+        return "non-finite", f"has {bad} values that are not finite"
+    return ("shape", f"holds {float(table.min()):g}, and there is nothing below 0") if table.min() < 0 else None
+
+
+def _voice(one: Rendering, gain: float) -> dict[str, Any]:
+    voice: dict[str, Any] = {"parts": one.parts, "register": one.register, "gain": gain}
+    if one.warp is not None:
+        voice["warp"] = {"of": one.warp.of, "stretch": one.warp.stretch, "pitch": one.warp.pitch}
+    return voice
+
+
+def _npy(array: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+    return file.getvalue()
+
+
+def _flac(audio: Any, rate: int) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, audio, rate, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
