@@ -132,8 +132,8 @@ def make_parallel(
     missing = [i for i in items if not (i.folder(work) / INFO).is_file() and not i.marker(work).is_file()]
     if tell is not None:
         part = f", part {shard[0]} of {shard[1]}" if shard[1] > 1 else ""
-        hours = sum(item.cost for item in missing) / 3600
-        tell(f"{work}{part}: {len(missing)} of {len(items)} sets to make, about {hours:.1f} hours of one core")
+        minutes = sum(item.cost for item in missing) / 60
+        tell(f"{work}{part}: {len(missing)} of {len(items)} sets to make, about {minutes:.0f} minutes of one core")
     made, more, failed, seconds = make_items(order, materials, missing, jobs=jobs, progress=progress)
     return MadeCorpus(
         folder=str(work),

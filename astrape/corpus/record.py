@@ -10,7 +10,8 @@ from typing import Any
 
 from astrape.corpus.errors import CorpusError
 from astrape.corpus.items import FOLDERS, Order
-from astrape.corpus.packages import PACKAGES, Package
+from astrape.corpus import packages as table
+from astrape.corpus.packages import Package
 from astrape.corpus.plan import KOKORO
 from astrape.corpus.rendering import PHONE_RATE
 from astrape.corpus.sets import INFO, PHONES, read_info
@@ -43,7 +44,7 @@ def keep_record(order: Order, tools: dict[str, str], packages: Mapping[str, Pack
     Raises:
         CorpusError: where the corpus has another seed, share of warps or packages.
     """
-    chosen = PACKAGES if packages is None else packages
+    chosen = table.PACKAGES if packages is None else packages
     used = {name: chosen[name] for name in packages_of(order.kinds | {KOKORO})}
     settings = {name: value for name, value in asdict(order).items() if name != "work"}
     wanted: dict[str, Any] = {
@@ -107,7 +108,7 @@ def order_of(work: Path) -> Order:
 def write_manifest(work: Path) -> dict[str, Any]:
     """Write ``manifest.jsonl`` of all sets that are there, whoever rendered them.
 
-    A line has ``path``, ``phones`` and ``pitch`` (relative to the manifest), ``speaker``, ``set``, ``split``
+    A line has ``path``, ``phones`` and ``pitch`` (relative to the manifest), ``speaker``, ``name``, ``set``, ``split``
     (``train`` or ``held``), ``use`` (``evaluate`` for what only evaluation may use), ``text``, ``seconds``,
     ``source`` and ``licence``.
 
@@ -143,6 +144,7 @@ def _lines(base: str, info: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {
             "path": f"{base}/{voice}.flac",
             "speaker": voice,
+            "name": name,
             "set": name,
             "split": info["split"],
             "use": "evaluate" if voice in evaluate else "train" if info["split"] == "train" else "validate",

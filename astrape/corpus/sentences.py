@@ -81,4 +81,4 @@ def _is_fit(text: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    return " ".join(re.findall(r"[a-z']+", text.lower()))
+    return " ".join(re.findall(r"[a-z0-9']+", text.lower()))

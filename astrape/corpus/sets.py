@@ -195,13 +195,23 @@ def _flac_fault(content: bytes, frames: int, rate: int) -> tuple[str, str] | Non
         with soundfile.SoundFile(io.BytesIO(content)) as audio:
             if (audio.samplerate, audio.channels) != (rate, 1):
                 return "shape", f"has {audio.channels} channels of {audio.samplerate} Hz and not 1 of {rate} Hz"
-            count = len(audio.read(dtype="float32"))
-            if audio.frames == due and count < due:
-                return "truncated", f"ends after {count} of {due} samples"
+            count = int(audio.frames)
+            if count == due:
+                return _cut_off(audio, due)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         said = str(getattr(error, "error_string", error)).strip().rstrip(".")
         return "unreadable", f"is not a readable audio file: {said}"
-    return None if count == due else ("shape", f"has {count} samples, and {frames} frames of 25 ms have {due}")
+    return "shape", f"has {count} samples, and {frames} frames of 25 ms have {due}"
+
+
+def _cut_off(audio: soundfile.SoundFile, due: int) -> tuple[str, str] | None:
+    """What is wrong with a file whose header is right."""
+    try:
+        count = len(audio.read(dtype="float32"))
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        said = str(getattr(error, "error_string", error)).strip().rstrip(".")
+        return "truncated", f"ends before its {due} samples, or is damaged: {said}"
+    return None if count == due else ("truncated", f"ends after {count} of {due} samples")
 
 
 def _table_fault(name: str, content: bytes, frames: int) -> tuple[str, str] | None:

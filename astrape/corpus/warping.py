@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,10 @@ def fundamental(audio: Floats, rate: int, frames: int) -> Floats:
 
 def _world() -> Any:
     try:
-        import pyworld
+        # It warns of a package that it imports itself.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pyworld
     except ImportError as error:
         raise ToolError("pseudo-speakers and F0 take pyworld; hint: pip install 'astrape[corpus]'") from error
     return pyworld
