@@ -5,7 +5,8 @@ is so. In a page, such a part begins with a comment that says what it is of, and
 
 - ``<!-- blocks -->``: the table of all registered blocks,
 - ``<!-- help COMMAND -->``: what a command says of itself,
-- ``<!-- output COMMAND -->``: what it prints.
+- ``<!-- output COMMAND -->``: what it prints,
+- ``<!-- sources -->``: what corpora are made of, with licences.
 
 References, which are long and linked, are made for the site alone, from a line of their own in a page:
 
@@ -28,13 +29,15 @@ from click.testing import CliRunner
 
 import astrape
 from astrape.blocks import block_class, block_names
+from astrape.corpus.packages import PACKAGES
+from astrape.corpus.sources import SOURCES
 from astrape.graph.picture import save_graph_picture
 
 DOCS = Path(__file__).resolve().parent
 DRAWN = ("dry-wet", "multirate")
 
 MADE = re.compile(
-    r"^<!-- (?P<what>blocks|help|output)(?: (?P<of>[\w-]+))? -->\n.*?^<!-- /(?P=what)(?: (?P=of))? -->$", re.M | re.S
+    r"^<!-- (?P<what>blocks|help|output|sources)(?: (?P<of>[\w -]+))? -->\n.*?^<!-- /(?P=what)(?: (?P=of))? -->$", re.M | re.S
 )
 
 
@@ -49,7 +52,12 @@ def made(markdown: str, linked: bool = False) -> str:
 
     def replaced(found: re.Match[str]) -> str:
         what, of = found["what"], found["of"]
-        text = block_table(linked) if what == "blocks" else output(of, *["--help"] * (what == "help"))
+        if what == "blocks":
+            text = block_table(linked)
+        elif what == "sources":
+            text = source_table()
+        else:
+            text = output(*of.split(), *["--help"] * (what == "help"))
         name = f"{what} {of}" if of else what
         return f"<!-- {name} -->\n\n{text.strip()}\n\n<!-- /{name} -->"
 
@@ -77,6 +85,15 @@ def block_table(linked: bool = False) -> str:
         shown = f"[`{name}`](reference/blocks.md#{place})" if known else f"`{name}`"
         rows.write(f"| {shown} | {_cell(_summary(cls))} | {_cell(', '.join(_parameters(cls))) or '-'} |\n")
     return rows.getvalue()
+
+
+def source_table() -> str:
+    rows = ["| source | licence | by | packages | for |", "|---|---|---|---|---|"]
+    for source in SOURCES:
+        packages = ", ".join(f"`{name}` {PACKAGES[name].version}" for name in source.packages) or "the system's program"
+        use = "evaluation only" if source.use == "evaluate" else "training"
+        rows.append(f"| {source.name} | {source.licence} | {_cell(source.by)} | {packages} | {use} |")
+    return "\n".join(rows)
 
 
 def output(*arguments: str) -> str:

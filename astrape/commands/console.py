@@ -162,8 +162,10 @@ def print_findings(findings: Sequence[_Finding]) -> str:
     Returns:
         How many there are of each kind, in words.
     """
+    from astrape.audio.atomic import shown
+
     for one in findings[:FINDINGS]:
-        click.echo(f"{one.path}: {one.message}".encode("utf-8", "replace").decode())
+        click.echo(f"{shown(one.path)}: {one.message}")
     if len(findings) > FINDINGS:
         click.echo(f"and {len(findings) - FINDINGS} more (--json lists all)")
     kinds: dict[str, int] = {}

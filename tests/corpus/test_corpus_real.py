@@ -1,0 +1,71 @@
+"""The real packages, where a folder has them: `ASTRAPE_PACKAGES=DIR make slow`. Nothing is fetched."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from astrape.corpus import Order, check_corpus, make_parallel
+from astrape.corpus.packages import PACKAGES
+
+pytestmark = pytest.mark.slow
+
+FOLDER = Path(os.environ.get("ASTRAPE_PACKAGES", "/nowhere"))
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("onnx", "onnxruntime", "pyworld"):
+        pytest.importorskip(name)
+    missing = [one.file for one in PACKAGES.values() if not (FOLDER / one.file).is_file() and "kokoro" in one.name]
+    if missing:
+        pytest.skip(f"ASTRAPE_PACKAGES={FOLDER}: has no {missing[0]}")
+    # What stands in for espeak-ng in the other tests comes first.
+    monkeypatch.setenv("PATH", os.environ["PATH"].partition(os.pathsep)[2])
+    (tmp_path / "packages").mkdir()
+    for path in FOLDER.iterdir():
+        if path.is_file():
+            (tmp_path / "packages" / path.name).symlink_to(path)
+    return tmp_path
+
+
+def band(audio: np.ndarray[Any, Any], rate: int, low: float, high: float) -> float:
+    """Share of the energy between two frequencies."""
+    power = np.abs(np.fft.rfft(audio)) ** 2
+    hertz = np.fft.rfftfreq(len(audio), 1 / rate)
+    return float(power[(hertz >= low) & (hertz < high)].sum() / power.sum())
+
+
+def test_kokoros_voices_are_in_step_and_in_their_registers(work: Path) -> None:
+    import pyworld
+
+    made = make_parallel(Order(work=work, hours=0.008, flite=0, recordings=False, warps=1.0))
+    assert not made.failed
+    assert made.made >= 3
+    assert check_corpus(work).findings == ()
+    for path in work.rglob("set.json"):
+        info = json.loads(path.read_text())
+        labels = np.load(path.with_name("phones.npy"))
+        levels = []
+        for voice, one in info["voices"].items():
+            audio, rate = soundfile.read(path.with_name(f"{voice}.flac"))
+            assert len(audio) == 600 * info["frames"]
+            assert band(audio, rate, 60, 8000) > 0.95
+            assert np.abs(audio).max() < 0.985
+            levels.append(np.log(1e-3 + np.sqrt((audio.reshape(-1, 600) ** 2).mean(1))))
+            f0 = np.load(path.with_name(f"{voice}.f0.npy")).astype(np.float64)
+            found, times = pyworld.dio(audio, rate, f0_floor=50, f0_ceil=600, frame_period=12.5)
+            heard = pyworld.stonemask(audio, found, times, rate)[: len(f0)]
+            both = (heard > 0) & (f0[: len(heard)] > 0)
+            ratio = heard[both] / f0[: len(heard)][both]
+            assert np.median(np.abs(np.log2(ratio))) < 0.02, (voice, one)
+            assert np.mean((heard > 0) == (f0[: len(heard)] > 0)) > 0.75
+        for other in levels[1:]:
+            assert np.corrcoef(levels[0], other)[0, 1] > 0.8, "loud and soft at the same time"
+        assert len(set(labels.tolist())) > 8
