@@ -37,7 +37,8 @@ DOCS = Path(__file__).resolve().parent
 DRAWN = ("dry-wet", "multirate")
 
 MADE = re.compile(
-    r"^<!-- (?P<what>blocks|help|output|sources)(?: (?P<of>[\w -]+))? -->\n.*?^<!-- /(?P=what)(?: (?P=of))? -->$", re.M | re.S
+    r"^<!-- (?P<what>blocks|help|output|sources)(?: (?P<of>[\w -]+))? -->\n.*?^<!-- /(?P=what)(?: (?P=of))? -->$",
+    re.M | re.S,
 )
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from astrape.audio.atomic import is_stale, temporaries
 from astrape.corpus.errors import CorpusError
 from astrape.corpus.items import FOLDERS, Item, Studio
 from astrape.corpus.making import Failed, make_items
@@ -18,7 +19,6 @@ from astrape.corpus.packages import Package
 from astrape.corpus.plan import Plan
 from astrape.corpus.record import MANIFEST, order_of, write_manifest
 from astrape.corpus.sets import INFO, PHONES, inspect_set, plan_of, read_info
-from astrape.corpus.storage import is_stale, temporaries
 
 __all__ = ["CheckedCorpus", "Finding", "check_corpus", "repair_corpus"]
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from astrape.audio.atomic import is_stale, shown_bytes, temporaries, write_whole
 from astrape.corpus.errors import CorpusError, ToolError, UnfitError
 from astrape.corpus.items import Item, Order, Studio
 from astrape.corpus.materials import Materials, missing_bytes, prepare, tool_versions
@@ -17,7 +18,7 @@ from astrape.corpus.plan import Plan
 from astrape.corpus.processes import ProcessLost, in_processes
 from astrape.corpus.record import keep_record, write_manifest
 from astrape.corpus.sets import INFO, seconds_of, write_set
-from astrape.corpus.storage import StorageError, is_stale, temporaries, write_whole
+from astrape.errors import WriteError
 
 __all__ = ["Failed", "MadeCorpus", "Outcome", "make_items", "make_parallel", "rendered_item"]
 
@@ -209,8 +210,8 @@ def check_space(folder: Path, needed: float) -> None:
     free = shutil.disk_usage(folder).free
     if needed * HEADROOM > free:
         raise CorpusError(
-            f"{folder}: takes {needed * HEADROOM / 1e9:.2f} GB more, and the disk has {free / 1e9:.2f} GB free; hint: "
-            f"free space, ask for fewer --hours, or name another disk with --work"
+            f"{folder}: takes {shown_bytes(int(needed * HEADROOM))} more, and {shown_bytes(free)} are free there; "
+            f"hint: free space, ask for fewer --hours, or name another disk with --work"
         )
 
 
@@ -228,7 +229,7 @@ def rendered_item(studio: Studio, item: Item, plan: Plan | None = None) -> Outco
         return Outcome(fatal=str(error))
     except CorpusError as error:
         return Outcome(fault=str(error))
-    except StorageError as error:
+    except WriteError as error:
         return Outcome(fatal=str(error))
     except MemoryError:
         return Outcome(fault="out of memory")

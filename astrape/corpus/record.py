@@ -8,15 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from astrape.audio.atomic import write_whole
+from astrape.corpus import packages as table
 from astrape.corpus.errors import CorpusError
 from astrape.corpus.items import FOLDERS, Order
-from astrape.corpus import packages as table
 from astrape.corpus.packages import Package
 from astrape.corpus.plan import KOKORO
 from astrape.corpus.rendering import PHONE_RATE
 from astrape.corpus.sets import INFO, PHONES, read_info
 from astrape.corpus.sources import SOURCES, licence_of, packages_of
-from astrape.corpus.storage import write_whole
 from astrape.corpus.voices import HELD
 
 __all__ = ["MANIFEST", "RECORD", "is_corpus", "keep_record", "order_of", "write_manifest"]

@@ -26,10 +26,11 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from astrape.audio.atomic import write_whole
+from astrape.audio.writer import flac_bytes
 from astrape.corpus.errors import CorpusError
 from astrape.corpus.plan import Plan, Rendering, Warp
 from astrape.corpus.rendering import PHONE_RATE, PITCH_RATE, RenderedSet
-from astrape.corpus.storage import write_whole
 
 __all__ = ["INFO", "PHONES", "Damage", "inspect_set", "plan_of", "read_info", "seconds_of", "write_set"]
 
@@ -67,7 +68,7 @@ def write_set(folder: Path, name: str, rendered: RenderedSet, licence: str, seed
         What ``set.json`` says.
 
     Raises:
-        StorageError: for a disk that is full and a folder that cannot be written.
+        WriteError: for a disk that is full and a folder that cannot be written.
     """
     plan = rendered.plan
     files: dict[str, bytes] = {}
@@ -75,7 +76,7 @@ def write_set(folder: Path, name: str, rendered: RenderedSet, licence: str, seed
         files[PHONES] = _npy(rendered.labels)
     for voice, one in rendered.voices.items():
         files[f"{voice}.f0.npy"] = _npy(one.f0)
-        files[f"{voice}.flac"] = _flac(one.audio, rendered.rate)
+        files[f"{voice}.flac"] = flac_bytes(one.audio, rendered.rate)
     for file, content in files.items():
         path = folder / file
         if not path.is_file() or path.read_bytes() != content:
@@ -238,10 +239,4 @@ def _voice(one: Rendering, gain: float) -> dict[str, Any]:
 def _npy(array: Any) -> bytes:
     file = io.BytesIO()
     np.save(file, np.ascontiguousarray(array), allow_pickle=False)
-    return file.getvalue()
-
-
-def _flac(audio: Any, rate: int) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, audio, rate, format="FLAC", subtype="PCM_16")
     return file.getvalue()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from astrape.audio.atomic import write_whole
 from astrape.corpus.packages import PARTS
 from astrape.corpus.plan import FLITE, KOKORO, RECORDINGS
 from astrape.corpus.recordings import SPEAKERS
-from astrape.corpus.storage import write_whole
 
 __all__ = ["SOURCES", "Source", "copy_licences", "licence_of", "packages_of"]
 

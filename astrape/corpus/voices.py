@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from astrape.audio.atomic import write_whole
 from astrape.corpus.errors import CorpusError
-from astrape.corpus.storage import write_whole
 
 __all__ = ["HELD", "Voices", "measured_registers"]
 

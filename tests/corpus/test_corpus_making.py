@@ -262,7 +262,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_rendered(
 ) -> None:
     usage = shutil.disk_usage(work)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=500_000))
-    with pytest.raises(CorpusError, match=r"takes 0\.0\d GB more, and the disk has 0\.00 GB free; hint: free space"):
+    with pytest.raises(CorpusError, match=r"takes \d\.\d\d MB more, and 0\.50 MB are free there; hint: free space"):
         packages.make(work)
     assert not list(work.rglob("set.json"))
 
