@@ -39,6 +39,7 @@ def make() -> None:
     f"{EXAMPLE}\n"
     "astrape corpus make parallel --work corpus --hours 40 --shard 1/4\n"
     "astrape check-cache --cache corpus --repair",
+    short="Make parallel sets: a sentence in several voices.",
     interrupted="what was rendered is kept, and the same command goes on from there",
 )
 @click.option(

@@ -78,8 +78,13 @@ def test_every_rendering_is_in_step_and_all_that_is_known_of_it_is_so(whole: Pat
             curves.append(f0[voiced] / np.exp(np.log(f0[voiced]).mean()))
             if "warp" in one:
                 continue
-            # Before the cut, the contour's mean is the register; what is cut is silent.
-            assert np.exp(np.log(f0[voiced]).mean()) == pytest.approx(one["register"], rel=1e-4)
+            whole_f0 = tiny_model.contour(tokens, prosody, tiny_model.durations(tokens, prosody, info["speed"]))
+            moved = whole_f0 * one["register"] / np.exp(np.log(whole_f0[whole_f0 > 0]).mean())
+            between = [
+                0 if not now else (now + after) / 2 if after else now
+                for now, after in zip(moved, [*moved[1:], 0], strict=True)
+            ]
+            np.testing.assert_allclose(f0, between[2 * begins[0] :][: 2 * frames], rtol=1e-5)
             run = np.flatnonzero(np.diff(np.flatnonzero(np.diff(f0, prepend=-1, append=-1))) >= 6)
             edges = np.flatnonzero(np.diff(f0, prepend=-1, append=-1))
             for first, last in ((edges[r], edges[r + 1]) for r in run):
