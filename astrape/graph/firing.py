@@ -21,6 +21,10 @@ ALIGNMENT = 64
 """Bytes: where allocators begin, and the widest vectors."""
 
 
+MOST_COUNTED = 1024
+"""Pushes whose counts are kept: those of a host with a fixed buffer come round again after a few hundred."""
+
+
 class Firing:
     """The units of a graph, or some of them, fired as often as their inputs allow.
 
@@ -42,6 +46,10 @@ class Firing:
         edges = [edge for unit in units for edge in unit.edges]
         self.entries = dict.fromkeys(edge.key for edge in edges if edge.read not in made)
         self.inner = dict.fromkeys(edge.key for edge in edges if edge.read in made)
+        self._entering = [
+            (place, edge) for place, unit in enumerate(units) for edge in unit.edges if edge.key in self.entries
+        ]
+        self._counted: dict[tuple[object, ...], tuple[int, ...]] = {}
 
     def counts(self, arrived: Mapping[Signal, int], waiting: Mapping[str, int]) -> tuple[int, ...]:
         """How often each unit fires.
@@ -50,6 +58,9 @@ class Firing:
             arrived: new frames from outside.
             waiting: frames that wait, by ``unit.port``.
         """
+        key = (*arrived.items(), None, *waiting.items())
+        if key in self._counted:
+            return self._counted[key]
         frames = dict(arrived)
         found = []
         for unit in self.units:
@@ -57,7 +68,10 @@ class Firing:
             for signal, produced in unit.produced:
                 frames[signal] = firings * produced
             found.append(firings)
-        return tuple(found)
+        if len(self._counted) >= MOST_COUNTED:
+            self._counted.clear()
+        self._counted[key] = tuple(found)
+        return self._counted[key]
 
     def remaining(
         self, counts: Sequence[int], arrived: Mapping[Signal, int], waiting: Mapping[str, int]
@@ -80,12 +94,10 @@ class Firing:
         """What units take from outside, by ``unit.port``, and what of it waits now."""
         entering: dict[str, Tensor] = {}
         kept: dict[str, Tensor] = {}
-        for unit, firings in zip(self.units, counts, strict=True):
-            for edge in unit.edges:
-                if edge.key in self.entries:
-                    x = _take(edge, firings, arrived, waiting, kept)
-                    if x is not None and firings:
-                        entering[edge.key] = x
+        for place, edge in self._entering:
+            x = _take(edge, counts[place], arrived, waiting, kept)
+            if x is not None and counts[place]:
+                entering[edge.key] = x
         return entering, kept
 
     def fire(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from astrape.blocks.base import State
 from astrape.blocks.state import map_state, state_leaves
-from astrape.graph.kernels import Kernel, into, several
+from astrape.graph.kernels import COPIES, Kernel, into, several
 from astrape.graph.record import Call, Unrecordable, addresses, tensors
 
 __all__ = ["Kernel", "Lowering", "Memory"]
@@ -130,7 +130,8 @@ class Lowering:
         self._refuse_hidden_writes()
         constant = self._constants()
         needed = self._needed(result, after)
-        kept = set(addresses((result, after)))
+        passed = self._passed_on(result, after)
+        kept = set(addresses((result, after, list(passed.values()))))
         used = set(kept)
         temporary: dict[int, list[int]] = {}
         for key, (made_by, index) in self._uses().items():
@@ -139,13 +140,13 @@ class Lowering:
             if key not in kept:
                 temporary.setdefault(index, []).append(key)
         for index, call in enumerate(self._calls):
-            if index in needed:
+            if index in needed and passed.keys().isdisjoint(addresses(call.result)):
                 self._emit(call, used, constant)
             for key in temporary.get(index, ()):
                 self._release(key)
         # The result first: where it is state, that is about to change.
         answer = map_state(partial(self._answer, outside=outside), result)
-        self._write_back(held, after, state, outside)
+        self._write_back(held, after, state, outside, passed)
         for key in self._own.keys() - self._results:
             self._release(key)
         return answer, self._kernels
@@ -170,6 +171,24 @@ class Lowering:
             if made and made.isdisjoint(written) and (_is_factory(call) or (read and read <= constant)):
                 constant |= made
         return constant
+
+    def _passed_on(self, result: State, after: State) -> dict[int, Tensor]:
+        """Copies that nothing reads but the next state, by their addresses, and what they are copies of.
+
+        A history's newest frames are copied out of it to be in memory of their own, and then to where the state lies:
+        the first of the two copies can be left out, if nobody writes to the history meanwhile.
+        """
+        written = {key for call in self._calls if call.operator._schema.is_mutable for key in _written(call)}
+        left_alone = written.union(self._storages).isdisjoint
+        states, uses = set(addresses(after)).difference(addresses(result)), self._uses()
+        found: dict[int, Tensor] = {}
+        for index, call in enumerate(self._calls):
+            if call.operator in COPIES and isinstance(call.result, Tensor):
+                (key, *_), source = addresses(call.result) or [0], call.args[0]
+                alone = uses.get(key) == (index, index) and key in states and key not in written
+                if alone and source.dtype == call.result.dtype and addresses(source) and left_alone(addresses(source)):
+                    found[key] = source
+        return found
 
     def _needed(self, result: State, after: State) -> set[int]:
         """Indices of the calls that something depends on, or that are there to raise, as a check of a range is."""
@@ -260,7 +279,9 @@ class Lowering:
         mine = any(key in self._own and key not in outside for key in addresses(tensor))
         return self._place(tensor) if mine else self._copied(tensor)
 
-    def _write_back(self, held: State, after: State, state: State, outside: set[int]) -> None:
+    def _write_back(
+        self, held: State, after: State, state: State, outside: set[int], passed: dict[int, Tensor]
+    ) -> None:
         pending = []
         for (_, old), (name, new), (_, place) in zip(
             state_leaves(held), state_leaves(after), state_leaves(state), strict=True
@@ -269,6 +290,9 @@ class Lowering:
                 raise Unrecordable(f"{name} changed from {tuple(old.shape)} to {tuple(new.shape)}")
             same = new.data_ptr() == old.data_ptr() and new.stride() == old.stride()
             if same or not addresses(new):
+                continue
+            if addresses(new)[0] in passed:
+                pending.append(partial(Tensor.copy_, place, self._place(passed[addresses(new)[0]])))
                 continue
             # A state that moves to another's place is read before that one is written.
             moved = addresses(new)[0] in outside
