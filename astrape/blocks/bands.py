@@ -21,8 +21,8 @@ from astrape.errors import RateError
 
 __all__ = ["BandEnvelope", "SpectralProduct"]
 
-OVERSAMPLED = 8
-"""How much finer than the transform's the grid is on which minimum phases are found."""
+FINE = 1 << 15
+"""Points, at least, of the grid on which minimum phases are found: on a coarser one the envelope's corners blur."""
 
 
 @register("band_envelope")
@@ -93,9 +93,10 @@ class BandEnvelope(StreamBlock, ExactTables):
         tables = {"weight": weight, "offset": offset}
         if self.complex:
             # Of an even length, and a multiple of the transform's.
-            length = 2 * OVERSAMPLED * self.n_fft
+            times = 2 * max(4, -(-FINE // (2 * self.n_fft)))
+            length = times * self.n_fft
             columns = np.column_stack(self.interpolation(self.sample_rate / length, length // 2 + 1))
-            phases = minimum_phase(columns)[: bins * 2 * OVERSAMPLED : 2 * OVERSAMPLED]
+            phases = minimum_phase(columns)[: bins * times : times]
             tables |= {"turn": phases[:, :-1], "turned": phases[:, -1]}
         return tables
 

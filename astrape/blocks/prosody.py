@@ -183,7 +183,7 @@ class Register(StreamBlock, ExactTables):
         octaves = (heard.clamp(LOWEST_REGISTER, HIGHEST_REGISTER) / LOWEST_REGISTER).log2()
         place = torch.where(voiced, octaves * BINS_PER_OCTAVE, -2.0)
         shares = (1 - (place[..., None] - self.places).abs()).clamp(min=0)
-        kept = torch.where(voiced, self.decay, 1.0)
+        kept = torch.where(voiced, state.new_full((), self.decay), 1.0)
         weights = []
         for frame in range(x.shape[-1]):
             state = torch.addcmul(shares[:, frame], state, kept[:, frame, None])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_choice, check_elements
 from astrape.blocks.registry import register
 from astrape.blocks.state import map_state
+from astrape.blocks.tables import ExactTables, Float64
 from astrape.errors import RateError
 
 __all__ = ["Noise", "PulseSource"]
@@ -142,7 +144,7 @@ def normal(words: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @register("pulse_source")
-class PulseSource(StreamBlock):
+class PulseSource(StreamBlock, ExactTables):
     """The pulses of a voice: from F0, frame by frame, to a train of band-limited pulses.
 
     ``(batch, 1, n)``, Hz, 0 where there is no voice, to ``(batch, 1, n * hop)`` at ``hop`` times the rate: the sum of
@@ -200,8 +202,12 @@ class PulseSource(StreamBlock):
         # Whole numbers, which no change of type can round.
         self.register_buffer("basis", basis, persistent=False)
         self.unit = 1 / (2 * hop * self.sample_rate)
-        ramp = max(1, min(hop, round(RAMP_SECONDS * self.sample_rate)))
-        self.register_buffer("ramp", (n / ramp).clamp(max=1), persistent=False)
+        self.register_tables()
+
+    def exact_tables(self) -> dict[str, Float64]:
+        """How far voice has started, or ended, at each sample of its frame."""
+        length = max(1, min(self.hop, round(RAMP_SECONDS * self.sample_rate)))
+        return {"ramp": (np.arange(1, self.hop + 1) / length).clip(max=1)}
 
     @property
     def latency(self) -> Fraction:
