@@ -5,11 +5,15 @@
 #   make OUT=/tmp/out demo          another folder for what the demo writes
 #   make PYTEST_FLAGS="-k conv" test
 #   make EXTRAS=teachers,evaluate test      with the packages of teachers and metrics too
+#   make HOURS=0.2 DEFAULT_FLAGS="--epochs 2" train-default    a taste of the training of the voice that ships
 #   make PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu" demo
 
 PYTHON ?= python3
 OUT ?= demo-output
 TINY ?= train-tiny
+DEFAULT ?= train-default
+HOURS ?= 8
+DEFAULT_FLAGS ?=
 JOBS ?= 2
 RECIPE ?= voice-changer
 PIP_FLAGS ?=
@@ -25,7 +29,7 @@ ONE_CORE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_CORE) $(BIN)/python -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint train-tiny bench docs clean
+.PHONY: help demo test slow lint train-tiny train-default bench docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -45,6 +49,10 @@ lint: $(VENV)/.installed-lint $(VENV)/.installed-test ## ruff and mypy
 
 train-tiny: $(VENV)/.installed-tiny ## train the small voice converter on real speech from Debian's packages: under an hour
 	$(ONE_CORE) $(BIN)/astrape train-tiny --work "$(TINY)"
+
+train-default: $(VENV)/.installed-default ## the weights that ship, from nothing: days of one core, stopped and taken up again at will
+	$(ONE_CORE) $(BIN)/astrape train-default --work "$(DEFAULT)" --hours $(HOURS) \
+		--output astrape/recipes/weights/astrape-mini.safetensors $(DEFAULT_FLAGS)
 
 bench: $(VENV)/.installed-plot ## time per step and per callback, on one core
 	$(ONE_CORE) $(BIN)/astrape bench $(RECIPE)

@@ -26,9 +26,11 @@ from astrape.commands.recipes import recipes
 from astrape.commands.report import report
 from astrape.commands.run import run
 from astrape.commands.train_decoder import train_decoder
+from astrape.commands.train_default import train_default
 from astrape.commands.train_encoder import train_encoder
 from astrape.commands.train_speaker import train_speaker
 from astrape.commands.train_tiny import train_tiny
+from astrape.commands.train_voice import train_voice
 from astrape.commands.voicebank import voicebank
 from astrape.commands.wavlm import wavlm
 from astrape.errors import AstrapeError
@@ -112,6 +114,8 @@ COMMANDS = (
     train_encoder,
     train_decoder,
     train_speaker,
+    train_voice,
+    train_default,
     train_tiny,
 )
 

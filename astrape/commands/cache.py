@@ -51,6 +51,10 @@ SHOWN = 20
     type=click.IntRange(1),
     help="Utterances that a speaker's embedding is of.",
 )
+@click.option("--per-utterance", is_flag=True, help="Of speakers, one embedding for each utterance.")
+@click.option(
+    "--rate", type=click.IntRange(8000, 768_000), metavar="HZ", help="Of audio.  [default: the recipe's microphone's]"
+)
 @click.option(
     "--shard", metavar="K/N", help="Every Nth item from the Kth on.  [default: RANK and WORLD_SIZE, as torchrun sets]"
 )
@@ -67,6 +71,8 @@ def cache(
     wavlm_dir: str | None,
     speakers_dir: str | None,
     content_dir: str | None,
+    audio_dir: str | None,
+    pitch_dir: str | None,
     recipe: str,
     features: str | None,
     weights: Path | None,
@@ -76,6 +82,8 @@ def cache(
     device: str,
     limit: int,
     utts_per_speaker: int,
+    per_utterance: bool,
+    rate: int | None,
     shard: str | None,
     jobs: int,
     as_json: bool,
@@ -84,6 +92,7 @@ def cache(
 
     wavlm: features of the recipe's front end, from the blocks that stream. content: what the teacher makes of each
     utterance, with its codes. speakers: one embedding for each speaker, the mean over windows of several utterances.
+    audio: the recordings at the recipe's rate, decoded once. pitch: that of recordings without a table of it.
 
     A run that is killed loses nothing that is written, and the same command goes on from there. A cache that another
     recipe, other weights or another teacher made is refused. What cannot be read is left out and told at the end, and
@@ -109,7 +118,7 @@ def cache(
     order = Order(
         what=what,
         root=root.absolute(),
-        folder={"wavlm": wavlm_dir, "speakers": speakers_dir, "content": content_dir}[what],
+        folder=dict(zip(KINDS, (wavlm_dir, speakers_dir, content_dir, audio_dir, pitch_dir), strict=True))[what],
         recipe=recipe,
         features=features,
         weights=weights,
@@ -117,6 +126,8 @@ def cache(
         teacher=None if teacher is None else {"use": teacher},
         teacher_dir=teacher_dir,
         utts_per_speaker=utts_per_speaker,
+        per_utterance=per_utterance,
+        rate=rate,
         device=str(place),
     )
     # Of the processes that torchrun starts in one terminal, one shows how far it is.

@@ -53,12 +53,14 @@ def corpus_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def folder_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``--wavlm-dir``, ``--speakers-dir`` and ``--content-dir``."""
+    """``--wavlm-dir``, ``--speakers-dir`` and so on, one for each kind of cache."""
     helps = {
         "wavlm": "Folder of the features' cache, in --cache or absolute.  [default: after the features, as in "
         "wavlm_L4_200hz]",
         "speakers": "Folder of the speakers' cache.  [default: speakers]",
         "content": "Folder of the teacher's content.  [default: content]",
+        "audio": "Folder of decoded recordings.  [default: after their rate, as in audio_44100hz]",
+        "pitch": "Folder of the recordings' pitch.  [default: pitch]",
     }
     return _all(*(click.option(f"--{what}-dir", metavar="FOLDER", help=text) for what, text in helps.items()))(function)
 

@@ -34,6 +34,8 @@ FAULTY = 1
 @click.option("--wavlm-only", is_flag=True, help="Look at features alone.")
 @click.option("--speakers-only", is_flag=True, help="Look at speakers alone.")
 @click.option("--content-only", is_flag=True, help="Look at content alone.")
+@click.option("--audio-only", is_flag=True, help="Look at decoded recordings alone.")
+@click.option("--pitch-only", is_flag=True, help="Look at pitch alone.")
 @folder_options
 @click.option("--repair", is_flag=True, help="Make what is damaged or missing again.")
 @click.option(
@@ -56,9 +58,13 @@ def check_caches(
     wavlm_only: bool,
     speakers_only: bool,
     content_only: bool,
+    audio_only: bool,
+    pitch_only: bool,
     wavlm_dir: str | None,
     speakers_dir: str | None,
     content_dir: str | None,
+    audio_dir: str | None,
+    pitch_dir: str | None,
     repair: bool,
     recipe: str | None,
     weights: Path | None,
@@ -87,9 +93,9 @@ def check_caches(
 
     if is_corpus(root):
         context.exit(check_made(root.absolute(), repair, jobs, as_json))
-    only = dict(zip(KINDS, (wavlm_only, speakers_only, content_only), strict=True))
+    only = dict(zip(KINDS, (wavlm_only, speakers_only, content_only, audio_only, pitch_only), strict=True))
     chosen = [what for what in KINDS if only[what] or not any(only.values())]
-    named = dict(zip(KINDS, (wavlm_dir, speakers_dir, content_dir), strict=True))
+    named = dict(zip(KINDS, (wavlm_dir, speakers_dir, content_dir, audio_dir, pitch_dir), strict=True))
     caches = _chosen(root, chosen, named)
     place, notice = choose_device(device)
     if notice:

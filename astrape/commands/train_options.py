@@ -147,6 +147,8 @@ def run_options(stage: str, common: dict[str, Any], **own: Any) -> Options:
         features_rate=common["wavlm_rate"],
         content_dir=common["content_dir"],
         speakers_dir=common["speakers_dir"],
+        audio_dir=common["audio_dir"],
+        pitch_dir=common["pitch_dir"],
         teacher=teacher_of(common["teacher"], common["teacher_dir"]),
         resume=common["resume"],
         overwrite=common["overwrite"],

@@ -10,7 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from astrape.graph.where import suggest
-from astrape.training.discriminators import MultiPeriodDiscriminator, MultiScaleDiscriminator
+from astrape.training.discriminators import (
+    MultiPeriodDiscriminator,
+    MultiResolutionDiscriminator,
+    MultiScaleDiscriminator,
+)
 from astrape.training.errors import TrainingError
 from astrape.training.learner import loss_key
 from astrape.training.objectives import Judgement, LSGANDiscriminator, Objective, Total
@@ -21,6 +25,7 @@ __all__ = ["Adversary", "random_windows"]
 NETWORKS: dict[str, type[nn.Module]] = {
     "multi_period": MultiPeriodDiscriminator,
     "multi_scale": MultiScaleDiscriminator,
+    "multi_resolution": MultiResolutionDiscriminator,
 }
 
 

@@ -27,18 +27,20 @@ from astrape.training.device import choose_device
 from astrape.training.encoder import EncoderValidation, content_plan
 from astrape.training.errors import TrainingError
 from astrape.training.feed import Feed, Stock, open_stock
-from astrape.training.learner import Learner, build_losses, trained_parameters
+from astrape.training.labelled import LabelValidation, VoiceValidation
+from astrape.training.learner import Learner, build_losses, entered, key_of, trained_parameters
 from astrape.training.objectives import loss_class
 from astrape.training.options import Options
+from astrape.training.pairs import TWIN
 from astrape.training.section import Phase, Stage, read_section
 from astrape.training.settings import settle
 from astrape.training.settled import settled_recipe
-from astrape.training.targets import Targets
+from astrape.training.targets import Targets, audio_input
 from astrape.training.trainer import Model, Position, make_accelerator
 
 __all__ = ["Setup", "build"]
 
-Validation = EncoderValidation | DecoderValidation
+Validation = EncoderValidation | DecoderValidation | LabelValidation
 
 
 @dataclass
@@ -75,10 +77,19 @@ class Setup:
         return Position() if self.state is None else Position(**self.state["position"])
 
     def learner(self, phase: Phase, outputs: list[str]) -> Learner:
-        """What is validated of a phase: all but what knows the training's speakers by number, and further outputs."""
-        known = [plan for plan in phase.active if loss_class(plan.use).compares != "speakers"]
+        """What is validated of a phase, and further outputs.
+
+        Losses that know the training's speakers by number are left out, and those between rows that go there and back.
+        """
+        known = [plan for plan in phase.active if loss_class(plan.use).compares != "speakers" and plan.to != TWIN]
         return _learner(
-            self.graph, self.entry, replace(phase, losses=tuple(known)), self.model.losses, self.targets, outputs
+            self.graph,
+            self.entry,
+            replace(phase, losses=tuple(known)),
+            self.model.losses,
+            self.targets,
+            outputs,
+            self.stage,
         )
 
     @property
@@ -116,7 +127,7 @@ def build(options: Options, say: Callable[[str], None]) -> Setup:
     stock = open_stock(options, graph, entry)
     taught = stock.caches.get("content")
     content = None if taught is None else Stream(taught.rate, taught.channels)
-    targets = Targets(graph, stage.phases, section.get("teacher", {}), content, accelerator.device)
+    targets = Targets(graph, stage.phases, section.get("teacher", {}), content, accelerator.device, stage.pairs)
     needs = targets.needs | _controls(graph, entry, stage)
     feed = Feed(stock, options, graph, entry, stage, targets, needs, accelerator)
     if state is not None:
@@ -214,7 +225,9 @@ def _check_front(graph: Graph, entry: str, options: Options) -> None:
 
 def _controls(graph: Graph, entry: str, stage: Stage) -> set[str]:
     outputs = {plan.of for phase in stage.phases for plan in phase.active}
-    return {name for name in between(graph, [entry], sorted(outputs)).controls if name == "speaker"}
+    given = {} if stage.pairs is None else stage.pairs.given
+    controls = between(graph, [entry, *entered(graph, entry, sorted(outputs), given)], sorted(outputs)).controls
+    return {"speaker"} if "speaker" in controls and "speaker" not in given else set()
 
 
 def _take_encoder(
@@ -291,32 +304,45 @@ def _model(graph: Graph, entry: str, stage: Stage, feed: Feed, targets: Targets)
         parameters,
         losses,
         adversaries,
-        lambda phase: _learner(graph, entry, phase, losses, targets, []),
+        lambda phase: _learner(graph, entry, phase, losses, targets, [], stage),
     )
 
 
 def _learner(
-    graph: Graph, entry: str, phase: Phase, losses: Mapping[str, Any], targets: Targets, outputs: list[str]
+    graph: Graph,
+    entry: str,
+    phase: Phase,
+    losses: Mapping[str, Any],
+    targets: Targets,
+    outputs: list[str],
+    stage: Stage,
 ) -> Learner:
     wanted = [plan.of for plan in phase.active] + outputs
     if phase.discriminators is not None:
         wanted.append(phase.discriminators.of)
     names = list(dict.fromkeys(wanted))
-    return Learner(graph, entry, names, phase.active, losses, targets.clocks, targets.audio)
+    given = None if stage.pairs is None else stage.pairs.given
+    return Learner(graph, entry, names, phase.active, losses, targets.clocks, targets.audio, given, stage.settle)
 
 
 def _validation(stage: Stage, graph: Graph, accelerator: Accelerator) -> Validation:
+    plans = [plan for phase in stage.phases for plan in phase.active]
+    labelled = list({plan.name: plan for plan in plans if loss_class(plan.use).compares == "labels"}.values())
+    labels = LabelValidation(labelled) if labelled else None
     if stage.name == "encoder":
         plan = content_plan(stage)
-        if plan is None:
-            raise TrainingError(
-                "training.encoder: no loss compares an output with teacher.content: there is no measure"
-            )
-        return EncoderValidation(stage, plan, graph)
-    waves = [plan.of for phase in stage.phases for plan in phase.active if graph.outputs[plan.of].rate >= 4000]
+        if plan is not None:
+            return EncoderValidation(stage, plan, graph)
+        if labels is not None:
+            return labels
+        raise TrainingError(
+            "training.encoder: no loss compares an output with teacher.content or with labels: there is no measure"
+        )
+    waves = [plan for plan in plans if graph.outputs[plan.of].rate >= 4000 and plan.to is not None]
     if not waves:
-        raise TrainingError("training.decoder: no loss is of a waveform: there is no measure")
-    return DecoderValidation(waves[0], graph.outputs[waves[0]], accelerator.device)
+        raise TrainingError(f"training.{stage.name}: no loss is of a waveform: there is no measure")
+    wave, stream = waves[0], graph.outputs[waves[0].of]
+    return VoiceValidation(wave.of, stream, accelerator.device, key_of(wave.to or "", audio_input(graph)), labels)
 
 
 def _with_graph(recipe: Recipe, section: Mapping[str, Any]) -> dict[str, Any]:

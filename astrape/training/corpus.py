@@ -25,6 +25,7 @@ __all__ = [
     "shown",
     "speakers_of",
     "split_by_speaker",
+    "split_corpus",
 ]
 
 VCTK_AUDIO = ("wav48_silence_trimmed", "wav48")
@@ -34,6 +35,9 @@ MICROPHONE = re.compile(r"(?P<name>.+)_(?P<microphone>mic[12])")
 
 RESERVED = (".codes", ".voiced")
 """Endings of what a cache keeps beside an utterance's own file."""
+
+SPLITS = TRAIN, HELD, EVALUATE = ("train", "held", "evaluate")
+"""What a manifest may say of a recording: to be trained on, held out of that to validate on, or kept for evaluation."""
 
 LONGEST_NAME = 200
 """Bytes of each part of a name; file systems end at 255, and a cache adds endings of its own."""
@@ -50,6 +54,12 @@ class Utterance:
         said: what is said, where a manifest gives it.
         transcript: the file with what is said, where there is one.
         channel: of an audio file with several, as for :class:`~astrape.audio.downmix.Downmix`.
+        set: the parallel set that it is a rendering of: what has the same set is the same speech in other voices, in
+            step to the sample. ``None``: there is no other rendering.
+        split: ``train``, ``held`` or ``evaluate``, where a manifest says.
+        phones: the table of what sounds when, see :mod:`astrape.training.tables`.
+        pitch: the table of its fundamental.
+        vector: who speaks, as a speaker encoder has it.
     """
 
     path: Path
@@ -58,6 +68,11 @@ class Utterance:
     said: str | None = None
     transcript: Path | None = None
     channel: str = MEAN
+    set: str | None = None
+    split: str | None = None
+    phones: Path | None = None
+    pitch: Path | None = None
+    vector: Path | None = None
 
     @property
     def key(self) -> str:
@@ -239,6 +254,28 @@ def split_by_speaker(utterances: Sequence[Utterance], unseen: float = 0.1, seed:
         train=[one for one in ordered if one.speaker not in aside],
         unseen=[one for one in ordered if one.speaker in aside],
     )
+
+
+def split_corpus(utterances: Sequence[Utterance], unseen: float = 0.1, seed: int = 0) -> Split:
+    """What is trained on and what is held out: as the manifest says where it does, by speaker where it does not.
+
+    What is kept for evaluation is in neither.
+
+    Raises:
+        CacheError: for a manifest that leaves nothing to train on, or holds nothing out, and as
+            :func:`split_by_speaker`.
+    """
+    if all(one.split is None for one in utterances):
+        return split_by_speaker(utterances, unseen, seed)
+    ordered = sorted(utterances, key=lambda one: one.key)
+    train = [one for one in ordered if one.split not in (HELD, EVALUATE)]
+    split = Split(train, [one for one in ordered if one.split == HELD])
+    if not split.train or not split.unseen:
+        raise CacheError(
+            f"the manifest has {len(split.train)} recordings to train on and {len(split.unseen)} with split 'held': "
+            f"hold some speakers out, and leave some"
+        )
+    return split
 
 
 def _is_name(part: str) -> bool:

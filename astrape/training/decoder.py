@@ -22,7 +22,7 @@ SAMPLES = 3
 
 
 class DecoderValidation:
-    """Distances between the waveform that was made and the microphone's, as late as it, over all validation windows.
+    """Distances between the waveform that was made and the true one, as late as it, over all validation windows.
 
     ::
 
@@ -35,13 +35,14 @@ class DecoderValidation:
         of: the output that is the waveform.
         source: its stream.
         device: where to measure.
+        to: the batch's key of the true waveform; the microphone's by default.
     """
 
     best = "mel_distance"
     higher_is_better = False
 
-    def __init__(self, of: str, source: Stream, device: torch.device | str = "cpu") -> None:
-        self.of = of
+    def __init__(self, of: str, source: Stream, device: torch.device | str = "cpu", to: str = "audio") -> None:
+        self.of, self.to = of, to
         self.rate = int(source.rate)
         n_fft = min(2048, 1 << max(6, (self.rate // 22).bit_length()))
         self.mel = LogMel(source, bins=min(80, n_fft // 16), n_fft=n_fft).to(device)
@@ -61,8 +62,10 @@ class DecoderValidation:
         sums, self.kept = Sums(), []
         learner.part.eval()
         for batch in batches():
-            made = learner.signals(batch)[self.of]
-            wave, weights = learner.waveform(self.of, batch["audio"], batch, made.shape[-1])
+            signals = learner.signals(batch)
+            made = signals[self.of]
+            wave, weights = learner.waveform(self.of, batch[self.to], batch, made.shape[-1])
+            self.measure_more(learner, batch, signals, sums)
             silence = torch.zeros_like(wave)
             sums.add("mel_distance", self.mel(made, wave, weights))
             sums.add("stft_distance", self.stft(made, wave, weights))
@@ -73,6 +76,9 @@ class DecoderValidation:
                 there = weights[row, 0] > 0
                 self.kept.append((wave[row, :, there].cpu(), made[row, :, there].cpu()))
         return sums.means(accelerator)
+
+    def measure_more(self, learner: Learner, batch: Batch, signals: dict[str, Tensor], sums: Sums) -> None:
+        """Measure what else there is to be measured of a batch; nothing by default."""
 
     def _mean_spectrum(self, wave: Tensor, weights: Tensor) -> Total:
         weight = self.mel.spectrum.frame_weights(weights)

@@ -15,19 +15,25 @@ from astrape.audio.downmix import MEAN
 from astrape.graph.graph import Graph
 from astrape.training.caches import KINDS, Cache, find_caches, load_front
 from astrape.training.caches.recording import read_header
-from astrape.training.corpus import Split, Utterance, default_corpus, read_corpus, shown, speakers_of, split_by_speaker
+from astrape.training.corpus import Split, Utterance, default_corpus, read_corpus, shown, speakers_of, split_corpus
 from astrape.training.errors import CacheError, TrainingError
 from astrape.training.learner import Batch
 from astrape.training.options import Options
 from astrape.training.section import Stage
+from astrape.training.sets import SetWindows
 from astrape.training.targets import Targets, audio_input
-from astrape.training.windows import WindowLoader, Windows
+from astrape.training.windows import WindowLoader, Windows, mapped
 
 __all__ = ["Feed", "Stock", "open_stock"]
 
-FLAGS = {"wavlm": "--wavlm-dir", "content": "--content-dir", "speakers": "--speakers-dir"}
-
-SIGNALS = {"features": "wavlm", "content": "content", "voiced": "content", "codes": "content", "speaker": "speakers"}
+SIGNALS = {
+    "features": "wavlm",
+    "content": "content",
+    "voiced": "content",
+    "codes": "content",
+    "speaker": "speakers",
+    "pair.speaker": "speakers",
+}
 """The cache that a signal is in."""
 
 
@@ -55,7 +61,7 @@ class Stock:
         if kind not in self.caches:
             raise CacheError(
                 f"{shown(self.root)}: holds no cache of {kind}, and {why}: make it with `astrape cache --what {kind} "
-                f"--data {shown(self.corpus)} --cache {shown(self.root)}`, or name its folder with {FLAGS[kind]}"
+                f"--data {shown(self.corpus)} --cache {shown(self.root)}`, or name its folder with --{kind}-dir"
             )
         return self.caches[kind]
 
@@ -67,8 +73,15 @@ def open_stock(options: Options, graph: Graph, entry: str) -> Stock:
         CacheError: for a corpus or caches that are missing, several of a kind where none is named, and features of
             another rate or width than the recipe's.
     """
-    names = {"wavlm": options.features_dir, "content": options.content_dir, "speakers": options.speakers_dir}
-    caches = {kind: cache for kind in KINDS if (cache := _find(options.cache, kind, names[kind])) is not None}
+    names = {
+        "wavlm": options.features_dir,
+        "content": options.content_dir,
+        "speakers": options.speakers_dir,
+        "audio": options.audio_dir,
+        "pitch": options.pitch_dir,
+    }
+    rate = graph.inputs[audio_input(graph)].rate
+    caches = {kind: cache for kind in KINDS if (cache := _find(options.cache, kind, names[kind], rate)) is not None}
     recorded = next((str(one.record.options["data"]) for one in caches.values() if "data" in one.record.options), None)
     corpus = options.data
     if corpus is None:
@@ -78,7 +91,7 @@ def open_stock(options: Options, graph: Graph, entry: str) -> Stock:
     )
     channel = kept if options.channel == MEAN else options.channel
     seed = options.seed if options.split_seed is None else options.split_seed
-    split = split_by_speaker(read_corpus(corpus, options.microphone, channel), options.unseen, seed)
+    split = split_corpus(read_corpus(corpus, options.microphone, channel), options.unseen, seed)
     stock = Stock(corpus, split, caches, options.cache)
     stream = graph.inputs[entry] if entry in graph.inputs else graph.outputs[entry]
     if options.features_rate is not None and options.features_rate != stream.rate:
@@ -135,30 +148,48 @@ class Feed:
         if entry in graph.inputs:
             needed = needed - {"features"} | {"audio"}
         kinds = dict.fromkeys(SIGNALS[name] for name in sorted(needed) if name in SIGNALS)
+        everyone = [*stock.split.train, *stock.split.unseen]
+        if "speakers" not in stock.caches and stage.pairs is not None and all(one.vector for one in everyone):
+            kinds.pop("speakers", None)
         caches = [stock.cache(kind, f"the {stage.name}'s losses need it") for kind in kinds]
+        if "audio" in needed and "audio" in stock.caches:
+            caches.append(stock.caches["audio"])
         stream = graph.inputs[entry] if entry in graph.inputs else graph.outputs[entry]
         rate = audio.rate if "audio" in needed else None
-        period = graph.period
         self.targets, self.accelerator = targets, accelerator
-        self.windows = Windows(
-            stock.split.train,
-            caches,
-            seconds=Fraction(stage.window) / stream.rate,
-            period=period,
-            audio=rate,
-            seed=options.seed,
-        )
-        held_out = Windows(
-            stock.split.unseen,
-            caches,
-            seconds=Fraction(stage.evaluation_window) / stream.rate,
-            period=period,
-            audio=rate,
-            seed=options.seed,
-        )
+
+        def windows(utterances: list[Utterance], frames: int) -> Windows | SetWindows:
+            seconds, period = Fraction(frames) / stream.rate, graph.period
+            if stage.pairs is None:
+                return Windows(utterances, caches, seconds=seconds, period=period, audio=rate, seed=options.seed)
+            if entry not in graph.inputs:
+                raise TrainingError(
+                    f"training.{stage.name}: sources of parallel sets are recordings, and training begins at "
+                    f"'{entry}': write features: {audio_input(graph)}"
+                )
+            if stage.pairs.both and stage.batch % 2:
+                raise TrainingError(
+                    f"training.{stage.name}: rows come in twos, there and back, and a batch of {stage.batch} parts two "
+                    f"of them: give each process an even number"
+                )
+            more = [stock.caches["pitch"]] if "pair.pitch" in needed and "pitch" in stock.caches else []
+            return SetWindows(
+                utterances,
+                [*caches, *more],
+                stage.pairs,
+                needed,
+                seconds=seconds,
+                period=period,
+                audio=audio.rate,
+                seed=options.seed,
+            )
+
+        self.windows = windows(stock.split.train, stage.window)
+        held_out = windows(stock.split.unseen, stage.evaluation_window)
+        caches = list(self.windows.caches.values())
         probes = balanced(held_out.utterances, options.probes)
         if accelerator.is_main_process:
-            _check([*self.windows.utterances, *probes], caches, "audio" in needed)
+            _check([*self.windows.utterances, *probes], self.windows, "audio" in needed)
         self.speakers = len(self.windows.speakers)
         self.speaker_encoder = next((_teacher(cache) for cache in caches if cache.what == "speakers"), None)
         self._loader = WindowLoader(
@@ -178,9 +209,10 @@ class Feed:
             **{f"identity of {cache.what}": _digest([str(sorted(cache.record.identity.items()))]) for cache in caches},
         }
         left = len(self.windows.left_out) + len(held_out.left_out)
+        sets = f" in {len(self.windows)} sets" if isinstance(self.windows, SetWindows) else ""
         self.description = (
-            f"{len(self.windows)} utterances of {self.speakers} speakers to learn from, {len(probes)} of "
-            f"{len(held_out.speakers)} others to validate on ({', '.join(held_out.speakers[:4])}"
+            f"{len(self.windows.utterances)} utterances of {self.speakers} speakers{sets} to learn from, {len(probes)} "
+            f"of {len(held_out.speakers)} others to validate on ({', '.join(held_out.speakers[:4])}"
             f"{' and so on' if len(held_out.speakers) > 4 else ''}); windows of {float(self.windows.seconds):g} s"
             + (f"; {left} utterances are in no cache and left out" if left else "")
             + "".join(f"; {cache.what} by {cache.record.maker}" for cache in caches)
@@ -214,7 +246,7 @@ class Feed:
 class _Probes(Dataset[dict[str, Tensor]]):
     """The first window of each of some utterances."""
 
-    def __init__(self, windows: Windows, utterances: list[Utterance]) -> None:
+    def __init__(self, windows: Windows | SetWindows, utterances: list[Utterance]) -> None:
         self.windows, self.utterances = windows, utterances
 
     def __len__(self) -> int:
@@ -238,30 +270,33 @@ def _teacher(cache: Cache) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _find(root: Path, kind: str, named: str | None) -> Cache | None:
+def _find(root: Path, kind: str, named: str | None, rate: Fraction) -> Cache | None:
     if named is not None:
         cache = Cache(root / named)
         if cache.what != kind:
-            raise CacheError(
-                f"{shown(cache.folder)}: is a cache of {cache.what}, and {FLAGS[kind]} names one of {kind}"
-            )
+            raise CacheError(f"{shown(cache.folder)}: is a cache of {cache.what}, and --{kind}-dir names one of {kind}")
+        if kind == "audio" and cache.rate != rate:
+            raise CacheError(f"{shown(cache.folder)}: has audio at {cache.rate} Hz, and the recipe's has {rate} Hz")
         return cache
     found = [cache for folder in find_caches(root) if (cache := Cache(folder)).what == kind]
+    # Recordings at other rates are for other recipes.
+    found = [cache for cache in found if kind != "audio" or cache.rate == rate]
     if len(found) > 1:
         names = ", ".join(shown(cache.folder.name) for cache in found)
-        raise CacheError(f"{shown(root)}: holds {len(found)} caches of {kind} ({names}): name one with {FLAGS[kind]}")
+        raise CacheError(f"{shown(root)}: holds {len(found)} caches of {kind} ({names}): name one with --{kind}-dir")
     return found[0] if found else None
 
 
-def _check(utterances: list[Utterance], caches: list[Cache], audio: bool) -> None:
+def _check(utterances: list[Utterance], windows: Windows | SetWindows, audio: bool) -> None:
     """Open what will be read, before an hour is lost on the rest of it."""
     faults: list[tuple[Utterance, CacheError]] = []
     for one in utterances:
         try:
-            for cache in caches:
-                for stored in cache.stored(cache.key_of(one)).values():
-                    stored.map()
-            if audio:
+            if isinstance(windows, SetWindows):
+                windows.check(one)
+                continue
+            mapped(windows.caches.values(), one)
+            if audio and "audio" not in windows.caches:
                 read_header(one.path)
         except CacheError as error:
             faults.append((one, error))

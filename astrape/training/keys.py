@@ -62,6 +62,12 @@ class Keys:
             raise self.wrong(key, f"is {quote(value)}", f"give {' or '.join(known)}")
         return str(value)
 
+    def truth(self, key: str, default: bool) -> bool:
+        value = self._take(key, default)
+        if not isinstance(value, bool):
+            raise self.wrong(key, f"is {quote(value)}", "give true or false")
+        return value
+
     def whole(self, key: str, least: int, most: int, default: int | None = None) -> int:
         value = self._take(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
-from astrape.graph.cut import between
+from astrape.graph.cut import between, named_signals
 from astrape.graph.graph import Graph
+from astrape.graph.plan import Signal
 from astrape.training.errors import TrainingError
 from astrape.training.objectives import LossContext, Objective, Total, build_loss
-from astrape.training.pairing import Clock, delay_of, delayed, frame_weights, partners
+from astrape.training.pairing import Clock, delay_of, delayed, frame_weights, partners, pitch_at
+from astrape.training.pairs import TWIN
 from astrape.training.section import LossPlan, Phase
+from astrape.training.tables import PITCH_RATE
 
-__all__ = ["Batch", "Learner", "build_losses", "loss_key", "trained_parameters"]
+__all__ = ["Batch", "Learner", "build_losses", "entered", "key_of", "loss_key", "trained_parameters", "valid_frames"]
 
 Batch = dict[str, Tensor]
 """Windows of the corpus, a tensor for each signal. ``valid``: seconds of each row that are no padding."""
@@ -34,6 +39,8 @@ class Learner(nn.Module):
         losses: their modules, by ``loss_key``.
         targets: clocks of what losses compare with, by the name that ``to`` has.
         audio: the graph's input that hears the microphone.
+        given: what the data gives in place of the graph: the batch's keys, by the names of signals and controls.
+        settle: seconds at the begin of each window that no loss counts.
 
     Attributes:
         part: the part of the graph that runs.
@@ -48,20 +55,37 @@ class Learner(nn.Module):
         losses: Mapping[str, Objective],
         targets: Mapping[str, Clock],
         audio: str = "mic",
+        given: Mapping[str, str] | None = None,
+        settle: float = 0.0,
     ) -> None:
         super().__init__()
-        self.part = between(graph, [entry], list(outputs))
+        self.given = dict(given or {})
+        # A tenth of a second as it is written, and not as floating point has it.
+        self.settle = Fraction(settle).limit_denominator(10**6)
+        self.part = between(graph, [entry, *entered(graph, entry, outputs, self.given)], list(outputs))
         self.entry = entry
         self.audio = audio
         self.targets = dict(targets)
         self.plans = [plan for plan in plans if losses[loss_key(plan)].compares != "judgements"]
         self.losses = nn.ModuleDict({loss_key(plan): losses[loss_key(plan)] for plan in self.plans})
-        missing = [name for name in self.part.inputs if name not in (entry, audio)]
+        missing = [name for name in self.part.inputs if name not in (entry, audio, *self.given)]
         if missing:
             raise TrainingError(
                 f"'{graph.name}': training enters at '{entry}', and {', '.join(outputs)} need the input '{missing[0]}' "
                 f"besides, which no data gives: name another output in training.features"
             )
+
+        for name in self.told:
+            if self.part.inputs[name].channels > 2:
+                raise TrainingError(
+                    f"'{name}' has {self.part.inputs[name].channels} channels, and a pitch that the data gives has 1 "
+                    f"(Hz) or 2 (Hz, and 1 where there is one): name another signal in `given`"
+                )
+
+    @property
+    def told(self) -> list[str]:
+        """The part's inputs that the data gives in place of the graph."""
+        return [name for name in self.part.inputs if name in self.given and name not in (self.entry, self.audio)]
 
     def clock(self, output: str) -> Clock:
         """How an output's frames lie in time, from the microphone on."""
@@ -78,38 +102,76 @@ class Learner(nn.Module):
 
     def signals(self, batch: Batch) -> dict[str, Tensor]:
         """The graph's outputs, by name."""
-        inputs = {name: batch["audio" if name == self.audio else "features"] for name in self.part.inputs}
-        controls = {name: batch[SPEAKER] for name in self.part.controls if name == SPEAKER}
-        made = self.part(inputs, **controls)
+        told = self.told
+        heard = [name for name in self.part.inputs if name not in told]
+        inputs = {name: batch["audio" if name == self.audio else "features"] for name in heard}
+        seconds = Fraction(inputs[heard[0]].shape[-1]) / self.part.inputs[heard[0]].rate
+        inputs |= {name: self._told(name, seconds, batch) for name in told}
+        known = [name for name in self.part.controls if name == SPEAKER or name in self.given]
+        controls = {name: batch[self.given.get(name, name)] for name in known}
+        made = self.part({name: inputs[name] for name in self.part.inputs}, **controls)
         return made if isinstance(made, dict) else {self.part.main: made}
+
+    def clocks_told(self, name: str) -> tuple[Clock, Clock]:
+        """Of a signal that the data gives: how its frames lie in time, and how those of the data do."""
+        own = Clock(self.part.inputs[name].rate, self.part.signal_latency[Signal(name, "out")])
+        return own, Clock(PITCH_RATE)
+
+    def _told(self, name: str, seconds: Fraction, batch: Batch) -> Tensor:
+        """What the data gives of a signal, as old as the signal is: its frames lie as those of the graph would."""
+        stream = self.part.inputs[name]
+        pitch = pitch_at(batch[self.given[name]], int(seconds * stream.rate), *self.clocks_told(name))
+        return pitch if stream.channels == 1 else torch.cat([pitch, (pitch > 0).to(pitch)], dim=1)
 
     def paired(self, plan: LossPlan, loss: nn.Module, signal: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The target and the weights of a loss, frame by frame of its signal."""
         own = self.clock(plan.of)
         heard = valid_frames(batch, own.rate)
+        places = torch.arange(signal.shape[-1], device=signal.device)
+        settled = places >= math.ceil(self.settle * own.rate)
         if loss.compares == "speakers":
-            places = torch.arange(signal.shape[-1], device=signal.device)
-            return batch["speaker_index"], (places < heard[:, None]).unsqueeze(1).to(signal.dtype)
+            there = settled & (places < heard[:, None])
+            return batch["speaker_index"], there.unsqueeze(1).to(signal.dtype)
+        if plan.to == TWIN:
+            there = settled & (places < heard[:, None])
+            back = rearrange(signal, "(pairs two) c n -> pairs two c n", two=2).flip(1)
+            return rearrange(back, "pairs two c n -> (pairs two) c n"), there.unsqueeze(1).to(signal.dtype)
         if plan.to is None:
             raise TrainingError(f"loss '{plan.name}' does not say what '{plan.of}' is compared with: add `to: SIGNAL`")
         target = batch[key_of(plan.to, self.audio)]
         if loss.compares == "samples":
             return self.waveform(plan.of, target, batch, signal.shape[-1])
+        if plan.to not in self.targets:
+            raise TrainingError(f"loss '{plan.name}': '{plan.use}' compares frames, and '{plan.to}' has none")
         clock = self.targets[plan.to]
         at = partners(signal.shape[-1], own, clock, plan.ahead).to(signal.device)
         frames = batch["frames"] if plan.to == "teacher.content" else valid_frames(batch, clock.rate)
         voiced = 1 + (plan.voiced - 1) * batch["voiced"] if plan.voiced != 1 and "voiced" in batch else None
-        weights = frame_weights(at, frames, heard, voiced)
+        weights = frame_weights(at, frames, heard, voiced) * settled
         return target[..., at.clamp(0, max(target.shape[-1] - 1, 0))], weights.to(signal.dtype)
 
+    def first_sample(self, output: str) -> int:
+        """The first sample of a waveform that counts."""
+        clock = self.clock(output)
+        return delay_of(clock.latency, clock.rate)[0] + math.ceil(self.settle * clock.rate)
+
     def waveform(self, output: str, wave: Tensor, batch: Batch, count: int) -> tuple[Tensor, Tensor]:
-        """The microphone's waveform as late as an output is, ``count`` samples of it, and which of them count."""
+        """A waveform as late as an output is, ``count`` samples of it, and which of them count."""
         clock = self.clock(output)
         late, _ = delay_of(clock.latency, clock.rate)
         places = torch.arange(count, device=wave.device)
-        there = (places >= late) & (places < late + wave.shape[-1])
+        there = (places >= self.first_sample(output)) & (places < late + wave.shape[-1])
         there = there & (places < valid_frames(batch, clock.rate)[:, None])
         return delayed(wave, late, count), there.unsqueeze(1).to(wave.dtype)
+
+
+def entered(graph: Graph, entry: str, outputs: Sequence[str], given: Iterable[str]) -> list[str]:
+    """The signals, of those that the data gives, which outputs need: controls, and what no output needs, are none."""
+    names = [name for name in given if name not in graph.controls]
+    if not names:
+        return []
+    known, whole = named_signals(graph), between(graph, [entry], list(outputs))
+    return [name for name in names if name in known and known[name].node in whole.nodes]
 
 
 def valid_frames(batch: Batch, rate: Fraction) -> Tensor:

@@ -1,9 +1,20 @@
 """Manifests: a table of recordings, for a corpus that no folder layout describes.
 
-``.tsv`` and ``.csv`` have a first line with the names of the columns, ``.jsonl`` has an object a line. Columns or keys:
-``path`` (relative to the manifest, or absolute), ``speaker``, and, where wanted, ``text`` (what is said) and ``name``
-(unlike any other of the speaker's; the file's own name without its ending where it is left out). Others are left aside.
-Text is UTF-8::
+``.tsv`` and ``.csv`` have a first line with the names of the columns, ``.jsonl`` has an object a line. Columns or keys,
+all but the first two where wanted:
+
+- ``path``: relative to the manifest, or absolute,
+- ``speaker``,
+- ``text``: what is said,
+- ``name``: unlike any other of the speaker's; the set, or the file's own name without its ending, where it is left out,
+- ``set``: of a parallel corpus, what the recording is one of several renderings of, in step to the sample,
+- ``split``: ``train``, ``held`` for what no training may hear, or ``evaluate`` for what it may not even be measured on;
+  a column ``use`` that says ``evaluate`` means the same,
+- ``phones``, ``pitch``, ``vector``: tables (``.npy``, see :mod:`astrape.training.tables`), by a path as above. In a set
+  they are looked for beside the audio as well: ``phones.npy`` of all its renderings, and ``NAME.f0.npy`` and
+  ``NAME.spk.npy`` beside ``NAME.flac``.
+
+Others are left aside. Text is UTF-8::
 
     path	speaker	text
     one/0001.flac	anna	Good morning.
@@ -20,13 +31,14 @@ from pathlib import Path
 from typing import Any
 
 from astrape.audio.downmix import MEAN
-from astrape.training.corpus import Utterance, shown
+from astrape.training.corpus import EVALUATE, SPLITS, Utterance, shown
 from astrape.training.errors import CacheError
 
 __all__ = ["ENDINGS", "read_manifest"]
 
 ENDINGS = (".tsv", ".csv", ".jsonl")
 REQUIRED = ("path", "speaker")
+TABLE = ".npy"
 
 
 def read_manifest(path: Path) -> list[Utterance]:
@@ -82,18 +94,52 @@ def _objects(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _utterance(manifest: Path, line: int, row: dict[str, Any]) -> Utterance:
-    for name in (*REQUIRED, "name", "text", "channel"):
+    for name in (*REQUIRED, "name", "text", "channel", "set", "split", "phones", "pitch", "vector"):
         value = row.get(name)
         given = isinstance(value, str) and (value.strip() or name not in REQUIRED)
         if not given and (value is not None or name in REQUIRED):
             raise CacheError(f"{shown(manifest)}:{line}: '{name}' must be text{' and not empty' * (name in REQUIRED)}")
     audio = manifest.parent / row["path"].strip()
-    try:
-        there = audio.is_file()
-    except (OSError, ValueError):
-        there = False
-    if not there:
+    if not _is_file(audio):
         raise CacheError(f"{shown(manifest)}:{line}: there is no file {shown(audio.as_posix().replace(chr(0), '?'))}")
-    name = (row.get("name") or "").strip() or audio.stem
-    channel = (row.get("channel") or "").strip() or MEAN
-    return Utterance(audio, row["speaker"].strip(), name, said=row.get("text") or None, channel=channel)
+    group = (row.get("set") or "").strip() or None
+    split = (row.get("split") or "").strip() or None
+    if split is not None and split not in SPLITS:
+        raise CacheError(f"{shown(manifest)}:{line}: split is '{split}': write {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
+    if row.get("use") == EVALUATE:
+        split = EVALUATE
+    beside = {"phones": audio.with_name("phones.npy")} if group is not None else {}
+    if group is not None:
+        beside |= {"pitch": audio.with_suffix(".f0.npy"), "vector": audio.with_suffix(".spk.npy")}
+    return Utterance(
+        audio,
+        row["speaker"].strip(),
+        (row.get("name") or "").strip() or group or audio.stem,
+        said=row.get("text") or None,
+        channel=(row.get("channel") or "").strip() or MEAN,
+        set=group,
+        split=split,
+        phones=_table_of("phones", manifest, line, row, beside),
+        pitch=_table_of("pitch", manifest, line, row, beside),
+        vector=_table_of("vector", manifest, line, row, beside),
+    )
+
+
+def _table_of(which: str, manifest: Path, line: int, row: dict[str, Any], beside: dict[str, Path]) -> Path | None:
+    """A table that the manifest names, or the one beside the audio of a set, where it is there."""
+    named = (row.get(which) or "").strip()
+    # Some corpora write the phones themselves where others name the table.
+    if named.endswith(TABLE):
+        path = manifest.parent / named
+        if not _is_file(path):
+            raise CacheError(f"{shown(manifest)}:{line}: there is no table {shown(path.as_posix())}")
+        return path
+    path_beside = beside.get(which)
+    return path_beside if path_beside is not None and _is_file(path_beside) else None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

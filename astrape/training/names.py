@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["KINDS", "MICROPHONES"]
 
-KINDS = ("wavlm", "speakers", "content")
+KINDS = ("wavlm", "speakers", "content", "audio", "pitch")
 """The caches that training reads."""
 
 MICROPHONES = ("mic1", "mic2", "both")

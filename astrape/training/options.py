@@ -17,7 +17,7 @@ class Options:
     """Everything about a run that the recipe does not say.
 
     Attributes:
-        stage: ``encoder`` or ``decoder``.
+        stage: ``encoder``, ``decoder`` or ``voice``, which is both together.
         cache: the folder of the caches.
         out_dir, run_name: where results go, and what their files are called.
         recipe: a shipped one's name, or a path; the checkpoint's own, or ``astrape-vc``, when left out.
@@ -31,7 +31,8 @@ class Options:
             same unseen speakers, so command lines leave it at 0 whatever their seed.
         microphone: of recordings by two.
         channel: of recordings with several; that of the caches where it is ``mean``.
-        features_dir, content_dir, speakers_dir: the caches' folders; the only ones of their kind when left out.
+        features_dir, content_dir, speakers_dir, audio_dir, pitch_dir: the caches' folders; the only ones
+            of their kind when left out.
         features_rate, features_block: what the command line holds to be the rate of the features, Hz, and the block
             that makes them.
         teacher: name and parameters; the recipe's when left out.
@@ -68,6 +69,8 @@ class Options:
     features_block: str | None = None
     content_dir: str | None = None
     speakers_dir: str | None = None
+    audio_dir: str | None = None
+    pitch_dir: str | None = None
     teacher: dict[str, Any] | None = None
     changes: tuple[Change, ...] = ()
     settings: tuple[Setting, ...] = ()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Clock", "delay_of", "delayed", "frame_weights", "partners", "said"]
+__all__ = ["Clock", "delay_of", "delayed", "frame_weights", "partners", "pitch_at", "said"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,32 @@ def frame_weights(at: Tensor, frames: Tensor, heard: Tensor, extra: Tensor | Non
     if extra is not None and extra.shape[-1]:
         weights = weights * extra[..., at.clamp(0, extra.shape[-1] - 1)].to(weights)
     return weights
+
+
+def pitch_at(table: Tensor, count: int, own: Clock, target: Clock) -> Tensor:
+    """A table's fundamental as another stream's frames would have it, ``(..., frames)`` to ``(..., count)``, Hz.
+
+    Between two voiced frames of the table it lies on the line through their logarithms; beside an unvoiced one it is
+    that of the nearest. What the table does not reach is unvoiced, 0.
+
+    Args:
+        table: Hz, 0 where there is none.
+        count: frames of the stream.
+        own: the stream's clock.
+        target: the table's.
+    """
+    step = target.rate / own.rate
+    start = (1 / (2 * own.rate) - own.latency + target.latency) * target.rate - Fraction(1, 2)
+    common = math.lcm(step.denominator, start.denominator)
+    places = torch.arange(count, dtype=torch.int64) * int(step * common) + int(start * common)
+    first = torch.div(places, common, rounding_mode="floor")
+    share = ((places - first * common).to(torch.float64) / common).to(table.dtype).to(table.device)
+    first = first.to(table.device)
+    frames = table.shape[-1]
+    near = [table[..., at.clamp(0, frames - 1)] * ((at >= 0) & (at < frames)) for at in (first, first + 1)]
+    both = (near[0] > 0) & (near[1] > 0)
+    line = torch.lerp(near[0].clamp(min=1.0).log(), near[1].clamp(min=1.0).log(), share).exp()
+    return torch.where(both, line, torch.where(share < 0.5, near[0], near[1]))
 
 
 def delay_of(latency: Fraction, rate: Fraction) -> tuple[int, Fraction]:

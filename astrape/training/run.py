@@ -131,7 +131,8 @@ class _Run:
             for at in trainer.epochs():
                 # The position of an epoch's end is that of the next one's begin.
                 if at.batch == 0:
-                    self._validate(trainer, journal)
+                    with trainer.averaged():
+                        self._validate(trainer, journal)
                     self._save(trainer, kept=self.options.save_every_epoch)
                     last = at.step
                     finished = at.epoch >= stage.epochs
@@ -218,7 +219,8 @@ class _Run:
         save_checkpoint(self.path("last.pt"), state)
         if better:
             link_file(self.path("last.pt"), self.path("best.pt"))
-            self._export(at)
+            with trainer.averaged():
+                self._export(at)
         if kept:
             link_file(self.path("last.pt"), self.path(f"epoch-{at.epoch - 1:03d}.pt"))
 
@@ -279,6 +281,9 @@ def _pairings(setup: Setup) -> list[str]:
                 lines[f"{late}: '{plan.to}' is delayed by {samples} samples{rest}"] = None
             elif plan.to in learner.targets:
                 lines[said(plan.of, own, learner.targets[plan.to], plan.ahead)] = None
+        for name in learner.told:
+            paired = said(name, *learner.clocks_told(name))
+            lines[f"{learner.given[name]} is given in place of '{name}': {paired}"] = None
     return list(lines)
 
 

@@ -19,6 +19,8 @@ training:
     phases:
       - {name: reconstruction, epochs: 10, losses: {...}}
       - {name: adversarial, epochs: 50, losses: {...}, discriminators: {...}}
+  voice:
+    ...                               # both together; see :mod:`astrape.training.pairs` for parallel sets
 """
 
 from __future__ import annotations
@@ -32,13 +34,15 @@ from astrape.graph.recipe import Recipe
 from astrape.training.errors import TrainingError
 from astrape.training.keys import Keys
 from astrape.training.objectives import PAIRING, loss_names
+from astrape.training.pairs import LABELS, PAIR_SIGNALS, TWIN, Pairs, read_pairs
 from astrape.training.relaxation import build_relaxation
 
 __all__ = ["Discriminators", "LossPlan", "Optimiser", "Phase", "Relaxing", "Section", "Stage", "read_section"]
 
-STAGES = ("encoder", "decoder")
+STAGES = ("encoder", "decoder", "voice")
+"""What can be trained: an encoder, a decoder behind a trained encoder, or both together."""
 
-TEACHER_SIGNALS = ("teacher.content", "teacher.wav", "mic.pitch")
+TARGETS = ("teacher.content", "teacher.wav", "mic.pitch", *PAIR_SIGNALS, *LABELS, TWIN)
 """What losses compare with, beside the recipe's inputs and ``teacher.layer_N``."""
 
 LONGEST = 10**7
@@ -85,6 +89,7 @@ class Optimiser:
         betas, weight_decay: AdamW's.
         clip: largest norm of the gradient; 0: unbounded.
         schedule: ``cosine`` over all epochs to 0, epoch by epoch, or ``constant``.
+        warmup: steps in which the rate rises from nothing to that; 0: it begins there.
     """
 
     lr: float = 1e-4
@@ -92,6 +97,7 @@ class Optimiser:
     weight_decay: float = 1e-5
     clip: float = 1.0
     schedule: str = "cosine"
+    warmup: int = 0
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,14 @@ class Relaxing:
 
 @dataclass(frozen=True)
 class Stage:
-    """The training of an encoder or of a decoder."""
+    """The training of an encoder, of a decoder, or of both.
+
+    Attributes:
+        pairs: how it draws from parallel sets; ``None``: from single recordings and their caches.
+        settle: seconds at the begin of each window that no loss counts, while what is heard for the first time settles.
+        average: what is validated and exported are the weights' running means, of which each step keeps this share;
+            0: the weights themselves.
+    """
 
     name: str
     train: tuple[str, ...]
@@ -163,6 +176,9 @@ class Stage:
     optimiser: Optimiser
     phases: tuple[Phase, ...]
     relax: Relaxing | None = None
+    pairs: Pairs | None = None
+    settle: float = 0.0
+    average: float = 0.0
 
     @property
     def epochs(self) -> int:
@@ -187,7 +203,7 @@ class Section:
     stages: Mapping[str, Stage]
 
     def stage(self, name: str, recipe: Recipe) -> Stage:
-        """The training of ``encoder`` or ``decoder``.
+        """The training of ``encoder``, ``decoder`` or ``voice``.
 
         Raises:
             TrainingError: where the recipe does not say how to train it.
@@ -239,13 +255,22 @@ def _stage(name: str, keys: Keys, recipe: Recipe, outputs: list[str]) -> Stage:
         phases = tuple(_phase(at, None, recipe, outputs) for at in keys.items("phases"))
     else:
         phases = (_phase(keys, name, recipe, outputs),)
+    settle = keys.number("settle", 0, 60, default=0.0)
+    average = keys.number("average", 0, 0.999999, default=0.0)
+    pairs = read_pairs(keys, recipe, outputs, _targets(phases))
     keys.done()
     names = [phase.name for phase in phases]
     if len(set(names)) < len(names):
         raise keys.wrong("phases", "has two phases of one name", "give each its own")
     if all(phase.epochs == 0 for phase in phases):
         raise keys.wrong("phases" if "phases" in keys else "epochs", "comes to no epoch at all", "give at least 1")
-    return Stage(name, tuple(train), window, longer, batch, steps, optimiser, phases, relax)
+    return Stage(name, tuple(train), window, longer, batch, steps, optimiser, phases, relax, pairs, settle, average)
+
+
+def _targets(phases: tuple[Phase, ...]) -> list[str | None]:
+    """What losses and discriminators compare with."""
+    judged = [phase.discriminators.to for phase in phases if phase.discriminators is not None]
+    return [*(plan.to for phase in phases for plan in phase.losses), *judged]
 
 
 def _check_node(keys: Keys, key: str, name: str, recipe: Recipe) -> None:
@@ -266,6 +291,7 @@ def _optimiser(keys: Keys) -> Optimiser:
         weight_decay=keys.number("weight_decay", 0, 10, default=default.weight_decay),
         clip=keys.number("clip", 0, 1e6, default=default.clip),
         schedule=keys.choice("schedule", ["cosine", "constant"], default=default.schedule),
+        warmup=keys.whole("warmup", 0, LONGEST, default=default.warmup),
     )
     keys.done()
     return read
@@ -308,7 +334,7 @@ def _loss(keys: Keys, name: str, recipe: Recipe, outputs: list[str]) -> LossPlan
     keys.check("of", of, outputs, "output")
     to = keys.text("to") if "to" in keys else None
     if to is not None and not _is_layer(to):
-        keys.check("to", to, [*TEACHER_SIGNALS, *recipe.inputs], "signal")
+        keys.check("to", to, [*TARGETS, *recipe.inputs], "signal")
     weight = keys.number("weight", 0, 1e6, default=1.0)
     voiced = keys.number("voiced", 0, 1000, default=1.0)
     ahead = keys.whole("ahead", 0, 1000, default=0)
@@ -323,7 +349,7 @@ def _discriminators(keys: Keys, recipe: Recipe, outputs: list[str]) -> Discrimin
     of = keys.text("of")
     keys.check("of", of, outputs, "output")
     to = keys.text("to")
-    keys.check("to", to, [*TEACHER_SIGNALS, *recipe.inputs], "signal")
+    keys.check("to", to, [*TARGETS, *recipe.inputs], "signal")
     window = keys.whole("window", 256, LONGEST, default=16384)
     optimiser = _optimiser(keys.inside("optimiser")) if "optimiser" in keys else Optimiser()
     networks = {name: at.rest("use", text="use") for name, at in keys.mapping("networks")}

@@ -16,7 +16,9 @@ from astrape.training.errors import TrainingError
 from astrape.training.learner import Batch
 from astrape.training.objectives import loss_class
 from astrape.training.pairing import Clock
+from astrape.training.pairs import LABELS, PAIR, TWIN, Pairs
 from astrape.training.section import Phase
+from astrape.training.tables import PHONE_RATE, PITCH_RATE
 from astrape.training.teachers import Teacher, open_teacher
 
 __all__ = ["Targets", "audio_input"]
@@ -33,6 +35,7 @@ class Targets:
         teacher: name and parameters, where the losses need more of the teacher than is stored.
         content: rate and channels of the stored content; ``None`` where none is.
         device: where to compute.
+        pairs: how the stage draws from parallel sets, where it does.
 
     Attributes:
         clocks: by the name that a loss gives its target.
@@ -49,13 +52,14 @@ class Targets:
         teacher: Mapping[str, Any],
         content: Stream | None,
         device: torch.device | str = "cpu",
+        pairs: Pairs | None = None,
     ) -> None:
         self.audio = audio_input(graph)
         rate = graph.inputs[self.audio].rate
         plans = [plan for phase in phases for plan in phase.active]
         names = {plan.to for plan in plans if plan.to is not None}
         judges = [phase.discriminators for phase in phases if phase.discriminators is not None]
-        names |= {judge.to for judge in judges}
+        names = (names | {judge.to for judge in judges}) - {TWIN}
         self.clocks: dict[str, Clock] = {self.audio: Clock(rate)}
         self.needs = {"features"}
         self._pitch: PitchTracker | None = None
@@ -72,6 +76,10 @@ class Targets:
             self.needs.add("content")
             if content is not None:
                 self.clocks["teacher.content"] = Clock(content.rate)
+        self.needs |= {name for name in names if name in LABELS or name.startswith(PAIR)}
+        self.clocks |= {"phones": Clock(PHONE_RATE), "pair.pitch": Clock(PITCH_RATE), "pair.wav": Clock(rate)}
+        if pairs is not None:
+            self.needs |= {"audio", *pairs.given.values()}
         if any(plan.voiced != 1 for plan in plans):
             self.needs |= {"content", "voiced"}
         if self._made:
@@ -123,9 +131,16 @@ class Targets:
         for plan in plans:
             stream = graph.outputs[plan.of]
             compares = loss_class(plan.use).compares
-            if plan.to is None and compares in ("frames", "samples"):
+            if plan.to is None and compares in ("frames", "samples", "labels"):
                 raise TrainingError(
                     f"loss '{plan.name}' does not say what '{plan.of}' is compared with: add to: SIGNAL"
+                )
+            if plan.to == TWIN and compares != "frames":
+                raise TrainingError(f"loss '{plan.name}': '{plan.use}' compares {compares}, and a twin has frames")
+            if plan.to is not None and (compares == "labels") != (plan.to in LABELS):
+                raise TrainingError(
+                    f"loss '{plan.name}': '{plan.use}' compares {compares}, and '{plan.to}' has "
+                    f"{'labels' if plan.to in LABELS else 'none'}: cross_entropy goes with {' or '.join(LABELS)}"
                 )
             if plan.to == "teacher.content" and content is not None and stream.channels != content.channels:
                 raise TrainingError(

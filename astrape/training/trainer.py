@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,9 +22,9 @@ from torch import Tensor, nn
 from astrape.training.adversary import Adversary, random_windows
 from astrape.training.checkpoint import random_state, restore_random_state
 from astrape.training.errors import TrainingError
-from astrape.training.learner import Batch, Learner, valid_frames
+from astrape.training.learner import Batch, Learner, key_of, valid_frames
 from astrape.training.objectives import Objective, SpeakerAdversary, Total, reversal_strength
-from astrape.training.pairing import delay_of
+from astrape.training.optimisers import adamw, plain_state, schedule_of, warmed
 from astrape.training.relaxation import relaxed
 from astrape.training.section import Optimiser, Phase, Stage
 
@@ -122,13 +123,16 @@ class Trainer:
 
     def __post_init__(self) -> None:
         stage = self.model.stage
-        self.optimiser = _adamw(list(self.model.learning().values()), stage.optimiser)
-        self.schedule = _schedule(self.optimiser, stage.optimiser, stage.epochs)
+        self.optimiser = adamw(list(self.model.learning().values()), stage.optimiser)
+        self.schedule = schedule_of(self.optimiser, stage.optimiser, stage.epochs)
         self.rivals: dict[str, tuple[torch.optim.Optimizer, Any]] = {}
         for name, adversary in self.model.adversaries.items():
             phase = next(phase for phase in stage.phases if phase.name == name)
-            optimiser = _adamw(list(adversary.networks.parameters()), adversary.plan.optimiser)
-            self.rivals[name] = optimiser, _schedule(optimiser, adversary.plan.optimiser, phase.epochs)
+            optimiser = adamw(list(adversary.networks.parameters()), adversary.plan.optimiser)
+            self.rivals[name] = optimiser, schedule_of(optimiser, adversary.plan.optimiser, phase.epochs)
+        self.average: dict[str, Tensor] = {}
+        if stage.average:
+            self.average = {name: one.detach().clone() for name, one in self.model.parameters.items()}
         self._phase: Phase | None = None
         self._judge: Any = None
 
@@ -231,8 +235,9 @@ class Trainer:
         plan = self._adversary.plan
         made = signals[plan.of]
         clock = self._learner.clock(plan.of)
-        wave, weights = self._learner.waveform(plan.of, batch["audio"], batch, made.shape[-1])
-        first, _ = delay_of(clock.latency, clock.rate)
+        true = batch[key_of(plan.to, self._learner.audio)]
+        wave, weights = self._learner.waveform(plan.of, true, batch, made.shape[-1])
+        first = self._learner.first_sample(plan.of)
         # Places are found on the CPU: not every device has float64.
         ends = valid_frames(batch, clock.rate).cpu()
         places = random_windows(plan.window, first, ends, made.shape[-1], self._draws(len(made))).to(made.device)
@@ -264,12 +269,12 @@ class Trainer:
         if judged is not None and self._adversary is not None:
             own = {"discriminators": self._judge(*judged)}
             verdict, found = total_loss(own, {"discriminators": 1.0}, self.accelerator)
-            norm = self._descend(verdict, self.rivals[self._phase.name][0], self._adversary.plan.optimiser.clip)
+            norm = self._descend(verdict, self.rivals[self._phase.name][0], self._adversary.plan.optimiser)
             values |= found | {"discriminators_gradient": norm}
             totals = {**totals, **self._adversary.judge(*judged)}
         if all(map(math.isfinite, values.values())):
             aim, found = total_loss(totals, {plan.name: plan.weight for plan in self._phase.active}, self.accelerator)
-            values |= found | {"gradient": self._descend(aim, self.optimiser, stage.optimiser.clip)}
+            values |= found | {"gradient": self._descend(aim, self.optimiser, stage.optimiser)}
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if bad:
             at.skipped += 1
@@ -282,19 +287,43 @@ class Trainer:
                 )
             return None
         at.skipped_in_a_row = 0
+        self._follow()
         self.listener.stepped(at, values)
         return values
 
-    def _descend(self, loss: Tensor, optimiser: torch.optim.Optimizer, clip: float) -> float:
+    def _follow(self) -> None:
+        """Let the means of the weights follow a step that was made; in the first ones by more than the recipe says."""
+        share = min(self.model.stage.average, (self.position.step + 1) / (self.position.step + 50))
+        for name, mean in self.average.items():
+            mean.lerp_(self.model.parameters[name].detach(), 1 - share)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The graph with the means of its weights, where the recipe asks for these."""
+        own = {name: self.model.parameters[name].detach().clone() for name in self.average}
+        self._fill(self.average)
+        try:
+            yield
+        finally:
+            self._fill(own)
+
+    @torch.no_grad()
+    def _fill(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.model.parameters[name].copy_(value)
+
+    def _descend(self, loss: Tensor, optimiser: torch.optim.Optimizer, plan: Optimiser) -> float:
         """Take a step down the gradient, unless it is not finite; its norm before clipping."""
         optimiser.zero_grad(set_to_none=True)
         if not math.isfinite(float(loss.detach())):
             return math.nan
         self.accelerator.backward(loss)
+        clip = plan.clip
         own = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         norm = float(torch.nn.utils.clip_grad_norm_(own, clip if clip > 0 else math.inf))
         if math.isfinite(norm):
-            optimiser.step()
+            with warmed(optimiser, plan.warmup, self.position.step):
+                optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         return norm
 
@@ -304,10 +333,11 @@ class Trainer:
             "position": self.position.plain(),
             "losses": {key: dict(loss.state_dict()) for key, loss in self.model.losses.items()},
             "adversaries": {name: dict(one.networks.state_dict()) for name, one in self.model.adversaries.items()},
+            "average": {name: mean.detach().cpu() for name, mean in self.average.items()},
             "optimiser": self.optimiser.state_dict(),
-            "schedule": _plain(self.schedule.state_dict()),
+            "schedule": plain_state(self.schedule.state_dict()),
             "rivals": {
-                name: {"optimiser": optimiser.state_dict(), "schedule": _plain(schedule.state_dict())}
+                name: {"optimiser": optimiser.state_dict(), "schedule": plain_state(schedule.state_dict())}
                 for name, (optimiser, schedule) in self.rivals.items()
             },
             "random": random_state(),
@@ -320,6 +350,8 @@ class Trainer:
             loss.load_state_dict(state["losses"][key])
         for name, adversary in self.model.adversaries.items():
             adversary.networks.load_state_dict(state["adversaries"][name])
+        for name, mean in self.average.items():
+            mean.copy_(state["average"][name])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(dict(state["schedule"]))
         for name, (optimiser, schedule) in self.rivals.items():
@@ -358,24 +390,6 @@ def total_loss(
         # One process's own part may be finite where another's is not, and all are to do the same.
         loss = loss * math.nan
     return loss, found
-
-
-def _adamw(parameters: list[nn.Parameter], plan: Optimiser) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=plan.lr, betas=plan.betas, weight_decay=plan.weight_decay)
-
-
-def _schedule(optimiser: torch.optim.Optimizer, plan: Optimiser, epochs: int) -> Any:
-    def share(epoch: int) -> float:
-        if plan.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * min(epoch, epochs) / max(1, epochs)))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimiser, share)
-
-
-def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A scheduler's state without its function, which it would leave out itself but for a place."""
-    return {key: value for key, value in state.items() if key != "lr_lambdas"} | {"lr_lambdas": [None]}
 
 
 def _mixed(seed: int, number: int) -> int:

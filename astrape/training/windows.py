@@ -8,7 +8,7 @@ and the place alone: a training that resumes, or runs in any number of processes
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -22,10 +22,11 @@ from astrape.blocks.base import Stream
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.files import Fault
 from astrape.training.caches.recording import Header, read_crop, read_header
+from astrape.training.caches.waves import unpacked
 from astrape.training.corpus import Utterance, shown, speakers_of
 from astrape.training.errors import CacheError
 
-__all__ = ["Place", "WindowLoader", "Windows", "common_period"]
+__all__ = ["Place", "WindowLoader", "Windows", "common_period", "cut", "mapped"]
 
 Place = tuple[int, int]
 """An epoch and an item in it, from 0 on. There is no last item: a pass over the corpus is followed by another one."""
@@ -41,7 +42,8 @@ class Windows(Dataset[dict[str, Tensor]]):
     - ``content``: float32 ``(channels, frames)``; ``codes``, int64 ``(1, frames)``, where the teacher has them;
       ``voiced``: float32 ``(1, frames)``, 1 where a frame is voiced,
     - ``speaker``: float32 ``(channels,)``,
-    - ``audio``: float32 ``(1, samples)``, where a rate is given: mono, read from the recording and resampled,
+    - ``audio``: float32 ``(1, samples)``, where a rate is given: mono, from a cache of audio where that is given, else
+      read from the recording and resampled,
     - ``speaker_index``: int64, the place of the speaker in ``speakers``,
     - ``valid``: float64, seconds that are no padding in any signal,
     - ``frames``: int64, whole content frames in these (frames of the slowest signal, without content).
@@ -92,7 +94,7 @@ class Windows(Dataset[dict[str, Tensor]]):
             for name, stored in cache.stored("any").items():
                 if stored.channels is not None:
                     self.streams[name] = Stream(cache.rate, stored.channels)
-        if audio is not None:
+        if audio is not None and "audio" not in self.caches:
             self.streams["audio"] = Stream(Fraction(audio), 1)
         if not self.streams:
             raise CacheError(
@@ -134,7 +136,7 @@ class Windows(Dataset[dict[str, Tensor]]):
         passes, index = divmod(item, len(self.utterances))
         utterance = self.utterances[int(self._permutation(epoch, passes)[index])]
         arrays = self._arrays(utterance)
-        header = read_header(utterance.path) if "audio" in self.streams else None
+        header = self._header(utterance)
         length = self._length(arrays, header)
         places = max(0, math.floor((length - self.seconds) / self.period)) + 1
         draw = np.random.default_rng((self.seed, epoch, item))
@@ -148,8 +150,12 @@ class Windows(Dataset[dict[str, Tensor]]):
         """
         if begin < 0 or (begin / self.period).denominator != 1:
             raise CacheError(f"a window begins at a whole multiple of {self.period} s, not at {begin} s")
-        header = read_header(utterance.path) if "audio" in self.streams else None
-        return self._cut(utterance, self._arrays(utterance), header, begin)
+        return self._cut(utterance, self._arrays(utterance), self._header(utterance), begin)
+
+    def _header(self, utterance: Utterance) -> Header | None:
+        """Of a recording that is read, and not its cache."""
+        decoded = "audio" in self.streams and "audio" not in self.caches
+        return read_header(utterance.path) if decoded else None
 
     def _held(self, utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
         """Those that have all signals, and those of which some could not be made."""
@@ -178,16 +184,7 @@ class Windows(Dataset[dict[str, Tensor]]):
         return self._order[1]
 
     def _arrays(self, utterance: Utterance) -> dict[str, npt.NDArray[Any]]:
-        found: dict[str, npt.NDArray[Any]] = {}
-        for cache in self.caches.values():
-            for name, stored in cache.stored(cache.key_of(utterance)).items():
-                try:
-                    found[name] = stored.map()
-                except Fault as fault:
-                    raise CacheError(
-                        f"{shown(stored.path)}: {fault}: look at it with `astrape check-cache`, mend it with --repair"
-                    ) from fault
-        return found
+        return mapped(self.caches.values(), utterance)
 
     def _length(self, arrays: Mapping[str, npt.NDArray[Any]], header: Header | None) -> Fraction:
         """Seconds that all signals of an utterance have."""
@@ -208,12 +205,10 @@ class Windows(Dataset[dict[str, Tensor]]):
             if name not in self.streams:
                 window[name] = torch.from_numpy(np.array(array))
                 continue
-            first, count = int(begin * self.streams[name].rate), self.frames(name)
-            dtype = np.dtype(np.float32) if name == "voiced" else array.dtype
-            cut = np.zeros((array.shape[0], count), dtype)
-            piece = array[:, first : first + count]
-            cut[:, : piece.shape[1]] = piece
-            window[name] = torch.from_numpy(cut)
+            piece = cut(array, int(begin * self.streams[name].rate), self.frames(name))
+            window[name] = unpacked(piece) if name == "audio" else torch.from_numpy(piece)
+            if name == "voiced":
+                window[name] = window[name].float()
         if header is not None:
             heard = read_crop(utterance.path, self.streams["audio"].rate, begin, self.seconds, utterance.channel)
             window["audio"] = torch.nn.functional.pad(heard, (0, self.frames("audio") - heard.shape[-1]))
@@ -233,7 +228,7 @@ class WindowLoader:
     two processes with one item each see what one process with two sees.
 
     Args:
-        windows: what to draw from.
+        windows: what to draw from: a window for each ``Place``.
         steps: batches of an epoch.
         batch: items of each, in this process.
         rank, world: which process of how many.
@@ -243,7 +238,7 @@ class WindowLoader:
 
     def __init__(
         self,
-        windows: Windows,
+        windows: Dataset[dict[str, Tensor]],
         *,
         steps: int,
         batch: int,
@@ -289,6 +284,32 @@ class _Places(Sampler[list[Place]]):
         for step in range(self.first, self.steps):
             begin = (step * self.world + self.rank) * self.batch
             yield [(epoch, item) for item in range(begin, begin + self.batch)]
+
+
+def mapped(caches: Iterable[Cache], utterance: Utterance) -> dict[str, npt.NDArray[Any]]:
+    """The arrays that caches have of an utterance, by the names that batches have for them.
+
+    Raises:
+        CacheError: for a file that is damaged or gone.
+    """
+    found: dict[str, npt.NDArray[Any]] = {}
+    for cache in caches:
+        for name, stored in cache.stored(cache.key_of(utterance)).items():
+            try:
+                found[name] = stored.map()
+            except Fault as fault:
+                raise CacheError(
+                    f"{shown(stored.path)}: {fault}: look at it with `astrape check-cache`, mend it with --repair"
+                ) from fault
+    return found
+
+
+def cut(array: npt.NDArray[Any], first: int, count: int) -> npt.NDArray[Any]:
+    """Frames of ``(channels, frames)`` from one on, ``count`` of them, zeros where there are none."""
+    made = np.zeros((array.shape[0], count), array.dtype)
+    piece = array[:, first : first + count]
+    made[:, : piece.shape[1]] = piece
+    return made
 
 
 def common_period(period: Fraction, rates: Sequence[Fraction]) -> Fraction:

@@ -7,7 +7,11 @@ from fractions import Fraction
 import pytest
 import torch
 
-from astrape.training.discriminators import MultiPeriodDiscriminator, MultiScaleDiscriminator
+from astrape.training.discriminators import (
+    MultiPeriodDiscriminator,
+    MultiResolutionDiscriminator,
+    MultiScaleDiscriminator,
+)
 from astrape.training.objectives import Judgement, LossContext, Objective, build_loss
 
 
@@ -120,3 +124,21 @@ def test_a_discriminator_learns_to_tell_noise_from_a_tone() -> None:
         (total / weight).backward()
         optimiser.step()
     assert (total / weight).item() < 0.1
+
+
+def test_a_discriminator_by_spectra_has_a_million_parameters() -> None:
+    """By hand: kernel * channels in * out, a gain of the weight norm and a bias for each out."""
+    plan = [(1, 16, 27), (16, 32, 27), (32, 64, 27), (64, 128, 15), (128, 128, 9), (128, 1, 9)]
+    model = MultiResolutionDiscriminator()
+    assert sum(p.numel() for p in model.parameters()) == 3 * sum(k * i * o + 2 * o for i, o, k in plan) == 1_025_334
+    for samples in (600, 22050):
+        judged = model(torch.zeros(2, 1, samples))
+        assert all(bool(torch.isfinite(one.logits).all()) for one in judged)
+    assert [tuple(one.features[-1].shape[2:]) for one in judged] == [(17, 22), (33, 11), (65, 5)]
+
+
+def test_a_discriminator_by_spectra_sees_magnitudes_and_no_sign() -> None:
+    model = MultiResolutionDiscriminator([128, 256], 4)
+    wave = torch.randn(2, 1, 2000)
+    for one, other in zip(model(wave), model(-wave), strict=True):
+        torch.testing.assert_close(one.logits, other.logits)

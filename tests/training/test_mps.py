@@ -20,7 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import astrape
-from astrape.training.discriminators import MultiPeriodDiscriminator, MultiScaleDiscriminator
+from astrape.training.discriminators import (
+    MultiPeriodDiscriminator,
+    MultiResolutionDiscriminator,
+    MultiScaleDiscriminator,
+)
 from astrape.training.objectives import LossContext, build_loss, loss_class, loss_names
 
 torchgen = pytest.importorskip("torchgen")
@@ -76,10 +80,13 @@ def traced(name: str) -> Operators:
     loss = build_loss({"use": name, "of": signal}, CONTEXT)
     frames = 6000 if signal == "wav" else 9
     x = torch.rand(2, loss.source.channels, frames, requires_grad=True)
-    y: Any = torch.tensor([0, 1]) if cls.compares == "speakers" else torch.rand(2, loss.source.channels, frames)
+    y: Any = torch.rand(2, loss.source.channels, frames)
+    if cls.compares in ("speakers", "labels"):
+        y = torch.tensor([0, 1]) if cls.compares == "speakers" else torch.randint(-1, 5, (2, 1, frames))
     weights = torch.ones(2, 1, frames)
     weights[1, :, 5:] = 0
     networks = [MultiPeriodDiscriminator([2], [2, 2]), MultiScaleDiscriminator(2, 8)]
+    networks.append(MultiResolutionDiscriminator([128], 2))
     with Operators() as seen:
         if cls.compares == "judgements":
             made, real = ([one for net in networks for one in net(wave)] for wave in (x, y))

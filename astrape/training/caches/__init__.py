@@ -1,10 +1,12 @@
 """Caches: what training reads in place of running a front end and a teacher over and over.
 
-Three kinds, each in a folder of its own below a root, with a ``cache.json`` that says what made it:
+Five kinds, each in a folder of its own below a root, with a ``cache.json`` that says what made it:
 
 - ``wavlm``: the front end's features, from the recipe's own streaming blocks,
 - ``content``: a teacher's content, its codes, and which frames are voiced,
-- ``speakers``: one embedding for each speaker.
+- ``speakers``: one embedding for each speaker, or for each utterance,
+- ``audio``: the recordings at one rate, decoded once,
+- ``pitch``: the fundamental of recordings that no table is beside.
 
 ::
 

@@ -12,15 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from astrape.training.caches.files import Fault, check_sum, read_array
-from astrape.training.caches.record import RECORD, Record, check_record, read_record
+from astrape.training.caches.record import BY_UTTERANCE, RECORD, Record, check_record, read_record
 from astrape.training.caches.recording import Header
 from astrape.training.corpus import Utterance, shown
 from astrape.training.errors import CacheError
 
 __all__ = ["Cache", "Holdings", "Stored", "find_caches"]
 
-SIGNALS = {"wavlm": "features", "content": "content", "speakers": "speaker"}
+SIGNALS = {"wavlm": "features", "content": "content", "speakers": "speaker", "audio": "audio", "pitch": "pitch"}
 """What a batch calls the first signal of a cache."""
+
+INT16 = np.dtype(np.int16)
 
 
 FAILED = ".failed"
@@ -81,7 +83,8 @@ class Cache:
 
     Features and content are float32 ``(channels, frames)``, of which frame ``j`` stands at ``j / rate`` seconds of the
     utterance. Beside content there are ``NAME.codes.npy``, int64 ``(1, frames)``, where the teacher has codes, and
-    ``NAME.voiced.npy``, uint8 ``(1, frames)``. ``NAME.failed`` says why there is nothing of an utterance.
+    ``NAME.voiced.npy``, uint8 ``(1, frames)``. Audio is int16 ``(1, frames)``, pitch float32 ``(1, frames)``; see
+    :mod:`astrape.training.caches.waves`. ``NAME.failed`` says why there is nothing of an utterance.
 
     Args:
         folder: the cache's own.
@@ -119,16 +122,21 @@ class Cache:
     @property
     def by_speaker(self) -> bool:
         """One array a speaker, and not one an utterance."""
-        return self.record.rate is None
+        return self.record.rate is None and self.record.identity.get("one for each") != BY_UTTERANCE
 
     def key_of(self, utterance: Utterance) -> str:
         return utterance.speaker if self.by_speaker else utterance.key
 
+    def wants(self, utterance: Utterance) -> bool:
+        """Whether it is to hold anything of an utterance: pitch only where no table is beside the recording."""
+        return self.what != "pitch" or utterance.pitch is None
+
     def stored(self, key: str) -> dict[str, Stored]:
         """The arrays of an utterance or a speaker by the names that batches have for them, its own first."""
         base = self.folder / key
-        channels = None if self.by_speaker else self.channels
-        found = {SIGNALS[self.what]: Stored(_with(base, ".npy"), np.dtype(np.float32), channels)}
+        channels = None if self.record.rate is None else self.channels
+        dtype = INT16 if self.what == "audio" else np.dtype(np.float32)
+        found = {SIGNALS[self.what]: Stored(_with(base, ".npy"), dtype, channels)}
         if self.what == "content":
             if self.record.codes is not None:
                 found["codes"] = Stored(_with(base, ".codes.npy"), np.dtype(np.int64), 1)
@@ -164,8 +172,11 @@ class Cache:
 
     def expected(self, header: Header) -> tuple[int, int] | None:
         """Least and most frames that an utterance of this length has; ``None`` where that cannot be told."""
-        if self.by_speaker:
+        if self.record.rate is None:
             return None
+        if self.what in ("audio", "pitch"):
+            count = header.frames_at(self.rate)
+            return count, count
         if self.what == "content":
             # A teacher gives the whole frames, or one more, of the audio at its own rate, which rounds up.
             frames = int(header.seconds * self.rate)
@@ -214,6 +225,8 @@ def _check_values(name: str, array: npt.NDArray[Any], codes: int | None) -> None
         bad = int(array.size - np.isfinite(array).sum())
         if bad:
             raise Fault("non-finite", f"has {bad} values that are not finite")
+        return
+    if array.dtype == INT16:
         return
     least, most = int(array.min()), int(array.max())
     limit = 2 if name == "voiced" else codes or 1

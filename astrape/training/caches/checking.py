@@ -183,7 +183,8 @@ def _due(cache: Cache, utterances: Sequence[Utterance], limit: int) -> dict[str,
     if cache.by_speaker:
         names = list(speakers_of(utterances))
         return dict.fromkeys(names[:limit] if limit else names)
-    return {one.key: one for one in (utterances[:limit] if limit else utterances)}
+    due = [one for one in utterances if cache.wants(one)]
+    return {one.key: one for one in (due[:limit] if limit else due)}
 
 
 def _look(cache: Cache, key: str, utterance: Utterance | None) -> Finding | None:

@@ -6,6 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,20 @@ from astrape.graph.recipe import Recipe
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.files import write_array
 from astrape.training.caches.front import FrontEnd
-from astrape.training.caches.record import RECORD, Record, keep_record, read_record, with_corpus
-from astrape.training.caches.recording import read_recording
+from astrape.training.caches.record import BY_UTTERANCE, RECORD, Record, keep_record, read_record, with_corpus
+from astrape.training.caches.recording import read_header, read_recording
 from astrape.training.caches.teaching import Teaching, teacher_record
+from astrape.training.caches.waves import (
+    TRACKED_RATE,
+    audio_record,
+    microphone_rate,
+    packed,
+    pitch_record,
+    tracked_pitch,
+)
 from astrape.training.corpus import Utterance, speakers_of
 from astrape.training.errors import CacheError
+from astrape.training.tables import PITCH_RATE
 from astrape.training.teachers import TEACHERS, Teacher, open_teacher
 
 __all__ = ["Item", "Maker", "Order", "order_of"]
@@ -47,7 +57,7 @@ class Order:
     """Which cache is to be made, and of what: plain values, which another process can be given.
 
     Attributes:
-        what: ``wavlm``, ``speakers`` or ``content``.
+        what: ``wavlm``, ``speakers``, ``content``, ``audio`` or ``pitch``.
         root: the folder that holds all caches.
         folder: the cache's own, in ``root`` or absolute; its usual one when left out: ``speakers``, ``content``, and
             for features one that is called after them, such as ``wavlm_L4_200hz``.
@@ -56,6 +66,8 @@ class Order:
         teacher: ``use`` and parameters; those of the recipe's training section when left out.
         teacher_dir: the teacher's parameter ``folder``, where its weights are.
         utts_per_speaker: utterances that a speaker's embedding is of.
+        per_utterance: one embedding for each utterance, and not for each speaker.
+        rate: of the audio, Hz; that of the recipe's microphone when left out.
         device: where to compute, as PyTorch calls it.
     """
 
@@ -69,6 +81,8 @@ class Order:
     teacher: dict[str, Any] | None = None
     teacher_dir: Path | None = None
     utts_per_speaker: int = 8
+    per_utterance: bool = False
+    rate: int | None = None
     device: str = "cpu"
 
     @property
@@ -83,6 +97,8 @@ class Order:
         """
         if self.what == "wavlm":
             return FeatureMaker(self)
+        if self.what in ("audio", "pitch"):
+            return WaveMaker(self) if self.what == "audio" else PitchMaker(self)
         if self.utts_per_speaker < 1:
             raise CacheError(f"--utts-per-speaker must be at least 1, not {self.utts_per_speaker}")
         return ContentMaker(self) if self.what == "content" else SpeakerMaker(self)
@@ -187,7 +203,7 @@ class TeacherMaker(Maker):
         self.folder = order.root / (order.folder or order.what)
         self.teaching = Teaching(self.teacher)
         self.count = order.utts_per_speaker
-        self.record = teacher_record(order.what, self.teacher, spec, self.count)
+        self.record = teacher_record(order.what, self.teacher, spec, self.count, order.per_utterance)
 
 
 class ContentMaker(TeacherMaker):
@@ -209,9 +225,11 @@ class ContentMaker(TeacherMaker):
 
 
 class SpeakerMaker(TeacherMaker):
-    """A teacher's embedding of each speaker."""
+    """A teacher's embedding of each speaker, or of each utterance."""
 
     def items(self, utterances: Sequence[Utterance]) -> list[Item]:
+        if self.record.identity.get("one for each") == BY_UTTERANCE:
+            return super().items(utterances)
         return [Item(speaker, tuple(theirs)) for speaker, theirs in speakers_of(utterances).items()]
 
     def make(self, cache: Cache, item: Item) -> list[str]:
@@ -221,6 +239,44 @@ class SpeakerMaker(TeacherMaker):
 
     def size(self, seconds: float) -> float:
         return 4 * self.teacher.speaker_channels
+
+
+class WaveMaker(Maker):
+    """The recordings themselves, at one rate."""
+
+    def __init__(self, order: Order) -> None:
+        self.rate = Fraction(order.rate) if order.rate is not None else microphone_rate(order.recipe_name)
+        self.folder = order.root / (order.folder or f"audio_{self.rate}hz")
+        self.record = audio_record(self.rate)
+
+    def make(self, cache: Cache, item: Item) -> list[str]:
+        audio = read_recording(item.utterances[0].path, self.rate, item.utterances[0].channel)
+        write_array(cache.stored(item.key)["audio"].path, packed(audio[0].numpy()))
+        return []
+
+    def size(self, seconds: float) -> float:
+        return seconds * float(self.rate) * 2
+
+
+class PitchMaker(Maker):
+    """The fundamental of recordings that no table is beside."""
+
+    def __init__(self, order: Order) -> None:
+        self.folder = order.root / (order.folder or "pitch")
+        self.record = pitch_record()
+
+    def items(self, utterances: Sequence[Utterance]) -> list[Item]:
+        return [Item(one.key, (one,)) for one in utterances if one.pitch is None]
+
+    def make(self, cache: Cache, item: Item) -> list[str]:
+        header = read_header(item.utterances[0].path)
+        audio = read_recording(item.utterances[0].path, TRACKED_RATE, item.utterances[0].channel)
+        table = tracked_pitch(audio, header.frames_at(PITCH_RATE))
+        write_array(cache.stored(item.key)["pitch"].path, table.numpy())
+        return []
+
+    def size(self, seconds: float) -> float:
+        return seconds * float(PITCH_RATE) * 4
 
 
 def teacher_on(spec: dict[str, Any], device: str) -> Teacher:
@@ -259,6 +315,9 @@ def order_of(folder: Path, given: Order) -> Order:
             wavlm=given.wavlm,
             device=given.device,
         )
+    if record.what in ("audio", "pitch"):
+        rate = None if record.what == "pitch" or record.rate is None else int(record.rate)
+        return Order(what=record.what, root=folder.parent, folder=folder.name, rate=rate)
     spec = given.teacher if given.teacher is not None else options.get("teacher")
     return Order(
         what=record.what,
@@ -268,5 +327,6 @@ def order_of(folder: Path, given: Order) -> Order:
         teacher=spec,
         teacher_dir=given.teacher_dir,
         utts_per_speaker=int(record.identity.get("utterances per speaker", given.utts_per_speaker)),
+        per_utterance=record.identity.get("one for each") == BY_UTTERANCE,
         device=given.device,
     )

@@ -20,6 +20,7 @@ from astrape.training.errors import CacheError
 from astrape.training.names import KINDS
 
 __all__ = [
+    "BY_UTTERANCE",
     "KINDS",
     "RECORD",
     "Record",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 RECORD = "cache.json"
+BY_UTTERANCE = "utterance"
+"""What the identity of a cache of speakers has under ``one for each``, where that is not a speaker."""
 VERSION = 1
 
 
@@ -40,7 +43,7 @@ class Record:
     """The facts of a cache, in ``cache.json`` in its folder.
 
     Attributes:
-        what: ``wavlm``, ``speakers`` or ``content``.
+        what: ``wavlm``, ``speakers``, ``content``, ``audio`` or ``pitch``.
         channels: of its arrays.
         rate: frames a second; ``None`` for speakers, who have no clock.
         maker: who made it, in words: a recipe's signal with its weights, or a teacher.
@@ -139,7 +142,7 @@ def check_record(folder: Path, found: Record, wanted: Record) -> None:
     """
     difference = found.differs(wanted)
     if difference is not None:
-        flag = {"wavlm": "--wavlm-dir", "speakers": "--speakers-dir", "content": "--content-dir"}[wanted.what]
+        flag = f"--{wanted.what}-dir"
         raise CacheError(
             f"{shown(folder)}: was made by {found.maker}, and this run has {wanted.maker} (it has {difference}): name "
             f"another folder with {flag}, give what it was made with, or remove it"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from astrape.errors import AstrapeError
-from astrape.training.caches.record import Record, hash_of_state
+from astrape.training.caches.record import BY_UTTERANCE, Record, hash_of_state
 from astrape.training.caches.recording import read_recording
 from astrape.training.corpus import Utterance, shown
 from astrape.training.errors import CacheError
@@ -166,7 +166,9 @@ class Teaching:
                 yield window
 
 
-def teacher_record(what: str, teacher: Teacher, spec: Mapping[str, Any], utterances: int) -> Record:
+def teacher_record(
+    what: str, teacher: Teacher, spec: Mapping[str, Any], utterances: int, per_utterance: bool = False
+) -> Record:
     """What a cache of a teacher says of itself.
 
     Args:
@@ -174,6 +176,7 @@ def teacher_record(what: str, teacher: Teacher, spec: Mapping[str, Any], utteran
         teacher: who makes it.
         spec: ``use`` and the parameters that opened it.
         utterances: of each speaker that are taken; of no account to content.
+        per_utterance: of speakers, one embedding for each utterance.
     """
     content = what == "content"
     identity: dict[str, Any] = {"teacher": teacher.name}
@@ -183,7 +186,9 @@ def teacher_record(what: str, teacher: Teacher, spec: Mapping[str, Any], utteran
         identity["weights"] = fingerprint
     elif callable(state):
         identity["weights"] = hash_of_state(state())
-    if not content:
+    if not content and per_utterance:
+        identity["one for each"] = BY_UTTERANCE
+    elif not content:
         identity["utterances per speaker"] = utterances
     return Record(
         what=what,

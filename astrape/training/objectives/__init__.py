@@ -3,6 +3,7 @@
 from astrape.training.objectives.adversarial import LSGAN, FeatureMatching, Judgement, LSGANDiscriminator
 from astrape.training.objectives.content import L1, MSE, Cosine, InfoNCE, SecondDifference, SmoothL1Delta
 from astrape.training.objectives.fundamental import Fundamental
+from astrape.training.objectives.labels import CrossEntropy
 from astrape.training.objectives.objective import (
     PAIRING,
     LossContext,
@@ -24,6 +25,7 @@ __all__ = [
     "PAIRING",
     "AntiWrappingPhase",
     "Cosine",
+    "CrossEntropy",
     "FeatureMatching",
     "Fundamental",
     "GroupDelay",

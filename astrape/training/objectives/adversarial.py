@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from astrape.training.objectives.objective import Objective, Total, register_loss
+from astrape.training.objectives.objective import Comparison, Objective, Total, register_loss
 
 __all__ = ["LSGAN", "FeatureMatching", "Judgement", "LSGANDiscriminator"]
 
@@ -32,7 +32,7 @@ class _Judged(Objective):
     told from what it makes of the rest.
     """
 
-    compares: ClassVar[Literal["frames", "samples", "speakers", "judgements"]] = "judgements"
+    compares: ClassVar[Comparison] = "judgements"
 
     def forward(  # type: ignore[override]
         self, signal: Sequence[Judgement], target: Sequence[Judgement], weights: Tensor

@@ -15,7 +15,20 @@ from torch import Tensor, nn
 from astrape.blocks.base import Stream
 from astrape.training.errors import TrainingError
 
-__all__ = ["PAIRING", "LossContext", "Objective", "Total", "build_loss", "loss_class", "loss_names", "register_loss"]
+__all__ = [
+    "PAIRING",
+    "Comparison",
+    "LossContext",
+    "Objective",
+    "Total",
+    "build_loss",
+    "loss_class",
+    "loss_names",
+    "register_loss",
+]
+
+Comparison = Literal["frames", "samples", "speakers", "judgements", "labels"]
+"""What a loss compares a signal with, see :attr:`Objective.compares`."""
 
 PAIRING = frozenset({"use", "of", "to", "weight", "ahead", "voiced"})
 """Keys of a loss in a recipe that say what is compared, and how much it counts; all others are the loss's own."""
@@ -78,9 +91,10 @@ class Objective(nn.Module, ABC):
         source: rate and channels of the signal.
     """
 
-    compares: ClassVar[Literal["frames", "samples", "speakers", "judgements"]] = "frames"
+    compares: ClassVar[Comparison] = "frames"
     """What ``signal`` and ``target`` are: ``frames`` or ``samples``, ``(batch, channels, n)`` both; ``speakers``: the
-    target is the speaker's index, ``(batch,)`` int64; ``judgements``: both are what discriminators gave."""
+    target is the speaker's index, ``(batch,)`` int64; ``judgements``: both are what discriminators gave; ``labels``:
+    the target is the number of a class, ``(batch, 1, n)`` int64, below 0 where nobody knows it."""
 
     def __init__(self, source: Stream) -> None:
         super().__init__()

@@ -9,21 +9,21 @@ So it is computed here, without a phase ever being unwrapped.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from astrape.blocks.base import Stream
 from astrape.blocks.spectral import squared_magnitude
-from astrape.training.objectives.objective import Objective, Total, register_loss
+from astrape.training.objectives.objective import Comparison, Objective, Total, register_loss
 from astrape.training.objectives.spectrum import FLOOR, Spectrum, check_wave
 
 __all__ = ["AntiWrappingPhase", "GroupDelay"]
 
 
 class _PhaseObjective(Objective):
-    compares: ClassVar[Literal["frames", "samples", "speakers", "judgements"]] = "samples"
+    compares: ClassVar[Comparison] = "samples"
 
     def __init__(self, source: Stream, *, n_fft: int = 392, hop: int = 98) -> None:
         super().__init__(source)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from astrape.blocks.base import Stream
 from astrape.blocks.mel import mel_filters
-from astrape.blocks.parameters import bounded
+from astrape.blocks.parameters import bounded, check_real
 from astrape.blocks.tables import ExactTables, Float64
 from astrape.training.objectives.content import weighted
-from astrape.training.objectives.objective import Objective, Total, register_loss
+from astrape.training.objectives.objective import Comparison, Objective, Total, register_loss
 from astrape.training.objectives.spectrum import FLOOR, Spectrum, check_wave, row_sums
 
 __all__ = ["LogMagnitude", "LogMel", "MultiResolutionSTFT"]
@@ -24,7 +24,7 @@ target: relative to silence, every error is infinite."""
 
 
 class _Waveforms(Objective):
-    compares: ClassVar[Literal["frames", "samples", "speakers", "judgements"]] = "samples"
+    compares: ClassVar[Comparison] = "samples"
 
     def __init__(self, source: Stream) -> None:
         super().__init__(source)
@@ -49,15 +49,27 @@ class MultiResolutionSTFT(_Waveforms):
         source: the waveform's rate, one channel.
         sizes: transform lengths, samples; 512, 1024 and 2048 by default.
         hops: samples from frame to frame for each; a quarter of the length when left out.
+        fmax: what lies above is not compared, Hz; half the rate by default. A target at 24 kHz that was resampled has
+            nothing above 12 kHz, and nothing is to be learned there.
+        floor: magnitudes below this count as this; 1e-5 by default. White noise of 1e-5 of full scale has it.
 
     Raises:
         ValueError: for sizes out of range, unequal numbers of sizes and hops, or more than one channel.
     """
 
     def __init__(
-        self, source: Stream, *, sizes: Sequence[int] = (512, 1024, 2048), hops: Sequence[int] | None = None
+        self,
+        source: Stream,
+        *,
+        sizes: Sequence[int] = (512, 1024, 2048),
+        hops: Sequence[int] | None = None,
+        fmax: float | None = None,
+        floor: float = FLOOR,
     ) -> None:
         super().__init__(source)
+        half = float(source.rate) / 2
+        self.share = check_real("fmax", half if fmax is None else fmax, 1.0, half) / half
+        self.floor = check_real("floor", floor, FLOOR, 1.0)
         if not isinstance(sizes, (list, tuple)) or not sizes:
             raise ValueError(f"sizes must be a list of transform lengths, such as [512, 1024], not {sizes!r}")
         steps: Sequence[int | None] = [None] * len(sizes) if hops is None else hops
@@ -73,13 +85,14 @@ class MultiResolutionSTFT(_Waveforms):
     def _at(self, spectrum: nn.Module, signal: Tensor, target: Tensor, weights: Tensor) -> Total:
         assert isinstance(spectrum, Spectrum)
         weight = spectrum.frame_weights(weights)
-        made, wanted = spectrum.magnitude(signal), spectrum.magnitude(target)
+        bins = int(self.share * (spectrum.bins - 1)) + 1
+        made, wanted = (spectrum.magnitude(wave)[:, :bins].clamp(min=self.floor) for wave in (signal, target))
         least = torch.finfo(weight.dtype).tiny
         count = row_sums(weight)
         root = weight.sqrt()
         error = torch.linalg.vector_norm(root * (wanted - made), dim=(1, 2))
         size = torch.linalg.vector_norm(root * wanted, dim=(1, 2))
-        convergence = error / torch.maximum(size, QUIET * (count * spectrum.bins).sqrt()).clamp(min=least)
+        convergence = error / torch.maximum(size, QUIET * (count * bins).sqrt()).clamp(min=least)
         distance = row_sums((wanted.log() - made.log()).abs().mean(dim=1, keepdim=True) * weight)
         return Total((convergence * count + distance).sum() * spectrum.hop, count.sum() * spectrum.hop)
 
@@ -88,7 +101,7 @@ class MultiResolutionSTFT(_Waveforms):
 class LogMel(_Waveforms, ExactTables):
     """Absolute difference of log mel spectra, nats, averaged over bands.
 
-    Each band is the weighted mean of the magnitudes under its triangle, at least 1e-5.
+    Each band is the weighted mean of the magnitudes under its triangle, at least the floor.
 
     Args:
         source: the waveform's rate, one channel.
@@ -96,6 +109,7 @@ class LogMel(_Waveforms, ExactTables):
         n_fft: window and transform, samples; 2048 by default.
         hop: samples from frame to frame; a quarter of ``n_fft`` when left out.
         fmin, fmax: edges of the lowest and the highest band, Hz; 0 and half the rate by default.
+        floor: bands below this count as this; 1e-5 by default.
 
     Raises:
         ValueError: for numbers out of range, or bands narrower than the transform can resolve.
@@ -112,8 +126,10 @@ class LogMel(_Waveforms, ExactTables):
         hop: int | None = None,
         fmin: float = 0.0,
         fmax: float | None = None,
+        floor: float = FLOOR,
     ) -> None:
         super().__init__(source)
+        self.floor = check_real("floor", floor, FLOOR, 1.0)
         self.bins, self.fmin, self.fmax = bounded("bins", bins, 1, 1024), fmin, fmax
         self.spectrum = Spectrum(n_fft, hop)
         self.register_tables()
@@ -124,7 +140,7 @@ class LogMel(_Waveforms, ExactTables):
 
     def bands(self, wave: Tensor) -> Tensor:
         """Log mel spectrum, ``(batch, bins, frames)``."""
-        return (self.filters @ self.spectrum.magnitude(wave)).clamp(min=FLOOR).log()
+        return (self.filters @ self.spectrum.magnitude(wave)).clamp(min=self.floor).log()
 
     def measure(self, signal: Tensor, target: Tensor, weights: Tensor) -> Total:
         return weighted((self.bands(signal) - self.bands(target)).abs(), self.spectrum.frame_weights(weights))

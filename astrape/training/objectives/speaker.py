@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from astrape.blocks.base import Stream
 from astrape.blocks.parameters import LARGEST_COUNT, bounded
-from astrape.training.objectives.objective import Objective, Total, register_loss
+from astrape.training.objectives.objective import Comparison, Objective, Total, register_loss
 
 __all__ = ["SpeakerAdversary", "reversal_strength", "reverse_gradient"]
 
@@ -67,7 +67,7 @@ class SpeakerAdversary(Objective):
         ValueError: for fewer than two speakers, or a width out of range.
     """
 
-    compares: ClassVar[Literal["frames", "samples", "speakers", "judgements"]] = "speakers"
+    compares: ClassVar[Comparison] = "speakers"
 
     def __init__(self, source: Stream, *, speakers: int, hidden: int = 256) -> None:
         super().__init__(source)

@@ -4,7 +4,7 @@
     content = teacher.content(audio)        # (batch, channels, frames) at teacher.content_rate
     speaker = teacher.speaker(audio)        # (batch, channels)
 
-``miocodec`` and ``offline`` are imported when they are opened: what they need is not part of astrape itself.
+All but ``spectral`` are imported when they are opened: what they need is not part of astrape itself.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ __all__ = ["TEACHERS", "Teacher", "open_teacher"]
 
 TEACHERS = {
     "miocodec": "astrape.training.teachers.miocodec:MioCodecTeacher",
+    "resemblyzer": "astrape.training.teachers.resemblyzer:ResemblyzerTeacher",
     "offline": "astrape.training.teachers.offline:OfflineTeacher",
     "spectral": "astrape.training.teachers.spectral:SpectralTeacher",
 }
@@ -31,7 +32,7 @@ def open_teacher(name: str, **params: Any) -> Teacher:
     """The teacher of that name, ready.
 
     Args:
-        name: ``miocodec``, ``offline`` or ``spectral``.
+        name: ``miocodec``, ``offline``, ``resemblyzer`` or ``spectral``.
         **params: of the teacher's class, such as ``folder`` for the weights of ``miocodec``.
 
     Raises:

@@ -17,7 +17,7 @@ from astrape.training.errors import TeacherError
 from astrape.training.teachers.teacher import checked_audio
 from astrape.voice.embedding import CHANNELS
 
-__all__ = ["OfflineTeacher", "projection"]
+__all__ = ["OfflineTeacher", "projection", "voice_encoder"]
 
 FRAME = 320
 """Samples from frame to frame of hama, at 16 kHz. Frame k is centred on sample 320 k."""
@@ -64,7 +64,7 @@ class OfflineTeacher:
 
     def __init__(self) -> None:
         self._recogniser = _recogniser()
-        self._voices, self._prepared = _voice_encoder()
+        self._voices, self._prepared = voice_encoder()
         self.content_channels = len(self._recogniser.decoder_tokens)
         versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("hama", "resemblyzer"))
         self.name = f"astrape/offline-v1 ({versions})"
@@ -153,7 +153,12 @@ def _recogniser() -> Any:
         raise TeacherError(f"teacher 'offline': hama does not run on this machine: {error}") from error
 
 
-def _voice_encoder() -> tuple[Any, Callable[[Array], Array]]:
+def voice_encoder() -> tuple[Any, Callable[[Array], Array]]:
+    """Resemblyzer's network, and what it does to audio beforehand.
+
+    Raises:
+        TeacherError: for a missing package, with the line that installs it.
+    """
     try:
         with warnings.catch_warnings():
             # It imports names that SciPy and setuptools have announced to drop.

@@ -1,0 +1,82 @@
+"""``astrape train-default``: the weights that ship, from nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from astrape.commands.console import INTERRUPTED, command, json_option, print_json
+
+__all__ = ["train_default"]
+
+
+@command(
+    "train-default",
+    "astrape train-default --work default --hours 8\n"
+    "astrape train-default --work default --hours 8 --output astrape/recipes/weights/astrape-mini.safetensors\n"
+    "astrape train-default --work default --hours 0.2 --epochs 2",
+)
+@click.option(
+    "--work",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("train-default"),
+    show_default=True,
+    help="Folder for packages, corpus, caches, checkpoints and TensorBoard.",
+)
+@click.option(
+    "--hours",
+    type=click.FloatRange(0),
+    default=8.0,
+    show_default=True,
+    help="Of rendered speech, an hour of a core each; 0: WORK/corpus as it is.",
+)
+@click.option("--epochs", type=click.IntRange(1), help="In all phases.  [default: the recipe's]")
+@click.option("--recipe", default="astrape-mini", show_default=True, metavar="RECIPE", help="What is trained.")
+@click.option(
+    "--speakers",
+    "teacher",
+    default="resemblyzer",
+    show_default=True,
+    metavar="TEACHER",
+    help="Who says what each speaker sounds like.",
+)
+@click.option("--seed", default=42, show_default=True, type=click.IntRange(0), help="Of weights and windows.")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes that render.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where the weights go.  [default: WORK/RECIPE.safetensors]",
+)
+@json_option
+@click.pass_context
+def train_default(
+    context: click.Context,
+    work: Path,
+    hours: float,
+    epochs: int | None,
+    recipe: str,
+    teacher: str,
+    seed: int,
+    jobs: int,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Make the weights of the voice that ships: corpus, caches, training, float16.
+
+    Whatever stops it, a kill or Ctrl-C, the same command goes on from there, and ends with the same weights. At the end
+    it says how many hours it took, over all runs, and on which machines.
+    """
+    from astrape.training.default.run import Plan, run
+
+    plan = Plan(hours, recipe, epochs, seed, jobs, teacher=teacher, output=output)
+    result = run(work.absolute(), plan, lambda line: click.echo(line, err=as_json))
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        click.echo("\n" + "\n".join(result.lines()))
+        if result.weights is not None:
+            click.echo(f"{result.weights}: {result.weights.stat().st_size / 1e6:.2f} MB")
+    if result.weights is None:
+        context.exit(INTERRUPTED)

@@ -1,0 +1,169 @@
+"""What every augmentation is, how recipes name it, and the list of them at work."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from astrape.graph.where import suggest
+from astrape.training.errors import TrainingError
+
+__all__ = [
+    "Augmentation",
+    "Augmented",
+    "augmentation_names",
+    "augmented",
+    "build_augmentation",
+    "register_augmentation",
+    "span",
+]
+
+Draw = np.random.Generator
+Others = Callable[[np.random.Generator], Tensor]
+Span = Sequence[float]
+
+_classes: dict[str, type[Augmentation]] = {}
+
+
+class Augmented(NamedTuple):
+    """A source after an augmentation.
+
+    Attributes:
+        wave: ``(samples,)``.
+        gain: what the target's level is to be multiplied by.
+    """
+
+    wave: Tensor
+    gain: float = 1.0
+
+
+class Augmentation(ABC):
+    """One entry of the list.
+
+    A subclass implements :meth:`apply` and is put in reach of recipes by :func:`register_augmentation`. It is causal in
+    the sense that training needs: the source stays aligned with its target to a fraction of a millisecond.
+
+    Args:
+        chance: share of the windows that it happens to, 0 to 1; all by default.
+
+    Raises:
+        ValueError: for a share out of range.
+    """
+
+    def __init__(self, chance: float = 1.0) -> None:
+        self.chance = _number("chance", chance, 0.0, 1.0)
+
+    @abstractmethod
+    def apply(self, wave: Tensor, rate: float, draw: Draw, others: Others) -> Augmented:
+        """The source as it is heard.
+
+        Args:
+            wave: ``(samples,)`` float32.
+            rate: Hz.
+            draw: where all that is random comes from.
+            others: gives a window of another recording, as long as the wave, of a draw.
+        """
+
+
+Class = TypeVar("Class", bound=type[Augmentation])
+
+
+def register_augmentation(name: str) -> Callable[[Class], Class]:
+    """Put an augmentation in reach of recipes as ``use: name``.
+
+    Raises:
+        TrainingError: when another class already has the name.
+    """
+
+    def add(cls: Class) -> Class:
+        known = _classes.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise TrainingError(f"augmentation name '{name}' is taken by {known.__module__}.{known.__qualname__}")
+        _classes[name] = cls
+        return cls
+
+    return add
+
+
+def augmentation_names() -> list[str]:
+    """All names that recipes can use, sorted."""
+    return sorted(_classes)
+
+
+def build_augmentation(spec: Mapping[str, Any]) -> Augmentation:
+    """An augmentation as a recipe writes it, ``{use: noise, chance: 0.7, snr: [5, 40]}``.
+
+    Raises:
+        TrainingError: for an unknown name or parameter, or a value that it refuses.
+    """
+    name = spec.get("use")
+    if not isinstance(name, str) or name not in _classes:
+        raise TrainingError(f"there is no augmentation '{name}': {suggest(str(name), _classes, 'augmentation')}")
+    params = {key: value for key, value in spec.items() if key != "use"}
+    known = inspect.signature(_classes[name]).parameters
+    for key in params:
+        if key not in known:
+            raise TrainingError(f"augmentation '{name}' has no parameter '{key}': {suggest(key, known, 'parameter')}")
+    try:
+        return _classes[name](**params)
+    except (ValueError, TypeError) as error:
+        raise TrainingError(f"augmentation '{name}': {error}") from error
+
+
+def augmented(
+    wave: Tensor, rate: float, entries: Sequence[Augmentation], seeds: tuple[int, ...], others: Others | None = None
+) -> tuple[Tensor, float]:
+    """A source after all entries of a list.
+
+    Args:
+        wave: ``(samples,)`` float32.
+        rate: Hz.
+        entries: in their order.
+        seeds: what the draws are a function of, beside the place in the list.
+        others: gives a window of another recording; silence when left out.
+
+    Returns:
+        The source, and what the target's level is to be multiplied by.
+    """
+    gain = 1.0
+    others = others or partial(_silence, wave)
+    for place, entry in enumerate(entries):
+        draw = np.random.default_rng((*seeds, place))
+        if draw.random() < entry.chance:
+            wave, factor = entry.apply(wave, rate, draw, others)
+            gain *= factor
+    return wave, gain
+
+
+def _silence(wave: Tensor, draw: Draw) -> Tensor:
+    return torch.zeros_like(wave)
+
+
+def span(name: str, value: Any, least: float, most: float) -> tuple[float, float]:
+    """Two numbers to draw between, or one for both.
+
+    Raises:
+        ValueError: for anything else, and numbers out of range or order.
+    """
+    both = [value, value] if isinstance(value, (int, float)) else value
+    if not isinstance(both, (list, tuple)) or len(both) != 2:
+        raise ValueError(f"{name} must be two numbers to draw between, such as [{least:g}, {most:g}], not {value!r}")
+    low, high = (_number(name, one, least, most) for one in both)
+    if low > high:
+        raise ValueError(f"{name} must go upwards, not from {low:g} to {high:g}")
+    return low, high
+
+
+def _number(name: str, value: Any, least: float, most: float) -> float:
+    real = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not real or not least <= value <= most:
+        raise ValueError(f"{name} must be {least:g} to {most:g}, not {value!r}")
+    return float(value)

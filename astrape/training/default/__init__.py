@@ -1,0 +1,1 @@
+"""The voice that ships, from nothing: corpus, caches, training, weights."""

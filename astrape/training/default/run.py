@@ -1,0 +1,168 @@
+"""From nothing to the weights that ship, in steps that can be stopped and taken up again anywhere.
+
+1. the corpus of parallel sets (``astrape corpus make parallel``),
+2. caches: the recordings at the recipe's rate, a vector of each speaker, the pitch of what has no table of it,
+3. encoder and decoder together (``astrape train-voice``),
+4. the weights' running means as float16, beside what they were made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from astrape.graph.recipe import Recipe
+from astrape.training.caches import Order, make_cache
+from astrape.training.corpus import read_corpus, speakers_of, split_corpus
+from astrape.training.default.hours import Hours
+from astrape.training.default.weights import write_weights
+from astrape.training.errors import TrainingError
+from astrape.training.options import Options
+from astrape.training.run import Outcome, train
+
+__all__ = ["Plan", "Result", "run"]
+
+RECIPE, NAME = "astrape-mini", "default"
+MANIFEST = "manifest.jsonl"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is made.
+
+    Attributes:
+        hours: of rendered speech.
+        recipe: whose section ``training.voice`` says how.
+        epochs: in place of the recipe's.
+        seed: of weights and windows.
+        jobs: processes that render and fill caches.
+        probes: held-out recordings that each epoch is measured on.
+        teacher: of the speakers' vectors.
+        output: where the weights go; ``WORK/RECIPE.safetensors`` when left out.
+    """
+
+    hours: float = 8.0
+    recipe: str = RECIPE
+    epochs: int | None = None
+    seed: int = 42
+    jobs: int = 1
+    probes: int = 64
+    teacher: str = "resemblyzer"
+    output: Path | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of it.
+
+    Attributes:
+        outcome: of the training.
+        weights: the file; ``None`` where the training was stopped.
+        hours: as :meth:`~astrape.training.default.hours.Hours.total` has them.
+    """
+
+    outcome: Outcome
+    weights: Path | None
+    hours: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for machines."""
+        return {
+            "finished": self.weights is not None,
+            "weights": None if self.weights is None else str(self.weights),
+            **self.hours,
+            "training": self.outcome.to_dict(),
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        parts = ", ".join(f"{name} {hours:.2f} h" for name, hours in self.hours["parts"].items())
+        runs = f"{self.hours['runs']} parts of runs"
+        return [
+            f"{self.hours['hours']:.2f} hours ({parts}) in {runs}, {self.hours['core_hours']:.2f} on a core",
+            *(f"  on {machine}" for machine in self.hours["machines"]),
+        ]
+
+
+def run(work: Path, plan: Plan, say: Callable[[str], None]) -> Result:
+    """Make the weights, or go on where an earlier run was stopped.
+
+    Args:
+        work: for packages, corpus, caches, checkpoints and notes of the time.
+        plan: what is made; the same as before, or the training refuses to go on.
+        say: takes lines for the user.
+
+    Raises:
+        AstrapeError: for whatever hinders it.
+    """
+    hours = Hours(work / "hours")
+    corpus = work / "corpus"
+    with hours.part("corpus"):
+        _render(corpus, plan, say)
+    manifest = corpus / MANIFEST
+    with hours.part("caches"):
+        _caches(manifest, work / "cache", plan, say)
+    last = work / "checkpoints" / f"{NAME}.last.pt"
+    options = Options(
+        stage="voice",
+        cache=work / "cache",
+        data=manifest,
+        out_dir=work / "checkpoints",
+        run_name=NAME,
+        recipe=plan.recipe,
+        seed=plan.seed,
+        epochs=plan.epochs,
+        probes=plan.probes,
+        resume="" if last.exists() else None,
+    )
+    with hours.part("training"):
+        outcome = train(options, say)
+    if not outcome.finished:
+        return Result(outcome, None, hours.total())
+    output = plan.output or work / f"{Path(plan.recipe).stem}.safetensors"
+    total = hours.total()
+    about = {
+        "recipe": Recipe.load(plan.recipe).name,
+        "speaker_encoder": plan.teacher,
+        "epoch": str(outcome.best["epoch"]),
+        "hours": f"{total['hours']:.2f}",
+        "machine": "; ".join(total["machines"]),
+    }
+    write_weights(outcome.weights, output, about)
+    return Result(outcome, output, total)
+
+
+def _render(corpus: Path, plan: Plan, say: Callable[[str], None]) -> None:
+    """The corpus, or what is missing of it."""
+    if plan.hours == 0:
+        if not (corpus / MANIFEST).is_file():
+            raise TrainingError(f"{corpus}: holds no {MANIFEST}: give --hours above 0, or put a corpus there")
+        say(f"{corpus}: taken as it is")
+        return
+    try:
+        making = import_module("astrape.corpus")
+        made = making.make_parallel(making.Order(work=corpus, hours=plan.hours), jobs=plan.jobs, tell=say)
+    except (ImportError, AttributeError) as error:
+        raise TrainingError(
+            f'the corpus needs packages that are missing ({error}): pip install "astrape[corpus]"'
+        ) from error
+    say(f"corpus: {made.made} sets made, {made.there} were there")
+
+
+def _caches(manifest: Path, root: Path, plan: Plan, say: Callable[[str], None]) -> None:
+    utterances = read_corpus(manifest)
+    split = split_corpus(utterances)
+    say(
+        f"{len(split.train)} recordings of {len(speakers_of(split.train))} speakers to train on, {len(split.unseen)} "
+        f"of {len(speakers_of(split.unseen))} held out"
+    )
+    used = [*split.train, *split.unseen]
+    for what in ("audio", "pitch", "speakers"):
+        if what == "pitch" and all(one.pitch is not None for one in used):
+            continue
+        order = Order(what, root, recipe=plan.recipe, teacher={"use": plan.teacher} if what == "speakers" else None)
+        made = make_cache(order, used, jobs=plan.jobs, corpus=manifest)
+        say(f"{what}: {made.made} made, {made.there} were there, {len(made.failed)} left out")

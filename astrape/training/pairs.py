@@ -1,0 +1,96 @@
+"""Training on parallel sets: what of a set is source, what is target, and what the data gives in place of the graph.
+
+voice:
+  pairs: {same: 0.1, both: true}                      # a tenth of the targets are the source itself
+  given: {f0: pair.pitch, speaker: pair.speaker}      # in place of what the graph has at `f0`, and as a control
+  augment:                                            # what happens to the source, in this order
+    - {use: noise, chance: 0.7, snr: [5, 40]}
+  losses:
+    stft: {use: multi_resolution_stft, of: wav, to: pair.wav}
+    agreement: {use: mse, of: content, to: twin, weight: 0.3}
+    phones: {use: cross_entropy, of: phones, to: phones, weight: 0.3}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from astrape.graph.recipe import Recipe
+from astrape.training.augment import Augmentation, build_augmentation
+from astrape.training.errors import TrainingError
+from astrape.training.keys import Keys
+
+__all__ = ["GIVEN_SIGNALS", "LABELS", "PAIR", "PAIR_SIGNALS", "TWIN", "Pairs", "read_pairs"]
+
+PAIR = "pair."
+PAIR_SIGNALS = ("pair.wav", "pair.speaker", "pair.pitch")
+GIVEN_SIGNALS = ("pair.speaker", "pair.pitch", "speaker", "random")
+"""What the data can give to a signal or a control of the graph; ``random``: a whole number below 2^24, another for each
+row of each step, for the seed of a noise."""
+
+TWIN = "twin"
+"""The same signal of the row that goes the other way, from this one's target to this one's source."""
+
+LABELS = ("phones",)
+"""Targets that are numbers of classes."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """How a stage draws from parallel sets.
+
+    Attributes:
+        same: share of the draws whose target is the source itself. What is alone in its set is always its own target.
+        both: rows come in twos, there and back: the second has the first's target as its source, the first's source as
+            its target, the same seconds, and an augmentation of its own.
+        given: what the data gives, by the name of an output, a node's signal or a control of the graph.
+        augment: what happens to the source.
+    """
+
+    same: float = 0.0
+    both: bool = False
+    given: Mapping[str, str] = field(default_factory=dict)
+    augment: tuple[Augmentation, ...] = ()
+
+
+def read_pairs(keys: Keys, recipe: Recipe, outputs: Iterable[str], targets: Iterable[str | None]) -> Pairs | None:
+    """What a stage says of parallel sets; ``None`` for one that says nothing of them.
+
+    Args:
+        keys: of the stage.
+        recipe: whose it is.
+        outputs: signals by name.
+        targets: what the stage's losses and discriminators compare with.
+
+    Raises:
+        TrainingError: for what cannot be, with file, line and place.
+    """
+    wanted = {name for name in targets if name is not None and (name.startswith(PAIR) or name in (*LABELS, TWIN))}
+    if not wanted and not any(key in keys for key in ("pairs", "given", "augment")):
+        return None
+    same, both = 0.0, False
+    if "pairs" in keys:
+        inside = keys.inside("pairs")
+        same = inside.number("same", 0, 1, default=same)
+        both = inside.truth("both", default=both)
+        inside.done()
+    if TWIN in wanted and not both:
+        raise keys.wrong("losses", f"compare with {TWIN}, and rows have none", "write pairs: {both: true}")
+    given = {}
+    if "given" in keys:
+        inside = keys.inside("given")
+        nodes = [node.name for node in recipe.nodes]
+        for name in inside.values:
+            node, _, port = name.partition(".")
+            if node.replace(".", "/") not in nodes or not port:
+                inside.check(name, name, [*outputs, *nodes, *recipe.controls], "signal or control")
+            given[name] = inside.choice(name, GIVEN_SIGNALS, default="")
+        inside.done()
+    augment = []
+    for at in keys.items("augment") if "augment" in keys and keys.values["augment"] != [] else ():
+        try:
+            augment.append(build_augmentation(at.rest("use", text="use")))
+        except TrainingError as error:
+            raise at.wrong("use", f"cannot be: {error}") from error
+    return Pairs(same, both, given, tuple(augment))

@@ -1,0 +1,290 @@
+"""Windows of parallel sets: the same seconds of two renderings, one as source and one as target.
+
+As with :mod:`astrape.training.windows`, what comes at a place is a function of the seed, the epoch and the place alone:
+which set, which of its renderings, which seconds of them, and what happens to the source.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from astrape.blocks.base import Stream
+from astrape.training.augment import augmented
+from astrape.training.caches.cache import Cache
+from astrape.training.caches.recording import read_crop, read_header
+from astrape.training.caches.waves import unpacked
+from astrape.training.corpus import Utterance, shown, speakers_of
+from astrape.training.errors import CacheError
+from astrape.training.pairs import PAIR, Pairs
+from astrape.training.tables import NO_PHONE, PHONE_RATE, PITCH_RATE, read_phones, read_pitch, read_vector
+from astrape.training.windows import Place, common_period, cut, mapped
+
+__all__ = ["SetWindows", "sets_of"]
+
+APART = Fraction(1, 40)
+"""Seconds by which two renderings of a set may differ in length, for whatever rounding there was."""
+
+
+class SetWindows(Dataset[dict[str, Tensor]]):
+    """Crops of two renderings of a set, of one length, from the same seconds.
+
+    Each epoch takes the sets in a new order, each once before any comes again, and of each a random source, a random
+    target and a random crop; where the pairs go both ways, two windows in a row are of one draw. A recording without a
+    set is a set by itself, and its own target. A window is a dict of, as far as they are asked for,
+
+    - ``audio``: the source, float32 ``(1, samples)``, augmented; ``pair.wav``: the target, at the level of the source's
+      gain,
+    - ``pair.pitch``: the target's fundamental, float32 ``(1, frames)`` at 80 Hz, 0 where there is none,
+    - ``phones``: int64 ``(1, frames)`` at 40 Hz, ``NO_PHONE`` where nobody knows,
+    - ``speaker``, ``pair.speaker``: float32 ``(channels,)``, of the rendering or its speaker, as the cache has them;
+      without a cache, the vectors beside the recordings,
+    - ``content``, ``codes``, ``voiced``: of the source, from the teacher's cache,
+    - ``random``: float32 ``(1,)``, a whole number below 2^24,
+    - ``speaker_index``, ``valid``, ``frames``: as in :class:`~astrape.training.windows.Windows`, of the source.
+
+    Args:
+        utterances: those to train on, or to validate on.
+        caches: what to read, at most one of each kind; recordings are decoded where there is none of audio.
+        pairs: how to draw.
+        needs: names of signals, as above.
+        seconds, period, audio, speakers, seed: as for ``Windows``.
+
+    Attributes:
+        seconds, period, streams, utterances, left_out, speakers: as of ``Windows``.
+        sets: renderings of each set, sorted.
+
+    Raises:
+        CacheError: for a cache that is missing or not finished, and a recording without a pitch where that is needed.
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        caches: Sequence[Cache],
+        pairs: Pairs,
+        needs: Iterable[str],
+        *,
+        seconds: Fraction,
+        period: Fraction,
+        audio: Fraction | int,
+        speakers: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.caches = {cache.what: cache for cache in caches}
+        self.pairs, self.needs, self.seed = pairs, frozenset(needs), seed
+        self.streams = {"audio": Stream(Fraction(audio), 1), "phones": Stream(PHONE_RATE, 1)}
+        self.streams["pair.pitch"] = Stream(PITCH_RATE, 1)
+        if "content" in self.caches:
+            self.streams["content"] = Stream(self.caches["content"].rate, self.caches["content"].channels)
+        self.period = common_period(period, [stream.rate for stream in self.streams.values()])
+        self.seconds = math.ceil(seconds / self.period) * self.period
+        self.utterances, self.left_out = self._held(sorted(utterances, key=lambda one: one.key))
+        self.sets = sets_of(self.utterances)
+        self._set_of = {one.key: renderings for renderings in self.sets for one in renderings}
+        self.speakers = list(speakers_of(self.utterances)) if speakers is None else list(speakers)
+        self._index = {name: index for index, name in enumerate(self.speakers)}
+        self._order: tuple[tuple[int, int], npt.NDArray[np.int64]] | None = None
+
+    @property
+    def speaker_channels(self) -> int:
+        """Channels of ``speaker``; 0 without it."""
+        return self.caches["speakers"].channels if "speakers" in self.caches else 0
+
+    def frames(self, name: str) -> int:
+        """Frames of a signal in each window."""
+        return int(self.seconds * self.streams["audio" if name == "pair.wav" else name].rate)
+
+    def __len__(self) -> int:
+        """Sets: items of one pass."""
+        return len(self.sets)
+
+    def __getitem__(self, place: Place | int) -> dict[str, Tensor]:
+        """The window at a place; of epoch 0 for a number alone.
+
+        Raises:
+            CacheError: for a file that is damaged or gone, and renderings of unlike length.
+        """
+        epoch, item = (0, place) if isinstance(place, int) else place
+        drawn, back = divmod(item, 2) if self.pairs.both else (item, 0)
+        passes, index = divmod(drawn, len(self.sets))
+        renderings = self.sets[int(self._permutation(epoch, passes)[index])]
+        draw = np.random.default_rng((self.seed, epoch, drawn))
+        at = int(draw.integers(len(renderings)))
+        same = draw.random() < self.pairs.same or len(renderings) == 1
+        other = at if same else (at + 1 + int(draw.integers(len(renderings) - 1))) % len(renderings)
+        source, target = (renderings[at], renderings[other])[:: -1 if back else 1]
+        places = max(0, math.floor((self._length(source, target) - self.seconds) / self.period)) + 1
+        begin = int(draw.integers(places)) * self.period
+        # Four numbers or more keep these draws apart from those above, and from those of the order.
+        number = np.random.default_rng((self.seed, epoch, item, 3)).integers(1 << 24)
+        window = self._cut(source, target, begin) | {"random": torch.tensor([float(number)])}
+        return self._augmented(window, (self.seed, epoch, item, 2))
+
+    def crop(self, utterance: Utterance, begin: Fraction = Fraction(0)) -> dict[str, Tensor]:
+        """The window of a source as it is, to the next rendering of its set.
+
+        Raises:
+            CacheError: for a file that is damaged or gone, and a begin that is no whole multiple of the period.
+        """
+        if begin < 0 or (begin / self.period).denominator != 1:
+            raise CacheError(f"a window begins at a whole multiple of {self.period} s, not at {begin} s")
+        renderings = self._set_of[utterance.key]
+        following = renderings[(renderings.index(utterance) + 1) % len(renderings)]
+        return self._cut(utterance, following, begin) | {"random": torch.zeros(1)}
+
+    def check(self, utterance: Utterance) -> None:
+        """Open what will be read of an utterance.
+
+        Raises:
+            CacheError: for what is damaged or gone.
+        """
+        mapped(self._of(utterance), utterance)
+        if "audio" not in self.caches:
+            read_header(utterance.path)
+        tables = {"phones": utterance.phones, "pair.pitch": utterance.pitch}
+        if "speakers" not in self.caches:
+            tables |= {"speaker": utterance.vector, "pair.speaker": utterance.vector}
+        for wanted, path in tables.items():
+            if wanted in self.needs and path is not None and not path.is_file():
+                raise CacheError(f"{shown(path)}: there is no such table")
+
+    def _held(self, utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
+        """Those that have all signals, and those of which some could not be made."""
+        left: set[str] = set()
+        for what, cache in self.caches.items():
+            there = cache.holdings()
+            wanted = [one for one in utterances if cache.wants(one)]
+            missing = [one for one in wanted if cache.key_of(one) not in there.complete]
+            undone = [one for one in missing if cache.key_of(one) not in there.failed]
+            if undone:
+                raise CacheError(
+                    f"{shown(cache.folder)}: lacks {len(undone)} of {len(wanted)} utterances, "
+                    f"'{shown(undone[0].key)}' among them: make these with `astrape cache --what {what}`"
+                )
+            left.update(one.key for one in missing)
+        unpitched = [one for one in utterances if one.pitch is None]
+        if "pair.pitch" in self.needs and "pitch" not in self.caches and unpitched:
+            raise CacheError(
+                f"{len(unpitched)} of {len(utterances)} utterances, '{shown(unpitched[0].key)}' among them, have no "
+                f"table of their pitch beside them: make it with `astrape cache --what pitch`"
+            )
+        unknown = [one for one in utterances if one.vector is None]
+        if {"speaker", "pair.speaker"} & self.needs and "speakers" not in self.caches and unknown:
+            raise CacheError(
+                f"{len(unknown)} of {len(utterances)} utterances, '{shown(unknown[0].key)}' among them, have no vector "
+                f"of their speaker beside them: make these with `astrape cache --what speakers`"
+            )
+        held = [one for one in utterances if one.key not in left]
+        if not held:
+            why = "nothing could be made of any of them" if utterances else "the corpus is empty"
+            raise CacheError(f"there is no utterance to take windows of: {why}")
+        return held, [one for one in utterances if one.key in left]
+
+    def _permutation(self, epoch: int, passes: int) -> npt.NDArray[np.int64]:
+        if self._order is None or self._order[0] != (epoch, passes):
+            draw = np.random.default_rng((self.seed, epoch, passes, 1))
+            self._order = (epoch, passes), draw.permutation(len(self.sets))
+        return self._order[1]
+
+    def _of(self, utterance: Utterance) -> list[Cache]:
+        return [cache for cache in self.caches.values() if cache.wants(utterance)]
+
+    def _seconds(self, utterance: Utterance) -> Fraction:
+        rate = self.streams["audio"].rate
+        if "audio" in self.caches:
+            return Fraction(mapped([self.caches["audio"]], utterance)["audio"].shape[-1]) / rate
+        return read_header(utterance.path).frames_at(rate) / rate
+
+    def _length(self, source: Utterance, target: Utterance) -> Fraction:
+        """Seconds that both renderings have."""
+        own = self._seconds(source)
+        if source is target:
+            return own
+        other = self._seconds(target)
+        if abs(own - other) > APART:
+            raise CacheError(
+                f"{shown(source.path)} has {float(own):.3f} s and {shown(target.path)} {float(other):.3f} s, and "
+                f"renderings of a set are in step to the sample: give them sets of their own, or render them again"
+            )
+        return min(own, other)
+
+    def _wave(self, utterance: Utterance, begin: Fraction) -> Tensor:
+        count, rate = self.frames("audio"), self.streams["audio"].rate
+        if "audio" in self.caches:
+            return unpacked(cut(mapped([self.caches["audio"]], utterance)["audio"], int(begin * rate), count))
+        heard = read_crop(utterance.path, rate, begin, self.seconds, utterance.channel)
+        return torch.nn.functional.pad(heard, (0, count - heard.shape[-1]))
+
+    def _table(self, name: str, table: npt.NDArray[Any], begin: Fraction, empty: float) -> Tensor:
+        """Frames of a table in a window."""
+        made = np.full(self.frames(name), empty, table.dtype)
+        piece = table[int(begin * self.streams[name].rate) :][: len(made)]
+        made[: len(piece)] = piece
+        return torch.from_numpy(made).unsqueeze(0)
+
+    def _pitch(self, utterance: Utterance) -> npt.NDArray[np.float32]:
+        if utterance.pitch is not None:
+            return read_pitch(utterance.pitch)
+        tracked: npt.NDArray[np.float32] = mapped([self.caches["pitch"]], utterance)["pitch"][0]
+        return tracked
+
+    def _vector(self, utterance: Utterance) -> Tensor:
+        if "speakers" in self.caches:
+            return torch.from_numpy(np.array(mapped([self.caches["speakers"]], utterance)["speaker"]))
+        assert utterance.vector is not None
+        return torch.from_numpy(read_vector(utterance.vector))
+
+    def _cut(self, source: Utterance, target: Utterance, begin: Fraction) -> dict[str, Tensor]:
+        window = {"audio": self._wave(source, begin)}
+        if PAIR + "wav" in self.needs:
+            window["pair.wav"] = window["audio"] if source is target else self._wave(target, begin)
+        if PAIR + "pitch" in self.needs:
+            window["pair.pitch"] = self._table("pair.pitch", self._pitch(target), begin, 0.0)
+        if "phones" in self.needs:
+            known = np.empty(0, np.int64) if source.phones is None else read_phones(source.phones)
+            window["phones"] = self._table("phones", known, begin, NO_PHONE)
+        for name, one in (("speaker", source), (PAIR + "speaker", target)):
+            if name in self.needs:
+                window[name] = self._vector(one)
+        if "content" in self.caches:
+            content = self.streams["content"]
+            for name, array in mapped([self.caches["content"]], source).items():
+                piece = torch.from_numpy(cut(array, int(begin * content.rate), self.frames("content")))
+                window[name] = piece.float() if name == "voiced" else piece
+        valid = min(self.seconds, max(Fraction(0), self._length(source, target) - begin))
+        judged = self.streams["content"].rate if "content" in self.streams else PHONE_RATE
+        window["speaker_index"] = torch.tensor(self._index[source.speaker])
+        window["valid"] = torch.tensor(float(valid), dtype=torch.float64)
+        window["frames"] = torch.tensor(int(valid * judged))
+        return window
+
+    def _augmented(self, window: dict[str, Tensor], seeds: tuple[int, ...]) -> dict[str, Tensor]:
+        rate = float(self.streams["audio"].rate)
+        wave, gain = augmented(window["audio"][0], rate, self.pairs.augment, seeds, self._other)
+        changed = {"audio": wave.unsqueeze(0)}
+        if "pair.wav" in window:
+            changed["pair.wav"] = window["pair.wav"] * gain
+        return window | changed
+
+    def _other(self, draw: np.random.Generator) -> Tensor:
+        """A window of any recording, ``(samples,)``."""
+        other = self.utterances[int(draw.integers(len(self.utterances)))]
+        places = max(0, math.floor((self._seconds(other) - self.seconds) / self.period)) + 1
+        return self._wave(other, int(draw.integers(places)) * self.period)[0]
+
+
+def sets_of(utterances: Iterable[Utterance]) -> list[list[Utterance]]:
+    """The renderings of each set, sorted; what has no set is one by itself."""
+    groups: dict[tuple[str, bool], list[Utterance]] = {}
+    for one in sorted(utterances, key=lambda one: one.key):
+        groups.setdefault((one.key, False) if one.set is None else (one.set, True), []).append(one)
+    return [groups[key] for key in sorted(groups)]

@@ -1,0 +1,277 @@
+"""Windows of parallel sets: which, from where, what is known of them, and the same in every run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import parallel
+import pytest
+import torch
+
+from astrape.training.augment import build_augmentation
+from astrape.training.caches import Cache, Order, check_cache, make_cache
+from astrape.training.corpus import Utterance, read_corpus, split_corpus
+from astrape.training.errors import CacheError
+from astrape.training.pairs import Pairs
+from astrape.training.sets import SetWindows, sets_of
+from astrape.training.tables import NO_PHONE
+from astrape.training.windows import WindowLoader
+
+NEEDS = ("audio", "pair.wav", "pair.pitch", "phones", "speaker", "pair.speaker")
+PERIOD = Fraction(1, 100)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return parallel.write_corpus(tmp_path_factory.mktemp("parallel"))
+
+
+def windows(manifest: Path, pairs: Pairs | None = None, **given: Any) -> SetWindows:
+    base: dict[str, Any] = {"seconds": Fraction(1, 4), "period": PERIOD, "audio": 24000, "seed": 3}
+    utterances = given.pop("utterances", None) or split_corpus(read_corpus(manifest)).train
+    return SetWindows(utterances, given.pop("caches", []), pairs or Pairs(), NEEDS, **{**base, **given})
+
+
+def found(window: dict[str, torch.Tensor], name: str) -> tuple[str, str, int]:
+    """Which recording a wave of a window is of, and from which sample on, by looking through all of them."""
+    wave = window[name][0].numpy()
+    for voice in parallel.VOICES:
+        for number in range(6):
+            whole = parallel.recording(number, voice)
+            begins = [
+                b
+                for b in range(0, len(whole) - len(wave) + 1, 600)
+                if np.allclose(whole[b:][: len(wave)], wave, atol=1e-3)
+            ]
+            if begins and np.abs(wave).max() > 0.05:
+                return voice, f"{number:06d}", begins[0]
+    return "", "", -1
+
+
+def test_source_target_and_tables_are_of_the_same_seconds(manifest: Path) -> None:
+    """Every window is found in the recordings again; its phones, pitch and vectors are those of these seconds."""
+    drawn = windows(manifest)
+    pairs = set()
+    for item in range(24):
+        window = drawn[0, item]
+        assert window["audio"].shape == window["pair.wav"].shape == (1, 6000)
+        assert (window["phones"].shape, window["pair.pitch"].shape) == ((1, 10), (1, 20))
+        voice, number, begin = found(window, "audio")
+        other, again, start = found(window, "pair.wav")
+        if not voice:
+            assert float(window["audio"].abs().max()) < 0.05
+            continue
+        assert (number, begin) == (again, start)
+        assert other != voice, "no source is its own target unless it is asked for"
+        pairs.add((voice, other))
+        folder = manifest.parent / "sets" / "000" / number
+        phones = np.load(folder / "phones.npy")[begin // 600 :][:10]
+        assert window["phones"][0].tolist() == phones.tolist()
+        assert window["pair.pitch"][0].tolist() == np.load(folder / f"{other}.f0.npy")[begin // 300 :][:20].tolist()
+        assert window["speaker"].tolist() == parallel.vector(voice).tolist()
+        assert window["pair.speaker"].tolist() == parallel.vector(other).tolist()
+    assert len(pairs) > 3
+
+
+def test_what_is_drawn_depends_on_seed_epoch_and_place_alone(manifest: Path) -> None:
+    augment = tuple(
+        build_augmentation({"use": use})
+        for use in ("room", "babble", "noise", "formants", "eq", "band", "saturation", "codec", "gain")
+    )
+    pairs = Pairs(0.3, False, {}, augment)
+    one, other = windows(manifest, pairs), windows(manifest, pairs)
+    other[5, 7]
+    for place in ((0, 0), (0, 5), (3, 2)):
+        first, second = one[place], other[place]
+        assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(one[0, 0]["audio"], one[1, 0]["audio"])
+    assert not torch.equal(one[0, 0]["audio"], windows(manifest, pairs, seed=4)[0, 0]["audio"])
+    # Two processes with two rows each see what one with four sees.
+    whole = next(WindowLoader(one, steps=1, batch=4).epoch(2))
+    halves = [next(WindowLoader(one, steps=1, batch=2, rank=rank, world=2).epoch(2)) for rank in range(2)]
+    for name, rows in whole.items():
+        assert torch.equal(rows, torch.cat([half[name] for half in halves])), name
+    # From the middle of an epoch on it is the rest of that epoch.
+    steps = list(WindowLoader(one, steps=4, batch=2).epoch(1))
+    rest = list(WindowLoader(other, steps=4, batch=2).epoch(1, first=2))
+    assert all(torch.equal(a[name], b[name]) for a, b in zip(steps[2:], rest, strict=True) for name in a)
+
+
+def test_each_set_comes_once_before_any_comes_again(manifest: Path) -> None:
+    drawn = windows(manifest)
+    assert len(drawn) == 4
+    for passes in range(3):
+        order = [int(drawn._permutation(0, passes)[index]) for index in range(4)]
+        assert sorted(order) == [0, 1, 2, 3]
+
+
+def test_a_share_of_the_targets_is_the_source_itself(manifest: Path) -> None:
+    for share, least, most in ((0.0, 0, 0), (0.5, 60, 140), (1.0, 200, 200)):
+        drawn = windows(manifest, Pairs(share))
+        same = sum(
+            torch.equal(window["speaker"], window["pair.speaker"]) for window in (drawn[0, item] for item in range(200))
+        )
+        assert least <= same <= most
+
+
+def test_the_target_follows_the_gain_and_nothing_else(manifest: Path) -> None:
+    plain = windows(manifest)
+    louder = windows(manifest, Pairs(0, False, {}, (build_augmentation({"use": "gain", "db": 6.0}),)))
+    noisy = windows(manifest, Pairs(0, False, {}, (build_augmentation({"use": "noise", "snr": 10}),)))
+    factor = 10 ** (6 / 20)
+    for item in range(4):
+        before, after, heard = plain[0, item], louder[0, item], noisy[0, item]
+        torch.testing.assert_close(after["audio"], before["audio"] * factor)
+        torch.testing.assert_close(after["pair.wav"], before["pair.wav"] * factor)
+        assert torch.equal(heard["pair.wav"], before["pair.wav"])
+        assert not torch.equal(heard["audio"], before["audio"]) or not bool(before["audio"].any())
+
+
+def test_a_recording_without_a_set_is_its_own_target_without_phones(manifest: Path, tmp_path: Path) -> None:
+    """Real speech: pitch from the tracker, vectors from a cache, and nobody knows what sounds when."""
+    corpus = mixed(manifest, tmp_path)
+    make_cache(Order("pitch", tmp_path / "cache"), corpus)
+    make_cache(Order("speakers", tmp_path / "cache", teacher={"use": "spectral"}, per_utterance=True), corpus)
+    caches = [Cache(tmp_path / "cache" / what) for what in ("pitch", "speakers")]
+    assert not caches[1].by_speaker
+    drawn = windows(manifest, caches=caches, utterances=corpus)
+    assert sorted(len(renderings) for renderings in drawn.sets) == [1, 3, 3, 3, 3]
+    alone = next(one for one in corpus if one.set is None)
+    window = drawn.crop(alone)
+    assert torch.equal(window["audio"], window["pair.wav"])
+    assert torch.equal(window["speaker"], window["pair.speaker"])
+    assert set(window["phones"].flatten().tolist()) == {NO_PHONE}
+    # The tracker needs a moment at the begin of each tone; the tone itself is known.
+    tone = np.load(manifest.parent / "sets/000/000000/low.f0.npy")[:20]
+    tracked = window["pair.pitch"][0].numpy()
+    both = (tone > 0) & (tracked > 0)
+    assert both.sum() >= 5
+    assert np.abs(tracked[both] / tone[both] - 1).max() < 0.03
+
+
+def mixed(manifest: Path, folder: Path) -> list[Utterance]:
+    """The corpus, and beside it one recording without set or tables."""
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    lines = [line | {"path": str(manifest.parent / line["path"])} for line in lines if line["split"] == "train"]
+    alone = folder / "alone.flac"
+    alone.write_bytes((manifest.parent / "sets/000/000000/low.flac").read_bytes())
+    lines.append({"path": str(alone), "speaker": "somebody", "split": "train"})
+    (folder / "mixed.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return read_corpus(folder / "mixed.jsonl")
+
+
+def test_tables_that_are_missing_are_told_with_the_command_that_makes_them(manifest: Path, tmp_path: Path) -> None:
+    corpus = mixed(manifest, tmp_path)
+    with pytest.raises(CacheError, match=r"1 of 13 utterances, 'somebody/alone' among them, .*cache --what pitch"):
+        windows(manifest, utterances=corpus)
+    make_cache(Order("pitch", tmp_path / "cache"), corpus)
+    with pytest.raises(CacheError, match=r"have no vector of their speaker.*cache --what speakers"):
+        windows(manifest, utterances=corpus, caches=[Cache(tmp_path / "cache/pitch")])
+
+
+def test_renderings_out_of_step_are_refused(manifest: Path) -> None:
+    one, other, *_ = split_corpus(read_corpus(manifest)).train
+    shorter = replace(other, set="000000", path=parallel.shortened(one.path))
+    drawn = windows(manifest, utterances=[replace(one, set="000000"), shorter])
+    with pytest.raises(CacheError, match=r"in step to the sample"):
+        drawn[0, 0]
+
+
+def test_cached_audio_is_the_recording_at_the_recipe_s_rate(manifest: Path, tmp_path: Path) -> None:
+    corpus = read_corpus(manifest)
+    for rate in (24000, 44100):
+        made = make_cache(Order("audio", tmp_path, rate=rate), corpus, corpus=manifest)
+        assert (made.made, made.failed) == (16, ())
+        cache = Cache(tmp_path / f"audio_{rate}hz")
+        assert check_cache(cache, corpus).findings == ()
+        cached = windows(manifest, caches=[cache], audio=rate)
+        decoded = windows(manifest, audio=rate)
+        for item in range(6):
+            one, other = cached[0, item], decoded[0, item]
+            for name in one:
+                # Samples are rounded to 1 / 16384.
+                torch.testing.assert_close(one[name], other[name], atol=0.6 / 16384, rtol=0)
+    path = next((tmp_path / "audio_44100hz").rglob("*.npy"))
+    path.write_bytes(path.read_bytes()[:-100])
+    (finding,) = check_cache(Cache(tmp_path / "audio_44100hz"), corpus).findings
+    assert (finding.kind, finding.path) == ("truncated", str(path))
+
+
+def test_validation_windows_are_held_out_and_plain(manifest: Path) -> None:
+    split = split_corpus(read_corpus(manifest))
+    assert {one.speaker for one in split.unseen} == {"held_one", "held_two"}
+    assert not {one.key for one in split.train} & {one.key for one in split.unseen}
+    held = windows(manifest, Pairs(0, False, {}, (build_augmentation({"use": "noise"}),)), utterances=split.unseen)
+    window = held.crop(split.unseen[0])
+    assert found(window, "audio")[0] in ("held_one", "")
+    assert torch.equal(window["pair.speaker"], torch.from_numpy(parallel.vector("held_two")))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("split", "test", r"jsonl:1: split is 'test': write train, held or evaluate"),
+        ("phones", "none.npy", r"jsonl:1: there is no table .*none.npy"),
+        ("set", 7, r"jsonl:1: 'set' must be text"),
+    ],
+)
+def test_a_manifest_s_faults_are_named_by_line(
+    manifest: Path, tmp_path: Path, column: str, value: Any, said: str
+) -> None:
+    line = json.loads(manifest.read_text().splitlines()[0]) | {column: value}
+    line["path"] = str(manifest.parent / line["path"])
+    (tmp_path / "m.jsonl").write_text(json.dumps(line))
+    with pytest.raises(CacheError, match=said):
+        read_corpus(tmp_path / "m.jsonl")
+
+
+def test_what_is_kept_for_evaluation_is_in_neither_part(manifest: Path, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    lines = [line | {"path": str(manifest.parent / line["path"])} for line in lines]
+    kept = [line | {"use": "evaluate"} if line["speaker"] in ("held_one", "low") else line for line in lines]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    split = split_corpus(read_corpus(tmp_path / "m.jsonl"))
+    assert {one.speaker for one in split.train} == {"mid", "high"}
+    assert {one.speaker for one in split.unseen} == {"held_two"}
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines if line["split"] == "train"))
+    with pytest.raises(CacheError, match=r"12 recordings to train on and 0 with split 'held'"):
+        split_corpus(read_corpus(tmp_path / "m.jsonl"))
+
+
+def test_a_set_s_tables_lie_beside_its_audio(manifest: Path) -> None:
+    one = read_corpus(manifest)[0]
+    assert one.key == "held_one/000004"
+    assert (one.set, one.split) == ("000004", "held")
+    assert [path and path.name for path in (one.phones, one.pitch, one.vector)] == [
+        "phones.npy",
+        "held_one.f0.npy",
+        "held_one.spk.npy",
+    ]
+    assert len(sets_of(read_corpus(manifest))) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "said"),
+    [
+        ("phones", np.array([-2], np.int16), "holds the phone -2"),
+        ("phones", np.array([0.5]), r"holds \(1,\) of float64 and not one row of whole numbers"),
+        ("pitch", np.array([9000.0], np.float32), "no pitch"),
+        ("pitch", np.array([np.nan], np.float32), "no pitch"),
+        ("vector", np.array([np.inf], np.float32), "not all of them finite"),
+        ("vector", np.zeros((2, 2), np.float32), r"holds \(2, 2\) of float32"),
+    ],
+)
+def test_tables_that_hold_something_else_are_refused(
+    manifest: Path, tmp_path: Path, name: str, table: np.ndarray[Any, Any], said: str
+) -> None:
+    path = tmp_path / "table.npy"
+    np.save(path, table)
+    (one, *_) = split_corpus(read_corpus(manifest)).train
+    drawn = windows(manifest, utterances=[replace(one, **{name: path})])
+    with pytest.raises(CacheError, match=said):
+        drawn[0, 0]
