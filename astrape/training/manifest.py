@@ -105,7 +105,8 @@ def _utterance(manifest: Path, line: int, row: dict[str, Any]) -> Utterance:
     group = (row.get("set") or "").strip() or None
     split = (row.get("split") or "").strip() or None
     if split is not None and split not in SPLITS:
-        raise CacheError(f"{shown(manifest)}:{line}: split is '{split}': write {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
+        known = f"{', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
+        raise CacheError(f"{shown(manifest)}:{line}: split is '{split}': write {known}")
     if row.get("use") == EVALUATE:
         split = EVALUATE
     beside = {"phones": audio.with_name("phones.npy")} if group is not None else {}
