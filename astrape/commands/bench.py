@@ -99,12 +99,12 @@ def _blocks(parts: list[ChunkBench]) -> Table:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("block", "type"):
-        table.add_column(head)
+        table.add_column(head, no_wrap=True)
     for part in parts:
-        table.add_column(f"share at {part.chunk_ms:g} ms", justify="right")
-        table.add_column("ms", justify="right")
-    table.add_column("weights, tables", justify="right")
-    table.add_column("state", justify="right")
+        table.add_column(f"share at {part.chunk_ms:g} ms", justify="right", min_width=6)
+        table.add_column("ms", justify="right", no_wrap=True)
+    table.add_column("weights, tables", justify="right", min_width=8)
+    table.add_column("state", justify="right", no_wrap=True)
     for rows in zip(*(part.blocks for part in parts), strict=True):
         cells = [text for row in rows for text in (f"{row.share:.1%}", f"{row.milliseconds:.3f}")]
         table.add_row(rows[0].name, rows[0].type, *cells, _size(rows[0].weight_bytes), _size(rows[0].state_bytes))

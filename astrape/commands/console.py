@@ -22,7 +22,7 @@ from click.shell_completion import CompletionItem
 from astrape.errors import AstrapeError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
 __all__ = [
     "DEBUG",
@@ -190,16 +190,38 @@ def _plain(content: Any) -> Any:
 
 
 def print_table(table: RenderableType, width: int = 200) -> None:
-    """To stdout: as wide as the terminal, or ``width`` where stdout is no terminal."""
+    """To stdout: as wide as the terminal, or ``width`` where stdout is no terminal.
+
+    Where a terminal is too narrow for a table, its last columns are left out whole, and a line says which.
+    """
     from rich.console import Console
 
     if sys.stdout.isatty():
-        Console(markup=False).print(table)
+        terminal = Console(markup=False)
+        left_out = _narrowed(table, terminal)
+        terminal.print(table)
+        if left_out:
+            line = f"too narrow here for {', '.join(left_out)}: --json and a wider terminal have them"
+            terminal.print(line, style="dim", highlight=False)
         return
     console = Console(width=width, color_system=None, markup=False)
     with console.capture() as capture:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def _narrowed(table: RenderableType, terminal: Console) -> list[str]:
+    """Take the last columns off a table until what may not be broken fits; return their heads."""
+    from rich.measure import Measurement
+    from rich.table import Table
+
+    left_out: list[str] = []
+    endless = terminal.options.update(width=1 << 20)
+    while isinstance(table, Table) and len(table.columns) > 2:
+        if Measurement.get(terminal, endless, table).minimum <= terminal.width:
+            break
+        left_out.insert(0, str(table.columns.pop().header))
+    return left_out
 
 
 @contextmanager

@@ -59,7 +59,8 @@ def _table_of_recipes(listed: list[dict[str, Any]]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("recipe", "what it does", "inputs", "outputs", "controls"):
+    table.add_column("recipe", no_wrap=True)
+    for head in ("what it does", "inputs", "outputs", "controls"):
         table.add_column(head, overflow="fold")
     for entry in listed:
         inputs = ", ".join(f"{name} {stream['rate']} Hz" for name, stream in entry["inputs"].items())

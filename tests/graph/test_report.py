@@ -22,6 +22,7 @@ from recipes import recipe
 from rich.console import Console
 
 import astrape
+from astrape.graph.recipe import shipped_recipes
 from astrape.graph.report import Report
 
 WIDTHS = (60, 80, 100, 140)
@@ -74,6 +75,15 @@ def test_a_terminal_shows_name_latency_and_age_whole() -> None:
         text = on_a_terminal(width, "report", "dry-wet")
         require_whole(report, text, width)
         assert ("too narrow" in text) == (width < max(map(len, str(report).splitlines())))
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_names_of_recipes_are_whole_on_a_terminal(width: int) -> None:
+    lines = on_a_terminal(width, "recipes").splitlines()
+    assert max(map(len, lines)) <= width
+    first = [line.split()[0] for line in lines if line.strip()]
+    assert set(shipped_recipes()) <= set(first)
+    assert any(line.startswith("too narrow here for ") and "controls" in line for line in lines)
 
 
 def on_a_terminal(width: int, *words: str) -> str:
