@@ -69,11 +69,20 @@ def write() -> None:
     """Bring the pages and the pictures up to date."""
     for page in sorted(DOCS.glob("*.md")):
         text = page.read_text(encoding="utf-8")
-        if (now := made(text)) != text:
+        whole = text + (lacking_commands(text) if page.name == "cli.md" else "")
+        if (now := made(whole)) != text:
             page.write_text(now, encoding="utf-8")
             print(f"{page.relative_to(DOCS.parent)}: brought up to date")
     for name in DRAWN:
         save_graph_picture(astrape.load(name), DOCS / "pictures" / f"{name}.svg")
+
+
+def lacking_commands(text: str) -> str:
+    """Sections, to be filled, of commands that the page has none of."""
+    from astrape.cli import cli
+
+    names = [name for name in cli.commands if f"<!-- help {name} -->" not in text]
+    return "".join(f"\n## {name}\n\n<!-- help {name} -->\n<!-- /help {name} -->\n" for name in names)
 
 
 def block_table(linked: bool = False) -> str:

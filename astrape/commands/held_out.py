@@ -11,7 +11,11 @@ from astrape.commands.console import command, json_option, print_json
 __all__ = ["held_out"]
 
 
-@command("held-out", "astrape held-out --work held-out\nastrape evaluate --pairs held-out/set/real.csv -o held-out/run")
+@command(
+    "held-out",
+    "astrape held-out --work held-out\nastrape evaluate --pairs held-out/set/real.csv -o held-out/run",
+    short="List conversions of speakers that no training hears.",
+)
 @click.option(
     "--work",
     type=click.Path(file_okay=False, path_type=Path),

@@ -13,7 +13,12 @@ from astrape.errors import AstrapeError
 __all__ = ["train_speaker"]
 
 
-@command("train-speaker", "astrape train-speaker --corpus corpus --work train-speaker -o astrape-speaker.safetensors")
+@command(
+    "train-speaker",
+    "astrape train-speaker --corpus corpus --work train-speaker -o astrape-speaker.safetensors",
+    interrupted="the same command goes on from the last checkpoint",
+    short="Train the speaker encoder that ships.",
+)
 @click.option(
     "--corpus",
     type=click.Path(exists=True, file_okay=False, path_type=Path),

@@ -135,7 +135,7 @@ def _text(element: ElementTree.Element) -> str:
 
 
 def _aligned(left: bool) -> str:
-    return f"text-align: {'left' if left else 'right'}; white-space: nowrap"
+    return f"text-align: {'left' if left else 'right'}; white-space: nowrap; padding: 0.1em 0.6em"
 
 
 def _streams(streams: Mapping[str, Stream]) -> str:
