@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -13,7 +14,7 @@ from astrape.commands.bench import bench
 from astrape.commands.cache import cache
 from astrape.commands.check import check
 from astrape.commands.check_cache import check_caches
-from astrape.commands.console import DEBUG, INTERRUPTED, Interrupted
+from astrape.commands.console import DEBUG, INTERRUPTED, Closed, Interrupted
 from astrape.commands.convert import convert
 from astrape.commands.corpus import corpus
 from astrape.commands.demo import demo
@@ -38,6 +39,10 @@ from astrape.errors import AstrapeError
 __all__ = ["cli", "main"]
 
 
+CLOSED = 141
+"""Exit status where nobody reads standard output any more, as shells count it: 128 and the number of SIGPIPE."""
+
+
 class OneLineErrors(click.Group):
     """A group whose commands tell what went wrong in one line on stderr; ``--debug`` anywhere shows the traceback."""
 
@@ -60,6 +65,10 @@ class OneLineErrors(click.Group):
             left = f": {error}" if str(error) else ""
             click.echo(f"{below}astrape: interrupted{left}", err=True)
             sys.exit(INTERRUPTED)
+        except Closed:
+            # Whoever read standard output has heard enough. Nothing more can be flushed into it when this process ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(CLOSED)
         except click.UsageError as error:
             if type(error).__name__ == "NoArgsIsHelpError" and error.ctx is not None:
                 # A group without a command: its help, as long as it is. Older versions of click print it themselves.

@@ -110,6 +110,9 @@ class AudioWriter:
         Raises:
             WriteError: when it cannot be written: how much space there is and how much it takes, on a full disk.
         """
+        size = (self.frames + len(samples)) * self.channels * SAMPLE_BYTES.get(self.subtype, 1)
+        if self.container == "WAV" and size > LARGEST_WAV:
+            raise WriteError(f"{self.name}: grows over the 4 GB that WAV can have: hint: end it with .w64 or .flac")
         self.level.add(samples)
         self.clipped += int((np.abs(samples) > 1).sum())
         if self.subtype not in FLOATING:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
@@ -27,12 +28,17 @@ if TYPE_CHECKING:
 __all__ = [
     "DEBUG",
     "INTERRUPTED",
+    "PIPE",
+    "Closed",
     "Interrupted",
     "RecipeName",
     "channel_option",
     "command",
     "json_option",
     "parse_settings",
+    "pipe_options",
+    "piped_source",
+    "piped_target",
     "print_findings",
     "print_json",
     "print_table",
@@ -48,6 +54,9 @@ FINDINGS = 50
 
 PATIENCE = 2.0
 """Seconds before a progress bar appears."""
+
+PIPE = "-"
+"""In the place of a file: standard input or output."""
 
 DEBUG: dict[str, Any] = {
     "is_flag": True,
@@ -88,6 +97,10 @@ settings_option = click.option(
 )
 
 
+class Closed(Exception):
+    """Nobody reads standard output any more."""
+
+
 class Interrupted(Exception):
     """Ctrl-C, with what it leaves behind."""
 
@@ -116,6 +129,9 @@ def command(
                 function(*given, **named)
             except KeyboardInterrupt as error:
                 raise Interrupted(interrupted) from error
+            except BrokenPipeError as error:
+                # As one of its own: click would take it for a failure.
+                raise Closed from error
 
         lines = "\n".join(f"  {line}" for line in example.splitlines())
         decorated = click.option("--debug", **DEBUG)(run)
@@ -174,9 +190,61 @@ def print_findings(findings: Sequence[_Finding]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "all sound"
 
 
-def print_json(content: Any) -> None:
-    """To stdout. Numbers that JSON has no form for become null."""
-    click.echo(json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False))
+def pipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--from`` and ``--to``: what comes out of standard input, and goes to standard output."""
+    coming = click.option(
+        "--from",
+        "form_in",
+        default="wav",
+        show_default=True,
+        metavar="FORM",
+        help="Of standard input: wav, or raw samples as ENCODING:RATE:CHANNELS, s16le:48000:1 for instance.",
+    )
+    going = click.option(
+        "--to",
+        "form_out",
+        metavar="FORM",
+        help="Of standard output: wav, or the encoding of raw samples, s16le for instance.  [default: as it came]",
+    )
+    return coming(going(function))
+
+
+def piped_source(path: Path, form: str) -> Any:
+    """A file's path as it is; standard input for ``-``.
+
+    Raises:
+        AstrapeError: for a form that there is not, and one of a file.
+    """
+    if str(path) != PIPE:
+        if form != "wav":
+            raise AstrapeError(f"--from {form}: is for standard input, and {path} is a file: leave it out")
+        return path
+    from astrape.audio.pipes import PipeReader
+
+    return PipeReader(sys.stdin.buffer, form)
+
+
+def piped_target(path: Path, form: str | None) -> Any:
+    """A file's path as it is; standard output for ``-``.
+
+    Raises:
+        AstrapeError: for a form that there is not, and one of a file.
+    """
+    if str(path) != PIPE:
+        if form is not None:
+            raise AstrapeError(f"--to {form}: is for standard output, and {path} is a file: leave it out")
+        return path
+    from astrape.audio.pcm import ENCODINGS
+    from astrape.audio.pipes import PipeTarget
+
+    if form is not None and form != "wav" and form not in ENCODINGS:
+        raise AstrapeError(f"--to {form}: there is wav, and of raw samples {', '.join(ENCODINGS)}")
+    return PipeTarget(sys.stdout.buffer, form)
+
+
+def print_json(content: Any, *, err: bool = False) -> None:
+    """To stdout, or to stderr. Numbers that JSON has no form for become null."""
+    click.echo(json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False), err=err)
 
 
 def _plain(content: Any) -> Any:

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from astrape.commands.console import (
+    PIPE,
     RecipeName,
     channel_option,
     command,
     json_option,
     parse_settings,
+    pipe_options,
+    piped_source,
+    piped_target,
     print_json,
     progress,
     settings_option,
@@ -37,11 +41,13 @@ INCOMPLETE = 1
     "convert",
     "astrape convert speech.wav --target voice.astrape --weights weights.safetensors -o converted.wav\n"
     "astrape convert recordings/ --target reference.flac --weights weights.safetensors -o converted/\n"
+    "ffmpeg -i a.mp4 -f wav - | astrape convert - - --target voice.astrape --weights weights.safetensors | ffplay -\n"
     "astrape convert speech.npz --target voice.astrape --weights weights.safetensors -o decoded.wav",
     interrupted="OUT is as it was before; of a folder, files that were done are there",
     short="Convert recordings to a voice.",
 )
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
+@click.argument("second", metavar="[OUT]", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--target",
     "voice",
@@ -55,10 +61,9 @@ INCOMPLETE = 1
     "--output",
     "--out",
     "out",
-    required=True,
     metavar="OUT",
     type=click.Path(path_type=Path),
-    help="Where to: a file, or a folder where SRC is one.",
+    help="Where to: a file, or a folder where SRC is one; may follow SRC too.",
 )
 @click.option(
     "--recipe",
@@ -82,14 +87,16 @@ INCOMPLETE = 1
     "--codes", type=click.Path(path_type=Path), metavar="FILE.npz", help="Store the codes too, to decode them later."
 )
 @channel_option
+@pipe_options
 @settings_option
 @json_option
 @click.pass_context
 def convert(
     context: click.Context,
     source: Path,
+    second: Path | None,
     voice: Path,
-    out: Path,
+    out: Path | None,
     recipe: str | None,
     weights: Path | None,
     chunk_ms: float,
@@ -98,6 +105,8 @@ def convert(
     port: str | None,
     codes: Path | None,
     channel: str,
+    form_in: str,
+    form_out: str | None,
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -110,6 +119,9 @@ def convert(
     SRC may be codes that --codes stored, .npz or .npy: the recipe then is one that begins with codes, and of --weights,
     those of the whole, it takes its part.
 
+    `-` for SRC or OUT is standard input or output: WAV, or raw samples where --from or --to say so. What comes is taken
+    as it comes, and what goes is flushed with every chunk. What the command has to say then goes to standard error.
+
     Without --weights the weights are random (seed 0, so that runs repeat) and OUT is noise.
     """
     from astrape.audio.downmix import checked_channel
@@ -119,6 +131,12 @@ def convert(
     from astrape.voice.decoding import CodeDecoder
     from astrape.voice.speaking import SEED, is_deaf
 
+    if out is None:
+        out = second
+    elif second is not None:
+        raise click.UsageError(f"OUT is given twice, as '{second}' and with -o")
+    if out is None:
+        raise click.UsageError("Missing option '-o' / '--output' / '--out'.")
     check_chunk(chunk_ms)
     checked_channel(channel)
     controls = parse_settings(settings)
@@ -126,10 +144,14 @@ def convert(
         raise AstrapeError("--set speaker: the speaker is what --target gives")
     if codes is not None and source.is_dir():
         raise AstrapeError("--codes: stores the codes of one file, and SRC is a folder: leave it out")
+    if str(out) == PIPE and source.is_dir():
+        raise AstrapeError("-o -: standard output takes one recording, and SRC is a folder: name a folder")
     decodes = source.suffix.lower() in CODE_ENDINGS and not source.is_dir()
     if decodes and (codes is not None or live_latency):
         option = "--codes" if codes is not None else "--live-latency"
         raise AstrapeError(f"{option}: SRC is stored codes already: leave it out")
+    if decodes and str(out) == PIPE:
+        raise AstrapeError("-o -: stored codes are decoded to a file: name one")
     _check_outputs({"the voice": voice, "the weights": weights, "SRC": source}, out, codes)
     converter: Converter | CodeDecoder
     if decodes:
@@ -194,8 +216,8 @@ def convert(
         return
     with progress(name) as tell:
         done = converter.file(
-            source,
-            out,
+            piped_source(source, form_in),
+            piped_target(out, form_out),
             bank,
             chunk_ms=chunk_ms,
             live_latency=live_latency,
@@ -204,9 +226,10 @@ def convert(
             controls=controls,
             progress=tell,
         )
-    _tell(done, as_json)
+    piped = str(out) == PIPE
+    _tell(done, as_json, piped)
     if as_json:
-        print_json(facts | {"codes": None if codes is None else os.fspath(codes)} | done.to_dict())
+        print_json(facts | {"codes": None if codes is None else os.fspath(codes)} | done.to_dict(), err=piped)
 
 
 def _check_outputs(inputs: dict[str, Path | None], out: Path, codes: Path | None) -> None:
@@ -237,7 +260,7 @@ def _tell_decoded(done: Decoded, as_json: bool) -> None:
         )
 
 
-def _tell(done: Conversion, as_json: bool) -> None:
+def _tell(done: Conversion, as_json: bool, piped: bool = False) -> None:
     from astrape.audio.levels import decibels
 
     for line in warnings_of(done):
@@ -246,7 +269,8 @@ def _tell(done: Conversion, as_json: bool) -> None:
         click.echo(
             f"{done.target}: {done.frames_out} frames at {done.rate_out} Hz ({done.subtype}), "
             f"peak {decibels(done.peak_out):.1f} dB, latency {done.latency_frames} frames, "
-            f"{done.elapsed:.1f} s (graph {done.real_time_factor:.3f} of real time)"
+            f"{done.elapsed:.1f} s (graph {done.real_time_factor:.3f} of real time)",
+            err=piped,
         )
 
 

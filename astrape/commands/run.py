@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from astrape.commands.console import (
+    PIPE,
     RecipeName,
     channel_option,
     command,
     json_option,
     parse_settings,
+    pipe_options,
+    piped_source,
+    piped_target,
     print_json,
     progress,
     settings_option,
@@ -26,7 +30,9 @@ __all__ = ["run", "warnings_of"]
 
 @command(
     "run",
-    "astrape run voice-changer in.wav out.wav --set pitch=-5 --set formant=-2",
+    "astrape run voice-changer in.wav out.wav --set pitch=-5 --set formant=-2\n"
+    "ffmpeg -i in.mp4 -f wav - | astrape run voice-changer - - | ffplay -\n"
+    "arecord -f S16_LE -r 44100 | astrape run voice-changer - - --from s16le:44100 | aplay -f S16_LE -r 44100",
     interrupted="OUT is as it was before",
     short="Run a recipe over an audio file.",
 )
@@ -42,6 +48,7 @@ __all__ = ["run", "warnings_of"]
 @click.option("--output", "port", metavar="NAME", help="The output to write, where the recipe has several.")
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights, a safetensors file.")
 @channel_option
+@pipe_options
 @json_option
 def run(
     recipe: str,
@@ -54,14 +61,18 @@ def run(
     port: str | None,
     weights: Path | None,
     channel: str,
+    form_in: str,
+    form_out: str | None,
     as_json: bool,
 ) -> None:
     """Run RECIPE over the audio file IN and write OUT.
 
     IN may have any format, rate and channels that soundfile reads (with PyAV or ffmpeg, m4a, webm and mp4 too), and any
-    length. It is mixed to the recipe's channels
-    and resampled to its rate, as a stream. OUT has IN's rate and, aligned to the sample, its length; its ending picks
-    its format. It appears when it is complete.
+    length. It is mixed to the recipe's channels and resampled to its rate, as a stream. OUT has IN's rate and, aligned
+    to the sample, its length; its ending picks its format. It appears when it is complete.
+
+    `-` for IN or OUT is standard input or output: WAV, or raw samples where --from or --to say so. What comes is taken
+    as it comes, and what goes is flushed with every chunk. What the command has to say then goes to standard error.
     """
     from astrape.audio.levels import decibels
     from astrape.graph.compile import load
@@ -71,8 +82,8 @@ def run(
     with progress(f"{graph.name}") as tell:
         done = process_file(
             graph,
-            source,
-            target,
+            piped_source(source, form_in),
+            piped_target(target, form_out),
             controls=parse_settings(settings),
             chunk_ms=chunk_ms,
             output=port,
@@ -83,14 +94,16 @@ def run(
         )
     for line in warnings_of(done):
         click.echo(f"astrape: warning: {line}", err=True)
+    piped = str(target) == PIPE
     if as_json:
-        print_json(done.to_dict())
+        print_json(done.to_dict(), err=piped)
         return
     channels = f"{done.channels_out} channel{'' if done.channels_out == 1 else 's'}"
     click.echo(
         f"{done.target}: {done.frames_out} frames, {channels} at {done.rate_out} Hz ({done.subtype}), "
         f"peak {decibels(done.peak_out):.1f} dB, latency {done.latency_frames} frames, "
-        f"{done.elapsed:.1f} s (graph {done.real_time_factor:.3f} of real time)"
+        f"{done.elapsed:.1f} s (graph {done.real_time_factor:.3f} of real time)",
+        err=piped,
     )
 
 

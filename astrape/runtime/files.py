@@ -16,6 +16,7 @@ from torch import Tensor
 
 from astrape.audio.downmix import MEAN, Downmix
 from astrape.audio.levels import Level
+from astrape.audio.pipes import PipeReader, PipeTarget, PipeWriter
 from astrape.audio.reader import AudioReader, Samples
 from astrape.audio.resampling import resampled, resampling, resampling_to
 from astrape.audio.writer import AudioWriter
@@ -112,8 +113,8 @@ def audio_ports(graph: Graph, output: str | None = None) -> tuple[str, str]:
 
 def process_file(
     graph: Graph,
-    source: str | Path,
-    target: str | Path,
+    source: str | Path | PipeReader,
+    target: str | Path | PipeTarget,
     *,
     controls: Mapping[str, Tensor | float] | None = None,
     chunk_ms: float = 10.0,
@@ -133,7 +134,8 @@ def process_file(
     Args:
         graph: what to run.
         source, target: audio files. The target's ending picks its format; it keeps the source's subtype (16 bit, float)
-            where the format has it. WAV beyond 4 GB becomes RF64.
+            where the format has it. WAV beyond 4 GB becomes RF64. Or streams of bytes: what comes out of one is taken
+            as it comes, and what goes into one is flushed with every chunk.
         controls: values by name, held throughout.
         chunk_ms: what the graph is given at a time, milliseconds of its input, at least one frame. Results do not
             depend on it.
@@ -152,14 +154,13 @@ def process_file(
         AstrapeError: for a file that cannot be read or written, a graph of the wrong form, controls that do not fit,
             and output that is not finite. The target is not touched then.
     """
-    source, target = Path(source), Path(target)
     begin = time.perf_counter()
     port_in, port_out = audio_ports(graph, output)
     stream_in, stream_out = graph.inputs[port_in], graph.outputs[port_out]
     check_chunk(chunk_ms)
     if beside and live_latency:
         raise AstrapeError(f"'{next(iter(beside))}' is taken down without live latency: leave one of the two out")
-    with AudioReader(source) as audio:
+    with source if isinstance(source, PipeReader) else AudioReader(source) as audio:
         rate = audio.rate
         rate_out = _whole(stream_out.rate) if keep_rate else rate
         to_graph, from_graph = resampling(rate, stream_in), resampling_to(stream_out, rate_out)
@@ -168,10 +169,11 @@ def process_file(
         heard = _Heard(audio, stream_in.channels, channel)
         channels = stream_out.channels
         expected = ((audio.promised or 0) - audio.missing) * rate_out // rate
-        with AudioWriter(target, rate_out, channels, audio.subtype, frames=expected, source=source) as written:
+        with _target(target, audio, rate_out, channels, expected) as written:
             pieces = resampled(to_graph, heard.read(max(1, int(READ_SECONDS * rate)), progress))
             pieces = resampled(from_graph, run.over(_cut(pieces, chunk)))
-            pieces = _joined(pieces, int(READ_SECONDS * rate_out))
+            if not isinstance(target, PipeTarget):
+                pieces = _joined(pieces, int(READ_SECONDS * rate_out))
             late = run.latency / stream_out.rate if live_latency else Fraction(0)
             for piece in pieces:
                 wanted = math.ceil((Fraction(audio.frames, rate) + late) * rate_out)
@@ -180,11 +182,11 @@ def process_file(
             run.refuse_faults()
             wanted = math.ceil((Fraction(audio.frames, rate) + late) * rate_out)
             if written.frames != wanted:
-                raise AstrapeError(f"{target}: {written.frames} frames came out and {wanted} were due")
+                raise AstrapeError(f"{_shown(target)}: {written.frames} frames came out and {wanted} were due")
         seconds = audio.frames / rate
         return Conversion(
-            source=str(source),
-            target=str(target),
+            source=_shown(source),
+            target=_shown(target),
             rate_in=rate,
             channels_in=audio.channels,
             frames_in=audio.frames,
@@ -208,6 +210,19 @@ def process_file(
             rms_in=heard.level.rms,
             rms_out=written.level.rms,
         )
+
+
+def _target(
+    target: str | Path | PipeTarget, audio: AudioReader | PipeReader, rate: int, channels: int, frames: int
+) -> AudioWriter | PipeWriter:
+    if isinstance(target, PipeTarget):
+        return target.open(rate, channels, audio)
+    source = audio.path if isinstance(audio, AudioReader) else None
+    return AudioWriter(target, rate, channels, audio.subtype, frames=frames, source=source)
+
+
+def _shown(end: str | Path | PipeReader | PipeTarget) -> str:
+    return str(end) if isinstance(end, (str, Path)) else end.name
 
 
 def check_chunk(chunk_ms: float) -> None:
@@ -270,7 +285,7 @@ class _Run:
 class _Heard:
     """Reads a file piece by piece, mixed to a number of channels, with what is not finite taken as silence."""
 
-    def __init__(self, audio: AudioReader, channels: int, channel: str) -> None:
+    def __init__(self, audio: AudioReader | PipeReader, channels: int, channel: str) -> None:
         self.audio, self.channels = audio, channels
         mixed = audio.channels != channels or channel != MEAN
         self.downmix = Downmix(audio.rate, audio.channels, channel, audio.name) if mixed else None

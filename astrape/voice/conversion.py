@@ -14,6 +14,7 @@ from torch import Tensor
 
 from astrape.audio.atomic import atomic_path
 from astrape.audio.downmix import MEAN
+from astrape.audio.pipes import PipeReader, PipeTarget
 from astrape.errors import AstrapeError, AudioError
 from astrape.graph.compile import load
 from astrape.graph.graph import Graph
@@ -102,8 +103,8 @@ class Converter(Spoken):
 
     def file(
         self,
-        source: str | Path,
-        out: str | Path,
+        source: str | Path | PipeReader,
+        out: str | Path | PipeTarget,
         voice: Voicebank | Tensor,
         *,
         chunk_ms: float = 10.0,
@@ -116,7 +117,7 @@ class Converter(Spoken):
         """Convert a file. See :func:`astrape.runtime.files.process_file` for what holds of rates, lengths and errors.
 
         Args:
-            source, out: audio files.
+            source, out: audio files, or streams of bytes.
             voice: a voicebank, or an embedding of 128 numbers. A voicebank that says its register sets the control
                 ``register`` too, where the graph has one and ``controls`` does not.
             chunk_ms: what the graph gets at a time, milliseconds. The result does not depend on it.
