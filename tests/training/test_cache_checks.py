@@ -157,3 +157,22 @@ def test_weights_beside_the_cache_that_are_others_are_found(tmp_path: Path, corp
         repair_cache(Cache(folder), found.findings, corpus, Order(what="wavlm", root=folder.parent))
     weights.unlink()
     assert [one.kind for one in check_cache(Cache(folder), corpus).findings] == ["weights", "missing"]
+
+
+def test_stereo_that_cancels_is_a_fault_and_one_channel_is_taken(tmp_path: Path) -> None:
+    x = speech(0, 1)
+    write(tmp_path / "corpus" / "anna" / "good.wav", x)
+    write(tmp_path / "corpus" / "anna" / "both.wav", np.stack((x, -x), axis=1))
+    corpus = read_corpus(tmp_path / "corpus")
+    made = make_cache(order(tmp_path / "cache"), corpus)
+    assert [(one.key, "cancel each other" in one.error) for one in made.failed] == [("anna/both", True)]
+    assert "--channel left" in made.failed[0].error
+    (folder,) = find_caches(tmp_path / "cache")
+    (finding,) = check_cache(Cache(folder), corpus).findings
+    assert finding.kind == "missing"
+    assert "cancel each other" in finding.message
+    left = read_corpus(tmp_path / "corpus", channel="left")
+    assert make_cache(order(tmp_path / "cache"), left, channel="left").failed == ()
+    assert arrays(folder)["anna/both.npy"] == arrays(folder)["anna/good.npy"]
+    with pytest.raises(CacheError, match="must be mean, left"):
+        read_corpus(tmp_path / "corpus", channel="middle")

@@ -86,3 +86,23 @@ def test_no_output_is_a_source_under_another_name(tmp_path: Path, through: Path)
     with pytest.raises(AstrapeError, match="would overwrite the source"):
         Converter(astrape.load(through)).folder(source, out, voicebank(1))
     assert not (out / "a.wav").exists()
+
+
+def test_what_no_one_reads_is_named_in_text_and_json(tmp_path: Path, through: Path, bank: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    write(source / "a.wav", sines(0.1, 8000), 8000)
+    for name in ("b.wma", "c.webm"):
+        (source / name).write_bytes(b"\x30\x26\xb2\x75 and nothing that could be decoded")
+    (source / "notes.doc").write_text("no audio")
+    words = ("convert", source, "--target", bank, "-o", out, "--recipe", through)
+    result = run(*words)
+    assert result.exit_code == 1
+    for name in ("b.wma: ", "c.webm: "):
+        assert name in result.stderr
+    assert "1 of 3 files converted" in result.stdout
+    assert "1 passed over, no audio by their endings: notes.doc" in result.stdout
+    told = json.loads(run(*words, "--json").stdout)
+    assert sorted(Path(one["source"]).name for one in told["failed"]) == ["b.wma", "c.webm"]
+    assert [Path(one).name for one in told["passed_over_files"]] == ["notes.doc"]
+    assert sorted(path.name for path in out.iterdir()) == ["a.wav"]
