@@ -68,7 +68,7 @@ class _Partitioned(StreamBlock, ExactTables):
         # From the real and the imaginary parts of the input's spectra to those of the output's.
         real = np.concatenate([spectra.real, -spectra.imag], axis=-1)
         imaginary = np.concatenate([spectra.imag, spectra.real], axis=-1)
-        return {"products": np.stack([real, imaginary], axis=-1).reshape(-1, 2 * self.parts, 2)}
+        return {"products": np.stack([real, imaginary], axis=-2).reshape(-1, 2, 2 * self.parts)}
 
     @property
     def receptive_field(self) -> Fraction:
@@ -106,7 +106,8 @@ class _Partitioned(StreamBlock, ExactTables):
         heard = spectra.view(batch, channels, 2, bins, -1).unfold(-1, self.parts, 1)
         rows = heard.permute(1, 3, 0, 4, 2, 5) if own > 1 else heard.permute(3, 0, 1, 4, 2, 5)[None]
         rows = rows.expand(own, *rows.shape[1:]).reshape(own * bins, -1, 2 * self.parts)
-        mixed = torch.bmm(rows, self.products).view(own, bins, batch, -1, quanta, 2)
+        # Both matrices lie along what is summed over: 40 times as fast as the other way for two columns.
+        mixed = torch.bmm(rows, self.products.transpose(1, 2)).view(own, bins, batch, -1, quanta, 2)
         spectrum = mixed.permute(2, 0, 3, 5, 1, 4).reshape(-1, 2 * bins, quanta)
         y = self.inverse(spectrum)[..., self.quantum :].reshape(batch, self.channels_out, samples)
         after = {"before": own_copy(joined[..., samples:]), "spectra": own_copy(spectra[..., quanta:])}
@@ -160,8 +161,8 @@ class Room(_Partitioned):
     One channel to one for each microphone, ``(batch, 1, k * partition)`` in. The response is that of image sources
     (J. Allen and D. Berkley, "Image method for efficiently simulating small-room acoustics", J. Acoust. Soc. Am. 65(4),
     1979): each image at its whole sample, as much softer as it is farther away and by the walls it was reflected from.
-    The first microphone's direct sound has level 1 and comes at once, so there is no latency, and a share of the input
-    itself need not be added. Reflections pass a high-pass of 100 Hz, as in that paper: images of one sign add up to a
+    The nearest microphone's direct sound has level 1 and comes at once, so there is no latency, and no share of the
+    input itself need be added. Reflections pass a high-pass of 100 Hz, as in that paper: images of one sign add up to a
     rumble that no room has. The level falls by 60 dB in between Eyring's ``0.16 V / (-S log(1 - absorption))`` and
     Sabine's ``0.16 V / (S absorption)`` seconds, for a volume of ``V`` cubic metres and walls of ``S`` square metres::
 
@@ -217,10 +218,10 @@ def room_response(
     Args:
         size, voice, microphones: metres, three numbers each.
         kept: share of the amplitude that a wall reflects.
-        length: samples, the first at the first microphone's direct sound.
+        length: samples, the first at the nearest microphone's direct sound.
         rate: samples a second.
     """
-    nearest = max(1e-2, float(np.linalg.norm(voice - microphones[0])))
+    nearest = max(1e-2, min(float(np.linalg.norm(voice - microphone)) for microphone in microphones))
     reach = nearest + length / rate * SOUND
     counts = [math.ceil(reach / (2 * side)) for side in size]
     images = math.prod(2 * (2 * count + 1) for count in counts)
@@ -248,14 +249,18 @@ def room_response(
 
 
 def without_rumble(responses: Float64, rate: float) -> Float64:
-    """Responses whose reflections lack what lies below 100 Hz; the direct sound stays as it is."""
+    """Responses whose reflections lack what lies below 100 Hz. The direct sound, the first to arrive, stays."""
     highpass = second_order(math.tan(math.pi * min(RUMBLE, rate / 8) / rate), math.sqrt(2), 1.0, 0.0, 0.0)
-    reflected = responses.copy()
-    reflected[0, 0] -= 1
-    at_rest = torch.zeros(1, len(responses), 2, dtype=torch.float64)
-    passed = highpass.unroll().run(torch.from_numpy(reflected)[None], at_rest)[0][0].numpy()
-    passed[0, 0] += 1
-    return np.asarray(passed, dtype=np.float64)
+    # The filter's own response, as long as anything of it is left in float64.
+    length = responses.shape[1]
+    own, state = [highpass.d], highpass.b
+    for _ in range(min(length, round(rate / 12)) - 1):
+        own.append(float(highpass.c @ state))
+        state = highpass.a @ state
+    direct = np.where(np.cumsum(responses != 0, axis=1) == 1, responses, 0.0)
+    size = 1 << (length + len(own)).bit_length()
+    filtered = np.fft.irfft(np.fft.rfft(responses - direct, size) * np.fft.rfft(own, size), size)
+    return np.asarray(direct + filtered[:, :length], dtype=np.float64)
 
 
 def place(name: str, given: Sequence[float] | Float64, box: Sequence[float] | Float64) -> Float64:

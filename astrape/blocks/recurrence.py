@@ -59,7 +59,7 @@ class Recurrence(NamedTuple):
         impulse = torch.cat([d[:, None], (reached[..., 0] @ c[:, :, None])[:, :-1, 0]], dim=1)
         age = torch.arange(BLOCK, device=a.device)
         age = age[:, None] - age[None, :]
-        response = torch.where(age >= 0, impulse[:, age.clamp(min=0)], impulse.new_zeros(()))
+        response = impulse[:, age.clamp(min=0)].masked_fill(age < 0, 0.0)
         observe = (c[:, None, None, :] @ powers[:, :BLOCK])[:, :, 0]
         drive = reached[..., 0].flip(1).transpose(1, 2)
         return cls(response, observe.contiguous(), drive.contiguous(), powers, *scan_matrices(powers[:, BLOCK]))
@@ -99,7 +99,10 @@ class Recurrence(NamedTuple):
 
 def matrix_powers(a: Tensor) -> Tensor:
     """Powers 0 to ``BLOCK`` of ``a``, stacked as dimension 1, by doubling: few roundings and few products."""
-    powers = torch.stack([torch.eye(a.shape[-1], dtype=a.dtype, device=a.device).expand_as(a), a], dim=1)
+    # Not torch.eye: where a recipe is compiled, its size is asked of the meta device, and it alone loads what takes
+    # seconds for that.
+    identity = torch.zeros_like(a[0]).fill_diagonal_(1)
+    powers = torch.stack([identity.expand_as(a), a], dim=1)
     while powers.shape[1] <= BLOCK:
         powers = torch.cat([powers, powers[:, 1:] @ powers[:, -1:]], dim=1)
     return powers[:, : BLOCK + 1].contiguous()
@@ -116,7 +119,9 @@ def scan_matrices(transition: Tensor) -> tuple[Tensor, Tensor]:
     order = transition.shape[-1]
     steps = torch.arange(BLOCK + 1, device=transition.device)
     age = steps[:, None] - 1 - steps[None, :BLOCK]
-    mix = torch.where((age >= 0)[:, :, None, None], powers[:, age.clamp(min=0)], powers.new_zeros(()))
+    # Steps that are still to come find a matrix of zeros after the last power.
+    none = torch.zeros_like(powers[:, :1])
+    mix = torch.cat([powers, none], dim=1)[:, age.masked_fill(age < 0, BLOCK + 1)]
     mix = mix.permute(0, 1, 3, 2, 4).reshape(-1, (BLOCK + 1) * order, BLOCK * order)
     return mix, powers.reshape(-1, (BLOCK + 1) * order, order)
 

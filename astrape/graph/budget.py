@@ -6,6 +6,7 @@ a machine that starts to swap cannot report an error any more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -73,7 +74,11 @@ class MemoryBudget(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _MAKERS:
             options = {key: item for key, item in kwargs.items() if key not in ("out", "pin_memory", "generator")}
-            self.made += self._size(lambda: func(*args, **{**options, "device": "meta"}))
+            counted = _counted(func, args, options)
+            if counted is not None:
+                self.made += self._size(lambda: torch.empty(counted, dtype=torch.float64, device="meta"))
+            else:
+                self.made += self._size(lambda: func(*args, **{**options, "device": "meta"}))
             if self.kept + self.made > self.total:
                 raise MemoryError(f"it takes the graph above {self.total >> 20} MiB")
         elif func in _GROWERS or self._may_outgrow(args):
@@ -128,3 +133,21 @@ def memory_budget(single: int = SINGLE, total: int = TOTAL) -> Iterator[MemoryBu
         yield budget
     finally:
         _active.reset(token)
+
+
+def _counted(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+    """How many numbers ``arange`` or ``eye`` makes, ``None`` for any other call and for one that will fail.
+
+    On the meta device these two are not built in: the first call loads torch's compiler, which takes seconds.
+    """
+    try:
+        if func is torch.eye:
+            rows, *columns = args
+            return int(rows) * int(columns[0] if columns else kwargs.get("m") or rows)
+        if func is torch.arange:
+            start, end, step = (0, *args, 1) if len(args) == 1 else (*args, 1)[:3]
+            if not {"start", "end", "step"} & kwargs.keys():
+                return max(0, math.ceil((end - start) / step))
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        pass
+    return None
