@@ -147,7 +147,7 @@ def _counted(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | 
         if func is torch.arange:
             start, end, step = (0, *args, 1) if len(args) == 1 else (*args, 1)[:3]
             if not {"start", "end", "step"} & kwargs.keys():
-                return max(0, int(math.ceil((end - start) / step)))
+                return int(max(0, math.ceil((end - start) / step)))
     except (TypeError, ValueError, ZeroDivisionError, OverflowError):
         pass
     return None
