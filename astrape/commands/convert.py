@@ -39,9 +39,9 @@ INCOMPLETE = 1
 
 @command(
     "convert",
-    "astrape convert speech.wav --target voice.astrape --weights weights.safetensors -o converted.wav\n"
-    "astrape convert recordings/ --target reference.flac --weights weights.safetensors -o converted/\n"
-    "ffmpeg -i a.mp4 -f wav - | astrape convert - - --target voice.astrape --weights weights.safetensors | ffplay -\n"
+    "astrape convert speech.wav --target reference.wav -o converted.wav\n"
+    "astrape convert recordings/ --target emma -o converted/\n"
+    "ffmpeg -i a.mp4 -f wav - | astrape convert - - --target emma | ffplay -\n"
     "astrape convert speech.npz --target voice.astrape --weights weights.safetensors -o decoded.wav",
     interrupted="OUT is as it was before; of a folder, files that were done are there",
     short="Convert recordings to a voice.",
@@ -54,7 +54,8 @@ INCOMPLETE = 1
     required=True,
     metavar="VOICE",
     type=click.Path(path_type=Path),
-    help="The voice: a voicebank (.astrape, or an older .npz), or a recording of 5 s or more.",
+    help="The voice: a voicebank (.astrape, or an older .npz), a recording of 5 s or more, or the name of a voice that "
+    "ships (`astrape voicebank list`).",
 )
 @click.option(
     "-o",
@@ -122,7 +123,8 @@ def convert(
     `-` for SRC or OUT is standard input or output: WAV, or raw samples where --from or --to say so. What comes is taken
     as it comes, and what goes is flushed with every chunk. What the command has to say then goes to standard error.
 
-    Without --weights the weights are random (seed 0, so that runs repeat) and OUT is noise.
+    Without --weights those that ship with the recipe are taken. Where none ship they are random (seed 0, so that runs
+    repeat) and OUT is noise; it is told.
     """
     from astrape.audio.downmix import checked_channel
     from astrape.audio.endings import named
@@ -159,21 +161,22 @@ def convert(
     else:
         converter = Converter.load(recipe or RECIPE, weights, output=port, codes=codes is not None)
     name = converter.graph.name
+    used = converter.weights
     with progress("embedding") as tell:
         bank = voice_of(voice, encoder or converter.encoder, tell, channel=channel)
     converter.check_voice(bank.metadata, voice)
-    random = weights is None and any(True for _ in converter.graph.parameters())
+    random = used is None and any(True for _ in converter.graph.parameters())
     deaf = is_deaf(converter.graph)
     if random:
         same = ", the same for every voice" if deaf else ""
         _warn(f"no --weights given: the weights of '{name}' are random (seed {SEED}) and the output is noise{same}")
-    elif deaf and weights is not None:
-        _warn(f"{weights}: makes nothing of the voice: whoever it is, the output is the same")
+    elif deaf and used is not None:
+        _warn(f"{used}: makes nothing of the voice: whoever it is, the output is the same")
     for line in _warnings_of_voice(bank, voice):
         _warn(line)
     facts = {
         "recipe": name,
-        "weights": None if weights is None else os.fspath(weights),
+        "weights": None if used is None else os.fspath(used),
         "random_weights": random,
         "seed": SEED if random else None,
         "ignores_voice": deaf,

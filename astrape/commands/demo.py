@@ -21,15 +21,15 @@ from astrape.commands.run import warnings_of
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from astrape.runtime.demo import Demo
+    from astrape.voice.demo import Demo
 
 __all__ = ["demo"]
 
 
 @command(
     "demo",
-    "astrape demo\nastrape demo --set pitch=-5 --set formant=-2 -o deeper",
-    short="Convert a speech sample, live-style: hear and see it.",
+    "astrape demo\nastrape demo --voice michael --voice my-reference.wav -o mine",
+    short="Convert a sample to other voices, live-style.",
 )
 @click.option(
     "-o",
@@ -40,22 +40,34 @@ __all__ = ["demo"]
     metavar="FOLDER",
     help="Where to write.",
 )
+@click.option(
+    "--voice",
+    "voices",
+    multiple=True,
+    metavar="VOICE",
+    help="A voice that ships (`astrape voicebank list`), a voicebank or a recording; may be given again.  [default: "
+    "emma and george]",
+)
 @settings_option
 @click.option(
     "--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at a time."
 )
 @json_option
-def demo(output: Path, settings: tuple[str, ...], chunk_ms: float, as_json: bool) -> None:
-    """Convert the speech sample that comes with astrape with its voice changer, live-style in small chunks.
+def demo(output: Path, voices: tuple[str, ...], settings: tuple[str, ...], chunk_ms: float, as_json: bool) -> None:
+    """Convert the speech sample that comes with astrape to other voices, live-style in small chunks.
 
-    Writes the sound before and after, the latency report and pictures, and says what was measured.
+    Writes the sound before and after, the latency report, pictures and a page with all of it (index.html), and says
+    what was measured. The voice changer, which needs no weights, is there for comparison.
     """
-    from astrape.runtime.demo import demonstrate
+    from astrape.voice.demo import VOICES, demonstrate
 
     with progress("demo") as tell:
-        done = demonstrate(output, settings=parse_settings(settings) or None, chunk_ms=chunk_ms, progress=tell)
-    for line in warnings_of(done.conversion):
-        click.echo(f"astrape: warning: {line}", err=True)
+        done = demonstrate(
+            output, voices=voices or VOICES, settings=parse_settings(settings), chunk_ms=chunk_ms, progress=tell
+        )
+    for take in done.takes:
+        for line in warnings_of(take.conversion) if take.conversion else ():
+            click.echo(f"astrape: warning: {line}", err=True)
     if as_json:
         print_json(done.facts())
         return
@@ -70,20 +82,23 @@ def demo(output: Path, settings: tuple[str, ...], chunk_ms: float, as_json: bool
 def _facts(done: Demo) -> Table:
     from rich.table import Table
 
-    facts = done.facts()
-    settings = ", ".join(f"{name} {value:+g}" for name, value in done.settings.items())
+    pushes = done.pushes
     table = Table(box=None, pad_edge=False, show_header=False)
     rows = {
-        f"{facts['recipe']}, {settings}": f"{done.conversion.seconds:.2f} s of speech",
-        "real-time factor": f"{facts['real_time_factor']:.3f}",
-        "host latency": f"{facts['host_ms']:.1f} ms, {facts['host_samples']} samples",
-        "level before, after": f"{facts['rms_db_before']:.1f} dB, {facts['rms_db_after']:.1f} dB",
-        "pitch before, after": f"{_hertz(done.pitch_in)}, {_hertz(done.pitch_out)}",
+        f"{done.recipe}, {pushes.chunk_ms:.1f} ms at a time": f"{done.seconds:.2f} s of speech",
+        "host latency": f"{done.host_ms:.1f} ms, {done.host_samples} samples",
+        "a push takes": f"{pushes.median_ms:.2f} ms (median), {pushes.worst_ms:.2f} ms (worst of {pushes.count})",
+        "real-time factor": f"{pushes.load:.3f}",
     }
+    for take in done.takes:
+        parts = [_hertz(take.pitch)]
+        if take.to_target is not None:
+            parts.append(f"{take.to_target:.2f} like the voice, {take.to_source:.2f} like the source")
+        rows[take.voice] = ", ".join(parts)
     for name, value in rows.items():
         table.add_row(name, value)
     return table
 
 
 def _hertz(pitch: float | None) -> str:
-    return "none" if pitch is None else f"{pitch:.0f} Hz"
+    return "no pitch" if pitch is None else f"{pitch:.0f} Hz"

@@ -306,7 +306,7 @@ def _converting(
         folder / CONVERTED,
         out=wanted,
         encoder=encoder,
-        weights=weights,
+        weights=None if converter.weights is None else Path(converter.weights),
         chunk_ms=chunk_ms,
         controls=controls,
     )

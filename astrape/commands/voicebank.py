@@ -23,7 +23,7 @@ from astrape.voice.names import ASTRAPE_SPEAKER, RECIPE
 if TYPE_CHECKING:
     from astrape.voice.voicebank import Voicebank
 
-__all__ = ["build", "info", "verify", "voicebank"]
+__all__ = ["build", "info", "listed", "verify", "voicebank"]
 
 
 @click.group(
@@ -107,6 +107,26 @@ def build(
         f"recording{'s' if len(references) > 1 else ''} by {metadata.embedding_model}, "
         f"{metadata.rms_dbfs:.1f} dBFS, {metadata.active_speech_ratio:.0%} active, norm {bank.norm:.3f}"
     )
+
+
+@command("list", "astrape voicebank list", short="List the voices that ship.")
+@json_option
+def listed(as_json: bool) -> None:
+    """List the voices that ship: names that `astrape convert --target` takes, their registers and what they are."""
+    from rich.table import Table
+
+    from astrape.voice.shipped import shipped_voices
+    from astrape.voice.voicebank import read_voicebank
+
+    known = {name: (path, read_voicebank(path).metadata) for name, path in shipped_voices().items()}
+    if as_json:
+        print_json({name: {"path": os.fspath(path), **about.to_dict()} for name, (path, about) in known.items()})
+        return
+    table = Table("voice", "register", "what it is", box=None, pad_edge=False)
+    for name, (_, about) in known.items():
+        hertz = "unknown" if about.median_f0_hz is None else f"{about.median_f0_hz:.0f} Hz"
+        table.add_row(name, hertz, str(about.extra.get("description", "")))
+    print_table(table)
 
 
 @command("info", "astrape voicebank info voice.astrape", short="Check a voicebank and show what it holds.")
@@ -199,6 +219,7 @@ def verify(folder: Path, encoders: tuple[str, ...], seconds: float, as_json: boo
 voicebank.add_command(build)
 voicebank.add_command(verify)
 voicebank.add_command(info)
+voicebank.add_command(listed)
 
 
 def _described(bank: Voicebank, path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from astrape.graph.checksums import checked_tensors
 from astrape.graph.files import shipped_recipes
 from astrape.graph.graph import Graph
 
-__all__ = ["load_weights", "shipped_weights", "weights_metadata"]
+__all__ = ["given_or_shipped", "load_weights", "shipped_weights", "weights_metadata"]
 
 
 def shipped_weights(recipe: str | os.PathLike[str]) -> Path | None:
@@ -25,6 +25,13 @@ def shipped_weights(recipe: str | os.PathLike[str]) -> Path | None:
         return None
     path = shipped_recipes()[name].parent / "weights" / f"{name}.safetensors"
     return path if path.is_file() else None
+
+
+def given_or_shipped(
+    weights: str | os.PathLike[str] | None, recipe: str | os.PathLike[str]
+) -> str | os.PathLike[str] | None:
+    """The weights that were asked for, else those that ship with the recipe; ``None`` where there are neither."""
+    return shipped_weights(recipe) if weights is None else weights
 
 
 def weights_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -26,6 +26,7 @@ from astrape.voice.container import MAGIC
 from astrape.voice.errors import VoicebankError
 from astrape.voice.folder import Batch, Failure, Progress, make_folder, pairs_of_folder, within
 from astrape.voice.names import CODE_ENDINGS, MEL_STATISTICS, RECIPE
+from astrape.voice.shipped import shipped_voices
 from astrape.voice.spaces import Spoken
 from astrape.voice.speaker import SpeakerEncoder, speaker_encoder
 from astrape.voice.speaking import SEED, SPEAKER, check_speaker, is_deaf, voice_controls
@@ -78,7 +79,9 @@ class Converter(Spoken):
         output: str | None = None,
         codes: bool = False,
     ) -> Converter:
-        """With a recipe by name or path, and weights from a safetensors file; drawn with ``SEED`` where there are none.
+        """With a recipe by name or path, and weights from a safetensors file, or those that ship with the recipe.
+
+        Where there are neither, they are drawn with ``SEED``.
 
         Raises:
             RecipeError: for a recipe or weights that cannot be read or do not fit together.
@@ -90,6 +93,11 @@ class Converter(Spoken):
         made = cls(graph, output=output, codes=codes)
         made.of_weights(weights, recipe)
         return made
+
+    @property
+    def random(self) -> bool:
+        """Whether its weights were drawn: what comes out is noise."""
+        return self.weights is None and self.learned > 0
 
     @property
     def learned(self) -> int:
@@ -268,7 +276,7 @@ def convert(
     """
     check_chunk(chunk_ms)
     converter = Converter.load(recipe, weights, output=output, codes=codes is not None)
-    if weights is None and converter.learned:
+    if converter.random:
         same = ", the same for every voice" if converter.deaf else ""
         warnings.warn(f"'{converter.graph.name}' has random weights: the output is noise{same}", stacklevel=2)
     if isinstance(target, Voicebank):
@@ -298,12 +306,17 @@ def voice_of(
 ) -> Voicebank:
     """The voice that a file holds: a voicebank of either form, or a recording, which the encoder embeds.
 
+    The name of a voice that ships is one too, where no file is called so.
+
     Which of them it is, its first bytes say; one that is called .astrape or .npz is never taken for a recording.
 
     Raises:
         VoicebankError: for a file that is neither, and a recording that is no good reference.
     """
     path = Path(target)
+    shipped = shipped_voices().get(os.fspath(target))
+    if shipped is not None and not path.exists():
+        return read_voicebank(shipped)
     begin = _begin(path)
     if begin == MAGIC or begin in ZIP_MAGICS or path.suffix.lower() in (".astrape", ".npz"):
         return read_voicebank(path)

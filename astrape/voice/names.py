@@ -19,7 +19,7 @@ __all__ = [
     "TRACKERS",
 ]
 
-RECIPE = "astrape-vc"
+RECIPE = "astrape-mini"
 """What converts where nothing else is asked for."""
 
 FROM_CODES = "astrape-vc-from-codes"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from importlib.metadata import entry_points
 
-from astrape.graph.weights import shipped_weights, weights_metadata
+from astrape.graph.weights import given_or_shipped, weights_metadata
 from astrape.voice.errors import VoicebankError
 from astrape.voice.metadata import Metadata
 from astrape.voice.names import ENCODERS, MEL_STATISTICS, SPEAKER_ENCODER
@@ -58,8 +58,8 @@ def space_of_weights(
     Raises:
         RecipeError: for weights that cannot be read.
     """
-    if weights is None and recipe is not None:
-        weights = shipped_weights(recipe)
+    if recipe is not None:
+        weights = given_or_shipped(weights, recipe)
     return None if weights is None else space_of(weights_metadata(weights))
 
 
@@ -78,10 +78,12 @@ class Spoken:
 
     Attributes:
         space: of the weights; ``None`` where they say nothing.
+        weights: their file; ``None`` where a converter was made of a graph, or of drawn weights.
         weights_name: what they are called in messages.
     """
 
     space: Space | None = None
+    weights: str | os.PathLike[str] | None = None
     weights_name = "the decoder"
 
     @property
@@ -91,7 +93,8 @@ class Spoken:
 
     def of_weights(self, weights: str | os.PathLike[str] | None, recipe: str | os.PathLike[str]) -> None:
         """Take the space from a file of weights, or from what ships with a recipe."""
-        self.space = space_of_weights(weights, recipe)
+        self.weights = given_or_shipped(weights, recipe)
+        self.space = space_of_weights(self.weights)
         self.weights_name = f"'{os.fspath(recipe)}'" if weights is None else os.fspath(weights)
 
     def check_voice(self, metadata: Metadata, voice: str | os.PathLike[str] = "the voice") -> None:

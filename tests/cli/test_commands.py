@@ -19,6 +19,8 @@ from scipy.signal import resample_poly
 from astrape.blocks import Stream, StreamBlock, block_names, register
 from astrape.cli import cli
 from astrape.graph.recipe import shipped_recipes
+from astrape.voice.shipped import shipped_voices
+from astrape.voice.voicebank import read_voicebank
 
 
 @register("test_cli_one_late")
@@ -171,31 +173,45 @@ def test_bench_measures_both_chunk_sizes() -> None:
     fails(astrape("bench", "echo", "--set", "nothing=1"), "nothing")
 
 
-def test_demo_writes_sound_report_and_pictures(tmp_path: Path) -> None:
+def test_demo_writes_voices_report_pictures_and_a_page(tmp_path: Path) -> None:
     result = astrape("demo", "-o", tmp_path / "out", "--json")
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
     for name in facts["files"]:
         assert (tmp_path / "out" / name).stat().st_size > 1000 or name == "facts.json"
-    assert set(facts["files"]) >= {"after.wav", "report.txt", "report.json", "latency.png", "graph.svg"}
+    named = {"emma.wav", "george.wav", "voice-changer.wav", "report.txt", "report.json", "latency.png", "index.html"}
+    assert set(facts["files"]) >= named
     before, rate_before = read(tmp_path / "out" / "before.wav")
-    after, rate_after = read(tmp_path / "out" / "after.wav")
-    assert len(after) * rate_before == len(before) * rate_after
-    # Eight semitones up; the median of voiced frames moves a little with what counts as voiced.
-    assert facts["pitch_hz_after"] / facts["pitch_hz_before"] == pytest.approx(2 ** (8 / 12), rel=0.06)
-    # The words stay where they are: both envelopes rise and fall together.
     fine = resample_poly(before[:, 0], 441, 160)
-    envelopes = [np.sqrt((x[: len(x) // 2205 * 2205].reshape(-1, 2205) ** 2).mean(1)) for x in (fine, after[:, 0])]
-    same, one_late = (np.corrcoef(envelopes[0][: -2 or None], np.roll(envelopes[1], -lag)[:-2])[0, 1] for lag in (0, 1))
-    assert same > 0.9
-    assert same > one_late
+    pitches = {}
+    for voice in ("emma", "george", "voice-changer"):
+        after, rate_after = read(tmp_path / "out" / f"{voice}.wav")
+        assert rate_after == 44100
+        assert len(after) * rate_before == len(before) * rate_after
+        # The words stay where they are: both envelopes rise and fall together.
+        envelopes = [np.sqrt((x[: len(x) // 2205 * 2205].reshape(-1, 2205) ** 2).mean(1)) for x in (fine, after[:, 0])]
+        same, late = (np.corrcoef(envelopes[0][:-2], np.roll(envelopes[1], -lag)[:-2])[0, 1] for lag in (0, 1))
+        assert same > 0.8, voice
+        assert same > late, voice
+        pitches[voice] = facts["takes"][voice]["pitch_hz"]
+    # Each voice in its own register, the voice changer eight semitones up; medians move a little with what is voiced.
+    for voice in ("emma", "george"):
+        register = read_voicebank(shipped_voices()[voice]).metadata.median_f0_hz
+        assert pitches[voice] == pytest.approx(register, rel=0.2), voice
+        assert facts["takes"][voice]["peak_db"] < 0
+    assert pitches["voice-changer"] / facts["takes"]["before"]["pitch_hz"] == pytest.approx(2 ** (8 / 12), rel=0.06)
     assert facts["host_samples"] == json.loads((tmp_path / "out" / "report.json").read_text())["host_samples"]
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count("<audio") == 4
+    assert "http:" not in page
+    assert "https:" not in page
 
 
 def test_demo_needs_a_folder_it_can_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     fails(astrape("demo", "-o", tmp_path / "file"), "cannot be made")
     fails(astrape("demo", "-o", tmp_path / "out", "--set", "pitch=40"), "pitch")
+    fails(astrape("demo", "-o", tmp_path / "out", "--voice", "nobody"), "nobody")
 
 
 def test_the_sample_ships_with_its_licence() -> None:
