@@ -236,7 +236,7 @@ def time_pushes(graph: Graph, sound: Sound, controls: Mapping[str, Tensor | floa
         session = graph.stream(chunk=size)
         samples = torch.from_numpy(np.resize(sound.samples, round(7 * rate)))[None, None]
         took = []
-        for chunk in samples.split(size, dim=-1):
+        for chunk in torch.split(samples, size, dim=-1):
             begin = time.perf_counter()
             session.push(chunk, **controls)
             took.append(1000 * (time.perf_counter() - begin))
