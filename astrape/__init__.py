@@ -38,7 +38,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _OF_GRAPH = ("Graph", "Recipe", "Report", "Session", "compile", "load")
-_PACKAGES = ("blocks", "graph", "runtime", "testing", "training", "voice")
+_PACKAGES = ("blocks", "corpus", "graph", "runtime", "testing", "training", "voice")
 
 if not TYPE_CHECKING:
 

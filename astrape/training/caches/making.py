@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +16,7 @@ from torch import distributed
 
 from astrape.audio.atomic import is_stale, temporaries
 from astrape.audio.downmix import MEAN
+from astrape.corpus.processes import ProcessLost, in_processes
 from astrape.errors import AstrapeError
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.files import StorageError, write_whole
@@ -32,9 +28,6 @@ from astrape.training.errors import CacheError
 __all__ = ["Failed", "Made", "make_cache", "make_items", "shard_of", "wait_for_all"]
 
 Progress = Callable[[float, float | None], None]
-
-AHEAD = 4
-"""Items that are given to each process before it asks."""
 
 HEADROOM = 1.02
 """Of the bytes that a run takes: what a file system keeps of each file beside them."""
@@ -260,50 +253,17 @@ def _bytes(count: float) -> str:
 
 
 def _in_processes(order: Order, items: Sequence[Item], jobs: int) -> Iterator[tuple[Item, _Outcome]]:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(order,)) as pool:
-        waiting: dict[Future[_Outcome], Item] = {}
-        left = iter(items)
-        try:
-            while True:
-                while len(waiting) < AHEAD * jobs and (item := next(left, None)) is not None:
-                    waiting[pool.submit(_make_here, item)] = item
-                if not waiting:
-                    return
-                finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield waiting.pop(future), future.result()
-        except BrokenProcessPool as error:
-            raise CacheError(
-                "a process of --jobs was killed, for want of memory perhaps: run the same command again with fewer, "
-                "which goes on from here"
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    try:
+        yield from in_processes(_begin, (order,), items, jobs)
+    except ProcessLost as error:
+        raise CacheError(
+            "a process of --jobs was killed, for want of memory perhaps: run the same command again with fewer, "
+            "which goes on from here"
+        ) from error
 
 
-_here: tuple[Maker, Cache] | None = None
-"""What this process makes things with, where it is one of several."""
-
-
-def _begin(order: Order) -> None:
-    global _here
-    # The parent is asked to stop, and stops these: a traceback from each would bury what it says.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _begin(order: Order) -> Callable[[Item], _Outcome]:
     torch.set_num_threads(1)
     maker = order.open()
-    _here = maker, Cache(maker.folder, maker.record)
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed leaves its processes waiting for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _make_here(item: Item) -> _Outcome:
-    assert _here is not None
-    return _make(*_here, item)
+    cache = Cache(maker.folder, maker.record)
+    return lambda item: _make(maker, cache, item)
