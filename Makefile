@@ -14,6 +14,11 @@ TINY ?= train-tiny
 DEFAULT ?= train-default
 HOURS ?= 8
 DEFAULT_FLAGS ?=
+# A corpus of parallel sets, as `astrape corpus make parallel` writes it.
+CORPUS ?= $(DEFAULT)/corpus
+HELD_OUT ?= held-out
+# Conversions that evaluate-default measures, drawn from all of the list.
+LIMIT ?= 40
 JOBS ?= 2
 RECIPE ?= voice-changer
 PIP_FLAGS ?=
@@ -29,7 +34,7 @@ ONE_CORE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_CORE) $(BIN)/python -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint train-tiny train-default bench docs clean
+.PHONY: help demo test slow lint train-tiny train-default train-speaker evaluate-default bench docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -54,6 +59,18 @@ train-default: $(VENV)/.installed-default ## the weights that ship, from nothing
 	$(ONE_CORE) $(BIN)/astrape train-default --work "$(DEFAULT)" --hours $(HOURS) \
 		--output astrape/recipes/weights/astrape-mini.safetensors $(DEFAULT_FLAGS)
 
+train-speaker: $(VENV)/.installed-teachers,tiny ## the weights of the speaker encoder, from a corpus: half an hour, can be stopped and resumed
+	$(ONE_CORE) $(BIN)/astrape train-speaker --corpus "$(CORPUS)" --work train-speaker \
+		--output astrape/recipes/weights/astrape-speaker.safetensors
+
+evaluate-default: $(VENV)/.installed-evaluate,tiny ## the shipped voice on speakers that no training heard, beside baselines, clean and degraded
+	$(ONE_CORE) $(BIN)/astrape held-out --work "$(HELD_OUT)" $(if $(wildcard $(CORPUS)/sets),--corpus "$(CORPUS)")
+	for list in "$(HELD_OUT)"/set/*.csv; do \
+		$(ONE_CORE) $(BIN)/astrape evaluate --recipe astrape-mini --pairs "$$list" --limit $(LIMIT) \
+			--metrics intelligibility,similarity,pitch,dnsmos,speed --baselines source,own-voice,world,trial,goal \
+			--conditions noise-room --output "$(HELD_OUT)/$$(basename "$$list" .csv)" || exit 1; done
+	$(ONE_CORE) $(BIN)/astrape voicebank verify "$(HELD_OUT)/set/speech"
+
 bench: $(VENV)/.installed-plot ## time per step and per callback, on one core
 	$(ONE_CORE) $(BIN)/astrape bench $(RECIPE)
 
@@ -61,7 +78,7 @@ docs: $(VENV)/.installed-docs ## the documentation, into site/
 	$(BIN)/mkdocs build --strict
 
 clean: ## remove everything that can be made again
-	rm -rf $(VENV) build dist site demo-output train-tiny *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site demo-output train-tiny train-speaker held-out *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg

@@ -53,14 +53,15 @@ class Voice:
 
 
 ASTERISK = "asterisk/sounds"
-CC_BY = "CC-BY-SA 3.0"
+CC_BY = "CC-BY 3.0"
+CC_BY_SA = "CC-BY-SA 3.0"
 GPL = "GPL-2+"
 
 VOICES = (
     Voice("nsh", "festvox-ru", ("festival/voices/russian/msu_ru_nsh_clunits/wav",), "BSD-like"),
-    Voice("allison", "asterisk-core-sounds-en-g722", (f"{ASTERISK}/en_US_f_Allison",), CC_BY),
-    Voice("allison", "asterisk-core-sounds-es-g722", (f"{ASTERISK}/es_MX_f_Allison",), CC_BY),
-    Voice("june", "asterisk-core-sounds-fr-g722", (f"{ASTERISK}/fr_CA_f_June",), CC_BY),
+    Voice("allison", "asterisk-core-sounds-en-g722", (f"{ASTERISK}/en_US_f_Allison",), CC_BY_SA),
+    Voice("allison", "asterisk-core-sounds-es-g722", (f"{ASTERISK}/es_MX_f_Allison",), CC_BY_SA),
+    Voice("june", "asterisk-core-sounds-fr-g722", (f"{ASTERISK}/fr_CA_f_June",), CC_BY_SA),
     Voice("carlo", "asterisk-core-sounds-it-g722", (f"{ASTERISK}/it_IT_m_Carlo",), CC_BY),
     Voice("ivrvoice", "asterisk-core-sounds-ru-g722", (f"{ASTERISK}/ru_RU_f_IvrvoiceRU",), CC_BY),
     *(

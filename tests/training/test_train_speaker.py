@@ -1,0 +1,126 @@
+"""Distillation of the speaker encoder: what it reads, what it does to it, and that stopping changes nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import astrape
+from astrape.errors import AstrapeError
+from astrape.training.speaker.augment import SILENCE, augmented
+from astrape.training.speaker.distil import Settings, agreement, distilled, save_weights
+from astrape.training.speaker.features import Example, projection, read_examples
+from astrape.training.speaker.sources import rendered
+
+SETTINGS = Settings(steps=6, batch=4, frames=(10, 20), every=3)
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Example]:
+    """Eight voices that are each a spectrum of their own, and say so."""
+    random = np.random.default_rng(0)
+    made = []
+    for index in range(8):
+        mel = random.normal(size=(64, 1)) + 0.1 * random.normal(size=(64, 40)) - 4
+        vector = 0.05 * random.normal(size=128)
+        made.append(Example(mel.astype(np.float16), vector.astype(np.float32), f"speaker-{index}"))
+    return made
+
+
+def test_the_projection_keeps_half_of_a_distance() -> None:
+    matrix = projection()
+    np.testing.assert_allclose(matrix @ matrix.T, np.eye(128), atol=1e-12)
+    vectors = np.abs(np.random.default_rng(1).normal(size=(200, 256)))
+    kept = np.linalg.norm((vectors[1:] - vectors[:-1]) @ matrix.T, axis=1) ** 2
+    whole = np.linalg.norm(vectors[1:] - vectors[:-1], axis=1) ** 2
+    assert (kept / whole).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_corpus_is_read_with_its_split_and_the_teachers_vectors(tmp_path: Path) -> None:
+    for name, split in (("000001", "train"), ("000002", "held")):
+        folder = tmp_path / "sets" / "000" / name
+        folder.mkdir(parents=True)
+        (folder / "set.json").write_text(json.dumps({"split": split, "text": "words"}))
+        soundfile.write(folder / "af_sky.flac", np.zeros(2400), 24000)
+    np.save(tmp_path / "sets" / "000" / "000001" / "af_sky.spk.npy", np.zeros(128, np.float32))
+    first, second = rendered(tmp_path)
+    assert (first.speaker, first.held, second.held) == ("kokoro-af_sky", False, True)
+    assert first.vector == first.path.with_suffix(".spk.npy")
+    assert second.vector is None
+
+
+def test_examples_are_read_by_split(tmp_path: Path, examples: list[Example]) -> None:
+    for index, one in enumerate(examples):
+        held = np.bool_(index == 7)
+        np.savez(tmp_path / f"{index}.npz", mel=one.mel, vector=one.vector, speaker=np.str_(one.speaker), held=held)
+    assert [one.speaker for one in read_examples(tmp_path, held=True)] == ["speaker-7"]
+    assert len(read_examples(tmp_path)) == 7
+
+
+class TestAugmentation:
+    def test_it_is_drawn_from_the_seed_alone_and_differs_by_row(self) -> None:
+        mel = torch.randn(1, 64, 30, generator=torch.Generator().manual_seed(0)).repeat(5, 1, 1) - 3
+        first, again, other = (augmented(mel, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+        assert all(not torch.equal(first[0], first[row]) for row in range(1, 5))
+        assert first.shape == mel.shape
+        assert torch.isfinite(first).all()
+
+    def test_nothing_is_quieter_than_the_floor(self) -> None:
+        silence = torch.full((20, 64, 30), math.log(SILENCE))
+        found = augmented(silence, torch.Generator().manual_seed(0))
+        # A room and noise of silence are as quiet as it is, and gain is 12 dB at most, an equaliser some more.
+        assert found.min() >= math.log(SILENCE) - 1e-6
+        assert found.max() <= math.log(SILENCE) + 5
+
+    def test_a_room_rings_after_the_sound_and_never_before(self) -> None:
+        click = torch.full((200, 64, 30), math.log(SILENCE))
+        click[:, :, 10] = 0.0
+        found = augmented(click, torch.Generator().manual_seed(0))
+        # Frame by frame within a row, what is after the click is at least as loud as what is before it.
+        before, after = found[..., :10].mean(dim=(1, 2)), found[..., 11:14].mean(dim=(1, 2))
+        ringing = after - before > 1
+        assert 0.2 < ringing.float().mean() < 0.9
+        assert (before - after).max() < 0.5
+
+
+class TestDistillation:
+    def test_stopped_and_resumed_it_is_the_same_to_the_last_bit(self, tmp_path: Path, examples: list[Example]) -> None:
+        said: list[str] = []
+        whole = distilled(examples, [], tmp_path / "whole.pt", SETTINGS, said.append)
+        kept = tmp_path / "parts.pt"
+
+        class Stopped(Exception):
+            pass
+
+        def stop(line: str) -> None:
+            raise Stopped(line)
+
+        with pytest.raises(Stopped, match="step 3"):
+            distilled(examples, [], kept, SETTINGS, stop)
+        parts = distilled(examples, [], kept, SETTINGS, said.append)
+        for name, tensor in whole.state_dict().items():
+            assert torch.equal(tensor, parts.state_dict()[name]), name
+
+    def test_it_learns_to_say_what_the_teacher_says(self, tmp_path: Path, examples: list[Example]) -> None:
+        settings = replace(SETTINGS, steps=150, batch=8, every=150)
+        fresh = astrape.load("astrape-speaker", training=True)
+        graph = distilled(examples, examples, tmp_path / "c.pt", settings, lambda line: None)
+        assert agreement(graph, examples) > max(0.5, agreement(fresh, examples) + 0.3)
+        path = tmp_path / "w.safetensors"
+        save_weights(graph, path)
+        assert path.stat().st_size < 1_000_000
+        again = astrape.load("astrape-speaker", weights=path)
+        assert agreement(again, examples) == pytest.approx(agreement(graph, examples), abs=0.02)
+
+    def test_too_few_examples_are_refused(self, tmp_path: Path, examples: list[Example]) -> None:
+        with pytest.raises(AstrapeError, match="3 examples to train on, and a batch takes 4"):
+            distilled(examples[:3], [], tmp_path / "c.pt", SETTINGS, lambda line: None)
