@@ -381,8 +381,8 @@ def _complain(found: Evaluation, recipe: str, encoder: str | None, elsewhere: bo
         for family, reason in result.failures.items():
             failed.setdefault((family, reason), []).append(result.pair.name)
     for (family, reason), names in failed.items():
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        _warn(f"{names[0]}{more}: {family}: {reason}")
+        more = f" (so in {len(names) - 1} more)" if len(names) > 1 else ""
+        _warn(f"{names[0]}: {family}: {reason}{more}")
 
 
 def _warn(line: str) -> None:

@@ -305,6 +305,9 @@ def test_a_metric_that_breaks_is_named_with_the_file(folder: Path) -> None:
     succeeds(result)
     assert "anna/1 to p225: broken: IndexError: out of everything" in result.stderr
     assert "ben/1 to p225: broken: 'broken' came out as nan, which is no value" in result.stderr
+    # What goes wrong in many pairs in the same way is told once.
+    assert result.stderr.count("'broken' came out as nan") == 1
+    assert "which is no value (so in 1 more)" in result.stderr
     assert json.loads((folder / "run" / "report.json").read_text())["aggregate"] == {}
 
 
