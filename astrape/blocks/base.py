@@ -326,6 +326,8 @@ def check_signal(x: Tensor, stream: Stream, name: str) -> Tensor:
             f"'{name}' takes (batch, {stream.channels}, frames), not {tuple(x.shape)}"
             + (": add the missing dimension with unsqueeze" if x.dim() < 3 else "")
         )
+    if x.shape[0] == 0:
+        raise StreamError(f"'{name}' has no rows, {tuple(x.shape)}: give a batch of at least 1")
     if not x.is_floating_point():
         raise StreamError(f"'{name}' takes floating-point frames, not {x.dtype}: scale PCM to -1..1 first")
     return x

@@ -21,11 +21,12 @@ def strange_time(block: StreamBlock) -> str | None:
     is not was computed in floats, and all that is added to it would only seem exact.
     """
     streams = (*block.inputs.values(), *block.outputs.values())
-    ticks = math.lcm(*(stream.rate.numerator for stream in streams))
+    ticks = math.lcm(*{stream.rate.numerator for stream in streams})
     declared = {"lookahead": block.lookahead, "receptive_field": block.receptive_field, "latency": block.latency}
     declared |= {f"latencies[{port!r}]": value for port, value in block.latencies.items()}
     for name, time in declared.items():
-        if isinstance(time, Fraction) and (time * ticks).denominator > MOST_PARTS:
+        # The denominator of time * ticks, which is asked of every node of every graph, in whole numbers alone.
+        if isinstance(time, Fraction) and time.denominator // math.gcd(time.denominator, ticks) > MOST_PARTS:
             rates = ", ".join(dict.fromkeys(f"{stream.rate} Hz" for stream in streams))
             near = time.limit_denominator(2 * ticks)
             return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +12,7 @@ import networkx as nx
 from torch import Tensor
 
 from astrape.blocks.base import Stream
-from astrape.errors import CausalityError, RateError
+from astrape.errors import CausalityError, RateError, RecipeError
 from astrape.graph.align import align
 from astrape.graph.build import Built, build
 from astrape.graph.graph import Graph
@@ -78,7 +79,8 @@ def compile(recipe: Recipe | Mapping[str, Any], *, training: bool = False) -> Gr
     Raises:
         RecipeError: and its kinds ``CausalityError``, ``RateError``, ``AlignmentError``, with file, line and mend.
     """
-    parsed = recipe if isinstance(recipe, Recipe) else Recipe.from_dict(dict(recipe))
+    _refuse_others(recipe)
+    parsed = recipe if isinstance(recipe, Recipe) else Recipe.from_dict(recipe)
     outputs = dict(parsed.outputs) | (dict(parsed.training_outputs) if training else {})
     live = [node for node in parsed.nodes if training or not node.training]
     built = build(parsed, live)
@@ -96,6 +98,15 @@ def compile(recipe: Recipe | Mapping[str, Any], *, training: bool = False) -> Gr
     if not training:
         _refuse_lookahead(nodes, inputs)
     return _assemble(parsed, built, nodes, inputs, wired)
+
+
+def _refuse_others(given: object) -> None:
+    if isinstance(given, (Recipe, Mapping)):
+        return
+    told, mend = f"a {type(given).__name__}", "give one of those"
+    if isinstance(given, (str, os.PathLike)):
+        told, mend = repr(os.fspath(given)[:80]), "astrape.load takes a file or the name of a shipped recipe"
+    raise RecipeError(f"compile takes a recipe as a dict or a Recipe, not {told}: {mend}")
 
 
 def cut_training(graph: Graph[Out]) -> Graph[Out]:

@@ -286,7 +286,15 @@ class Graph(StreamBlock, Generic[Out]):
         arrived = {name: check_signal(x[name], stream, name) for name, stream in self.inputs.items()}
         if len({tensor.shape[0] for tensor in arrived.values()}) > 1:
             raise StreamError(f"the inputs of '{self.name}' differ in batch size")
+        if any(tensor.dtype != self.dtype for tensor in arrived.values()) and self._has_precision():
+            # As a session does: files are read in float64, and weights are in float32.
+            arrived = {name: tensor.to(self.dtype) for name, tensor in arrived.items()}
         return arrived
+
+    def _has_precision(self) -> bool:
+        """Whether something in the graph is of its precision, and takes no other. Gains and delays take any."""
+        held = (tensor for tensor in (*self.parameters(), *self.buffers()) if tensor is not self._like)
+        return any(tensor.dtype == self.dtype for tensor in held)
 
     def as_output(self, outputs: Mapping[str, Tensor], like: Tensor) -> Out:
         """All outputs, empty ones where nothing has come; the tensor itself where there is one."""

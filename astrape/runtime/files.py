@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -225,14 +226,27 @@ def _shown(end: str | Path | PipeReader | PipeTarget) -> str:
     return str(end) if isinstance(end, (str, Path)) else end.name
 
 
+SHORT_CHUNK = 0.1
+"""Milliseconds: a tenth of the shortest buffer of a sound card."""
+
+
 def check_chunk(chunk_ms: float) -> None:
-    """Refuse a chunk that is not over 0 and up to 60,000 ms.
+    """Refuse a chunk that is not over 0 and up to 60,000 ms, and tell what a very short one costs.
 
     Raises:
         AstrapeError: for any other.
+
+    Warns:
+        UserWarning: under ``SHORT_CHUNK``.
     """
     if not (math.isfinite(chunk_ms) and 0 < chunk_ms <= 60_000):
         raise AstrapeError(f"a chunk must be over 0 and up to 60000 ms, not {chunk_ms:g}")
+    if chunk_ms < SHORT_CHUNK:
+        warnings.warn(
+            f"a chunk of {chunk_ms:g} ms costs as much as one of 10 ms, so seconds of sound take minutes; what comes "
+            "out is the same: hint: --chunk 10, or what your host's buffers last",
+            stacklevel=2,
+        )
 
 
 class _Run:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from astrape.errors import ContractError
 from astrape.testing.compare import guarded, require_close
+from astrape.testing.effort import effort
 from astrape.testing.subject import Ports, Subject
 
 __all__ = [
@@ -32,6 +33,12 @@ LOOKAHEAD = "look-ahead"
 
 LOOKAHEAD_GRADIENT = "look-ahead gradient"
 """Name of the property: no output of quantum *k* has a gradient to input after quantum *k*."""
+
+LONGEST_CALL = 1 << 17
+"""Input frames of the longest call: 3 s of audio, twice what a session runs at once."""
+
+LONG_BUDGET = 6_000
+"""Operators of one such call, of which there are four."""
 
 MEND = "use input of the same quantum or before, or declare the look-ahead and keep the block in training"
 
@@ -72,6 +79,30 @@ def check_lookahead(subject: Subject) -> None:
                         MEND,
                     )
         subject.block.eval()
+        _check_long_call(subject)
+
+
+def _check_long_call(subject: Subject) -> None:
+    """The same in one call as long as a file, where a block may think that it has all there is."""
+    total = effort(subject, batch=1).quanta(LONG_BUDGET, LONGEST_CALL // max(subject.block.consumes.values()))
+    if total <= probe_quanta(subject):
+        return
+    x, other = subject.signal(total, batch=1, seed=1), subject.signal(total, batch=1, seed=2)
+    cut = total // 2
+    changed = _changed(subject, x, other, cut)
+    faces: dict[str, Callable[[Ports], Ports]] = {
+        "forward": subject.forward,
+        "step": lambda given: subject.step(given, subject.fresh(1), subject.prepared(1))[0],
+    }
+    for face, run in faces.items():
+        require_close(
+            LOOKAHEAD,
+            subject.cut_output(run(changed), 0, cut),
+            subject.cut_output(run(x), 0, cut),
+            subject.tolerance,
+            f"input after quantum {cut} of {total} changed an earlier output of {face} in one long call",
+            MEND,
+        )
 
 
 def check_lookahead_gradient(subject: Subject) -> None:

@@ -9,7 +9,7 @@ import torch
 from astrape.blocks.state import clone_state
 from astrape.errors import ContractError, StreamError
 from astrape.testing.compare import guarded, identical, require_close, tensors_of
-from astrape.testing.subject import Ports, Subject
+from astrape.testing.subject import Ports, Subject, concatenate
 
 __all__ = ["CONTROLS", "check_controls"]
 
@@ -85,6 +85,29 @@ def _check_change(subject: Subject) -> None:
     require_close(CONTROLS, before, subject.cut_output(whole, 0, 4), subject.tolerance, what, mend)
     what = "a changed control gave otherwise than in a block that had no other before"
     require_close(CONTROLS, later, want, subject.tolerance, what, mend)
+    _check_way(subject)
+
+
+def _check_way(subject: Subject) -> None:
+    """Controls that change again and again take the same way in any chunks: glides go by frames, and not by calls."""
+    x, mend = subject.signal(24, seed=20), "let controls glide by frames, and not once per call"
+    prepared = [subject.prepared(setting=setting) for setting in (0, 1)]
+
+    def run(sizes: list[int]) -> Ports:
+        state, parts, at = subject.fresh(), [], 0
+        for number, until in enumerate((5, 6, 14, 24)):
+            turn = 0
+            while at < until:
+                count = min(sizes[turn % len(sizes)], until - at)
+                y, state = subject.run(x, [count], state, prepared[number % 2], at)
+                parts.append(y)
+                at, turn = at + count, turn + 1
+        return concatenate(parts)
+
+    want = run([24])
+    for sizes in ([1], [2, 1], [3], [0, 5, 2]):
+        what = f"controls that change after quanta 5, 6 and 14 come out otherwise in chunks of {sizes} quanta"
+        require_close(CONTROLS, run(sizes), want, subject.tolerance, what, mend)
 
 
 def _check_effect(subject: Subject) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 from astrape.blocks.state import clone_state, state_bytes, state_leaves
 from astrape.errors import ContractError
 from astrape.testing.compare import guarded, require_close
-from astrape.testing.subject import Subject
+from astrape.testing.effort import effort
+from astrape.testing.subject import Subject, concatenate
 
 __all__ = ["COUNTERS", "LONG_RUN", "check_counters", "check_long_run"]
 
@@ -21,6 +22,12 @@ COUNTERS = "counters"
 """Name of the property: what grows with time is an int64, or a float64 sum, and no float32."""
 
 EXACT_IN_FLOAT32 = 1 << 24
+
+MOST_CALLS = 6000
+"""Steps of one quantum in a row: a minute of 10 ms frames."""
+
+CALLS_BUDGET = 40_000
+"""Operators that these come to at most."""
 
 
 def long_quanta(subject: Subject) -> int:
@@ -62,6 +69,22 @@ def check_long_run(subject: Subject) -> None:
             mend = "keep sums in float64 and positions in integers"
         # Sums over the run round differently by its length.
         require_close(LONG_RUN, late, want, subject.tolerance * 10, what, mend)
+        _check_many_calls(subject)
+
+
+def _check_many_calls(subject: Subject) -> None:
+    """Thousands of calls of one quantum: what counts calls, and not frames, shows here."""
+    calls = effort(subject, batch=1).calls(CALLS_BUDGET, MOST_CALLS)
+    x, prepared, state = subject.signal(calls, batch=1, seed=27), subject.prepared(1), subject.fresh(1)
+    size, parts = state_bytes(state), []
+    for at in range(calls):
+        y, state = subject.step(subject.cut(x, at, at + 1), state, prepared)
+        parts.append(y)
+        if (at % 256 == 0 or at == calls - 1) and state_bytes(state) != size:
+            raise ContractError(LONG_RUN, f"the state went from {size} to {state_bytes(state)} bytes in {at + 1} steps")
+    what = f"{calls} steps of one quantum differ from forward"
+    mend = "count frames and not calls, and let nothing change after some time"
+    require_close(LONG_RUN, concatenate(parts), subject.forward(x), subject.tolerance * 10, what, mend)
 
 
 def check_counters(subject: Subject) -> None:

@@ -14,6 +14,7 @@ from astrape.blocks.state import clone_state, state_leaves
 from astrape.errors import ContractError
 from astrape.testing.causality import gradient
 from astrape.testing.compare import guarded, identical, require_close
+from astrape.testing.kinds import check_kinds_of_input, check_sizes
 from astrape.testing.states import require_own_memory
 from astrape.testing.strategies import chunkings
 from astrape.testing.subject import BATCH, Subject, concatenate
@@ -61,13 +62,17 @@ def lead_quanta(subject: Subject) -> int:
 def check_step_equals_forward(subject: Subject, examples: int = 25) -> None:
     """Chunkings drawn by Hypothesis, from time zero and from a late start, give the frames that ``forward`` gives.
 
-    The search is derandomised: the same block meets the same chunkings every time, and a failure comes back as the
-    simplest chunking that still fails.
+    So do chunks of every size, and those over silence, clicks, whispers and thunder. The search is derandomised: the
+    same block meets the same chunkings every time, and a failure comes back as the simplest chunking that still fails.
 
     Raises:
         ContractError: ``"step equals forward"``.
     """
     tail, lead = tail_quanta(subject), lead_quanta(subject)
+    mend = (
+        "carry everything that outputs still need in the state, decide nothing by what one call happens to hold, and "
+        "let forward derive from step"
+    )
     with guarded(STEP_EQUALS_FORWARD, f"running {subject.name}"), torch.no_grad():
         x, prepared = subject.signal(lead + tail, seed=3), subject.prepared()
         whole = subject.forward(x)
@@ -82,9 +87,8 @@ def check_step_equals_forward(subject: Subject, examples: int = 25) -> None:
                 subject.cut_output(whole, start, start + sum(chunks)),
                 subject.tolerance,
                 f"chunks of {chunks} quanta, from quantum {start}, differ from forward",
-                "carry everything that outputs still need in the state, and let forward derive from step (if it "
-                "differs in the eighth digit only, tables were rounded to float32 when the block was built, each in "
-                "its own way: rebuild them on conversion, or build the block under "
+                f"{mend} (if it differs in the eighth digit only, tables were rounded to float32 when the block was "
+                "built, each in its own way: rebuild them on conversion, or build the block under "
                 "torch.set_default_dtype(torch.float64))",
             )
 
@@ -108,6 +112,8 @@ def check_step_equals_forward(subject: Subject, examples: int = 25) -> None:
 
         if examples > 0:
             drawn()
+        check_kinds_of_input(subject, STEP_EQUALS_FORWARD, mend)
+        check_sizes(subject, STEP_EQUALS_FORWARD, mend)
 
 
 def check_empty_step(subject: Subject) -> None:
@@ -200,10 +206,13 @@ def check_snapshot(subject: Subject) -> None:
 def check_gradients(subject: Subject) -> None:
     """Gradients to input and parameters through chained steps equal those through ``forward``.
 
+    And what comes out is the same with gradients and without, and in inference mode, in which sessions run.
+
     Raises:
         ContractError: ``"gradients"``.
     """
     quanta = max(4, min(10, tail_quanta(subject)))
+    _check_modes(subject, quanta)
     chunks = [1, 2, *[1] * (quanta - 3)]
     with guarded(GRADIENTS, f"differentiating {subject.name}"), torch.enable_grad():
         x = {port: tensor.requires_grad_() for port, tensor in subject.signal(quanta, seed=6).items()}
@@ -226,3 +235,26 @@ def check_gradients(subject: Subject) -> None:
             f"the gradient to {name!r} through steps of {chunks} quanta differs from that through forward",
             "let gradients pass through the state: no detach, no .data, no no_grad in step",
         )
+
+
+def _check_modes(subject: Subject, quanta: int) -> None:
+    """Values do not depend on whether gradients are kept."""
+    chunks = [1, quanta - 1]
+    with guarded(GRADIENTS, f"running {subject.name} with gradients and without"):
+        x = subject.signal(quanta, seed=6)
+        with torch.no_grad():
+            want, _ = subject.run(x, chunks, subject.fresh(), subject.prepared())
+        modes: dict[str, tuple[Any, bool]] = {
+            "with gradients on": (torch.enable_grad(), False),
+            "where a gradient to the input is asked for": (torch.enable_grad(), True),
+            "in inference mode": (torch.inference_mode(), False),
+        }
+        for what, (mode, asked) in modes.items():
+            with mode:
+                leaves = {port: tensor.clone().requires_grad_(asked) for port, tensor in x.items()}
+                through_step, _ = subject.run(leaves, chunks, subject.fresh(), subject.prepared())
+                faces = {"step": through_step, "forward": subject.forward(leaves)}
+            for face, y in faces.items():
+                got = {port: tensor.detach() for port, tensor in y.items()}
+                mend = "train what will run: depend on no mode of gradients"
+                require_close(GRADIENTS, got, want, subject.tolerance, f"{face} {what} gives other values", mend)

@@ -77,7 +77,7 @@ class Subject:
         device: str = "cpu",
     ) -> None:
         self.original = block
-        self.block: StreamBlock = _stirred(copy.deepcopy(block)).to(device=device, dtype=dtype).eval()
+        self.block: StreamBlock = _stirred(_copied(block)).to(device=device, dtype=dtype).eval()
         self.settings: tuple[ControlValues, ...] = (
             () if controls is None else (controls,) if isinstance(controls, Mapping) else tuple(controls)
         )
@@ -214,6 +214,15 @@ class Subject:
         quanta = max(-((-span * self.block.inputs[port].rate) // count) for port, count in self.block.consumes.items())
         widest = max(self.block.consumes.values())
         return int(quanta) if quanta * widest <= limit else None
+
+
+def _copied(block: StreamBlock) -> StreamBlock:
+    """A copy whose parameters are leaves, as those of the block are; ``deepcopy`` computes TorchScript's anew."""
+    copied = copy.deepcopy(block)
+    for parameter, original in zip(copied.parameters(), block.parameters(), strict=True):
+        if not parameter.is_leaf:
+            parameter.detach_().requires_grad_(original.requires_grad)
+    return copied
 
 
 def _stirred(block: StreamBlock) -> StreamBlock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
@@ -257,3 +258,40 @@ def test_a_rate_that_was_made_of_a_float_is_refused():
         with pytest.raises(astrape.RateError, match=rf"made of a float: write Fraction\('{exact}'\)"):
             Stream(Fraction(float(exact)), 1)
     assert Stream(Fraction(62.5), 1).rate == Fraction(125, 2)
+
+
+@pytest.mark.parametrize(
+    "name", ["file.yaml", "voice-changer", Path("some/recipe.yaml"), None, 3, ["mic"], b"recipe: x"]
+)
+def test_what_is_no_recipe_is_refused_in_one_line(name):
+    with pytest.raises(astrape.RecipeError, match=r"compile takes a recipe as a dict or a Recipe, not ") as told:
+        astrape.compile(name)
+    assert ("astrape.load" in str(told.value)) == isinstance(name, (str, Path))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("given", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("held", [torch.float32, torch.float64])
+@pytest.mark.parametrize("use", [{"use": "conv", "kernel": 3}, {"use": "resampler", "rate": 800}, {"use": "gru"}])
+def test_input_of_another_precision_is_cast_as_a_session_casts_it(use, held, given):
+    graph = astrape.compile(recipe({"a": use})).to(held)
+    x = torch.randn(2, 1, 40, dtype=torch.float64).to(given)
+    with torch.no_grad():
+        want = graph(x.to(held))
+        assert torch.equal(graph(x), want)
+        assert want.dtype == held
+        y, _ = graph.step(x, graph.init_state(2, dtype=held))
+        assert torch.equal(y, graph.step(x.to(held), graph.init_state(2, dtype=held))[0])
+    torch.testing.assert_close(graph.stream(2).push(x), want, rtol=0, atol=1e-4)
+    leaf = x.detach().requires_grad_()
+    graph(leaf).sum().backward()
+    assert leaf.grad is not None
+    assert leaf.grad.dtype == given
+
+
+def test_a_batch_of_no_rows_is_refused_in_one_line():
+    graph = astrape.compile(recipe({"a": {"use": "conv", "kernel": 3}}))
+    nobody = torch.zeros(0, 1, 20)
+    for attempt in (graph, graph.stream().push, graph.nodes["a"].block):
+        with pytest.raises(astrape.StreamError, match=r"has no rows, \(0, 1, 20\): give a batch of at least 1"):
+            attempt(nobody)

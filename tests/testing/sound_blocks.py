@@ -142,6 +142,17 @@ class Bend(StreamBlock):
         return torch.tanh(x), state
 
 
+class Scripted(StreamBlock):
+    """A layer that TorchScript has compiled."""
+
+    def __init__(self, source: Stream) -> None:
+        super().__init__(source)
+        self.layer = torch.jit.script(nn.Linear(source.channels, source.channels))
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        return self.layer(x.mT).mT.clone(memory_format=torch.contiguous_format), state
+
+
 class Sum(StreamBlock):
     """Two inputs of one rate, added."""
 

@@ -18,6 +18,7 @@ from sound_blocks import (
     Recurrent,
     Rounding,
     RunningMean,
+    Scripted,
     Smooth,
     Sum,
     TupleRecurrent,
@@ -31,6 +32,7 @@ from astrape.testing import check_block
 STEREO = Stream(1000, 2)
 BOUNDED = {
     "pointwise": (lambda: Bend(STEREO), Fraction(0), Fraction(1, 1000)),
+    "scripted": (lambda: Scripted(STEREO), Fraction(0), Fraction(1, 1000)),
     "convolution": (lambda: Convolution(STEREO), Fraction(0), Fraction(5, 1000)),
     "wide convolution": (lambda: Convolution(Stream(16000, 1), kernel=400), Fraction(0), Fraction(400, 16000)),
     "decimator": (lambda: Convolution(STEREO, kernel=6, stride=4), Fraction(0), Fraction(6, 1000)),

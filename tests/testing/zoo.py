@@ -739,3 +739,156 @@ class BuildsUp(Smooth):
 
     def __init__(self, source: Stream) -> None:
         super().__init__(source, a=-0.5)
+
+
+@breaks("step equals forward")
+class SilentShortcut(Smooth):
+    """Takes a shortcut where nothing is heard, and leaves its memory as it was."""
+
+    def step(self, x: Tensor, state: Tensor, controls: Any) -> tuple[Tensor, State]:
+        if x.shape[-1] and not bool(x.any()):
+            return torch.zeros_like(x), state
+        return super().step(x, state, controls)
+
+
+@breaks("step equals forward")
+class ShortcutInPauses(Smooth):
+    """The same, where nothing is heard for a while."""
+
+    def step(self, x: Tensor, state: Tensor, controls: Any) -> tuple[Tensor, State]:
+        if x.shape[-1] > 90 and not bool(x.any()):
+            return torch.zeros_like(x), state
+        return super().step(x, state, controls)
+
+
+@breaks("step equals forward")
+class GateOverTheCall(StreamBlock):
+    """Silences what it is called with if all of it is a whisper."""
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        if not x.shape[-1]:
+            return x, state
+        return torch.where(x.abs().amax(dim=(1, 2), keepdim=True) < 1e-4, torch.zeros_like(x), x), state
+
+
+@breaks("step equals forward")
+class LimiterOverTheCall(StreamBlock):
+    """Turns down a call by its highest peak, which noise never reaches."""
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        if not x.shape[-1]:
+            return x, state
+        return x * (60 / x.abs().amax(dim=(1, 2), keepdim=True)).clamp(max=1.0), state
+
+
+@breaks("step equals forward")
+class MeanOfTheCall(StreamBlock):
+    """Takes the offset off a call where it has a large one."""
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        if not x.shape[-1]:
+            return x, state
+        same = (x == x[..., :1]).all(dim=-1, keepdim=True) & (x.shape[-1] > 1)
+        return torch.where(same, torch.zeros_like(x), x), state
+
+
+@breaks("step equals forward")
+class OneSizeWrong(StreamBlock):
+    """Right for every chunk but one of 211 quanta."""
+
+    size = 211
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        return x * (1.01 if x.shape[-1] == self.size else 1.0), state
+
+
+@breaks("step equals forward")
+class OneSizeForgets(Memory):
+    """Right for every chunk, and wrong after one of 317 quanta."""
+
+    def step(self, x: Tensor, state: Tensor, controls: Any) -> tuple[Tensor, State]:
+        y, after = super().step(x, state, controls)
+        return y, after * 0.5 if x.shape[-1] == 317 else after
+
+
+@breaks("look-ahead")
+class PeeksInLongFiles(StreamBlock):
+    """Uses the next frame in calls of more than 5000."""
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        return (torch.cat([x[..., 1:], x[..., -1:]], dim=-1) if x.shape[-1] > 5000 else x.clone()), state
+
+
+class Counted(Memory):
+    """Shared: counts its steps in its state."""
+
+    @property
+    def receptive_field(self) -> None:
+        return None
+
+    def init_state(self, batch_size: int, device: Any = None, dtype: Any = None) -> State:
+        last = super().init_state(batch_size, device, dtype)
+        return {"last": last, "steps": torch.zeros(batch_size, 1, 1, device=device, dtype=torch.int64)}
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        y, last = super().step(x, state["last"], controls)
+        return y, {"last": last, "steps": state["steps"] + int(x.shape[-1] > 0)}
+
+
+@breaks("long run")
+class GrowsLate(Counted):
+    """Begins to keep what it hears after a thousand steps."""
+
+    def init_state(self, batch_size: int, device: Any = None, dtype: Any = None) -> State:
+        kept = torch.zeros(batch_size, self.channels_in, 1, device=device, dtype=dtype)
+        return {**super().init_state(batch_size, device, dtype), "kept": kept}
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        y, after = super().step(x, state, controls)
+        late = x.shape[-1] > 0 and int(after["steps"].max()) > 1000
+        kept = torch.cat([state["kept"], x[..., -1:]], dim=-1) if late else state["kept"].clone()
+        return y, {**after, "kept": kept}
+
+
+@breaks("long run")
+class TiresLate(Counted):
+    """Fades after fifteen hundred steps."""
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        y, after = super().step(x, state, controls)
+        return y * torch.where(after["steps"] > 1500, 0.5, 1.0).to(x.dtype), after
+
+
+@breaks("gradients")
+class OtherWithGradients(Memory):
+    """A faster way where no gradient is kept, and another result."""
+
+    def step(self, x: Tensor, state: Tensor, controls: Any) -> tuple[Tensor, State]:
+        y, after = super().step(x, state, controls)
+        return y * (1.001 if torch.is_grad_enabled() else 1.0), after
+
+
+@breaks("gradients")
+class OtherInInference(Memory):
+    """A faster way in inference mode, and another result."""
+
+    def step(self, x: Tensor, state: Tensor, controls: Any) -> tuple[Tensor, State]:
+        y, after = super().step(x, state, controls)
+        return y * (1.001 if torch.is_inference_mode_enabled() else 1.0), after
+
+
+@breaks("controls")
+class GlidesByTheCall(LiveGain):
+    """Goes half the way to a new value with every call, however long."""
+
+    def init_state(self, batch_size: int, device: Any = None, dtype: Any = None) -> State:
+        return {
+            "now": torch.zeros(batch_size, 1, 1, device=device, dtype=dtype),
+            "begun": torch.zeros(batch_size, 1, 1, device=device, dtype=torch.bool),
+        }
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        if not x.shape[-1]:
+            return x, state
+        now = torch.where(state["begun"], (state["now"] + controls["factor"]) / 2, controls["factor"])
+        return x * now, {"now": now, "begun": torch.ones_like(state["begun"])}

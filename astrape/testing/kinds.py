@@ -1,0 +1,167 @@
+"""Kinds of input and sizes of call that real streams have, and noise in short chunks does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from astrape.blocks.state import clone_state
+from astrape.testing.compare import require_close
+from astrape.testing.effort import Effort, effort
+from astrape.testing.subject import Ports, Subject, draw_noise
+
+__all__ = ["check_kinds_of_input", "check_sizes", "landscape"]
+
+SEGMENTS = (
+    "noise", "silence", "whisper", "silence", "burst", "silence", "click", "silence", "offset", "loud", "whisper",
+    "square", "silence", "denormal", "noise", "swell", "silence", "noise",
+)  # fmt: skip
+"""A landscape's parts in order, each after one that calls for something else."""
+
+LEVELS = {"quiet": (1e-3, 1e-6), "loud": (1e3, 1e-2)}
+"""For each landscape the level of its loud parts and that of its whispers.
+
+Equal things are compared relative to the greatest value, so a fault in a whisper needs a landscape without thunder.
+"""
+
+BUDGET = 15_000
+"""Operators for the landscapes, and for the sizes: about a tenth of a second each."""
+
+LARGEST_SIZE = 1 << 13
+"""Input frames of the longest of the sizes."""
+
+
+def landscape(subject: Subject, quanta: int, level: str) -> Ports:
+    """Noise that is shaped by :data:`SEGMENTS` of ``quanta`` quanta each, all rows alike: silence is complete."""
+    loud, whisper = LEVELS[level]
+    shaped = {}
+    for port, noise in subject.signal(quanta * len(SEGMENTS), seed=51).items():
+        pieces = torch.split(noise, quanta * subject.block.consumes[port], dim=-1)
+        parts = [_part(kind, x, loud, whisper) for kind, x in zip(SEGMENTS, pieces, strict=True)]
+        shaped[port] = torch.cat(parts, dim=-1)
+    return shaped
+
+
+def _part(kind: str, x: Tensor, loud: float, whisper: float) -> Tensor:
+    frames = x.shape[-1]
+    if kind == "silence":
+        return torch.zeros_like(x)
+    if kind == "whisper":
+        return x * whisper
+    if kind == "burst":
+        there = (torch.arange(frames, device=x.device) * 7 // frames) % 3 == 1
+        return torch.where(there, x, torch.zeros_like(x)) * min(loud, 1.0)
+    if kind == "click":
+        at = torch.arange(frames, device=x.device) == frames // 2
+        return torch.where(at, torch.full_like(x, loud), torch.zeros_like(x))
+    if kind == "offset":
+        return torch.full_like(x, 0.5 * min(loud, 1.0))
+    if kind == "loud":
+        return x * loud
+    if kind == "square":
+        return x.sign() * loud
+    if kind == "denormal":
+        return x * 1e-310
+    if kind == "swell":
+        steps = torch.linspace(0, 1, frames, dtype=x.dtype, device=x.device)
+        return x * whisper * (loud / whisper) ** steps
+    return x * min(loud, 1.0)
+
+
+def check_kinds_of_input(subject: Subject, name: str, mend: str) -> None:
+    """Over silence, whispers, thunder, clicks and offsets, steps of any chunks give what ``forward`` gives.
+
+    What a step decides by the whole of what it is called with, its peak or that it is silent, comes out otherwise in
+    other chunks. Nothing is done where input is not noise, and a level would have no meaning.
+
+    Raises:
+        ContractError: of the given name.
+    """
+    if subject.draw is not draw_noise:
+        return
+    quanta = max(2, min(8, int(BUDGET / (2 * 1.5 * len(SEGMENTS) * effort(subject).of(1)))))
+    total = quanta * len(SEGMENTS)
+    prepared = subject.prepared()
+    for level in LEVELS:
+        x = landscape(subject, quanta, level)
+        whole = subject.forward(x)
+        # One by one, in turn with longer ones, and shifted against the segments.
+        for sizes in ([1], [quanta - 1, 3], [2 * quanta + 1]):
+            chunks = _cut(total, sizes)
+            y, _ = subject.run(x, chunks, subject.fresh(), prepared)
+            what = f"in a {level} landscape of silence, whispers, bursts, clicks and offsets, chunks of {sizes} quanta"
+            require_close(name, y, whole, subject.tolerance, f"{what} differ from forward", mend)
+    _check_long_silence(subject, name, mend)
+
+
+def _check_long_silence(subject: Subject, name: str, mend: str) -> None:
+    """A call as long as a pause in speech that holds nothing but zeros, or nothing but a whisper, amid noise."""
+    widest = max(subject.block.consumes.values())
+    pause = effort(subject).quanta(BUDGET / 16, LARGEST_SIZE // widest)
+    total, prepared = pause + 8, subject.prepared()
+    for level in (0.0, 1e-6):
+        x = subject.signal(total, seed=53)
+        for port, tensor in x.items():
+            count = subject.block.consumes[port]
+            tensor[..., 4 * count : (4 + pause) * count] *= level
+        whole = subject.forward(x)
+        for chunks in ([4, pause, 4], [3, pause // 2 + 1, pause - pause // 2 + 2, 2]):
+            y, _ = subject.run(x, chunks, subject.fresh(), prepared)
+            what = f"noise, {pause} quanta of it times {level:g}, and noise, in chunks of {chunks} quanta, differ from"
+            require_close(name, y, whole, subject.tolerance, f"{what} forward", mend)
+
+
+def check_sizes(subject: Subject, name: str, mend: str) -> None:
+    """Every size of chunk, one after the other up to some hundreds of quanta, gives what ``forward`` gives.
+
+    Above, sizes that grow by a fifth, and those that hosts have. After each one quantum more shows the state it left.
+
+    Raises:
+        ContractError: of the given name.
+    """
+    cost = effort(subject)
+    sizes = sorted(set(_sizes(subject, cost)))
+    if not sizes:
+        return
+    lead = 3
+    x, prepared = subject.signal(lead + sizes[-1] + 1, seed=52), subject.prepared()
+    whole = subject.forward(x)
+    _, state = subject.run(x, [lead], subject.fresh(), prepared)
+    for size in sizes:
+        y, _ = subject.run(x, [size, 1], clone_state(state), prepared, lead)
+        want = subject.cut_output(whole, lead, lead + size + 1)
+        if not all(_alike(y[port], want[port], subject.tolerance) for port in want):
+            what = f"a chunk of {size} quanta and one of 1 after it, from quantum {lead}, differ from forward"
+            require_close(name, y, want, subject.tolerance, what, mend)
+
+
+def _sizes(subject: Subject, cost: Effort) -> Iterator[int]:
+    widest = max(subject.block.consumes.values())
+    limit = max(1, min(LARGEST_SIZE // widest, cost.most))
+    left = float(BUDGET)
+    for size in range(1, limit + 1):
+        left -= cost.of(size) + cost.of(1)
+        if left < BUDGET / 3:
+            break
+        yield size
+    frames = [*(round(64 * 1.2**power) for power in range(40)), 441, 480, 512, 960, 1024, 1470, 1764, 2048, 4096]
+    for size in sorted({count // widest for count in frames}):
+        if 1 <= size <= limit and left >= cost.of(size) + cost.of(1):
+            left -= cost.of(size) + cost.of(1)
+            yield size
+
+
+def _cut(total: int, sizes: list[int]) -> list[int]:
+    """``total`` quanta in chunks of these sizes in turn, with what is left at the end."""
+    chunks: list[int] = []
+    while total:
+        chunks.append(min(total, sizes[len(chunks) % len(sizes)]))
+        total -= chunks[-1]
+    return chunks
+
+
+def _alike(y: Tensor, want: Tensor, tolerance: float) -> bool:
+    """Whether two signals are as near as they must be, at a glance: what is not is looked at more closely."""
+    return y.shape == want.shape and (not y.numel() or bool((y - want).abs().max() <= tolerance))
