@@ -52,6 +52,9 @@ INTERRUPTED = 130
 FINDINGS = 50
 """Faults that are printed one by one; ``--json`` has all."""
 
+REMEMBERED = 600.0
+"""Seconds whose speed the time that is left is reckoned from: items of some commands take half a minute each."""
+
 PATIENCE = 2.0
 """Seconds before a progress bar appears."""
 
@@ -311,7 +314,7 @@ def progress(what: str) -> Iterator[Callable[[float, float | None], None]]:
         TextColumn("{task.percentage:>3.0f} %"),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=REMEMBERED)
     task = bar.add_task(what, total=None)
     begin = time.monotonic()
     started = False

@@ -51,8 +51,8 @@ def keep_record(order: Order, tools: dict[str, str], packages: Mapping[str, Pack
         "form": FORM,
         "settings": settings,
         "held_voices": list(HELD),
-        "packages": {name: {"version": one.version, "sha256": one.sha256} for name, one in used.items()},
-        "tools": tools,
+        "packages": {name: {"version": one.version, "sha256": one.sha256} for name, one in sorted(used.items())},
+        "tools": dict(sorted(tools.items())),
         "sources": [asdict(source) for source in SOURCES],
     }
     path = order.work / RECORD
@@ -79,8 +79,8 @@ def keep_record(order: Order, tools: dict[str, str], packages: Mapping[str, Pack
         before = found["settings"]
         for name in ("hours", "flite", "recordings"):
             settings[name] = max(settings[name], before[name])
-        wanted["packages"] = found["packages"] | wanted["packages"]
-        wanted["tools"] = tools | found["tools"]
+        wanted["packages"] = dict(sorted((found["packages"] | wanted["packages"]).items()))
+        wanted["tools"] = dict(sorted((tools | found["tools"]).items()))
     write_whole(path, (json.dumps(wanted, indent=1, ensure_ascii=False) + "\n").encode())
     return notes
 

@@ -16,7 +16,7 @@ from astrape.graph.plan import Signal
 from astrape.training.errors import TrainingError
 from astrape.training.objectives import LossContext, Objective, Total, build_loss
 from astrape.training.pairing import Clock, delay_of, delayed, frame_weights, partners, pitch_at
-from astrape.training.pairs import TWIN
+from astrape.training.pairs import BAND, TWIN
 from astrape.training.section import LossPlan, Phase
 from astrape.training.tables import PITCH_RATE
 
@@ -97,7 +97,9 @@ class Learner(nn.Module):
         totals = {}
         for plan in self.plans:
             loss = self.losses[loss_key(plan)]
-            totals[plan.name] = loss(signals[plan.of], *self.paired(plan, loss, signals[plan.of], batch))
+            paired = self.paired(plan, loss, signals[plan.of], batch)
+            band = {"band": batch[BAND]} if plan.to == "pair.wav" and BAND in batch else {}
+            totals[plan.name] = loss(signals[plan.of], *paired, **band)
         return signals, totals
 
     def signals(self, batch: Batch) -> dict[str, Tensor]:

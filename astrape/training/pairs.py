@@ -21,13 +21,16 @@ from astrape.training.augment import Augmentation, build_augmentation
 from astrape.training.errors import TrainingError
 from astrape.training.keys import Keys
 
-__all__ = ["GIVEN_SIGNALS", "LABELS", "PAIR", "PAIR_SIGNALS", "TWIN", "Pairs", "read_pairs"]
+__all__ = ["BAND", "GIVEN_SIGNALS", "LABELS", "PAIR", "PAIR_SIGNALS", "TWIN", "Pairs", "read_pairs"]
 
 PAIR = "pair."
 PAIR_SIGNALS = ("pair.wav", "pair.speaker", "pair.pitch")
 GIVEN_SIGNALS = ("pair.speaker", "pair.pitch", "speaker", "random")
 """What the data can give to a signal or a control of the graph; ``random``: a whole number below 2^24, another for each
 row of each step, for the seed of a noise."""
+
+BAND = "pair.band"
+"""The batch's key of how high each target reaches, Hz: half the rate of its recording."""
 
 TWIN = "twin"
 """The same signal of the row that goes the other way, from this one's target to this one's source."""

@@ -24,7 +24,7 @@ from astrape.training.caches.recording import read_crop, read_header
 from astrape.training.caches.waves import unpacked
 from astrape.training.corpus import Utterance, shown, speakers_of
 from astrape.training.errors import CacheError
-from astrape.training.pairs import PAIR, Pairs
+from astrape.training.pairs import BAND, PAIR, Pairs
 from astrape.training.tables import NO_PHONE, PHONE_RATE, PITCH_RATE, read_phones, read_pitch, read_vector
 from astrape.training.windows import Place, common_period, cut, mapped
 
@@ -32,6 +32,9 @@ __all__ = ["SetWindows", "sets_of"]
 
 APART = Fraction(1, 40)
 """Seconds by which two renderings of a set may differ in length, for whatever rounding there was."""
+
+EDGE = 0.96
+"""Of half the rate, up to which a resampler leaves a recording as it was."""
 
 
 class SetWindows(Dataset[dict[str, Tensor]]):
@@ -43,6 +46,8 @@ class SetWindows(Dataset[dict[str, Tensor]]):
 
     - ``audio``: the source, float32 ``(1, samples)``, augmented; ``pair.wav``: the target, at the level of the source's
       gain,
+    - ``pair.band``: float32, how high the target's recording reaches, Hz: half its rate, less 4 % for whatever brought
+      it to that,
     - ``pair.pitch``: the target's fundamental, float32 ``(1, frames)`` at 80 Hz, 0 where there is none,
     - ``phones``: int64 ``(1, frames)`` at 40 Hz, ``NO_PHONE`` where nobody knows,
     - ``speaker``, ``pair.speaker``: float32 ``(channels,)``, of the rendering or its speaker, as the cache has them;
@@ -92,6 +97,7 @@ class SetWindows(Dataset[dict[str, Tensor]]):
         self._set_of = {one.key: renderings for renderings in self.sets for one in renderings}
         self.speakers = list(speakers_of(self.utterances)) if speakers is None else list(speakers)
         self._index = {name: index for index, name in enumerate(self.speakers)}
+        self._bands: dict[str, float] = {}
         self._order: tuple[tuple[int, int], npt.NDArray[np.int64]] | None = None
 
     @property
@@ -224,6 +230,11 @@ class SetWindows(Dataset[dict[str, Tensor]]):
         heard = read_crop(utterance.path, rate, begin, self.seconds, utterance.channel)
         return torch.nn.functional.pad(heard, (0, count - heard.shape[-1]))
 
+    def _band(self, utterance: Utterance) -> float:
+        if utterance.key not in self._bands:
+            self._bands[utterance.key] = EDGE * read_header(utterance.path).rate / 2
+        return self._bands[utterance.key]
+
     def _table(self, name: str, table: npt.NDArray[Any], begin: Fraction, empty: float) -> Tensor:
         """Frames of a table in a window."""
         made = np.full(self.frames(name), empty, table.dtype)
@@ -247,6 +258,7 @@ class SetWindows(Dataset[dict[str, Tensor]]):
         window = {"audio": self._wave(source, begin)}
         if PAIR + "wav" in self.needs:
             window["pair.wav"] = window["audio"] if source is target else self._wave(target, begin)
+            window[BAND] = torch.tensor(self._band(target))
         if PAIR + "pitch" in self.needs:
             window["pair.pitch"] = self._table("pair.pitch", self._pitch(target), begin, 0.0)
         if "phones" in self.needs:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from torch import nn
 
 from astrape.blocks import Stream, block_class
-from astrape.blocks.linear import Linear
+from astrape.blocks.linear import Affine, Linear
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -33,3 +33,13 @@ def test_refuses(channels: object) -> None:
     with pytest.raises(ValueError, match="channels"):
         Linear(Stream(100, 5), channels=channels)  # type: ignore[arg-type]
     assert block_class("linear") is Linear
+
+
+def test_affine_scales_and_shifts() -> None:
+    block = Affine(Stream(100, 3), scale=0.25, shift=-1.5)
+    x = noise(block, 7)
+    torch.testing.assert_close(block(x), x / 4 - 1.5)
+    assert torch.equal(Affine(Stream(100, 3))(x), x)
+    assert_declared(block)
+    with pytest.raises(ValueError, match="scale must be a number"):
+        Affine(Stream(100, 3), scale=float("nan"))

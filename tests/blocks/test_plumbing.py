@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from chunks import assert_chunks_agree, assert_declared, chunk_lists, noise, run_chunks
@@ -10,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astrape.blocks import Stream, block_class
-from astrape.blocks.plumbing import Add, Concat, Delay, Gain, Mix, Split
+from astrape.blocks.plumbing import Add, Concat, Delay, Gain, Mix, Multiply, Split
 from astrape.errors import RateError, StreamError
 
 AUDIO = Stream(16000, 2)
 
 
 def test_names() -> None:
-    named = {"delay": Delay, "gain": Gain, "add": Add, "mix": Mix, "concat": Concat, "split": Split}
+    named = {"delay": Delay, "gain": Gain, "add": Add, "multiply": Multiply, "mix": Mix, "concat": Concat}
+    named["split"] = Split
     assert {name: block_class(name) for name in named} == named
 
 
@@ -183,3 +185,32 @@ def test_fan_in_refuses() -> None:
     for gain in (math.nan, True, None):
         with pytest.raises(ValueError, match="gain"):
             Gain(AUDIO, gain=gain)  # type: ignore[arg-type]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    widths=st.lists(st.sampled_from([1, 3]), min_size=1, max_size=4), frames=st.integers(0, 6), seed=st.integers(0, 99)
+)
+def test_multiply_is_the_product_value_by_value(widths: list[int], frames: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    given_ = {str(place): rng.standard_normal((2, width, frames)) for place, width in enumerate(widths)}
+    block = Multiply({name: Stream(100, width) for name, width in zip(given_, widths, strict=True)})
+    want = np.ones((2, max(widths), frames))
+    for value in given_.values():
+        want = want * value
+    got = block({name: torch.from_numpy(value) for name, value in given_.items()})
+    np.testing.assert_allclose(got.numpy(), want, rtol=1e-12)
+    assert block.channels_out == max(widths)
+
+
+def test_multiply_spreads_one_channel_only() -> None:
+    with pytest.raises(RateError, match="multiply needs inputs of the same channel count, not 'a' 2, 'c' 3"):
+        Multiply({"a": Stream(100, 2), "b": Stream(100, 1), "c": Stream(100, 3)})
+    with pytest.raises(RateError, match="one rate"):
+        Multiply({"a": Stream(100, 2), "b": Stream(50, 2)})
+
+
+def test_multiply_is_differentiable_in_all_inputs() -> None:
+    a, b = (torch.randn(1, width, 4, dtype=torch.float64, requires_grad=True) for width in (3, 1))
+    block = Multiply({"a": Stream(100, 3), "b": Stream(100, 1)})
+    assert torch.autograd.gradcheck(lambda x, y: block({"a": x, "b": y}), (a, b))

@@ -24,6 +24,8 @@ def oracle(x: Tensor, weights: dict[str, Tensor], dilation: int) -> Tensor:
     kernel = weights["depthwise.weight"]
     padded = functional.pad(normed, (dilation * (kernel.shape[-1] - 1), 0))
     y = functional.conv1d(padded, kernel, weights["depthwise.bias"], dilation=dilation, groups=x.shape[1])
+    if "widen.weight" in weights:
+        y = functional.conv1d(y, weights["widen.weight"], weights["widen.bias"])
     y = snake(y, weights) if "act.alpha" in weights else functional.silu(y)
     return x + functional.conv1d(y, weights["pointwise.weight"], weights["pointwise.bias"])
 
@@ -33,14 +35,15 @@ def oracle(x: Tensor, weights: dict[str, Tensor], dilation: int) -> Tensor:
     cls=st.sampled_from([ResidualConv, SnakeConv]),
     kernel=st.integers(1, 6),
     dilation=st.integers(1, 4),
+    expand=st.integers(1, 3),
     chunks=chunk_lists,
     seed=st.integers(0, 99),
 )
 def test_equals_the_formula_in_any_chunks(
-    cls: type[ResidualConv], kernel: int, dilation: int, chunks: list[int], seed: int
+    cls: type[ResidualConv], kernel: int, dilation: int, expand: int, chunks: list[int], seed: int
 ) -> None:
     torch.manual_seed(seed)
-    block = cls(SOURCE, kernel=kernel, dilation=dilation).double()
+    block = cls(SOURCE, kernel=kernel, dilation=dilation, expand=expand).double()
     with torch.no_grad():
         for parameter in block.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -62,3 +65,5 @@ def test_defaults_names_and_size() -> None:
     assert (block_class("residual_conv"), block_class("snake_conv")) == (ResidualConv, SnakeConv)
     with pytest.raises(ValueError, match="kernel"):
         ResidualConv(SOURCE, kernel=0)
+    with pytest.raises(ValueError, match="expand"):
+        ResidualConv(SOURCE, expand=0)

@@ -190,6 +190,10 @@ def test_more_hours_extend_a_corpus_and_leave_what_is_there(packages: Packages, 
     again = packages.make(work, hours=0.004)
     assert again.made == 0
     assert contents(work) == after, "a smaller order takes nothing away"
+    (work / "manifest.jsonl").unlink()
+    nothing = packages.make(work, hours=0)
+    assert (nothing.sets, nothing.corpus) == (0, again.corpus)
+    assert contents(work) == after, "an order of nothing writes the manifest of what is there"
 
 
 def test_another_seed_is_another_corpus(packages: Packages, work: Path) -> None:

@@ -43,11 +43,18 @@ def band(audio: np.ndarray[Any, Any], rate: int, low: float, high: float) -> flo
     return float(power[(hertz >= low) & (hertz < high)].sum() / power.sum())
 
 
+def deviation(heard: np.ndarray[Any, Any], f0: np.ndarray[Any, Any]) -> float:
+    """Median, in octaves, where both are voiced."""
+    both = (heard > 0) & (f0 > 0)
+    return float(np.median(np.abs(np.log2(heard[both] / f0[both]))))
+
+
 def test_kokoros_voices_are_in_step_and_in_their_registers(work: Path) -> None:
     made = make_parallel(Order(work=work, hours=0.008, flite=0, recordings=False, warps=1.0))
     assert not made.failed
     assert made.made >= 3
     assert check_corpus(work).findings == ()
+    deviations = []
     for path in work.rglob("set.json"):
         info = json.loads(path.read_text())
         labels = np.load(path.with_name("phones.npy"))
@@ -60,10 +67,13 @@ def test_kokoros_voices_are_in_step_and_in_their_registers(work: Path) -> None:
             levels.append(np.log(1e-3 + np.sqrt((audio.reshape(-1, 600) ** 2).mean(1))))
             f0 = np.load(path.with_name(f"{voice}.f0.npy"))
             heard = fundamental(audio.astype(np.float32), rate, len(f0))
-            both = (heard > 0) & (f0 > 0)
-            # Nobody is exact in fast glides: 0.022 octaves is what is usual, 0.036 the worst of 27.
-            assert np.median(np.abs(np.log2(heard[both] / f0[both]))) < 0.05, (voice, one)
+            # Voices creak and glide: each is held against itself 100 ms earlier and later, and all against a bound.
+            early, now, late = (deviation(heard, np.roll(f0, frames)) for frames in (-8, 0, 8))
+            assert now < 0.7 * min(early, late), (voice, one)
+            deviations.append(now)
             assert np.mean((heard > 0) == (f0 > 0)) > 0.6
         for other in levels[1:]:
             assert np.corrcoef(levels[0], other)[0, 1] > 0.8, "loud and soft at the same time"
         assert len(set(labels.tolist())) > 8
+    # Octaves; of 49 renderings the median is 0.025.
+    assert np.median(deviations) < 0.035

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -220,3 +221,34 @@ def test_a_delay_shows_as_group_delay() -> None:
     pulses[..., 40::64] = 1.0
     steps = build("group_delay", n_fft=64, hop=64)(pulses.roll(1, -1), pulses, torch.ones(1, 1, 4000))
     assert (steps.total / steps.weight).item() == pytest.approx(2 * np.pi / 64, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("use", "more"), [("multi_resolution_stft", {"sizes": [256, 512]}), ("log_mel", {"bins": 20, "n_fft": 512})]
+)
+def test_what_lies_above_a_target_s_band_has_no_part(use: str, more: dict[str, object]) -> None:
+    """Added above the band, to signal or target, it changes neither the value nor a gradient below; in it, it does."""
+    rate = 16000
+    context = LossContext({"wav": 1}, {"wav": Fraction(rate)})
+    loss = build_loss({"use": use, "of": "wav", **more}, context).double()
+    draw = torch.Generator().manual_seed(1)
+    time = torch.arange(8000, dtype=torch.float64) / rate
+    low = torch.randn(2, 1, 8000, generator=draw, dtype=torch.float64)
+    low = torch.fft.irfft(torch.fft.rfft(low) * (torch.fft.rfftfreq(8000, 1 / rate) < 2500), 8000)
+    other = torch.roll(low, 50, -1) * 0.5
+    high = 0.3 * torch.sin(2 * math.pi * 6000 * time)
+    weights = torch.ones(2, 1, 8000, dtype=torch.float64)
+    band = torch.tensor([4000.0, 8000.0])
+
+    def value(signal: torch.Tensor, target: torch.Tensor, row: int) -> float:
+        total = loss(signal[row : row + 1], target[row : row + 1], weights[:1], band[row : row + 1])
+        return float(total.total / total.weight)
+
+    # A Hann window leaks a little of 6 kHz to below 4 kHz.
+    assert value(low + high, other, 0) == pytest.approx(value(low, other, 0), rel=0.02)
+    assert abs(value(low + high, other, 1) - value(low, other, 1)) > 0.1 * value(low, other, 1)
+    # The whole band is what it is without a word of bands.
+    both = loss(low, other, weights, torch.full((2,), 8000.0))
+    plain = loss(low, other, weights)
+    torch.testing.assert_close(both.total, plain.total)
+    torch.testing.assert_close(both.weight, plain.weight)

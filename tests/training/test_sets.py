@@ -202,6 +202,12 @@ def test_cached_audio_is_the_recording_at_the_recipe_s_rate(manifest: Path, tmp_
     assert (finding.kind, finding.path) == ("truncated", str(path))
 
 
+def test_how_high_a_target_reaches_is_half_its_recording_s_rate(manifest: Path) -> None:
+    """Whatever rate it is read at, less what a resampler takes off."""
+    window = windows(manifest, audio=44100)[0, 0]
+    assert float(window["pair.band"]) == pytest.approx(0.96 * 12000)
+
+
 def test_validation_windows_are_held_out_and_plain(manifest: Path) -> None:
     split = split_corpus(read_corpus(manifest))
     assert {one.speaker for one in split.unseen} == {"held_one", "held_two"}

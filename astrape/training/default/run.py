@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -143,11 +142,14 @@ def _render(corpus: Path, plan: Plan, say: Callable[[str], None]) -> None:
         say(f"{corpus}: taken as it is")
         return
     try:
-        making = import_module("astrape.corpus")
-        made = making.make_parallel(making.Order(work=corpus, hours=plan.hours), jobs=plan.jobs, tell=say)
-    except (ImportError, AttributeError) as error:
+        # Of packages that training alone does not need.
+        from astrape.corpus import Order as Speech
+        from astrape.corpus import make_parallel
+
+        made = make_parallel(Speech(work=corpus, hours=plan.hours), jobs=plan.jobs, tell=say)
+    except ImportError as error:
         raise TrainingError(
-            f'the corpus needs packages that are missing ({error}): pip install "astrape[corpus]"'
+            f'the corpus needs the package {error.name}, which is missing: pip install "astrape[corpus]"'
         ) from error
     say(f"corpus: {made.made} sets made, {made.there} were there")
 

@@ -39,13 +39,14 @@ class CrossEntropy(Objective):
             raise ValueError(f"smoothing must be 0 to 0.9, not {smoothing!r}")
         self.smoothing = float(smoothing)
 
-    def forward(self, signal: Tensor, target: Tensor, weights: Tensor) -> Total:
+    def forward(self, signal: Tensor, target: Tensor, weights: Tensor, band: Tensor | None = None) -> Total:
         """The loss of a batch.
 
         Args:
             signal: ``(batch, classes, n)``.
             target: ``(batch, 1, n)`` int64.
             weights: ``(batch, 1, n)``, at least 0.
+            band: of no account.
         """
         rows = (signal.shape[0], 1, signal.shape[-1])
         if target.shape != rows or weights.shape != rows:

@@ -100,7 +100,7 @@ class Objective(nn.Module, ABC):
         super().__init__()
         self.source = source
 
-    def forward(self, signal: Tensor, target: Tensor, weights: Tensor) -> Total:
+    def forward(self, signal: Tensor, target: Tensor, weights: Tensor, band: Tensor | None = None) -> Total:
         """The loss of a batch.
 
         Args:
@@ -108,6 +108,8 @@ class Objective(nn.Module, ABC):
             target: the same, already paired frame by frame. No gradient goes to it.
             weights: ``(batch, 1, n)``, at least 0. What has weight 0 is not there: it changes neither the sum nor a
                 gradient, whatever it holds, a NaN included.
+            band: Hz, ``(batch,)``: how high each target reaches, since a recording at 16 kHz says nothing of what lies
+                above 8 kHz. Losses between spectra leave that out; others take no notice.
 
         Raises:
             ValueError: for shapes that do not fit, naming them.
@@ -119,9 +121,12 @@ class Objective(nn.Module, ABC):
             )
         absent = weights <= 0
         weights = weights.masked_fill(absent, 0.0).to(signal.dtype)
-        return self.measure(
-            signal.masked_fill(absent, 0.0), target.detach().masked_fill(absent, 0.0).to(signal.dtype), weights
-        )
+        signal, target = signal.masked_fill(absent, 0.0), target.detach().masked_fill(absent, 0.0).to(signal.dtype)
+        return self.measure(signal, target, weights) if band is None else self.within(signal, target, weights, band)
+
+    def within(self, signal: Tensor, target: Tensor, weights: Tensor, band: Tensor) -> Total:
+        """The loss of targets that reach so high, ``(batch,)`` Hz; the same as without, by default."""
+        return self.measure(signal, target, weights)
 
     @abstractmethod
     def measure(self, signal: Tensor, target: Tensor, weights: Tensor) -> Total:

@@ -78,22 +78,35 @@ class MultiResolutionSTFT(_Waveforms):
         self.spectra = nn.ModuleList([Spectrum(size, hop) for size, hop in zip(sizes, steps, strict=True)])
 
     def measure(self, signal: Tensor, target: Tensor, weights: Tensor) -> Total:
-        parts = [self._at(spectrum, signal, target, weights) for spectrum in self.spectra]
+        return self._summed(signal, target, weights, None)
+
+    def within(self, signal: Tensor, target: Tensor, weights: Tensor, band: Tensor) -> Total:
+        return self._summed(signal, target, weights, band)
+
+    def _summed(self, signal: Tensor, target: Tensor, weights: Tensor, band: Tensor | None) -> Total:
+        parts = [self._at(spectrum, signal, target, weights, band) for spectrum in self.spectra]
         totals, counts = zip(*parts, strict=True)
         return Total(torch.stack(totals).sum(), torch.stack(counts).sum())
 
-    def _at(self, spectrum: nn.Module, signal: Tensor, target: Tensor, weights: Tensor) -> Total:
+    def _at(self, spectrum: nn.Module, signal: Tensor, target: Tensor, weights: Tensor, band: Tensor | None) -> Total:
         assert isinstance(spectrum, Spectrum)
         weight = spectrum.frame_weights(weights)
         bins = int(self.share * (spectrum.bins - 1)) + 1
         made, wanted = (spectrum.magnitude(wave)[:, :bins].clamp(min=self.floor) for wave in (signal, target))
+        share = made.new_tensor(float(bins))
+        if band is not None:
+            hertz = torch.arange(bins, device=made.device) * (float(self.source.rate) / spectrum.n_fft)
+            there = (hertz <= band.to(hertz)[:, None]).unsqueeze(-1).to(made.dtype)
+            # What is left out is alike in both, and has no part in the mean over bins.
+            made, wanted = (torch.where(there > 0, one, self.floor) for one in (made, wanted))
+            share = there.sum(dim=1).clamp(min=1).squeeze(-1)
         least = torch.finfo(weight.dtype).tiny
         count = row_sums(weight)
         root = weight.sqrt()
         error = torch.linalg.vector_norm(root * (wanted - made), dim=(1, 2))
         size = torch.linalg.vector_norm(root * wanted, dim=(1, 2))
-        convergence = error / torch.maximum(size, QUIET * (count * bins).sqrt()).clamp(min=least)
-        distance = row_sums((wanted.log() - made.log()).abs().mean(dim=1, keepdim=True) * weight)
+        convergence = error / torch.maximum(size, QUIET * (count * share).sqrt()).clamp(min=least)
+        distance = row_sums((wanted.log() - made.log()).abs().sum(dim=1, keepdim=True) * weight) / share
         return Total((convergence * count + distance).sum() * spectrum.hop, count.sum() * spectrum.hop)
 
 
@@ -144,6 +157,15 @@ class LogMel(_Waveforms, ExactTables):
 
     def measure(self, signal: Tensor, target: Tensor, weights: Tensor) -> Total:
         return weighted((self.bands(signal) - self.bands(target)).abs(), self.spectrum.frame_weights(weights))
+
+    def within(self, signal: Tensor, target: Tensor, weights: Tensor, band: Tensor) -> Total:
+        hertz = torch.arange(self.spectrum.bins, device=signal.device) * (float(self.source.rate) / self.spectrum.n_fft)
+        highest = ((self.filters > 0) * hertz).amax(dim=1)
+        there = (highest <= band.to(highest)[:, None]).unsqueeze(-1).to(signal.dtype)
+        error = (self.bands(signal) - self.bands(target)).abs() * there
+        mean = error.sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp(min=1)
+        weight = self.spectrum.frame_weights(weights)
+        return Total((mean * weight).sum(), weight.sum())
 
 
 @register_loss("log_magnitude")

@@ -77,13 +77,14 @@ class SpeakerAdversary(Objective):
         self.strength = 1.0
         self.net = nn.Sequential(nn.Linear(source.channels, hidden), nn.ReLU(), nn.Linear(hidden, speakers))
 
-    def forward(self, signal: Tensor, target: Tensor, weights: Tensor) -> Total:
+    def forward(self, signal: Tensor, target: Tensor, weights: Tensor, band: Tensor | None = None) -> Total:
         """The loss of a batch.
 
         Args:
             signal: ``(batch, channels, n)``.
             target: the speaker's index, ``(batch,)``, int64.
             weights: ``(batch, 1, n)``; all frames above 0 count alike in the mean.
+            band: of no account.
         """
         if target.shape != signal.shape[:1] or weights.shape != (signal.shape[0], 1, signal.shape[-1]):
             raise ValueError(
