@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
+from astrape.audio.whole import read_mono
 from astrape.corpus.errors import CorpusError, ToolError
 from astrape.corpus.phonemes import SILENCE, Vocabulary, flite_token
 from astrape.corpus.plan import Plan
@@ -95,7 +95,7 @@ def _spoken(
         if done.returncode or not path.is_file():
             said = done.stderr.strip().splitlines()
             raise ToolError(f"flite failed: {said[-1] if said else f'exit status {done.returncode}'}")
-        audio, rate = soundfile.read(path, dtype="float32")
+        audio, rate = read_mono(path)
     segments: list[tuple[str, float]] = []
     for word in done.stdout.split():
         phone, colon, until = word.rpartition(":")

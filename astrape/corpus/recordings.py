@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
+from astrape.audio.reader import AudioReader
+from astrape.audio.whole import read_mono
 from astrape.corpus.errors import CorpusError, ToolError
 from astrape.corpus.plan import RECORDINGS, Plan, Rendering
 from astrape.corpus.rendering import PHONE_RATE, PITCH_RATE, RenderedSet, leveled
@@ -171,7 +172,8 @@ def _recording(speaker: Speaker, paths: list[Path], seconds: float, texts: dict[
 def _seconds(path: Path) -> float:
     if path.suffix == ".g722":
         return path.stat().st_size / G722_BYTES
-    return float(soundfile.info(path).duration)
+    with AudioReader(path) as audio:
+        return audio.count() / audio.rate
 
 
 def _transcripts(root: Path, speaker: Speaker) -> dict[str, str]:
@@ -192,10 +194,9 @@ def _read(path: Path) -> Floats:
     """Mono at 16 kHz."""
     if path.suffix == ".g722":
         return _read_g722(path)
-    audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    mono, rate = read_mono(path)
     if rate != RATE:
         raise CorpusError(f"{path}: has {rate} Hz and not {RATE} Hz")
-    mono: Floats = audio.mean(1)
     return mono
 
 

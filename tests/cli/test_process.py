@@ -40,7 +40,7 @@ def test_an_interrupt_is_quiet_and_leaves_nothing(tmp_path: Path, identity: Path
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert (out.strip(), err.strip()) == ("", "")
+    assert (out.strip(), err.strip()) == ("", "astrape: interrupted: OUT is as it was before")
     assert {path.name for path in tmp_path.iterdir()} == {"identity.yaml", "long.wav"}
 
 
