@@ -141,6 +141,7 @@ class Register(StreamBlock, ExactTables):
         self.start = check_real("start", start, LOWEST_REGISTER, HIGHEST_REGISTER)
         self.trust = check_real("trust", trust, 0.01, 60) * float(source.rate)
         self.decay = math.exp(-1 / (check_real("memory", memory, 0.1, 3600) * float(source.rate)))
+        self.first = math.log2(LOWEST_REGISTER) * BINS_PER_OCTAVE
         self.bins = round(math.log2(HIGHEST_REGISTER / LOWEST_REGISTER) * BINS_PER_OCTAVE) + 1
         self.register_tables()
 
@@ -164,47 +165,45 @@ class Register(StreamBlock, ExactTables):
         wide = torch.float32 if device is not None and torch.device(device).type == "mps" else torch.float64
         return torch.from_numpy(self.prior()).to(device, wide).expand(batch_size, -1).clone()
 
-    def prepare(self, controls: Mapping[str, Tensor]) -> tuple[Tensor | float | None, Tensor | float]:
-        """The target, Hz, or ``None``, and the ratio of the pitch, each a number or ``(batch, 1)``."""
+    def prepare(self, controls: Mapping[str, Tensor]) -> Tensor | float:
+        """What F0 is multiplied by, beside the register: Hz, or a ratio without a target; for each row, or for all."""
         target = controls[self.target].clamp(1, 20000) if isinstance(self.target, str) else self.target
         if isinstance(self.pitch, str):
-            return target, torch.exp2(controls[self.pitch].clamp(-MAX_SEMITONES, MAX_SEMITONES) / 12)
-        return target, 2 ** (self.pitch / 12)
+            ratio: Tensor | float = torch.exp2(controls[self.pitch].clamp(-MAX_SEMITONES, MAX_SEMITONES) / 12)
+        else:
+            ratio = 2 ** (self.pitch / 12)
+        return ratio if target is None else target * ratio
 
-    def step(
-        self, x: Tensor, state: Tensor, controls: tuple[Tensor | float | None, Tensor | float]
-    ) -> tuple[dict[str, Tensor], State]:
+    def step(self, x: Tensor, state: Tensor, controls: Tensor | float) -> tuple[dict[str, Tensor], State]:
         if not x.shape[-1]:
             empty = x.new_zeros(x.shape[0], 1, 0)
             return {"f0": empty, "register": empty.clone()}, state.clone()
         f0 = x[:, 0]
         heard = f0.detach().to(state.dtype)
         voiced = heard > 0
-        octaves = (heard.clamp(LOWEST_REGISTER, HIGHEST_REGISTER) / LOWEST_REGISTER).log2()
-        place = torch.where(voiced, octaves * BINS_PER_OCTAVE, -2.0)
-        shares = (1 - (place[..., None] - self.places).abs()).clamp(min=0)
+        place = heard.clamp(LOWEST_REGISTER, HIGHEST_REGISTER).log2() * BINS_PER_OCTAVE - self.first
+        shares = (1 - (torch.where(voiced, place, -2.0)[..., None] - self.places).abs()).clamp(min=0)
         kept = torch.where(voiced, state.new_full((), self.decay), 1.0)
         weights = []
         for frame in range(x.shape[-1]):
             state = torch.addcmul(shares[:, frame], state, kept[:, frame, None])
             weights.append(state)
         register = self.median(torch.stack(weights, dim=1) if len(weights) > 1 else state[:, None]).to(x.dtype)
-        target, ratio = controls
-        moved = f0 * ratio if target is None else f0 * (ratio * target / register)
-        moved = torch.where(voiced, moved, torch.zeros_like(moved))
+        moved = f0 * controls if self.target is None else f0 * (controls / register)
+        moved = torch.where(voiced, moved, 0.0)
         return {"f0": moved[:, None], "register": register[:, None]}, state.clone()
 
     def median(self, weights: Tensor) -> Tensor:
         """Hz, ``(batch, n)``, of histograms ``(batch, n, bins)``: where half of the weight lies on each side.
 
-        The weight of a bin is taken as spread evenly over half a bin to each side.
+        The weight of a bin is taken as spread evenly over half a bin to each side. There always is some, as nothing
+        fades but by new weight.
         """
         summed = weights.cumsum(dim=-1)
-        half = summed[..., -1:] / 2
-        index = (summed < half).sum(dim=-1, keepdim=True).clamp(max=self.bins - 1)
-        weight = weights.gather(-1, index)
-        part = 1 - (summed.gather(-1, index) - half) / weight.clamp(min=torch.finfo(weights.dtype).tiny)
-        return torch.exp2((index + (part - 0.5)) / BINS_PER_OCTAVE)[..., 0] * LOWEST_REGISTER
+        half = summed[..., -1:] * 0.5
+        index = (summed < half).sum(dim=-1, keepdim=True)
+        above = (summed.gather(-1, index) - half) / weights.gather(-1, index)
+        return torch.exp2((index - above + (self.first + 0.5)) * (1 / BINS_PER_OCTAVE))[..., 0]
 
 
 @register("log_pitch")
