@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -118,7 +119,7 @@ def command(
         example: lines of a shell.
         interrupted: what there is after Ctrl-C, for the line that says that it came; what writes nothing, or only
             whole files, needs no word.
-        short: what the list of commands says of it; the first sentence of its help, cut to fit, when left out.
+        short: what the list of commands says of it; its help up to the first comma or full stop when left out.
     """
 
     def make(function: Callable[..., None]) -> click.Command:
@@ -138,9 +139,13 @@ def command(
 
         lines = "\n".join(f"  {line}" for line in example.splitlines())
         decorated = click.option("--debug", **DEBUG)(run)
-        return click.command(name, short_help=short, epilog=f"\b\nExample:\n{lines}")(decorated)
+        return click.command(name, short_help=short or _beginning(function), epilog=f"\b\nExample:\n{lines}")(decorated)
 
     return make
+
+
+def _beginning(function: Callable[..., None]) -> str:
+    return re.split(r"[,:;(.]", " ".join((function.__doc__ or "").split()), maxsplit=1)[0].strip() + "."
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
