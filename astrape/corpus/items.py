@@ -25,7 +25,7 @@ FOLDERS = {KOKORO: "sets", FLITE: FLITE, RECORDINGS: "real"}
 COSTS = {KOKORO: 0.85, FLITE: 0.15, RECORDINGS: 0.15}
 """Seconds of one core for a second of a rendering."""
 
-WARP_COST = 0.25
+WARP_COST = 0.05
 
 
 @dataclass(frozen=True)
