@@ -50,8 +50,16 @@ SPEAKER_ENCODER = "speaker_encoder"
 MIOCODEC = "Aratako/MioCodec-25Hz-44.1kHz-v2"
 """The published codec, whose speakers the original's decoders were trained with."""
 
-ENCODERS = {"astrape/mel-statistics-v1": MEL_STATISTICS, "astrape/offline-v1": "offline", MIOCODEC: "miocodec"}
-"""What ``--encoder`` calls a speaker encoder, by the name that its voices carry; others are called by that name."""
+ENCODERS = {
+    "astrape/mel-statistics-v1": MEL_STATISTICS,
+    "astrape/offline-v1": "offline",
+    # One space: the encoder that ships is distilled onto the teacher's numbers, and decoders are trained with these.
+    "astrape/resemblyzer-128": ASTRAPE_SPEAKER,
+    "resemblyzer": ASTRAPE_SPEAKER,
+    MIOCODEC: "miocodec",
+}
+"""What ``--encoder`` calls a speaker encoder, by the name that its voices carry; others are called by that name. Voices
+of one ``--encoder`` are of one space."""
 
 METRICS = ("intelligibility", "similarity", "pitch", "dnsmos", "pesq", "stoi", "spectrum", "codes", "speed")
 """Families of metrics that evaluation comes with, in the order that tables have."""

@@ -8,7 +8,6 @@ of one that it was not trained with. So weights carry the name of their encoder 
 from __future__ import annotations
 
 import os
-from importlib.metadata import entry_points
 
 from astrape.graph.weights import given_or_shipped, weights_metadata
 from astrape.voice.errors import VoicebankError
@@ -16,8 +15,6 @@ from astrape.voice.metadata import Metadata
 from astrape.voice.names import ENCODERS, MEL_STATISTICS, SPEAKER_ENCODER
 
 __all__ = ["Space", "Spoken", "check_voice", "encoder_for", "space_of", "space_of_weights"]
-
-GROUP = "astrape.speaker_encoders"
 
 
 class Space:
@@ -41,7 +38,7 @@ class Space:
 
     def takes(self, model: str) -> bool:
         """Whether voices of an embedding model are of this space. Versions of packages, in brackets, do not count."""
-        return any(_family(model) in (_family(name), _called(name)) for name in self.names)
+        return any(_called(model) == _called(name) for name in self.names)
 
 
 def space_of(about: dict[str, str]) -> Space | None:
@@ -116,12 +113,10 @@ def check_voice(metadata: Metadata, space: Space | None, voice: str, weights: st
     model = metadata.embedding_model
     if space is None or not model or space.takes(model):
         return
-    own = next((one for one in (_called(model),) if one != _family(model)), None)
-    other = f", or give weights that were trained with {own}" if own else ""
     raise VoicebankError(
         f"{voice}: is a voice of the speaker encoder '{_plain(model)}', and {weights} takes voices of "
         f"'{space.names[0]}': hint: build it anew with `astrape voicebank build RECORDING -o VOICE.astrape --encoder "
-        f"{space.encoder}`{other}"
+        f"{space.encoder}`, or give weights that were trained with it"
     )
 
 
@@ -135,8 +130,7 @@ def _called(name: str) -> str:
     known = ENCODERS.get(family)
     if known is not None:
         return known
-    points = {point.name for point in entry_points(group=GROUP)}
-    return family if family in points else name
+    return family
 
 
 def _plain(name: str) -> str:
