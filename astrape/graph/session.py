@@ -398,16 +398,23 @@ class Session(Generic[Out]):
         if not given and prepared is not None:
             return self.controls, prepared
         values = dict(self.controls)
+        changed = []
         for name, value in given.items():
             graph.check_control(name, value)
             _warn_of_gradient(name, value)
-            values[name] = spread_control(name, value, graph.controls[name], self._like).detach().clone()
+            new = spread_control(name, value, graph.controls[name], self._like).detach()
+            # What is given with every push, as it was, is no change: units derive nothing anew.
+            if prepared is None or not torch.equal(new, values[name]):
+                values[name] = new.clone()
+                changed.append(name)
+        if prepared is not None and not changed:
+            return self.controls, prepared
         with inference(True):
             if prepared is None:
                 values = graph.read_controls(values, self._like)
                 return values, graph.prepare(values)
             prepared = Prepared(prepared)
-            graph.prepare_units(prepared, values, given)
+            graph.prepare_units(prepared, values, changed)
         return values, prepared
 
     def _skipped(self, y: Out, skip: dict[str, int]) -> Out:

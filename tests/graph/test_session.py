@@ -211,6 +211,11 @@ def test_only_what_listens_is_prepared_again():
     assert calls == ["x", "y"]
     session.push(torch.ones(1, 1, 10), b=0.5)
     assert calls == ["x", "y", "y"]
+    # Given again as it is, in whatever form, it has not changed; and then it has.
+    session.push(torch.ones(1, 1, 10), a=1.0, b=torch.tensor([[0.5]]))
+    assert calls == ["x", "y", "y"]
+    assert session.push(torch.ones(1, 1, 10), a=0.0, b=0.5).shape == (1, 1, 10)
+    assert calls == ["x", "y", "y", "x"]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
