@@ -108,7 +108,8 @@ class PitchSearch(nn.Module):
     def __init__(self, lags: Sequence[float], fmax: float, frame_seconds: float) -> None:
         super().__init__()
         self.first, self.spacing, self.longest = float(lags[0]), float(lags[1] - lags[0]), float(lags[-1])
-        self.shortest = 1 / fmax - self.spacing / 2
+        # A tone at the end of the range is found to a few parts in a thousand.
+        self.shortest = 0.99 / fmax
         self.register_buffer("place", torch.arange(1.0, len(lags) - 1), persistent=False)
         scale = 0.01 / frame_seconds
         self.jump_cost, self.voicing_cost = JUMP_COST * scale, VOICING_COST * scale
@@ -268,9 +269,9 @@ class PitchTracker(StreamBlock, ExactTables):
         taper = 0.5 + 0.5 * np.cos(np.pi * place / half)
         band = min(3000.0, rate / 2)
         bins = np.arange(int(band * length / rate) + 1)
-        # The band ends softly, over two main lobes of the window at least: a tone whose lobe is cut in half would seem
+        # The band ends softly, over four main lobes of the window: a tone whose lobe is cut in half would seem
         # to repeat itself for longer than the window lets it.
-        edge = min(band / 2, max(band / 10, 4 * rate / self.window))
+        edge = min(band / 2, max(band / 10, 16 * rate / self.window))
         passed = np.sin(np.pi / 2 * np.clip((band - bins * rate / length) / edge, 0, 1))
         angles = 2 * np.pi * np.outer(place, bins) / length
         spectrum = 4 * (taper @ np.cos(2 * np.pi * np.outer(place, np.arange(length // 2 + 1)) / length)) ** 2

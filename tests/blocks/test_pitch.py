@@ -135,6 +135,15 @@ def test_a_voice_above_the_range_is_not_read_as_a_fraction_of_itself(f0):
     assert (y[0] / f0 - 1).abs().max() < 0.002
 
 
+@pytest.mark.parametrize(("fmin", "fmax"), [(300.0, 900.0), (150.0, 600.0)])
+def test_short_windows_read_no_fraction_either(fmin, fmax):
+    block = PitchTracker(Stream(RATE, 1), fmin=fmin, fmax=fmax)
+    for f0 in (1.03 * fmax, 1400.0, 2063.0, 2754.0, 2800.0, 2864.0, 2897.0, 3400.0):
+        y = block(voice(torch.full((RATE // 2,), f0)))[0, :, 16:]
+        assert not y[0].any()
+        assert y[1].max() < 0.5
+
+
 def test_a_glide_out_of_the_range_and_back_ends_and_returns():
     f0 = 400 * 2 ** (1.5 * torch.sin(math.pi * torch.arange(2 * RATE) / (2 * RATE)))
     y = PitchTracker(Stream(RATE, 1))(voice(f0))[0, 0]
