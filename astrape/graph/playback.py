@@ -172,7 +172,8 @@ class Playback:
             low = -1.0 if spec.minimum is None else spec.minimum
             high = max(low, 1.0) if spec.maximum is None else spec.maximum
             values[name] = min(low, high) + abs(high - low) * torch.rand(spec.channels, generator=generator)
-        prepared = graph.prepare(graph.read_controls(values, self._like))
+        read = graph.read_controls(values, self._like)
+        prepared = graph.prepare({name: v.clone(memory_format=torch.contiguous_format) for name, v in read.items()})
         for unit in graph.units:
             own = prepared[unit.name]
             # What does not depend on controls may be weights themselves: read where they are, and never written.

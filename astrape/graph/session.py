@@ -405,13 +405,16 @@ class Session(Generic[Out]):
             new = spread_control(name, value, graph.controls[name], self._like).detach()
             # What is given with every push, as it was, is no change: units derive nothing anew.
             if prepared is None or not torch.equal(new, values[name]):
-                values[name] = new.clone()
+                values[name] = new
                 changed.append(name)
         if prepared is not None and not changed:
             return self.controls, prepared
+        if prepared is None:
+            values = graph.read_controls(values, self._like)
+        # In memory of their own and of one layout, whether they were given, spread or left at their defaults.
+        values = {name: value.clone(memory_format=torch.contiguous_format) for name, value in values.items()}
         with inference(True):
             if prepared is None:
-                values = graph.read_controls(values, self._like)
                 return values, graph.prepare(values)
             prepared = Prepared(prepared)
             graph.prepare_units(prepared, values, changed)

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from astrape.errors import ContractError
 from astrape.testing.compare import guarded, require_close
+from astrape.testing.effort import effort
 from astrape.testing.strategies import chunkings
 from astrape.testing.subject import BATCH, Ports, Subject, concatenate
 
@@ -27,6 +28,7 @@ __all__ = [
     "SESSION_RESET",
     "SESSION_SNAPSHOT",
     "SESSION_STATE",
+    "SESSION_TAPE",
     "check_constant_latency",
     "check_control_position",
     "check_flush",
@@ -35,6 +37,7 @@ __all__ = [
     "check_session_reset",
     "check_session_snapshot",
     "check_session_state",
+    "check_session_tape",
 ]
 
 SESSION_CHUNKS = "session chunks"
@@ -57,6 +60,15 @@ SESSION_FAULTS = "session faults"
 
 SESSION_STATE = "session state"
 """Name of the property: the bytes of a session's state never change."""
+
+SESSION_TAPE = "session tape"
+"""Name of the property: pushes of a length that was named beforehand give the same bits as any others."""
+
+MOST_RECORDED = 1500
+"""Operators of a period up to which it is recorded here: twice that of a small voice converter."""
+
+PLAYED = 6
+"""Pushes that are compared."""
 
 CONTROL_POSITION = "control position"
 """Name of the property: what a change of a control does depends on its place in the stream, not on the buffers."""
@@ -282,6 +294,31 @@ def check_session_state(subject: Subject) -> None:
                 raise ContractError(
                     SESSION_STATE, f"the state went from {size} to {session.state_bytes} bytes after {at} frames"
                 )
+
+
+def check_session_tape(subject: Subject) -> None:
+    """A session that was told its chunk gives, to the last bit, what one gives that was not.
+
+    Nothing is done for a graph whose recording would take long.
+
+    Raises:
+        ContractError: ``"session tape"``.
+    """
+    graph: Any = subject.block
+    if effort(subject).of(1) > MOST_RECORDED:
+        return
+    with guarded(SESSION_TAPE, f"a session of {subject.name} with a chunk"), torch.no_grad():
+        for chunk in ({port: max(1, count // 3) for port, count in graph.consumes.items()}, graph.consumes):
+            taped = graph.stream(batch_size=BATCH, dtype=subject.dtype, device=subject.device, chunk=dict(chunk))
+            plain, values = _session(subject), subject.values()
+            x = subject.signal(PLAYED, seed=49)
+            for push in range(PLAYED):
+                piece = {port: x[port][..., push * count : (push + 1) * count] for port, count in chunk.items()}
+                got, want = (subject.by_port(s.push(subject.given(piece), **values)) for s in (taped, plain))
+                values = subject.values(setting=1) if push == PLAYED // 2 else {}
+                what = f"push {push} of {next(iter(chunk.values()))} frames has other bits than without a chunk"
+                mend = "let every run hand blocks the same memory"
+                require_close(SESSION_TAPE, got, want, 0.0, what, mend)
 
 
 def check_control_position(subject: Subject) -> None:

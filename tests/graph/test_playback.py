@@ -443,6 +443,32 @@ def test_how_what_is_prepared_lies_makes_no_difference():
         assert_equal(graph, taped.push(x, **levels), plain.push(x, **levels))
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_tapes_outlast_controls_however_they_are_given(batch):
+    controls = {"level": {"channels": 1, "default": 0.5}}
+    blocks = {
+        "loud": {"use": "gain", "gain": "level", "smooth_ms": 3},
+        "louder": {"use": "gain", "gain": "level", "smooth_ms": 0},
+    }
+    graph = astrape.compile(recipe(blocks, channels=2, controls=controls))
+    taped, plain = graph.stream(batch, chunk=16), graph.stream(batch)
+    given: list[Any] = [
+        None,
+        0.7,
+        torch.tensor([0.2]),
+        torch.full((1, 1), 0.4),
+        torch.rand(batch, 1),
+        torch.tensor(0.3),
+    ]
+    given += [torch.rand(1, 2 * batch).expand(4, -1)[0, ::2].reshape(batch, 1), 1]
+    for push, level in enumerate(given):
+        x = noise(graph, {"mic": 16}, push, batch)
+        values = {} if level is None else {"level": level}
+        assert_equal(graph, taped.push(x, **values), plain.push(x, **values))
+        assert taped.tapes
+        assert taped.untaped is None
+
+
 def test_how_the_callers_memory_lies_makes_no_difference():
     graph = astrape.compile(recipe({"a": {"use": "activation", "kind": "gelu"}}, channels=2))
     taped, plain = graph.stream(chunk=441), graph.stream()
