@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from astrape.errors import AudioError
 
-__all__ = ["MEAN", "Downmix", "checked_channel"]
+__all__ = ["KEEP", "MEAN", "Downmix", "checked_channel"]
 
 Samples = npt.NDArray[np.float32]
 
@@ -25,6 +25,10 @@ LEFT_OVER = 0.1
 
 CANCELS = 0.1
 """Share of the windows with sound: fewer happen in any stereo recording."""
+
+
+TAKE = "take one of them, with --channel left"
+KEEP = "keep one of them in the file: ffmpeg -i IN -af 'pan=mono|c0=c0' OUT"
 
 
 class Downmix:
@@ -84,23 +88,22 @@ class Downmix:
         single: Samples = mixed.astype(np.float32)
         return single
 
-    def fault(self) -> str | None:
-        """What to tell of channels that cancel each other; ``None`` where they do not."""
+    def fault(self, hint: str = TAKE) -> str | None:
+        """What to tell of channels that cancel each other, and what to do; ``None`` where they do not."""
         if not self.cancels:
             return None
         return (
             f"{self.name}: its {self.channels} channels cancel each other in their mean, over "
-            f"{self.cancelled_seconds:.2f} of {self.heard_seconds:.2f} s with sound: hint: take one of them, with "
-            f"--channel left"
+            f"{self.cancelled_seconds:.2f} of {self.heard_seconds:.2f} s with sound: hint: {hint}"
         )
 
-    def refuse_cancelled(self) -> None:
+    def refuse_cancelled(self, hint: str = TAKE) -> None:
         """Refuse channels that cancel each other.
 
         Raises:
             AudioError: with how long they do, and what to do.
         """
-        fault = self.fault()
+        fault = self.fault(hint)
         if fault is not None:
             raise AudioError("cancelled", fault)
 

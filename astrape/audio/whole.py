@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from astrape.audio.downmix import MEAN, Downmix
+from astrape.audio.downmix import KEEP, MEAN, Downmix
 from astrape.audio.reader import AudioReader, Samples
 from astrape.audio.writer import AudioWriter
 
@@ -27,7 +27,7 @@ def read_mono(path: str | os.PathLike[str], channel: str = MEAN) -> tuple[Sample
         downmix = Downmix(audio.rate, audio.channels, channel, audio.name)
         blocks = [downmix.add(block) for block in audio.finite_blocks(10.0)]
         audio.refuse_faults()
-        downmix.refuse_cancelled()
+        downmix.refuse_cancelled(KEEP)
         return np.concatenate(blocks) if blocks else np.zeros(0, np.float32), audio.rate
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from astrape.audio.downmix import MEAN, Downmix
+from astrape.audio.downmix import KEEP, MEAN, Downmix
 from astrape.audio.reader import AudioReader
 from astrape.audio.resampling import resampled, resampling
 from astrape.blocks.base import Stream
@@ -44,4 +44,4 @@ def _read(audio: AudioReader, downmix: Downmix, most: int | None) -> Iterator[Te
         yield torch.from_numpy(downmix.add(samples)).reshape(1, 1, -1)
     if most is None or audio.frames < most:
         audio.refuse_faults()
-    downmix.refuse_cancelled()
+    downmix.refuse_cancelled(KEEP)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from astrape.audio.downmix import Downmix
+from astrape.audio.downmix import KEEP, Downmix
 from astrape.audio.reader import AudioReader
 from astrape.audio.resampling import resampled, resampling
 from astrape.blocks.base import Stream
@@ -97,7 +97,7 @@ class Recording:
                 if len(kept):
                     yield kept
             audio.refuse_faults()
-            downmix.refuse_cancelled()
+            downmix.refuse_cancelled(KEEP)
 
 
 def silent(samples: Samples) -> bool:
