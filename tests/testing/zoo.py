@@ -407,6 +407,19 @@ class LeakInTraining(StreamBlock):
         return x + 0.01 * x.roll(1, dims=0) if self.training else x.clone(), state
 
 
+@breaks("row isolation")
+class NoiseByPlace(StreamBlock):
+    """Adds a noise of its own to each row, by the row's place in the batch: alone, a stream sounds otherwise."""
+
+    @property
+    def receptive_field(self) -> Fraction:
+        return 1 / self.rate_in
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        place = torch.arange(len(x), dtype=x.dtype)[:, None, None]
+        return x + 0.1 * torch.sin(1000 * place), state
+
+
 @breaks("NaN isolation")
 class SpreadingNan(StreamBlock):
     """Guards against NaN over the whole batch: one bad row silences all."""
