@@ -54,7 +54,7 @@ def test_kokoros_voices_are_in_step_and_in_their_registers(work: Path) -> None:
     assert not made.failed
     assert made.made >= 3
     assert check_corpus(work).findings == ()
-    deviations = []
+    deviations, agreements = [], []
     for path in work.rglob("set.json"):
         info = json.loads(path.read_text())
         labels = np.load(path.with_name("phones.npy"))
@@ -71,9 +71,11 @@ def test_kokoros_voices_are_in_step_and_in_their_registers(work: Path) -> None:
             early, now, late = (deviation(heard, np.roll(f0, frames)) for frames in (-8, 0, 8))
             assert now < 0.7 * min(early, late), (voice, one)
             deviations.append(now)
-            assert np.mean((heard > 0) == (f0 > 0)) > 0.6
+            agreements.append(np.mean((heard > 0) == (f0 > 0)))
         for other in levels[1:]:
             assert np.corrcoef(levels[0], other)[0, 1] > 0.8, "loud and soft at the same time"
         assert len(set(labels.tolist())) > 8
     # Octaves; of 49 renderings the median is 0.025.
     assert np.median(deviations) < 0.035
+    # WORLD finds breathy voices unvoiced, so this says something of all of them together alone.
+    assert np.median(agreements) > 0.75
