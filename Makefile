@@ -55,7 +55,7 @@ lint: $(VENV)/.installed-lint $(VENV)/.installed-test ## ruff and mypy
 train-tiny: $(VENV)/.installed-tiny ## train the small voice converter on real speech from Debian's packages: under an hour
 	$(ONE_CORE) $(BIN)/astrape train-tiny --work "$(TINY)"
 
-train-default: $(VENV)/.installed-default ## the weights that ship, from nothing: days of one core, stopped and taken up again at will
+train-default: $(VENV)/.installed-default ## the weights that ship, from nothing: half a day of one core, stopped and resumed at will
 	$(ONE_CORE) $(BIN)/astrape train-default --work "$(DEFAULT)" --hours $(HOURS) \
 		--output astrape/recipes/weights/astrape-mini.safetensors $(DEFAULT_FLAGS)
 

@@ -24,6 +24,9 @@ from astrape.training.run import Outcome, train
 
 __all__ = ["Plan", "Result", "run"]
 
+SPACES = {"resemblyzer": "astrape-speaker"}
+"""Teachers of speakers, and the shipped encoder that gives vectors like theirs."""
+
 RECIPE, NAME = "astrape-mini", "default"
 MANIFEST = "manifest.jsonl"
 
@@ -125,7 +128,8 @@ def run(work: Path, plan: Plan, say: Callable[[str], None]) -> Result:
     total = hours.total()
     about = {
         "recipe": Recipe.load(plan.recipe).name,
-        "speaker_encoder": plan.teacher,
+        "speaker_encoder": SPACES.get(plan.teacher, plan.teacher),
+        "licence": "MIT",
         "epoch": str(outcome.best["epoch"]),
         "hours": f"{total['hours']:.2f}",
         "machine": "; ".join(total["machines"]),
