@@ -7,6 +7,7 @@ import sys
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -65,3 +66,18 @@ def test_voices_import_nothing_of_training() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_teacher_itself_is_in_the_space_of_its_student() -> None:
+    pytest.importorskip("resemblyzer", reason="resemblyzer is not installed")
+    from resemblyzer import VoiceEncoder, preprocess_wav
+
+    from astrape.training.speaker.features import projection
+    from astrape.voice.spaces import Space
+
+    encoder = speaker_encoder("astrape.training.teachers.speakers:resemblyzer")
+    assert Space("astrape-speaker").takes(encoder.name)
+    samples = 0.1 * np.random.default_rng(0).normal(size=32000).astype(np.float32)
+    heard = preprocess_wav(samples.copy())
+    whole = VoiceEncoder("cpu", verbose=False).embed_utterance(heard if len(heard) > 8000 else samples)
+    np.testing.assert_allclose(encoder.embed(torch.from_numpy(samples)).numpy(), projection() @ whole, atol=1e-5)
