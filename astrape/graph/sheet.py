@@ -13,7 +13,7 @@ from astrape.blocks.base import Stream
 from astrape.errors import RateError
 from astrape.graph.node import Control
 from astrape.graph.where import Where, quote, recipe_error, suggest
-from astrape.graph.yaml_source import Spot
+from astrape.graph.yaml_source import RECIPE_KEYS, Spot, is_recipe
 
 __all__ = ["Draft", "Sheet", "exact_number", "read_sheet"]
 
@@ -25,7 +25,6 @@ MOST_NODES = 10_000
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _REFERENCE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)?")
 _EXACT = re.compile(r"([-+]?)([0-9]{1,20})(?:\.([0-9]{1,20})|\s*/\s*([0-9]{1,20}))?")
-_TOP = ("recipe", "inputs", "blocks", "outputs")
 _CALL = ("self", "x")
 _OWN_KEYS = ("use", "from", "repeat", "recipe", "controls")
 
@@ -78,8 +77,15 @@ def read_sheet(spot: Spot, name: str | None = None) -> Sheet:
         RecipeError: with the line and the mend.
     """
     if spot.value is None:
-        raise recipe_error("there is nothing in it", spot.where, mend=f"a recipe has the keys {', '.join(_TOP)}")
-    required = _TOP if name is None else _TOP[1:]
+        raise recipe_error("there is nothing in it", spot.where, mend=f"a recipe has the keys {', '.join(RECIPE_KEYS)}")
+    if name is None and not is_recipe(spot.value):
+        known: dict[type, str] = {dict: "a mapping", list: "a list", str: "text"}
+        held = known.get(type(spot.value), "a single value")
+        keys = " without any of these keys" if isinstance(spot.value, dict) else ""
+        raise recipe_error(
+            f"this is no recipe: it holds {held}{keys}", spot.where, mend=f"a recipe has {', '.join(RECIPE_KEYS)}"
+        )
+    required = RECIPE_KEYS if name is None else RECIPE_KEYS[1:]
     entries = _entries(spot, "a recipe", required, ("recipe", "description", "controls", "training"))
     if "recipe" in entries:
         name = _name(entries["recipe"], "the recipe's name")

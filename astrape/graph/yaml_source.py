@@ -24,7 +24,10 @@ import yaml
 
 from astrape.graph.where import Where, quote, recipe_error
 
-__all__ = ["Source", "Spot", "read_dict", "read_yaml"]
+__all__ = ["RECIPE_KEYS", "Source", "Spot", "is_recipe", "read_dict", "read_yaml"]
+
+RECIPE_KEYS = ("recipe", "inputs", "blocks", "outputs")
+"""What every recipe has at its top. A file with none of them is no recipe, and no message shows what is in it."""
 
 LARGEST_FILE = 1 << 20
 DEEPEST = 100
@@ -94,6 +97,11 @@ class Spot:
     def where_of(self, *keys: str | int) -> Where:
         """The place of what these keys lead to from here, whether or not it exists."""
         return self.source.where((*self.way, *keys))
+
+
+def is_recipe(value: Any) -> bool:
+    """Whether a file's values are meant as a recipe, so that a message may quote them: it may be a file of secrets."""
+    return isinstance(value, dict) and any(key in value for key in RECIPE_KEYS)
 
 
 def read_yaml(text: str | bytes, file: str, base: Path | None = None) -> Source:
@@ -249,10 +257,14 @@ class _Composer:
         if event.anchor is not None:
             raise recipe_error("anchors (&name) are not taken", where, mend="remove it, and write values out")
         if event.tag is not None:
-            raise recipe_error(f"tag {quote(event.tag)} is not taken", where, mend="write the plain value")
+            raise recipe_error(f"{self.shown('tag', event.tag)} is not taken", where, mend="write the plain value")
         self.values += 1
         _check_size(self.values, 0, where)
         return where
+
+    def shown(self, what: str, value: Any) -> str:
+        """A key or tag as a message names it: quoted once the file is known for a recipe, and by its kind before."""
+        return f"{what} {quote(value)}" if is_recipe(self.root) else f"a {what}"
 
     def add(self, value: Any, where: Where) -> Way:
         """Put a value where it belongs; return the way to it."""
@@ -273,10 +285,11 @@ class _Composer:
             self.key[-1] = None
             return (*way, key)
         if not isinstance(value, str):
-            raise recipe_error(f"key {quote(value)} is no text", where, mend="put quotes around it")
+            raise recipe_error(f"{self.shown('key', value)} is no text", where, mend="put quotes around it")
         if value in container:
             first = self.lines[(*way, value)]
-            raise recipe_error(f"key {quote(value)} was there already, on line {first}", where, mend="remove one")
+            key = self.shown("key", value)
+            raise recipe_error(f"{key} was there already, on line {first}", where, mend="remove one")
         container[value] = None
         self.lines[(*way, value)] = line
         self.key[-1] = value

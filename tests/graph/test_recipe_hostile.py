@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -266,3 +268,53 @@ def test_values_of_a_good_recipe_dropped_and_replaced(data: st.DataObject) -> No
 @given(VALUES)
 def test_arbitrary_values_give_recipe_errors_only(value: object) -> None:
     only_recipe_errors(Recipe.from_dict, value)
+
+
+SECRETS = [
+    "TOKEN=WORD\nOTHER=1\n",
+    "root:x:0:0:WORD:/root:/bin/bash\n",
+    "-----BEGIN PRIVATE KEY-----\nWORD\n-----END PRIVATE KEY-----\n",
+    "password: WORD\n",
+    "WORD: password\n",
+    '{"WORD": "WORD"}',
+    "WORD: 1\nWORD: 2\n",
+    "- WORD\n",
+    "key: !WORD 1\n",
+    "key: !!WORD 1\n",
+    "? [WORD]\n: 1\n",
+    "? {key: {WORD: 1, WORD: 2}}\n: 1\n",
+    "key: &WORD 1\n",
+    "key: *WORD\n",
+    "%WORD\n---\n",
+    "'WORD\n",
+    '"\\qWORD"',
+    "WORD: WORD: WORD\n",
+    "\tWORD\n",
+    "@WORD\n",
+    "WORD\0",
+]
+
+
+@pytest.mark.parametrize("text", SECRETS)
+@pytest.mark.parametrize("word", ["hunter2", "987654321", "h" * 500])
+def test_a_file_that_is_no_recipe_stays_out_of_the_message(tmp_path: Path, text: str, word: str) -> None:
+    file, outer = tmp_path / "other", tmp_path / "outer.yaml"
+    file.write_text(text.replace("WORD", word))
+    outer.write_text(f"{HEAD}blocks: {{n: {{use: graph, recipe: ./other}}}}\noutputs: {{o: n}}\n")
+    for asked in (file, outer):
+        with pytest.raises(RecipeError) as caught:
+            Recipe.load(asked)
+        message = str(caught.value).replace(str(tmp_path), "")
+        assert message.startswith("/other")
+        assert word[:7] not in message
+
+
+def test_a_recipe_with_a_fault_is_quoted() -> None:
+    for text, said in {
+        f"{HEAD}hunter2: 1\n": "3: a recipe has no key 'hunter2'",
+        f"{HEAD}blocks: {{a: {{use: gain}}, a: {{use: gain}}}}\n": "3: key 'a' was there already, on line 3",
+        f"{HEAD}blocks: hunter2\noutputs: {{o: a}}\n": "3: blocks is 'hunter2', not a mapping",
+        f"{HEAD}description: !hunter2 a\n": "3: tag '!hunter2' is not taken",
+    }.items():
+        with pytest.raises(RecipeError, match=re.escape(said)):
+            Recipe.parse(text)
