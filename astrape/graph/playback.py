@@ -13,13 +13,14 @@ from torch import Tensor
 
 from astrape.blocks.base import State
 from astrape.blocks.pages import use_large_pages
-from astrape.blocks.state import map_state, state_leaves
+from astrape.blocks.state import map_state
 from astrape.errors import AstrapeError, StreamError
-from astrape.graph.firing import ALIGNMENT, Firing, frames_of
+from astrape.graph.buffers import assign, equal, held_copy, overwrite
+from astrape.graph.firing import Firing, frames_of
 from astrape.graph.graph import Graph, Prepared
 from astrape.graph.lowering import Memory
 from astrape.graph.plan import Signal
-from astrape.graph.record import Clock, OutOfTime, Unrecordable, Watched, addresses
+from astrape.graph.record import Clock, OutOfTime, Unrecordable, Watched
 from astrape.graph.schedule import Unit
 from astrape.graph.tape import Tape
 
@@ -156,7 +157,7 @@ class Playback:
         mine = {unit.name: self._state[unit.name] for unit in firing.units}
         for name, own in mine.items():
             if state[name] is not own:
-                _overwrite(own, state[name])
+                overwrite(own, state[name])
         return mine
 
     def _give_up(self, reason: str) -> None:
@@ -177,7 +178,7 @@ class Playback:
         for unit in graph.units:
             own = prepared[unit.name]
             # What does not depend on controls may be weights themselves: read where they are, and never written.
-            self._prepared[unit.name] = _held(own, unit.name) if unit.controls else own
+            self._prepared[unit.name] = held_copy(own, unit.name) if unit.controls else own
 
     def _follow(self, prepared: Prepared) -> None:
         """Take over what the session's controls come to now; that it has another form than on tape ends all tapes."""
@@ -186,7 +187,7 @@ class Playback:
         try:
             for unit in self.graph.units:
                 if unit.controls:
-                    _assign(self._prepared[unit.name], prepared[unit.name], unit.name)
+                    assign(self._prepared[unit.name], prepared[unit.name], unit.name)
         except Unrecordable as reason:
             self._give_up(str(reason))
         self._controls = prepared
@@ -272,7 +273,7 @@ class Playback:
                     continue  # a graph that takes nothing negative
                 raise
             expected = after
-            if not _equal((tape.play(fresh), state), (result, expected)):
+            if not equal((tape.play(fresh), state), (result, expected)):
                 raise Unrecordable("a step of a block depends on values beyond what operators do with them")
         map_state(Tensor.copy_, self._state, self._fresh_state())
         return tape
@@ -336,73 +337,3 @@ def _by_input(graph: Graph, chunk: int | Mapping[str, int]) -> dict[str, int]:
 
 def _pattern(counts: tuple[int, ...], waiting: Mapping[str, int]) -> Pattern:
     return counts, tuple(sorted(waiting.items()))
-
-
-def _held(tree: Any, name: str) -> Any:
-    """A copy of what a unit prepared, to be written to."""
-    if isinstance(tree, Tensor):
-        return _copy_as_it_lies(tree.detach())
-    if isinstance(tree, dict):
-        return {key: _held(item, name) for key, item in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        items = [_held(item, name) for item in tree]
-        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
-    if tree is None or isinstance(tree, (bool, int, float, str)):
-        return tree
-    raise Unrecordable(f"'{name}' prepares a {type(tree).__name__}, whose values may change unseen")
-
-
-def _assign(held: Any, new: Any, name: str) -> None:
-    """Write what a unit prepared anew to where the tapes read it."""
-    if isinstance(held, Tensor) and isinstance(new, Tensor) and _form(held) == _form(new):
-        _spread_once(held).copy_(_spread_once(new))
-    elif isinstance(held, dict) and isinstance(new, dict) and held.keys() == new.keys():
-        for key, item in held.items():
-            _assign(item, new[key], name)
-    elif isinstance(held, (list, tuple)) and isinstance(new, (list, tuple)) and len(held) == len(new):
-        for one, other in zip(held, new, strict=True):
-            _assign(one, other, name)
-    elif isinstance(held, Tensor) or isinstance(new, Tensor) or held != new:
-        raise Unrecordable(f"'{name}' takes another form with other values of its controls")
-
-
-def _form(tensor: Tensor) -> tuple[Any, ...]:
-    """What kernels go by beside the values."""
-    return tensor.dtype, tensor.shape, tensor.stride(), tensor.storage_offset() * tensor.element_size() % ALIGNMENT
-
-
-def _spread_once(tensor: Tensor) -> Tensor:
-    """A tensor without its repetitions: where it stands still in memory along a dimension, one entry of that."""
-    return tensor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in tensor.stride())]
-
-
-def _copy_as_it_lies(tensor: Tensor) -> Tensor:
-    """A copy with the same strides, which ``clone`` does not keep of what is repeated, or a part of something."""
-    once = _spread_once(tensor)
-    begin = tensor.storage_offset() % ALIGNMENT
-    needed = begin + 1 + sum((size - 1) * stride for size, stride in zip(once.shape, once.stride(), strict=True))
-    memory = torch.empty(max(0, needed), dtype=tensor.dtype, device=tensor.device)
-    copy = memory.as_strided(once.shape, once.stride(), begin)
-    copy.copy_(once)
-    return memory.as_strided(tensor.shape, tensor.stride(), begin)
-
-
-def _overwrite(own: State, new: State) -> None:
-    """Copy a state to where tapes write it; it may be made of that very memory, in other places."""
-    mine = set(addresses(own))
-    pairs = [(place, leaf) for (_, place), (_, leaf) in zip(state_leaves(own), state_leaves(new), strict=True)]
-    moved = [
-        (place, leaf.clone() if mine.intersection(addresses(leaf)) else leaf)
-        for place, leaf in pairs
-        if place.data_ptr() != leaf.data_ptr() or place.stride() != leaf.stride()
-    ]
-    for place, leaf in moved:
-        place.copy_(leaf)
-
-
-def _equal(one: State, other: State) -> bool:
-    pairs = zip(state_leaves(one), state_leaves(other), strict=True)
-    return all(
-        torch.equal(a, b) or (a.is_floating_point() and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True))
-        for (_, a), (_, b) in pairs
-    )

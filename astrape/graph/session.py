@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import copy
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, cast
 
@@ -13,10 +12,10 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import Signal as Frames
-from astrape.blocks.base import spread_control
 from astrape.blocks.live import Live
 from astrape.blocks.state import clone_state, replace_rows, state_bytes
 from astrape.errors import StreamError
+from astrape.graph.arrival import checked_controls, checked_frames, inference
 from astrape.graph.faults import Fault, FaultGuard
 from astrape.graph.graph import Prepared
 from astrape.graph.playback import Playback
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from astrape.graph.graph import Graph
 
 __all__ = ["Session"]
-
-inference = torch._C._InferenceMode
-"""``torch.inference_mode`` without its Python, in which an interrupt would leave the mode on for all that follows."""
 
 MOST_AT_ONCE = 2**16
 """Frames of an input that run through the graph in one go. 65536: about 1.5 s of audio, well beyond any live buffer."""
@@ -148,7 +144,8 @@ class Session(Generic[Out]):
         Warns:
             UserWarning: where a gradient is asked for. ``graph(x)`` and ``graph.step`` have one, a session has none.
         """
-        arrived, taken = self._checked(x), self._checked_controls(controls)
+        self._refuse_pieces()
+        arrived, taken = checked_frames(self.graph, self._like, x), self._checked_controls(controls)
         try:
             self._whole = False
             y = self.graph.as_output(self._push(arrived, taken), self._like)
@@ -378,47 +375,8 @@ class Session(Generic[Out]):
                 "this session began: make a new session with stream(), which takes a dtype and device of its own too"
             )
 
-    def _checked(self, x: Frames) -> dict[str, Tensor]:
-        self._refuse_pieces()
-        arrived = self.graph.as_inputs(x)
-        like = self._like
-        for name, tensor in arrived.items():
-            if tensor.shape[0] != self.batch_size:
-                raise StreamError(f"'{name}' has {tensor.shape[0]} rows and the session {self.batch_size}")
-            _warn_of_gradient(name, tensor)
-            # A copy in one order, so that last bits do not depend on how the caller's memory lies.
-            arrived[name] = tensor.detach().to(
-                device=like.device, dtype=like.dtype, copy=True, memory_format=torch.contiguous_format
-            )
-        return arrived
-
-    def _checked_controls(self, given: dict[str, Tensor | float]) -> tuple[dict[str, Tensor], Prepared]:
-        """All values with new ones among them, and what the units derive from them. Nothing is taken yet."""
-        graph, prepared = self.graph, self._prepared
-        if not given and prepared is not None:
-            return self.controls, prepared
-        values = dict(self.controls)
-        changed = []
-        for name, value in given.items():
-            graph.check_control(name, value)
-            _warn_of_gradient(name, value)
-            new = spread_control(name, value, graph.controls[name], self._like).detach()
-            # What is given with every push, as it was, is no change: units derive nothing anew.
-            if prepared is None or not torch.equal(new, values[name]):
-                values[name] = new
-                changed.append(name)
-        if prepared is not None and not changed:
-            return self.controls, prepared
-        if prepared is None:
-            values = graph.read_controls(values, self._like)
-        # In memory of their own and of one layout, whether they were given, spread or left at their defaults.
-        values = {name: value.clone(memory_format=torch.contiguous_format) for name, value in values.items()}
-        with inference(True):
-            if prepared is None:
-                return values, graph.prepare(values)
-            prepared = Prepared(prepared)
-            graph.prepare_units(prepared, values, changed)
-        return values, prepared
+    def _checked_controls(self, given: Mapping[str, Tensor | float]) -> tuple[dict[str, Tensor], Prepared]:
+        return checked_controls(self.graph, self._like, (self.controls, self._prepared), given)
 
     def _skipped(self, y: Out, skip: dict[str, int]) -> Out:
         named: dict[str, Tensor] = y if isinstance(y, dict) else {next(iter(skip)): y}
@@ -428,15 +386,6 @@ class Session(Generic[Out]):
             skip[name] -= dropped
             kept[name] = tensor[..., dropped:]
         return cast("Out", kept if isinstance(y, dict) else next(iter(kept.values())))
-
-
-def _warn_of_gradient(name: str, value: Any) -> None:
-    if isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled():
-        warnings.warn(
-            f"'{name}' requires a gradient, and what a session returns has none: train through graph(x) or graph.step, "
-            "or push detach() of it, or under torch.no_grad()",
-            stacklevel=4,
-        )
 
 
 def _converted(graph: Graph[Out], device: torch.device, dtype: torch.dtype) -> Graph[Out]:

@@ -1,0 +1,89 @@
+"""What arrives with a push: frames and controls, checked against the graph and copied into a session's own memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from astrape.blocks.base import Signal as Frames
+from astrape.blocks.base import spread_control
+from astrape.errors import StreamError
+from astrape.graph.graph import Graph, Prepared
+
+__all__ = ["checked_controls", "checked_frames", "inference"]
+
+inference = torch._C._InferenceMode
+"""``torch.inference_mode`` without its Python, in which an interrupt would leave the mode on for all that follows."""
+
+
+def checked_frames(graph: Graph[Any], like: Tensor, x: Frames) -> dict[str, Tensor]:
+    """New frames by input, as copies of a session's batch size, device and precision (those of ``like``).
+
+    Raises:
+        StreamError: for frames of the wrong shape.
+    """
+    arrived = graph.as_inputs(x)
+    for name, tensor in arrived.items():
+        if tensor.shape[0] != len(like):
+            raise StreamError(f"'{name}' has {tensor.shape[0]} rows and the session {len(like)}")
+        _warn_of_gradient(name, tensor, depth=4)
+        # A copy in one order, so that last bits do not depend on how the caller's memory lies.
+        arrived[name] = tensor.detach().to(
+            device=like.device, dtype=like.dtype, copy=True, memory_format=torch.contiguous_format
+        )
+    return arrived
+
+
+def checked_controls(
+    graph: Graph[Any],
+    like: Tensor,
+    held: tuple[dict[str, Tensor], Prepared | None],
+    given: Mapping[str, Tensor | float],
+) -> tuple[dict[str, Tensor], Prepared]:
+    """All values with new ones among them, and what the units derive from them. Nothing is taken yet.
+
+    Args:
+        held: values and what was derived from them until now, ``None`` where nothing was yet.
+        given: new values by name.
+
+    Raises:
+        StreamError: for controls that are missing, unknown or out of range.
+    """
+    before, prepared = held
+    if not given and prepared is not None:
+        return before, prepared
+    values = dict(before)
+    changed = []
+    for name, value in given.items():
+        graph.check_control(name, value)
+        _warn_of_gradient(name, value, depth=5)
+        new = spread_control(name, value, graph.controls[name], like).detach()
+        # What is given with every push, as it was, is no change: units derive nothing anew.
+        if prepared is None or not torch.equal(new, values[name]):
+            values[name] = new
+            changed.append(name)
+    if prepared is not None and not changed:
+        return before, prepared
+    if prepared is None:
+        values = graph.read_controls(values, like)
+    # In memory of their own and of one layout, whether they were given, spread or left at their defaults.
+    values = {name: value.clone(memory_format=torch.contiguous_format) for name, value in values.items()}
+    with inference(True):
+        if prepared is None:
+            return values, graph.prepare(values)
+        prepared = Prepared(prepared)
+        graph.prepare_units(prepared, values, changed)
+    return values, prepared
+
+
+def _warn_of_gradient(name: str, value: Any, depth: int) -> None:
+    if isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled():
+        warnings.warn(
+            f"'{name}' requires a gradient, and what a session returns has none: train through graph(x) or graph.step, "
+            "or push detach() of it, or under torch.no_grad()",
+            stacklevel=depth,
+        )
