@@ -36,6 +36,8 @@ class Built:
         self.loops: dict[str, int] = {}
         self.streams = {Signal(name, "out"): stream for name, stream in recipe.inputs.items()}
         self._specs = {node.name: node for node in nodes}
+        self._place = {name: place for place, name in enumerate(self._specs)}
+        self._leading = dict(recipe.inputs)
         self._recipe = recipe
         self._entering: dict[int, list[str]] = {}
         self._delays = {name for name, node in self._specs.items() if _is_delay(node)}
@@ -124,7 +126,7 @@ class Built:
         planned = PlannedNode(spec.name, spec.use, block, sources, spec.where, scope, spec.training, cut=cut)
         self.nodes[spec.name] = planned
         for signal, stream in planned.output_streams():
-            self.streams.setdefault(signal, stream)
+            self._leading.setdefault(spec.name, self.streams.setdefault(signal, stream))
 
     def _opens(self, spec: Node, reference: Reference) -> bool:
         number = self.loops.get(spec.name)
@@ -137,10 +139,10 @@ class Built:
             return
         spec = self._specs[delay]
         entering = self._entering[self.loops[delay]][0]
-        like = next(stream for known, stream in self.streams.items() if known.node == entering)
+        like = self._leading[entering]
         try:
             rate = exact_number(spec.params["rate"]) if "rate" in spec.params else like.rate
-            self.streams[signal] = Stream(rate, int(spec.params.get("channels", like.channels)))
+            self._leading[delay] = self.streams[signal] = Stream(rate, int(spec.params.get("channels", like.channels)))
         except (ValueError, TypeError, OverflowError, AstrapeError) as error:
             raise recipe_error(str(error), spec.where, delay, "give `rate` in Hz and `channels` as numbers") from error
 
@@ -178,8 +180,7 @@ class Built:
             )
 
     def _first(self, names: Iterable[str]) -> Node:
-        wanted = set(names)
-        return next(node for name, node in self._specs.items() if name in wanted)
+        return self._specs[min(names, key=self._place.__getitem__)]
 
 
 def build(recipe: Recipe, nodes: Iterable[Node]) -> Built:

@@ -72,12 +72,13 @@ class FeedbackLoop(StreamBlock):
         edges: dict[str, list[_Edge]] = {}
         for member in members:
             edges[member.name] = []
+            consumes = member.block.consumes
             for port, read in member.sources.items():
                 source, initial = _through_delays(read, delays)
                 if source.node not in inside:
                     source, initial = read, 0
                     entering[str(read)] = streams[read]
-                edges[member.name].append(_Edge(port, source, member.block.consumes[port], initial, read.node))
+                edges[member.name].append(_Edge(port, source, consumes[port], initial, read.node))
         torch.nn.Module.__init__(self)
         self.inputs = entering
         self.outputs = {str(signal): streams[signal] for signal in visible}

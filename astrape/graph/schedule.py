@@ -8,6 +8,7 @@ common multiple of all periods.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,8 +79,9 @@ def period_of(block: StreamBlock) -> Fraction:
     Raises:
         RateError: when its ports do not agree on it, so that the balance equations have no solution.
     """
-    ports = [(name, block.consumes[name], stream.rate) for name, stream in block.inputs.items()]
-    ports += [(name, block.produces[name], stream.rate) for name, stream in block.outputs.items()]
+    consumes, produces = block.consumes, block.produces
+    ports = [(name, consumes[name], stream.rate) for name, stream in block.inputs.items()]
+    ports += [(name, produces[name], stream.rate) for name, stream in block.outputs.items()]
     periods = {Fraction(frames) / rate for _, frames, rate in ports}
     if len(periods) != 1:
         listed = ", ".join(f"'{name}' {frames} frames at {rate} Hz" for name, frames, rate in ports)
@@ -132,8 +134,9 @@ class TokenCounts:
         self._period = period
         self._producer = {Signal(name, "out"): (name, stream.rate, 1) for name, stream in inputs.items()}
         for unit in units:
+            outputs, produces = unit.block.outputs, unit.block.produces
             for port, signal in unit.signals.items():
-                self._producer[signal] = (unit.name, unit.block.outputs[port].rate, unit.block.produces[port])
+                self._producer[signal] = (unit.name, outputs[port].rate, produces[port])
 
     def framing(self, output: Signal) -> Framing:
         """Framing latency of an output.
@@ -148,14 +151,17 @@ class TokenCounts:
         firings = int(self._period * rate_out) // produce
         first_frames = np.arange(firings, dtype=np.int64) * produce
         needed = {producer: np.arange(1, firings + 1, dtype=np.int64)}
-        for unit in reversed(self._units[: self._place.get(producer, -1) + 1]):
-            count = needed.pop(unit.name, None)
-            if count is None:
-                continue
+        # From the last unit to the first, only those that the output needs: a graph may have thousands of outputs.
+        places = [-self._place[producer]] if producer in self._place else []
+        while places:
+            unit = self._units[-heapq.heappop(places)]
+            count = needed.pop(unit.name)
             for edge in unit.edges:
                 source, _, produced = self._producer[edge.read]
                 wanted = count if edge.consumes == produced else -(-count * edge.consumes // produced)
                 known = needed.get(source)
+                if known is None and source in self._place:
+                    heapq.heappush(places, -self._place[source])
                 needed[source] = wanted if known is None or known is wanted else np.maximum(known, wanted)
         seconds = Fraction(0)
         for name, count in needed.items():
@@ -167,8 +173,8 @@ class TokenCounts:
         """Frames of each output that can be computed once every input has been heard for ``seconds``."""
         frames = {Signal(name, "out"): int(seconds * stream.rate) for name, stream in self._inputs.items()}
         for unit in self._units:
-            firings = min(frames[read] // unit.block.consumes[port] for port, read in unit.sources.items())
-            frames.update({signal: firings * unit.block.produces[port] for port, signal in unit.signals.items()})
+            firings = min(frames[edge.read] // edge.consumes for edge in unit.edges)
+            frames.update({signal: firings * produced for signal, produced in unit.produced})
         return {output: frames[output] for output in outputs}
 
     def oldest_input(self, outputs: Collection[Signal]) -> Fraction | None:
