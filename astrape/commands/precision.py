@@ -73,6 +73,7 @@ def precision(
     stream = next(iter(graph.inputs.values()))
     if len(graph.inputs) != 1 or stream.rate < SLOWEST_AUDIO:
         raise AstrapeError(f"'{graph.name}' does not begin with one stream of audio, as recordings are")
+    check_chunk(chunk_ms, stream.rate)
     chunk = max(1, round(chunk_ms * float(stream.rate) / 1000))
     with progress(graph.name) as tell:
         found = compare(graph, _cut(_heard(recordings, stream, tell), chunk), controls)

@@ -158,7 +158,7 @@ def process_file(
     begin = time.perf_counter()
     port_in, port_out = audio_ports(graph, output)
     stream_in, stream_out = graph.inputs[port_in], graph.outputs[port_out]
-    check_chunk(chunk_ms)
+    check_chunk(chunk_ms, stream_in.rate)
     if beside and live_latency:
         raise AstrapeError(f"'{next(iter(beside))}' is taken down without live latency: leave one of the two out")
     with source if isinstance(source, PipeReader) else AudioReader(source) as audio:
@@ -230,17 +230,29 @@ SHORT_CHUNK = 0.1
 """Milliseconds: a tenth of the shortest buffer of a sound card."""
 
 
-def check_chunk(chunk_ms: float) -> None:
+def check_chunk(chunk_ms: float, rate: Fraction | None = None) -> None:
     """Refuse a chunk that is not over 0 and up to 60,000 ms, and tell what a very short one costs.
 
+    Args:
+        rate: of the audio that is cut into chunks, Hz; left out where it is not known yet, which checks the range alone.
+
     Raises:
-        AstrapeError: for any other.
+        AstrapeError: for any other, and for less than one frame.
 
     Warns:
         UserWarning: under ``SHORT_CHUNK``.
     """
     if not (math.isfinite(chunk_ms) and 0 < chunk_ms <= 60_000):
         raise AstrapeError(f"a chunk must be over 0 and up to 60000 ms, not {chunk_ms:g}")
+    if rate is None:
+        return
+    frames = chunk_ms * float(rate) / 1000
+    # A chunk that is meant as one frame may be short of it by its decimals.
+    if frames < 0.99:
+        raise AstrapeError(
+            f"a chunk of {chunk_ms:g} ms is {frames:.3g} frames at {rate} Hz, and a graph takes whole frames: hint: "
+            f"--chunk 10, or {1000 / float(rate):.4f} for one frame at a time"
+        )
     if chunk_ms < SHORT_CHUNK:
         warnings.warn(
             f"a chunk of {chunk_ms:g} ms costs as much as one of 10 ms, so seconds of sound take minutes; what comes "

@@ -53,9 +53,9 @@ def test_live_latency_is_what_the_report_says(tmp_path: Path) -> None:
     assert np.abs(y[late:] - x).max() < 1e-4
 
 
-@pytest.mark.parametrize("chunk", ["0.01", "3.7", "10", "2000"])
+@pytest.mark.parametrize("chunk", ["0.0227", "3.7", "10", "2000"])
 def test_echo_equals_a_recursive_filter_whatever_the_chunk(tmp_path: Path, chunk: str) -> None:
-    x = noise(3_000 if chunk == "0.01" else 40_000)
+    x = noise(3_000 if chunk == "0.0227" else 40_000)
     source = write(tmp_path / "in.wav", x, 44100)
     result = astrape("run", "echo", source, tmp_path / "out.wav", "--set", "feedback=0.7", "--chunk", chunk)
     assert result.exit_code == 0, result.output
@@ -203,6 +203,19 @@ def test_a_failed_run_leaves_an_old_target_alone(tmp_path: Path, identity: Path)
 def test_chunks_must_be_sensible(tmp_path: Path, identity: Path, chunk: str) -> None:
     source = write(tmp_path / "in.wav", noise(100), 44100)
     fails(astrape("run", identity, source, tmp_path / "out.wav", "--chunk", chunk), "chunk")
+
+
+@pytest.mark.parametrize(("chunk", "frames"), [("0.00001", "0.000441"), ("0.01", "0.441"), ("0.022", "0.97")])
+def test_a_chunk_below_one_frame_is_refused_with_its_frames(
+    tmp_path: Path, identity: Path, chunk: str, frames: str
+) -> None:
+    """Each push costs the same, so that a chunk of one frame takes minutes, and less than a frame is no chunk."""
+    source = write(tmp_path / "in.wav", noise(100), 44100)
+    out = tmp_path / "out.wav"
+    words = ("a chunk of", f"is {frames} frames at 44100 Hz", "hint: --chunk 10, or 0.0227 for one frame at a time")
+    fails(astrape("run", identity, source, out, "--chunk", chunk), *words)
+    assert not out.exists()
+    assert astrape("run", identity, source, out, "--chunk", "0.0227").exit_code == 0
 
 
 def test_weights_must_fit(tmp_path: Path, identity: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_row_of_the_report_is_cheap() -> None:
 
 
 def test_balance_reads_the_ports_once() -> None:
-    """x."""
+    """Once a block, and not once a port, since each time lists all ports."""
     reads = 0
 
     class Counted(Add):
