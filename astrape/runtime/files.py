@@ -234,7 +234,7 @@ def check_chunk(chunk_ms: float, rate: Fraction | None = None) -> None:
     """Refuse a chunk that is not over 0 and up to 60,000 ms, and tell what a very short one costs.
 
     Args:
-        rate: of the audio that is cut into chunks, Hz; left out where it is not known yet, which checks the range alone.
+        rate: of the audio that is cut into chunks, Hz; without it the range alone is checked.
 
     Raises:
         AstrapeError: for any other, and for less than one frame.
