@@ -317,6 +317,12 @@ def voice_of(
     shipped = shipped_voices().get(os.fspath(target))
     if shipped is not None and not path.exists():
         return read_voicebank(shipped)
+    if not path.exists() and not path.suffix and path.name == os.fspath(target):
+        known = ", ".join(shipped_voices())
+        raise VoicebankError(
+            f"{target}: there is no such file, and no voice of that name ships: hint: name a recording, a voicebank, "
+            f"or one of {known}"
+        )
     begin = _begin(path)
     if begin == MAGIC or begin in ZIP_MAGICS or path.suffix.lower() in (".astrape", ".npz"):
         return read_voicebank(path)

@@ -70,7 +70,15 @@ def refusals(folder: Path, speech: Path, bank: Path, through: Path) -> dict[str,
         ),
         "speaker": ((speech, "--target", bank, *ends, "--set", "speaker=1"), ["--set speaker"]),
         "no such control": ((speech, "--target", bank, *ends, "--set", "pitch=1"), ["pitch"]),
-        "empty folder": ((folder / "empty", "--target", bank, "-o", folder / "o"), ["holds no audio file (of 0)"]),
+        "empty folder": (
+            (folder / "empty", "--target", bank, "-o", folder / "o", "--recipe", through),
+            ["holds no audio file (of 0)"],
+        ),
+        "no voice of that name": (
+            (speech, "--target", "nobody", *ends),
+            ["nobody: there is no such file, and no voice of that name ships", "emma"],
+        ),
+        "a voice of another encoder": ((speech, "--target", bank, "-o", out), ["'learned elsewhere'", "voicebank build"]),
         "folder to file": ((folder, "--target", bank, "-o", short, "--recipe", through), ["short.wav: is no folder"]),
         "onto itself": ((folder, "--target", bank, "-o", folder, "--recipe", through), ["would overwrite the source"]),
     }
