@@ -78,7 +78,7 @@ def refusals(folder: Path, speech: Path, bank: Path, through: Path) -> dict[str,
             (speech, "--target", "nobody", *ends),
             ["nobody: there is no such file, and no voice of that name ships", "emma"],
         ),
-        "a voice of another encoder": ((speech, "--target", bank, "-o", out), ["'learned elsewhere'", "voicebank build"]),
+        "another encoder": ((speech, "--target", bank, "-o", out), ["'learned elsewhere'", "voicebank build"]),
         "folder to file": ((folder, "--target", bank, "-o", short, "--recipe", through), ["short.wav: is no folder"]),
         "onto itself": ((folder, "--target", bank, "-o", folder, "--recipe", through), ["would overwrite the source"]),
     }
