@@ -24,8 +24,9 @@ SPEECH = Path(__file__).parents[1] / "audio" / "speech" / "librivox"
 SENTENCES = ("0870", "0880", "0890")
 VOICES = ("emma", "george")
 
-MOST_WORDS_WRONG = 0.60
-"""Of all words of the three sentences in both voices, against what is understood of the sources."""
+MOST_WORDS_WRONG = 0.25
+"""Of all words of the three sentences in both voices, against what is understood of the sources: 0.17 by the card. Two
+words of 88 may turn with the recogniser's or the processor's last bits; a quarter says that something broke."""
 
 
 @pytest.fixture(scope="module")
