@@ -53,6 +53,7 @@ MIOCODEC = "Aratako/MioCodec-25Hz-44.1kHz-v2"
 ENCODERS = {
     "astrape/mel-statistics-v1": MEL_STATISTICS,
     "astrape/offline-v1": "offline",
+    "astrape/spectral-v1": "spectral",
     # One space: the encoder that ships is distilled onto the teacher's numbers, and decoders are trained with these.
     "astrape/resemblyzer-128": ASTRAPE_SPEAKER,
     "resemblyzer": ASTRAPE_SPEAKER,

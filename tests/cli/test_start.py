@@ -118,7 +118,7 @@ def test_one_block_has_a_page_of_its_own() -> None:
     assert "imaginary parts follow in the same order" in " ".join(said.split())
     assert "window=hann" in said
     assert "``" not in said
-    for name in block_names():
+    for name in (name for name in block_names() if block_class(name).__module__.startswith("astrape.")):
         page = json.loads(astrape("recipes", "--block", name, "--json").stdout)
         assert page["name"] == name
         assert page["documentation"].split()[0] == (block_class(name).__doc__ or "").split()[0].strip("`")

@@ -19,7 +19,7 @@ from astrape.voice.embedding import CHANNELS
 from astrape.voice.evaluation.packages import Package, absence
 from astrape.voice.names import ASTRAPE_SPEAKER
 
-__all__ = ["ResemblyzerVoices", "TeacherVoices", "miocodec", "offline", "resemblyzer"]
+__all__ = ["ResemblyzerVoices", "TeacherVoices", "miocodec", "offline", "resemblyzer", "spectral"]
 
 
 class TeacherVoices:
@@ -46,6 +46,11 @@ class TeacherVoices:
 def miocodec() -> TeacherVoices:
     """MioCodec's speakers; weights from ``$ASTRAPE_TEACHERS``, ``teachers`` or the caches."""
     return TeacherVoices(open_teacher("miocodec"))
+
+
+def spectral() -> TeacherVoices:
+    """The long-term spectra that the teacher without weights takes for speakers."""
+    return TeacherVoices(open_teacher("spectral"))
 
 
 def offline() -> TeacherVoices:
