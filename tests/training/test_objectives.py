@@ -153,7 +153,7 @@ def test_nothing_valid_is_zero_over_zero_frames(name: str) -> None:
     leaf = torch.rand(2, loss.source.channels, 3000, dtype=torch.float64, requires_grad=True)
     target = torch.zeros(2, dtype=torch.int64) if loss.compares == "speakers" else torch.rand_like(leaf)
     if name == "cross_entropy":
-        target = torch.zeros(2, 1, 3000, dtype=torch.float64)
+        target = torch.zeros(2, 1, 3000, dtype=torch.int64)
     total, weight = loss(leaf, target, torch.zeros(2, 1, 3000))
     total.backward()
     assert (total.item(), weight.item()) == (0.0, 0.0)
