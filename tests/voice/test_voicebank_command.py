@@ -33,7 +33,7 @@ def test_build_then_info(tmp_path: Path, speech: Path, name: str) -> None:
     path = tmp_path / name
     built = run("voicebank", "build", speech, "-o", path, "--json")
     assert built.exit_code == 0, built.output
-    assert "not trained" in built.stderr
+    assert "not trained" not in built.stderr
     shown = run("voicebank", "info", path, "--json")
     assert shown.exit_code == 0
     found = json.loads(shown.stdout)
@@ -41,9 +41,16 @@ def test_build_then_info(tmp_path: Path, speech: Path, name: str) -> None:
     assert found["version"] == (3 if name == "a.astrape" else 2)
     assert found["bytes"] == path.stat().st_size
     assert found["embedding"] == read_voicebank(path).embedding.tolist()
-    assert found["metadata"]["embedding_model"] == "astrape/mel-statistics-v1 (untrained)"
+    assert found["metadata"]["embedding_model"] == "astrape-speaker"
     assert found["metadata"]["source_path"] == str(speech)
     assert "22050" in run("voicebank", "info", path).stdout
+
+
+def test_an_encoder_that_is_not_trained_says_so(tmp_path: Path, speech: Path) -> None:
+    built = run("voicebank", "build", speech, "-o", tmp_path / "a.astrape", "--encoder", "mel-statistics", "--json")
+    assert built.exit_code == 0, built.output
+    assert "not trained" in built.stderr
+    assert json.loads(built.stdout)["metadata"]["embedding_model"] == "astrape/mel-statistics-v1 (untrained)"
 
 
 def test_build_says_what_is_wrong_with_the_recording(tmp_path: Path) -> None:
