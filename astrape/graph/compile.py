@@ -22,7 +22,7 @@ from astrape.graph.reach import reached
 from astrape.graph.recipe import Recipe
 from astrape.graph.schedule import period_of
 from astrape.graph.typed import Out, Result, SeveralOutputs
-from astrape.graph.weights import load_weights, shipped_weights
+from astrape.graph.weights import given_or_shipped, load_weights
 from astrape.graph.where import recipe_error
 
 __all__ = ["compile", "cut_training", "load"]
@@ -58,8 +58,8 @@ def load(
         RecipeError: for a recipe that cannot be read, or weights that do not fit it.
     """
     graph = compile(Recipe.load(recipe), training=training)
-    if weights is None and not training:
-        weights = shipped_weights(recipe)
+    if not training:
+        weights = given_or_shipped(weights, recipe)
     if weights is not None:
         load_weights(graph, Path(weights), subset=subset)
     return graph

@@ -27,11 +27,9 @@ def shipped_weights(recipe: str | os.PathLike[str]) -> Path | None:
     return path if path.is_file() else None
 
 
-def given_or_shipped(
-    weights: str | os.PathLike[str] | None, recipe: str | os.PathLike[str]
-) -> str | os.PathLike[str] | None:
+def given_or_shipped(weights: str | os.PathLike[str] | None, recipe: str | os.PathLike[str]) -> Path | None:
     """The weights that were asked for, else those that ship with the recipe; ``None`` where there are neither."""
-    return shipped_weights(recipe) if weights is None else weights
+    return shipped_weights(recipe) if weights is None else Path(weights)
 
 
 def weights_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

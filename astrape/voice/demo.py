@@ -25,9 +25,11 @@ from astrape.errors import AstrapeError
 from astrape.graph.compile import compile, load
 from astrape.graph.graph import Graph
 from astrape.graph.picture import save_graph_picture
+from astrape.graph.report import Report
 from astrape.runtime.files import Conversion, process_file
 from astrape.runtime.process import settle
 from astrape.runtime.spectrogram import Sound, save_spectrograms
+from astrape.voice.building import build_voicebank
 from astrape.voice.conversion import Converter, voice_of
 from astrape.voice.demo_page import write_page
 from astrape.voice.names import RECIPE
@@ -198,7 +200,7 @@ def demonstrate(
         _write(folder / f"report.{ending}", text)
         files[folder / f"report.{ending}"] = what
     if find_spec("matplotlib") is not None:
-        files |= _pictures(folder, graph, sounds)
+        files |= _pictures(folder, graph, report, sounds)
     page, facts = folder / "index.html", folder / "facts.json"
     files |= {facts: "the measured facts", page: "all of it on a page: open it in a browser"}
     demo = Demo(
@@ -261,8 +263,6 @@ def _share(
 
 def _embedding(path: Path, embeds: Any) -> Tensor:
     """The embedding of a few seconds of sound."""
-    from astrape.voice.building import build_voicebank
-
     return build_voicebank(path, embeds).speaker
 
 
@@ -270,10 +270,10 @@ def _cosine(one: Tensor, other: Tensor) -> float:
     return float(torch.nn.functional.cosine_similarity(one.flatten(), other.flatten(), dim=0))
 
 
-def _pictures(folder: Path, graph: Graph, sounds: list[Sound]) -> dict[Path, str]:
+def _pictures(folder: Path, graph: Graph, report: Report, sounds: list[Sound]) -> dict[Path, str]:
     latency, drawing, spectra = (folder / name for name in ("latency.png", "graph.svg", "spectrograms.png"))
     with atomic_path(latency) as temporary:
-        graph.report().save_plot(temporary)
+        report.save_plot(temporary)
     with atomic_path(drawing) as temporary:
         save_graph_picture(graph, temporary)
     with atomic_path(spectra) as temporary:
