@@ -27,6 +27,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     pytest.importorskip("pyworld")
+    pytest.importorskip("av")
     from tiny_packages import Packages
 
     return Packages(tmp_path_factory.mktemp("registry") / "archives")

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("pyworld")
+pytest.importorskip("av")
 
 from tiny_packages import contents
 

@@ -18,6 +18,7 @@ import soundfile
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("pyworld")
+pytest.importorskip("av")
 
 import tiny_model
 from tiny_packages import HELD, VOCABULARY, contents, sentences
