@@ -339,6 +339,27 @@ class Graph(StreamBlock, Generic[Out]):
 
         return cut_training(self)
 
+    def hosted(self, rate: Fraction | int | str) -> Graph[Out]:
+        """The same graph for a host at another rate, its latencies exact and told at that rate.
+
+        Audio inputs and outputs of other rates get resamplers (48 periods of the lower rate each way, 1.1 ms between
+        44.1 and 48 kHz), which share in alignment and framing as every block does. Blocks and parameters are shared.
+
+        Args:
+            rate: of the host in Hz: an ``int``, a ``Fraction`` or a string.
+
+        Raises:
+            RateError: for a host below 4 kHz, and for a ratio of rates with no workable filter.
+
+        >>> import astrape
+        >>> graph = astrape.load("astrape-mini")
+        >>> graph.host_samples, graph.hosted(48000).host_samples, graph.hosted(48000).rate_out
+        (2204, 2505, Fraction(48000, 1))
+        """
+        from astrape.graph.hosted import hosted
+
+        return hosted(self, rate)
+
     def stream(
         self,
         batch_size: int = 1,

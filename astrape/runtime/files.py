@@ -24,11 +24,9 @@ from astrape.audio.writer import AudioWriter
 from astrape.blocks.base import Stream
 from astrape.errors import AstrapeError
 from astrape.graph.graph import Graph
+from astrape.graph.hosted import SLOWEST_AUDIO
 
-__all__ = ["Conversion", "audio_ports", "check_chunk", "process_file"]
-
-SLOWEST_AUDIO = 4000
-"""Hz; a stream below that, such as content at 25 Hz or a spectrum at 200 Hz, is no audio."""
+__all__ = ["SLOWEST_AUDIO", "Conversion", "audio_ports", "check_chunk", "process_file"]
 
 READ_SECONDS = 0.5
 """What is read and resampled at a time. Memory depends on it, results do not."""

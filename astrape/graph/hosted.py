@@ -1,0 +1,104 @@
+"""A graph for a host at another sample rate: the same graph between resamplers, aligned anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from astrape.blocks.base import Stream
+from astrape.blocks.resample import Resampler
+from astrape.errors import AlignmentError, CausalityError, RateError
+from astrape.graph.align import align
+from astrape.graph.graph import Graph
+from astrape.graph.plan import PlannedNode, Signal
+from astrape.graph.typed import Out
+from astrape.graph.where import Where, recipe_error
+
+__all__ = ["SLOWEST_AUDIO", "hosted"]
+
+SLOWEST_AUDIO = 4000
+"""Hz; a stream below that, such as content at 25 Hz or a spectrum at 200 Hz, is no audio."""
+
+ZEROS = 48
+"""Of the resamplers: 1.1 ms each way between 44.1 and 48 kHz, flat to 19.8 kHz, no alias."""
+
+
+def hosted(graph: Graph[Out], rate: Fraction | int | str, *, zeros: int = ZEROS) -> Graph[Out]:
+    """The graph with audio in and out at a host's rate; it shares blocks and parameters.
+
+    Every input and output that is audio (4 kHz or more) and of another rate gets a resampler of its own; other outputs
+    keep their rate. The compiler then aligns and counts the whole anew, so that latency, framing and host latency are
+    as exact as ever, and are told at the host's rate.
+
+    Args:
+        graph: the streaming graph. One whose streams have the rate already is returned as it is.
+        rate: of the host in Hz, exact.
+        zeros: half the resamplers' filter in periods of the lower of two rates; see
+            :class:`~astrape.blocks.resample.Resampler`.
+
+    Raises:
+        CausalityError: for a graph with training-only nodes.
+        RateError: for a host below 4 kHz, and for one whose rate has no workable ratio to the graph's.
+        AlignmentError: where paths from inputs of different rates meet a part of a frame apart behind the resamplers.
+    """
+    if graph.training_only:
+        raise CausalityError(f"'{graph.name}' holds training-only nodes: host its deploy()")
+    target = Stream(rate, 1).rate
+    if target < SLOWEST_AUDIO:
+        raise RateError(f"a host at {target} Hz: the rate must be {SLOWEST_AUDIO} Hz or more")
+    streams = {Signal(name, "out"): stream for name, stream in graph.inputs.items()}
+    for node in graph.nodes.values():
+        streams.update(node.output_streams())
+
+    def differs(signal: Signal) -> bool:
+        return SLOWEST_AUDIO <= streams[signal].rate != target
+
+    entering = {name: _free(graph, f"host/{name}") for name in graph.inputs if differs(Signal(name, "out"))}
+    leaving = {name: _free(graph, f"host/to/{name}") for name, signal in graph.wiring.items() if differs(signal)}
+    if not entering and not leaving:
+        return graph
+
+    inputs = dict(graph.inputs)
+    nodes: dict[str, PlannedNode] = {}
+    moved: dict[Signal, Signal] = {}
+    for name, added in entering.items():
+        inputs[name] = Stream(target, graph.inputs[name].channels)
+        nodes[added] = _resampler(graph, added, inputs[name], Signal(name, "out"), graph.inputs[name].rate, zeros)
+        moved[Signal(name, "out")] = Signal(added, "out")
+    loops = {name: number for name, number in graph.loops.items() if not graph.nodes[name].inserted}
+    for node in graph.nodes.values():
+        # Delays that aligned the graph are left out, and found anew: inputs of several rates come with several ages.
+        if node.inserted:
+            moved[Signal(node.name, "out")] = moved.get(node.sources["in"], node.sources["in"])
+            continue
+        sources = {port: moved.get(signal, signal) for port, signal in node.sources.items()}
+        nodes[node.name] = replace(node, sources=sources)
+    wiring = {name: moved.get(signal, signal) for name, signal in graph.wiring.items()}
+    for name, added in leaving.items():
+        nodes[added] = _resampler(graph, added, streams[graph.wiring[name]], wiring[name], target, zeros)
+        wiring[name] = Signal(added, "out")
+
+    try:
+        aligned, latency = align(nodes, inputs, loops)
+        made: Graph[Out] = Graph(graph.name, aligned, loops, inputs, graph.control_specs, wiring, latency)
+    except (AlignmentError, RateError) as error:
+        raise type(error)(f"'{graph.name}' for a host at {target} Hz: {error}") from error
+    made.follow(graph)
+    return made
+
+
+def _free(graph: Graph, name: str) -> str:
+    """A name that no node of the graph has."""
+    while name in graph.nodes or name in graph.inputs:
+        name += "_"
+    return name
+
+
+def _resampler(graph: Graph, name: str, source: Stream, read: Signal, rate: Fraction, zeros: int) -> PlannedNode:
+    where = Where(graph.name)
+    try:
+        block = Resampler(source, rate=rate, zeros=zeros).to(graph.device, graph.dtype)
+    except ValueError as error:
+        hint = "take a rate that devices have, such as 44100, 48000 or 96000"
+        raise recipe_error(f"no host at that rate: {error}", where, name, hint, cls=RateError) from error
+    return PlannedNode(name, "resampler", block, {"in": read}, where)
