@@ -105,11 +105,15 @@ def test_the_report_speaks_of_the_host(host):
     own += Fraction(math.ceil(48 * max(1, Fraction(host, 44100))), host)
     assert graph.latency == own
     assert told["host_samples"] == math.ceil(latency * host) == graph.host_samples
-    assert told["blocks"][0]["rate_in"] == host and told["blocks"][-1]["rate_out"] == host
+    assert told["blocks"][0]["rate_in"] == host
+    assert told["blocks"][-1]["rate_out"] == host
 
 
 def test_only_audio_is_resampled():
-    blocks = {"mel": {"use": "mel", "bins": 8, "n_fft": 512, "hop": 160}, "out": {"use": "gain", "gain": 0.5, "from": "mic"}}
+    blocks = {
+        "mel": {"use": "mel", "bins": 8, "n_fft": 512, "hop": 160},
+        "out": {"use": "gain", "gain": 0.5, "from": "mic"},
+    }
     graph = astrape.compile(recipe(blocks, rate=16000, outputs={"wav": "out", "mel": "mel"}))
     at_host = graph.hosted(48000)
     assert {name: stream.rate for name, stream in at_host.outputs.items()} == {"wav": 48000, "mel": 100}
@@ -137,7 +141,7 @@ def test_paths_that_cannot_meet_are_refused_with_a_way_out():
         "mix": {"use": "add", "from": ["mic", "wait"]},
     }
     graph = astrape.compile(recipe(blocks, inputs=inputs))
-    with pytest.raises(astrape.AlignmentError, match="host at 48000 Hz.*insert a delay"):
+    with pytest.raises(astrape.AlignmentError, match=r"host at 48000 Hz.*insert a delay"):
         graph.hosted(48000)
 
 
