@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Kernel", "into", "several"]
+from astrape.graph.arithmetic import Kernel, exact, exact_copy
+
+__all__ = ["COPIES", "Kernel", "copying", "into", "several"]
 
 aten = torch.ops.aten
-Kernel = Callable[[], Any]
 
 WITH_OUT: dict[Any, Callable[..., Any]] = {
     aten.__lshift__.Scalar: torch.bitwise_left_shift,
@@ -101,7 +102,10 @@ TAKE_A_NUMBER = frozenset(
 def into(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: Tensor) -> Kernel:
     """The kernel that leaves an operator's result in ``place``."""
     if operator in COPIES:
-        return partial(Tensor.copy_, place, args[0])
+        return copying(place, args[0])
+    kernel = exact(operator, args, kwargs, place)
+    if kernel is not None:
+        return kernel
     if operator is aten.masked_fill.Scalar:
         given, mask, value = args
         return partial(torch.where, mask, torch.tensor(value, dtype=place.dtype, device=place.device), given, out=place)
@@ -126,6 +130,11 @@ def into(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: Te
         form, name = native
         return partial(form, *args, **kwargs, **{name: place})
     return partial(spread, partial(operator, *args, **kwargs), place)
+
+
+def copying(place: Tensor, given: Tensor) -> Kernel:
+    """The kernel that copies ``given`` to ``place``."""
+    return exact_copy(place, given) or partial(Tensor.copy_, place, given)
 
 
 def several(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], places: list[Tensor | None]) -> Kernel:

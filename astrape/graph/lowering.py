@@ -11,7 +11,8 @@ from torch import Tensor
 
 from astrape.blocks.base import State
 from astrape.blocks.state import map_state, state_leaves
-from astrape.graph.kernels import COPIES, Kernel, into, several
+from astrape.graph.arithmetic import exact_in_place
+from astrape.graph.kernels import COPIES, Kernel, copying, into, several
 from astrape.graph.record import Call, Unrecordable, addresses, tensors
 
 __all__ = ["Kernel", "Lowering", "Memory"]
@@ -217,7 +218,8 @@ class Lowering:
             if made:
                 raise Unrecordable(f"'{operator}' writes in place and returns something else")
             args, kwargs = self._placed((call.args, call.kwargs))
-            self._kernels.append(partial(IN_PLACE.get(operator, operator), *args, **kwargs))
+            written = partial(IN_PLACE.get(operator, operator), *args, **kwargs)
+            self._kernels.append(exact_in_place(operator, args, kwargs) or written)
             return
         if not any(True for _ in tensors(call.result)):
             args, kwargs = self._placed((call.args, call.kwargs))
@@ -272,7 +274,7 @@ class Lowering:
     def _copied(self, tensor: Tensor) -> Tensor:
         """A copy that the tape makes at its end."""
         copy = torch.empty_like(tensor)
-        self._kernels.append(partial(Tensor.copy_, copy, self._place(tensor)))
+        self._kernels.append(copying(copy, self._place(tensor)))
         return copy
 
     def _answer(self, tensor: Tensor, outside: set[int]) -> Tensor:
@@ -292,11 +294,11 @@ class Lowering:
             if same or not addresses(new):
                 continue
             if addresses(new)[0] in passed:
-                pending.append(partial(Tensor.copy_, place, self._place(passed[addresses(new)[0]])))
+                pending.append(copying(place, self._place(passed[addresses(new)[0]])))
                 continue
             # A state that moves to another's place is read before that one is written.
             moved = addresses(new)[0] in outside
-            pending.append(partial(Tensor.copy_, place, self._copied(new) if moved else self._place(new)))
+            pending.append(copying(place, self._copied(new) if moved else self._place(new)))
         self._kernels += pending
 
 
