@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from astrape.graph.where import suggest
+from astrape.settings import Spec
 from astrape.training.discriminators import (
     MultiPeriodDiscriminator,
     MultiResolutionDiscriminator,
@@ -19,6 +18,7 @@ from astrape.training.errors import TrainingError
 from astrape.training.learner import loss_key
 from astrape.training.objectives import Judgement, LSGANDiscriminator, Objective, Total
 from astrape.training.section import Discriminators, LossPlan
+from astrape.wording import suggest
 
 __all__ = ["Adversary", "random_windows"]
 
@@ -97,13 +97,12 @@ def _rows(judgement: Judgement, rows: slice) -> Judgement:
     return Judgement(judgement.logits[rows], [features[rows] for features in judgement.features])
 
 
-def _network(name: str, spec: Mapping[str, Any]) -> nn.Module:
-    use = spec["use"]
+def _network(name: str, spec: Spec) -> nn.Module:
+    use, params = spec.use, spec.params
     if use not in NETWORKS:
         raise TrainingError(
-            f"discriminator '{name}': there is no '{use}': {suggest(str(use), NETWORKS, 'discriminator')}"
+            f"discriminator '{name}': there is no '{use}': {suggest(use, NETWORKS, 'discriminator')}"
         )
-    params = {key: value for key, value in spec.items() if key != "use"}
     known = inspect.signature(NETWORKS[use]).parameters
     for key in params:
         if key not in known:

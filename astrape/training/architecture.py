@@ -13,8 +13,8 @@ import yaml
 
 from astrape.graph.files import locate, read_file
 from astrape.graph.recipe import Recipe
-from astrape.graph.where import suggest
 from astrape.training.errors import TrainingError
+from astrape.wording import suggest
 
 __all__ = ["Change", "changed", "recipe_text", "standalone"]
 

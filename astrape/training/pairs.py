@@ -13,19 +13,17 @@ voice:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
-from astrape.graph.recipe import Recipe
-from astrape.training.augment import Augmentation, build_augmentation
-from astrape.training.errors import TrainingError
-from astrape.training.keys import Keys
+from astrape.training.augment import Augmentation
 
-__all__ = ["BAND", "GIVEN_SIGNALS", "LABELS", "PAIR", "PAIR_SIGNALS", "TWIN", "Pairs", "read_pairs"]
+__all__ = ["BAND", "LABELS", "PAIR", "PAIR_SIGNALS", "TWIN", "Given", "Pairs"]
 
 PAIR = "pair."
 PAIR_SIGNALS = ("pair.wav", "pair.speaker", "pair.pitch")
-GIVEN_SIGNALS = ("pair.speaker", "pair.pitch", "speaker", "random")
+Given = Literal["pair.speaker", "pair.pitch", "speaker", "random"]
 """What the data can give to a signal or a control of the graph; ``random``: a whole number below 2^24, another for each
 row of each step, for the seed of a noise."""
 
@@ -55,45 +53,3 @@ class Pairs:
     both: bool = False
     given: Mapping[str, str] = field(default_factory=dict)
     augment: tuple[Augmentation, ...] = ()
-
-
-def read_pairs(keys: Keys, recipe: Recipe, outputs: Iterable[str], targets: Iterable[str | None]) -> Pairs | None:
-    """What a stage says of parallel sets; ``None`` for one that says nothing of them.
-
-    Args:
-        keys: of the stage.
-        recipe: whose it is.
-        outputs: signals by name.
-        targets: what the stage's losses and discriminators compare with.
-
-    Raises:
-        TrainingError: for what cannot be, with file, line and place.
-    """
-    wanted = {name for name in targets if name is not None and (name.startswith(PAIR) or name in (*LABELS, TWIN))}
-    if not wanted and not any(key in keys for key in ("pairs", "given", "augment")):
-        return None
-    same, both = 0.0, False
-    if "pairs" in keys:
-        inside = keys.inside("pairs")
-        same = inside.number("same", 0, 1, default=same)
-        both = inside.truth("both", default=both)
-        inside.done()
-    if TWIN in wanted and not both:
-        raise keys.wrong("losses", f"compare with {TWIN}, and rows have none", "write pairs: {both: true}")
-    given = {}
-    if "given" in keys:
-        inside = keys.inside("given")
-        nodes = [node.name for node in recipe.nodes]
-        for name in inside.values:
-            node, _, port = name.partition(".")
-            if node.replace(".", "/") not in nodes or not port:
-                inside.check(name, name, [*outputs, *nodes, *recipe.controls], "signal or control")
-            given[name] = inside.choice(name, GIVEN_SIGNALS, default="")
-        inside.done()
-    augment = []
-    for at in keys.items("augment") if "augment" in keys and keys.values["augment"] != [] else ():
-        try:
-            augment.append(build_augmentation(at.rest("use", text="use")))
-        except TrainingError as error:
-            raise at.wrong("use", f"cannot be: {error}") from error
-    return Pairs(same, both, given, tuple(augment))

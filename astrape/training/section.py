@@ -26,53 +26,68 @@ training:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
 from astrape.blocks.codebook import Relaxation
 from astrape.graph.recipe import Recipe
+from astrape.settings import Between, Fault, Known, Location, Name, Settings, Spec, read_settings
+from astrape.training.augment import build_augmentation
 from astrape.training.errors import TrainingError
-from astrape.training.keys import Keys
 from astrape.training.objectives import PAIRING, loss_names
-from astrape.training.pairs import LABELS, PAIR_SIGNALS, TWIN, Pairs, read_pairs
+from astrape.training.pairs import LABELS, PAIR, PAIR_SIGNALS, TWIN, Given, Pairs
 from astrape.training.relaxation import build_relaxation
 
 __all__ = ["Discriminators", "LossPlan", "Optimiser", "Phase", "Relaxing", "Section", "Stage", "read_section"]
-
-STAGES = ("encoder", "decoder", "voice")
-"""What can be trained: an encoder, a decoder behind a trained encoder, or both together."""
 
 TARGETS = ("teacher.content", "teacher.wav", "mic.pitch", *PAIR_SIGNALS, *LABELS, TWIN)
 """What losses compare with, beside the recipe's inputs and ``teacher.layer_N``."""
 
 LONGEST = 10**7
 
+GIVEN_TO = Known("signal or control")
+
 SOFTEST = 0.01
 
+Count = Annotated[int, Between(1, LONGEST)]
+Epochs = Annotated[int, Between(0, LONGEST)]
+Output = Annotated[Name, Known("output")]
+Target = Annotated[Name, Known("signal", r"teacher\.layer_\d+")]
+Node = Annotated[Name, Known("node")]
+Share = Annotated[float, Between(0, 0.999999)]
 
-@dataclass(frozen=True)
-class LossPlan:
+
+class LossPlan(Settings, extra="allow"):
     """One loss of a phase.
 
     Attributes:
-        name: the recipe's own.
         use: the registered loss.
         of: the graph's output that it measures.
         to: what it is measured against; ``None`` where the loss needs nothing but the data's speakers or judgements.
         weight: its factor in the sum; 0 leaves it out.
         voiced: weight of a voiced frame, where an unvoiced one has 1.
         ahead: teacher frames that the target lies in the future.
-        params: the loss's own.
     """
 
-    name: str
-    use: str
-    of: str
-    to: str | None
-    weight: float
-    voiced: float = 1.0
-    ahead: int = 0
-    params: Mapping[str, Any] = field(default_factory=dict)
+    use: Annotated[Name, Known("loss")]
+    of: Output
+    to: Target | None = None
+    weight: Annotated[float, Between(0, 1e6)] = 1.0
+    voiced: Annotated[float, Between(0, 1000)] = 1.0
+    ahead: Annotated[int, Between(0, 1000)] = 0
+    _name: str = PrivateAttr("")
+
+    @property
+    def name(self) -> str:
+        """The recipe's own name of it."""
+        return self._name
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The loss's own parameters."""
+        return {key: value for key, value in (self.model_extra or {}).items() if key not in PAIRING}
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -80,8 +95,7 @@ class LossPlan:
         return {"use": self.use, "of": self.of, **self.params}
 
 
-@dataclass(frozen=True)
-class Optimiser:
+class Optimiser(Settings):
     """AdamW and how its rate goes.
 
     Attributes:
@@ -92,30 +106,60 @@ class Optimiser:
         warmup: steps in which the rate rises from nothing to that; 0: it begins there.
     """
 
-    lr: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 1e-5
-    clip: float = 1.0
-    schedule: str = "cosine"
-    warmup: int = 0
+    use: Literal["adamw"] = "adamw"
+    lr: Annotated[float, Between(1e-12, 10)] = 1e-4
+    betas: Annotated[tuple[Share, Share], Field(strict=False)] = (0.9, 0.999)
+    weight_decay: Annotated[float, Between(0, 10)] = 1e-5
+    clip: Annotated[float, Between(0, 1e6)] = 1.0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: Epochs = 0
 
 
-@dataclass(frozen=True)
-class Discriminators:
+class Discriminators(Settings):
     """The adversaries of a phase.
 
     Attributes:
         of, to: the waveform that they judge, and the true one.
         window: samples of the random window that they see.
-        networks: by name, ``use`` and parameters.
+        networks: by name.
         optimiser: their own.
     """
 
-    of: str
-    to: str
-    window: int
-    networks: Mapping[str, Mapping[str, Any]]
-    optimiser: Optimiser
+    of: Output
+    to: Target
+    window: Annotated[int, Between(256, LONGEST)] = 16384
+    networks: Annotated[dict[str, Spec], Field(min_length=1)]
+    optimiser: Optimiser = Optimiser()
+
+
+class Relaxing(Settings, extra="allow"):
+    """A quantizer that is soft at first, and snaps more and more as training goes on.
+
+    Attributes:
+        use: ``gumbel`` or ``noise``, see :mod:`astrape.training.relaxation`.
+        start, end: of what changes from the first epoch to the last, in even steps: the temperature (gumbel) or the
+            scale (noise). Below 0.01 the quantizer snaps.
+    """
+
+    use: Literal["gumbel", "noise"] = "gumbel"
+    start: Annotated[float, Between(0, 10)]
+    end: Annotated[float, Between(0, 10)] = 0.0
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> Relaxing:
+        for progress in (0.0, 1.0):
+            try:
+                self.at(progress)
+            except TrainingError as error:
+                raise Fault(f"cannot be: {error}", at=("use",)) from error
+        return self
+
+    def at(self, progress: float) -> Relaxation | None:
+        """What stands for snapping after a share of the training, 0 to 1."""
+        value = self.start + (self.end - self.start) * min(max(progress, 0.0), 1.0)
+        changing = "temperature" if self.use == "gumbel" else "scale"
+        spec = {"use": self.use, changing: value, **(self.model_extra or {})}
+        return build_relaxation(spec) if value >= SOFTEST else None
 
 
 @dataclass(frozen=True)
@@ -134,33 +178,13 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Relaxing:
-    """A quantiser that is soft at first, and snaps more and more as training goes on.
-
-    Attributes:
-        use: ``gumbel`` or ``noise``, see :mod:`astrape.training.relaxation`.
-        start, end: of what changes from the first epoch to the last, in even steps: the temperature (gumbel) or the
-            scale (noise). Below 0.01 the quantiser snaps.
-        params: the others.
-    """
-
-    use: str
-    start: float
-    end: float
-    params: Mapping[str, Any] = field(default_factory=dict)
-
-    def at(self, progress: float) -> Relaxation | None:
-        """What stands for snapping after a share of the training, 0 to 1."""
-        value = self.start + (self.end - self.start) * min(max(progress, 0.0), 1.0)
-        changing = "temperature" if self.use == "gumbel" else "scale"
-        return build_relaxation({"use": self.use, changing: value, **self.params}) if value >= SOFTEST else None
-
-
-@dataclass(frozen=True)
 class Stage:
     """The training of an encoder, of a decoder, or of both.
 
     Attributes:
+        train: nodes, or nested graphs; all else is frozen.
+        window, evaluation_window: frames of the features in a crop, and in one of the validation.
+        batch: windows in a step, for each process.
         pairs: how it draws from parallel sets; ``None``: from single recordings and their caches.
         settle: seconds at the begin of each window that no loss counts, while what is heard for the first time settles.
         average: what is validated and exported are the weights' running means, of which each step keeps this share;
@@ -196,7 +220,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Section:
-    """The training section of a recipe."""
+    """The training section of a recipe; ``stages`` are ``encoder``, ``decoder`` and ``voice``, those that are there."""
 
     teacher: Mapping[str, Any]
     features: str
@@ -216,6 +240,132 @@ class Section:
         return self.stages[name]
 
 
+class _Losses(Settings):
+    """What a phase has, and a stage that is all one phase."""
+
+    epochs: Epochs = 60
+    losses: Annotated[dict[str, LossPlan], Field(min_length=1)]
+    discriminators: Discriminators | None = None
+
+    @model_validator(mode="after")
+    def _weighs_something(self) -> _Losses:
+        for name, plan in self.losses.items():
+            plan._name = name
+        if self.losses and not any(plan.weight for plan in self.losses.values()):
+            raise Fault("has weights of 0 alone", "give one a weight above 0", ("losses",))
+        return self
+
+    def phase(self, name: str) -> Phase:
+        return Phase(name, self.epochs, tuple(self.losses.values()), self.discriminators)
+
+
+class _Phase(_Losses):
+    name: Name
+
+
+class _Share(Settings):
+    same: Annotated[float, Between(0, 1)] = 0.0
+    both: bool = False
+
+
+class _Stage(_Losses):
+    """A stage as it is written."""
+
+    losses: dict[str, LossPlan] = Field(default_factory=dict)
+    phases: Annotated[tuple[_Phase, ...], Field(strict=False, min_length=1)] | None = None
+    train: Annotated[tuple[Node, ...], Field(strict=False, min_length=1)]
+    window: Count
+    evaluation_window: Count | None = None
+    batch: Annotated[int, Between(1, 65536)] = 2
+    steps_per_epoch: Count = 2000
+    optimiser: Optimiser = Optimiser()
+    relax: Relaxing | None = None
+    settle: Annotated[float, Between(0, 60)] = 0.0
+    average: Share = 0.0
+    pairs: _Share | None = None
+    given: dict[str, Given] | None = None
+    augment: Annotated[tuple[Spec, ...], Field(strict=False)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_or_the_other(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "phases" in values:
+            for key in ("losses", "epochs", "discriminators"):
+                if key in values:
+                    raise Fault(f"stands beside {key}", f"move {key} into a phase", ("phases",))
+        elif isinstance(values, dict) and not values.get("losses"):
+            raise Fault("is empty" if "losses" in values else "is missing", "give at least one loss", ("losses",))
+        return values
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> _Stage:
+        names = [phase.name for phase in self.phases or ()]
+        if len(set(names)) < len(names):
+            raise Fault("has two phases of one name", "give each its own", ("phases",))
+        if not any(phase.epochs for phase in self.phases or (self,)):
+            raise Fault("is 0 in all", "give at least 1", ("phases" if self.phases else "epochs",))
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_fit(self, info: ValidationInfo[dict[str, list[str]]]) -> _Stage:
+        if TWIN in self.targets and not (self.pairs and self.pairs.both):
+            raise Fault(f"compare with {TWIN}, and rows have none", "write pairs: {both: true}", ("losses",))
+        for name in self.given or ():
+            node, _, port = name.partition(".")
+            if not port or node.replace(".", "/") not in info.context["node"]:
+                try:
+                    GIVEN_TO.check(name, info)
+                except Fault as fault:
+                    raise Fault(fault.fault, fault.hint, ("given", name)) from None
+        for place, spec in enumerate(self.augment or ()):
+            try:
+                build_augmentation(spec.model_dump())
+            except TrainingError as error:
+                raise Fault(f"cannot be: {error}", at=("augment", place, "use")) from error
+        return self
+
+    @property
+    def targets(self) -> set[str | None]:
+        """What losses and discriminators compare with."""
+        phases = self.phases or (self,)
+        judges = [one.discriminators for one in phases]
+        plans = [plan for one in phases for plan in one.losses.values()]
+        return {one.to for one in (*plans, *judges) if one is not None}
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name."""
+        pairs = None
+        about_pairs = any(to and (to.startswith(PAIR) or to in (*LABELS, TWIN)) for to in self.targets)
+        if about_pairs or any(one is not None for one in (self.pairs, self.given, self.augment)):
+            share = self.pairs or _Share()
+            augment = tuple(build_augmentation(spec.model_dump()) for spec in self.augment or ())
+            pairs = Pairs(share.same, share.both, dict(self.given or {}), augment)
+        return Stage(
+            name=name,
+            train=self.train,
+            window=self.window,
+            evaluation_window=self.evaluation_window or self.window,
+            batch=self.batch,
+            steps_per_epoch=self.steps_per_epoch,
+            optimiser=self.optimiser,
+            phases=(self.phase(name),) if self.phases is None else tuple(one.phase(one.name) for one in self.phases),
+            relax=self.relax,
+            pairs=pairs,
+            settle=self.settle,
+            average=self.average,
+        )
+
+
+class _Section(Settings):
+    """The section as it is written."""
+
+    features: Annotated[Name, Known("output or input")]
+    teacher: Spec | None = None
+    encoder: _Stage | None = None
+    decoder: _Stage | None = None
+    voice: _Stage | None = None
+
+
 def read_section(recipe: Recipe, section: Mapping[str, Any] | None = None) -> Section:
     """The training section of a recipe, checked: keys, types, and the names of nodes and signals.
 
@@ -224,134 +374,34 @@ def read_section(recipe: Recipe, section: Mapping[str, Any] | None = None) -> Se
         section: the section where a command line has changed it; the recipe's own when left out.
 
     Raises:
-        TrainingError: for a recipe without one, and for whatever is wrong in it, with file, line, place and mend.
+        TrainingError: for a recipe without one, and for whatever is wrong in it, with file, line, key and hint.
     """
     values = recipe.training if section is None else section
     if not values:
         raise TrainingError(f"{recipe.where}: '{recipe.name}' has no training section: add training, or name another")
-    keys = Keys(recipe, ("training",), dict(values))
-    outputs = [*recipe.outputs, *recipe.training_outputs]
-    features = keys.text("features")
-    keys.check("features", features, [*outputs, *recipe.inputs], "output")
-    teacher = keys.inside("teacher").rest("use", text="use") if "teacher" in keys else {}
-    stages = {name: _stage(name, keys.inside(name), recipe, outputs) for name in STAGES if name in keys}
-    keys.done()
-    return Section(teacher, features, stages)
 
+    def where(keys: Location) -> object:
+        return recipe.where if recipe.spot is None else recipe.spot.where_of(*keys)
 
-def _stage(name: str, keys: Keys, recipe: Recipe, outputs: list[str]) -> Stage:
-    train = keys.texts("train")
-    for node in train:
-        _check_node(keys, "train", node, recipe)
-    window = keys.whole("window", 1, LONGEST)
-    longer = keys.whole("evaluation_window", 1, LONGEST, default=window)
-    batch = keys.whole("batch", 1, 65536, default=2)
-    steps = keys.whole("steps_per_epoch", 1, LONGEST, default=2000)
-    optimiser = _optimiser(keys.inside("optimiser")) if "optimiser" in keys else Optimiser()
-    relax = _relaxing(keys.inside("relax")) if "relax" in keys else None
-    if "phases" in keys and "losses" in keys:
-        raise keys.wrong("phases", "is there beside losses", "move the losses into a phase")
-    if "phases" in keys:
-        phases = tuple(_phase(at, None, recipe, outputs) for at in keys.items("phases"))
-    else:
-        phases = (_phase(keys, name, recipe, outputs),)
-    settle = keys.number("settle", 0, 60, default=0.0)
-    average = keys.number("average", 0, 0.999999, default=0.0)
-    pairs = read_pairs(keys, recipe, outputs, _targets(phases))
-    keys.done()
-    names = [phase.name for phase in phases]
-    if len(set(names)) < len(names):
-        raise keys.wrong("phases", "has two phases of one name", "give each its own")
-    if all(phase.epochs == 0 for phase in phases):
-        raise keys.wrong("phases" if "phases" in keys else "epochs", "comes to no epoch at all", "give at least 1")
-    return Stage(name, tuple(train), window, longer, batch, steps, optimiser, phases, relax, pairs, settle, average)
-
-
-def _targets(phases: tuple[Phase, ...]) -> list[str | None]:
-    """What losses and discriminators compare with."""
-    judged = [phase.discriminators.to for phase in phases if phase.discriminators is not None]
-    return [*(plan.to for phase in phases for plan in phase.losses), *judged]
-
-
-def _check_node(keys: Keys, key: str, name: str, recipe: Recipe) -> None:
-    flat = name.replace(".", "/")
-    nodes = [node.name for node in recipe.nodes]
-    prefixes = {"/".join(node.split("/")[:depth]) for node in nodes for depth in range(1, node.count("/") + 2)}
-    if flat not in prefixes:
-        keys.check(key, flat, prefixes, "node")
-
-
-def _optimiser(keys: Keys) -> Optimiser:
-    default = Optimiser()
-    keys.choice("use", ["adamw"], default="adamw")
-    betas = keys.numbers("betas", 2, 0, 0.999999, default=default.betas)
-    read = Optimiser(
-        lr=keys.number("lr", 1e-12, 10, default=default.lr),
-        betas=(betas[0], betas[1]),
-        weight_decay=keys.number("weight_decay", 0, 10, default=default.weight_decay),
-        clip=keys.number("clip", 0, 1e6, default=default.clip),
-        schedule=keys.choice("schedule", ["cosine", "constant"], default=default.schedule),
-        warmup=keys.whole("warmup", 0, LONGEST, default=default.warmup),
+    written = read_settings(_Section, dict(values), TrainingError, where, ("training",), _names(recipe))
+    stages = {name: getattr(written, name) for name in ("encoder", "decoder", "voice")}
+    return Section(
+        {} if written.teacher is None else written.teacher.model_dump(),
+        written.features,
+        {name: stage.stage(name) for name, stage in stages.items() if stage is not None},
     )
-    keys.done()
-    return read
 
 
-def _relaxing(keys: Keys) -> Relaxing:
-    use = keys.choice("use", ["gumbel", "noise"], default="gumbel")
-    start = keys.number("start", 0, 10)
-    end = keys.number("end", 0, 10, default=0.0)
-    read = Relaxing(use, start, end, keys.rest("use", "start", "end"))
-    for progress in (0.0, 1.0):
-        try:
-            read.at(progress)
-        except TrainingError as error:
-            raise keys.wrong("use", f"cannot be: {error}") from error
-    return read
-
-
-def _phase(keys: Keys, name: str | None, recipe: Recipe, outputs: list[str]) -> Phase:
-    """A phase of its own, or a stage that is all one phase, ``name``, whose other keys are read elsewhere."""
-    alone = name is not None
-    called = name if name is not None else keys.text("name")
-    epochs = keys.whole("epochs", 0, LONGEST, default=60)
-    losses = tuple(_loss(at, key, recipe, outputs) for key, at in keys.mapping("losses"))
-    adversaries = None
-    if "discriminators" in keys:
-        adversaries = _discriminators(keys.inside("discriminators"), recipe, outputs)
-    phase = Phase(called, epochs, losses, adversaries)
-    if not alone:
-        keys.done()
-    if not phase.active:
-        raise keys.wrong("losses", "has none that weighs anything", "give one a weight above 0")
-    return phase
-
-
-def _loss(keys: Keys, name: str, recipe: Recipe, outputs: list[str]) -> LossPlan:
-    use = keys.text("use")
-    keys.check("use", use, loss_names(), "loss")
-    of = keys.text("of")
-    keys.check("of", of, outputs, "output")
-    to = keys.text("to") if "to" in keys else None
-    if to is not None and not _is_layer(to):
-        keys.check("to", to, [*TARGETS, *recipe.inputs], "signal")
-    weight = keys.number("weight", 0, 1e6, default=1.0)
-    voiced = keys.number("voiced", 0, 1000, default=1.0)
-    ahead = keys.whole("ahead", 0, 1000, default=0)
-    return LossPlan(name, use, of, to, weight, voiced, ahead, keys.rest(*PAIRING))
-
-
-def _is_layer(to: str) -> bool:
-    return to.startswith("teacher.layer_") and to.removeprefix("teacher.layer_").isdigit()
-
-
-def _discriminators(keys: Keys, recipe: Recipe, outputs: list[str]) -> Discriminators:
-    of = keys.text("of")
-    keys.check("of", of, outputs, "output")
-    to = keys.text("to")
-    keys.check("to", to, [*TARGETS, *recipe.inputs], "signal")
-    window = keys.whole("window", 256, LONGEST, default=16384)
-    optimiser = _optimiser(keys.inside("optimiser")) if "optimiser" in keys else Optimiser()
-    networks = {name: at.rest("use", text="use") for name, at in keys.mapping("networks")}
-    keys.done()
-    return Discriminators(of, to, window, networks, optimiser)
+def _names(recipe: Recipe) -> dict[str, list[str]]:
+    """What the section can name, by what it is."""
+    outputs = [*recipe.outputs, *recipe.training_outputs]
+    nodes = [node.name for node in recipe.nodes]
+    groups = ["/".join(node.split("/")[:depth]) for node in nodes for depth in range(1, node.count("/") + 2)]
+    return {
+        "loss": loss_names(),
+        "output": outputs,
+        "output or input": [*outputs, *recipe.inputs],
+        "node": [*dict.fromkeys([*groups, *(group.replace("/", ".") for group in groups)])],
+        "signal": [*TARGETS, *recipe.inputs],
+        "signal or control": [*outputs, *nodes, *recipe.controls],
+    }

@@ -229,17 +229,17 @@ def test_a_loss_that_is_not_finite_is_left_out(root: Path, tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("way", "value", "said"),
     [
-        ("losses.phones.to", "pair.phones", "losses.phones.to there is no signal 'pair.phones'"),
-        ("given.f0", "pair.pich", r"given.f0 is 'pair.pich': give pair.speaker or pair.pitch or speaker"),
+        ("losses.phones.to", "pair.phones", "losses.phones.to is 'pair.phones', an unknown signal"),
+        ("given.f0", "pair.pich", r"given.f0 is 'pair.pich': give pair.speaker, pair.pitch, speaker or random"),
         (
             "given",
             {"conten": "pair.pitch"},
-            "given.conten there is no signal or control 'conten': did you mean 'content'",
+            "given.conten is 'conten', an unknown signal or control: did you mean 'content'",
         ),
-        ("pairs", {"same": 2}, "pairs.same is 2: give 0 to 1"),
+        ("pairs", {"same": 2}, "pairs.same is 2: give a number from 0 to 1"),
         ("pairs", {"both": 1}, "pairs.both is 1: give true or false"),
         ("pairs", {"same": 0.1}, "losses compare with twin, and rows have none: write pairs: {both: true}"),
-        ("pairs", {"sane": 0.2}, "pairs.sane is no key.*did you mean 'same'"),
+        ("pairs", {"sane": 0.2}, "pairs.sane is an unknown key.*did you mean 'same'"),
         (
             "augment",
             [{"use": "nois"}],

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from astrape.graph.where import suggest
 from astrape.training.errors import TrainingError
+from astrape.wording import suggest
 
 __all__ = [
     "Augmentation",
