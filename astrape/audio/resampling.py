@@ -8,7 +8,7 @@ from fractions import Fraction
 from torch import Tensor
 
 from astrape.blocks.base import Stream
-from astrape.graph.compile import compile
+from astrape.graph import compile
 from astrape.graph.graph import Graph
 
 __all__ = ["resampled", "resampling", "resampling_to"]

@@ -40,7 +40,7 @@ def bench(recipe: str, chunks: tuple[float, ...], seconds: float, settings: tupl
     limit is the larger of the chunk's operations at the measured rate of matrix products and its bytes at the measured
     bandwidth.
     """
-    from astrape.graph.compile import load
+    from astrape.graph import load
     from astrape.runtime.bench import bench as measure
     from astrape.runtime.process import settle
 

@@ -31,7 +31,7 @@ def check(recipe: str, examples: int, as_json: bool) -> None:
     against measured ones, purity, constant state, reset, snapshot, isolation of rows; of the whole, sessions too.
     """
     from astrape.commands.reaching import draws_behind_transforms
-    from astrape.graph.compile import load
+    from astrape.graph import load
     from astrape.testing import check_block, check_graph
 
     graph = load(recipe)

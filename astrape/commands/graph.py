@@ -24,7 +24,7 @@ __all__ = ["graph"]
 def graph(recipe: str, output: Path) -> None:
     """Draw RECIPE as it was compiled: rates on the edges, inserted delays and feedback marked."""
     from astrape.audio.atomic import atomic_path
-    from astrape.graph.compile import load
+    from astrape.graph import load
     from astrape.graph.picture import check_ending, save_graph_picture
 
     if output.suffix != ".dot":

@@ -57,7 +57,7 @@ def precision(
     import torch
     from rich.table import Table
 
-    from astrape.graph.compile import load
+    from astrape.graph import load
     from astrape.runtime.files import SLOWEST_AUDIO, check_chunk
     from astrape.voice.precision import precision as compare
     from astrape.voice.speaking import SEED

@@ -24,7 +24,7 @@ __all__ = ["report"]
 def report(recipe: str, measure: bool, plot: Path | None, as_json: bool) -> None:
     """Report the latency of RECIPE, block by block."""
     from astrape.audio.atomic import atomic_path
-    from astrape.graph.compile import load
+    from astrape.graph import load
     from astrape.graph.picture import check_ending
 
     if plot is not None:

@@ -75,7 +75,7 @@ def run(
     as it comes, and what goes is flushed with every chunk. What the command has to say then goes to standard error.
     """
     from astrape.audio.levels import decibels
-    from astrape.graph.compile import load
+    from astrape.graph import load
     from astrape.runtime.files import process_file
 
     graph = load(recipe, weights=weights)

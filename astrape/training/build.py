@@ -14,7 +14,7 @@ from torch import Tensor
 from astrape.blocks.base import Stream
 from astrape.errors import RecipeError
 from astrape.graph.checksums import read_tensors
-from astrape.graph.compile import compile
+from astrape.graph import compile
 from astrape.graph.cut import between
 from astrape.graph.graph import Graph
 from astrape.graph.recipe import Recipe

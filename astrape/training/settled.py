@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from astrape.graph.compile import compile
+from astrape.graph import compile
 from astrape.graph.recipe import Recipe
 from astrape.training.architecture import changed, standalone
 from astrape.training.errors import TrainingError

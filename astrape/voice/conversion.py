@@ -16,7 +16,7 @@ from astrape.audio.atomic import atomic_path
 from astrape.audio.downmix import MEAN
 from astrape.audio.pipes import PipeReader, PipeTarget
 from astrape.errors import AstrapeError, AudioError
-from astrape.graph.compile import load
+from astrape.graph import load
 from astrape.graph.graph import Graph
 from astrape.graph.outputs import with_outputs
 from astrape.runtime.files import SLOWEST_AUDIO, Conversion, audio_ports, check_chunk, process_file

@@ -16,7 +16,7 @@ from torch import Tensor
 from astrape.audio.resampling import resampled, resampling_to
 from astrape.audio.writer import AudioWriter
 from astrape.errors import AstrapeError, StreamError
-from astrape.graph.compile import load
+from astrape.graph import load
 from astrape.graph.graph import Graph
 from astrape.graph.outputs import with_outputs
 from astrape.graph.plan import Signal

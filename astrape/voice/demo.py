@@ -22,7 +22,7 @@ from astrape.audio.levels import decibels
 from astrape.audio.reader import AudioReader
 from astrape.audio.writer import AudioWriter
 from astrape.errors import AstrapeError
-from astrape.graph.compile import compile, load
+from astrape.graph import compile, load
 from astrape.graph.graph import Graph
 from astrape.graph.picture import save_graph_picture
 from astrape.graph.report import Report

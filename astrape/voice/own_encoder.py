@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from astrape.graph.compile import load
+from astrape.graph import load
 from astrape.graph.weights import shipped_weights
 from astrape.voice.errors import VoicebankError
 from astrape.voice.names import ASTRAPE_SPEAKER

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 import astrape
 from astrape.errors import RecipeError
-from astrape.graph.compile import load
+from astrape.graph import load
 from astrape.graph.files import shipped_recipes
 from astrape.graph.recipe import Recipe
 from astrape.graph.weights import shipped_weights, weights_metadata

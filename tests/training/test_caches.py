@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import astrape
 from astrape.audio.atomic import is_stale, temporaries
-from astrape.graph.compile import compile
+from astrape.graph import compile
 from astrape.graph.outputs import with_outputs
 from astrape.graph.recipe import Recipe
 from astrape.training import teachers

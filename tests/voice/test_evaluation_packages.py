@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 import astrape
-from astrape.graph.compile import compile
+from astrape.graph import compile
 from astrape.voice.evaluation import Context, Converted, MetricError, Pair, Recording, Tools, evaluate
 from astrape.voice.evaluation.fidelity import PESQ, STOI
 from astrape.voice.evaluation.intelligibility import Intelligibility, error_rates

@@ -18,7 +18,7 @@ from astrape.audio.atomic import atomic_path
 from astrape.blocks.statistics import RunningStatistics
 from astrape.errors import AstrapeError
 from astrape.graph.checksums import sealed
-from astrape.graph.compile import load
+from astrape.graph import load
 from astrape.graph.graph import Graph
 from astrape.training.speaker.augment import SILENCE, augmented
 from astrape.training.speaker.features import RECIPE, Example

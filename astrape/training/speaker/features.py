@@ -16,7 +16,7 @@ from scipy.signal import resample_poly
 
 from astrape.audio.atomic import atomic_path
 from astrape.audio.whole import read_mono
-from astrape.graph.compile import load
+from astrape.graph import load
 from astrape.training.speaker.sources import Speech
 from astrape.voice.embedding import CHANNELS
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from astrape.blocks import Mel
-from astrape.graph.compile import compile
+from astrape.graph import compile
 from astrape.graph.cut import between
 from astrape.graph.recipe import Recipe
 from astrape.training.corpus import Utterance
