@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
+from astrape.blocks.ops.product import frame_product
+from astrape.blocks.ops.ring import Place
+from astrape.blocks.ops.rotary import PAIRINGS, Rotary
 from astrape.blocks.parameters import bounded, check_choice, check_elements, check_real
-from astrape.blocks.place import Place
-from astrape.blocks.product import frame_product
 from astrape.blocks.registry import register
-from astrape.blocks.rotary import PAIRINGS, Rotary
 
 __all__ = ["Attention"]
 
@@ -32,9 +32,9 @@ class Attention(StreamBlock):
     itself alone, and zeros are never attended to.
 
     The state per row is the keys and values of the last ``window`` frames, ``(batch, heads, window, head_dim)`` each,
-    and an int64 count of all frames so far, the ``age``. It is a ring: frame ``p`` of the stream stands at place
-    ``p mod window``, its key rotated by ``p`` (see :class:`~astrape.blocks.rotary.Rotary`), so a new frame takes the
-    place of the one that has just left its reach, and nothing else moves. A live session's state is written in place
+    and an int64 count of all frames so far, the ``age``. It is a ring: frame ``p`` of the stream stands at position
+    ``p mod window``, its key rotated by ``p`` (:class:`~astrape.blocks.ops.rotary.Rotary`), so a new frame takes the
+    position of the one that has just left its reach, and nothing else moves. A live session's state is written in place
     (:mod:`astrape.blocks.live`).
 
     A chunk of ``n`` frames needs ``window - 1 + n`` keys. It is worked off in blocks of about ``window`` queries, each
@@ -46,7 +46,7 @@ class Attention(StreamBlock):
         window: frames attended to, the frame itself included: keys ``t - window + 1`` to ``t``.
         head_dim: dimensions of a head; ``channels / heads`` when left out.
         rotary: which dimensions rotate together, ``half``, ``interleaved`` or ``none``; see
-            :class:`~astrape.blocks.rotary.Rotary`.
+            :class:`~astrape.blocks.ops.rotary.Rotary`.
         theta: base of the rotary wavelengths.
         bias: whether the projections have biases.
 

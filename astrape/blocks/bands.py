@@ -12,11 +12,11 @@ from torch import Tensor
 
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.mel import SCALES
+from astrape.blocks.ops.product import frame_product
+from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import bounded, check_choice, check_real
-from astrape.blocks.product import frame_product
 from astrape.blocks.registry import register
 from astrape.blocks.spectral import MAX_N_FFT
-from astrape.blocks.tables import ExactTables, Float64
 from astrape.errors import RateError
 
 __all__ = ["BandEnvelope", "SpectralProduct"]

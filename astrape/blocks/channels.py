@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import LARGEST_COUNT, check_elements, check_real
 from astrape.blocks.plumbing import Glide
 from astrape.blocks.registry import register
-from astrape.blocks.tables import ExactTables, Float64
 from astrape.errors import RateError
 
 __all__ = ["Matrix", "Pan"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from astrape.blocks.lattice import GRIDS
+from astrape.blocks.ops.planar import GRIDS
 from astrape.blocks.parameters import check_choice, check_elements
 
 __all__ = [

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.history import empty_history, empty_tail, join_history, own_copy
 from astrape.blocks.live import current
+from astrape.blocks.ops.history import empty_history, empty_tail, join_history, own_copy
+from astrape.blocks.ops.product import frame_product
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_choice, check_elements
-from astrape.blocks.product import frame_product
 from astrape.blocks.registry import register
 
 __all__ = ["Conv", "Downsample", "RepeatUpsample", "TransposedConv"]

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.dft import WindowedDFT, WindowedInverseDFT
-from astrape.blocks.history import own_copy
+from astrape.blocks.ops.dft import WindowedDFT, WindowedInverseDFT
+from astrape.blocks.ops.history import own_copy
+from astrape.blocks.ops.sections import second_order
+from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import bounded, check_elements, check_real
 from astrape.blocks.registry import register
-from astrape.blocks.sections import second_order
 from astrape.blocks.state import map_state
-from astrape.blocks.tables import ExactTables, Float64
 from astrape.errors import RateError
 
 __all__ = ["Convolve", "Room", "room_response"]

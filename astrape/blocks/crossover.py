@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.blocks.ops.recurrence import Recurrence
+from astrape.blocks.ops.sections import StateSpace, cascade, first_order, second_order
 from astrape.blocks.parameters import check_choice, check_real
-from astrape.blocks.recurrence import Recurrence
 from astrape.blocks.registry import register
-from astrape.blocks.sections import StateSpace, cascade, first_order, second_order
 from astrape.blocks.state import map_state
 
 __all__ = ["Crossover"]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
-from astrape.blocks.recurrence import Recurrence
+from astrape.blocks.ops.recurrence import Recurrence
 from astrape.blocks.registry import register
 
 __all__ = ["Compressor", "Gate", "decaying_maximum", "one_pole", "peak", "samples", "within"]

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.recurrence import Recurrence
+from astrape.blocks.ops.recurrence import Recurrence
+from astrape.blocks.ops.sections import chebyshev_highpass
 from astrape.blocks.registry import register
-from astrape.blocks.sections import chebyshev_highpass
 
 __all__ = ["FIR", "Biquad", "DCBlock", "SteepHighpass"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.history import empty_history, empty_tail, join_history, own_copy
+from astrape.blocks.ops.history import empty_history, empty_tail, join_history, own_copy
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_choice
 from astrape.blocks.registry import register
 from astrape.errors import RateError

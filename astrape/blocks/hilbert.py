@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.history import empty_history, join_history
+from astrape.blocks.ops.history import empty_history, join_history
+from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import bounded
 from astrape.blocks.registry import register
-from astrape.blocks.tables import ExactTables, Float64
 
 __all__ = ["Hilbert"]
 

@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.dynamics import SILENCE, decaying_maximum, peak, samples, within
+from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import check_choice, check_elements
 from astrape.blocks.registry import register
 from astrape.blocks.state import map_state
-from astrape.blocks.tables import ExactTables, Float64
 
 __all__ = ["Limiter", "Saturation"]
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.conv import draw_weights
+from astrape.blocks.ops.product import frame_product
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_elements, check_real
-from astrape.blocks.product import frame_product
 from astrape.blocks.registry import register
 
 __all__ = ["Affine", "Linear"]

@@ -60,7 +60,7 @@ class Live:
             _CURRENT.reset(token)
 
     def laid_out(self, weight: Tensor, rows: int) -> Tensor | None:
-        """``weight`` for :func:`~astrape.blocks.product.frame_product`, or ``None`` where that would not be faster."""
+        """``weight`` for :func:`~astrape.blocks.ops.product.frame_product`, or ``None`` where that is not faster."""
         if not FEWEST_ROWS <= rows <= MOST_ROWS or weight.numel() < FEWEST_ELEMENTS or not LAID_OUT:
             return None
         return self._kept("rows", weight, _for_rows)

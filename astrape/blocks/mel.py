@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
+from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import bounded
 from astrape.blocks.registry import register
 from astrape.blocks.spectral import STFT, product, squared_magnitude
-from astrape.blocks.tables import ExactTables, Float64
 
 __all__ = ["Mel", "mel_filters"]
 

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.blocks.ops.product import frame_product
+from astrape.blocks.ops.recurrence import Recurrence
+from astrape.blocks.ops.sections import chebyshev_highpass
+from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import bounded
-from astrape.blocks.product import frame_product
-from astrape.blocks.recurrence import Recurrence
 from astrape.blocks.registry import register
-from astrape.blocks.sections import chebyshev_highpass
 from astrape.blocks.state import map_state
-from astrape.blocks.tables import ExactTables, Float64
 from astrape.errors import RateError
 
 __all__ = ["UPPER_SHARE", "PitchSearch", "PitchTracker", "lag_grid"]

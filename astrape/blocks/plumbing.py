@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
-from astrape.blocks.history import empty_history, join_history
+from astrape.blocks.ops.history import empty_history, join_history
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_real, exact_number
 from astrape.blocks.registry import register
 from astrape.errors import RateError

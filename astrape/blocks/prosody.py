@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.history import own_copy
+from astrape.blocks.ops.history import own_copy
+from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import bounded, check_real
 from astrape.blocks.registry import register
-from astrape.blocks.tables import ExactTables, Float64
 from astrape.errors import RateError
 
 __all__ = ["LogPitch", "Loudness", "Register"]

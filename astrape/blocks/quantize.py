@@ -133,7 +133,7 @@ class Q2D2(_Paired, _Encoder):
         content = proj_out(point / (L // 2))
         codes   = index of the first pair + size of its grid * (index of the second + ...)
 
-    The grids and their indices are described in :mod:`astrape.blocks.lattice`. The gradient passes from the point to
+    The grids and their indices are described in :mod:`astrape.blocks.ops.planar`. The gradient passes from the point to
     ``z`` as if the two were the same; codes have none. With 9 levels on each of 6 axes, a pair's rhombic grid has 81
     points and 64 centres: 145^3 = 3,048,625 codes, 21.5 bits a frame, 538 bit/s at 25 Hz. 7 levels make 85^3 = 614,125.
 

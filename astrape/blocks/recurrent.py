@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.conv import Conv
-from astrape.blocks.history import own_copy
 from astrape.blocks.linear import Linear
+from astrape.blocks.ops.history import own_copy
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_elements
 from astrape.blocks.registry import register
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.history import empty_history, join_history
+from astrape.blocks.ops.history import empty_history, join_history
 from astrape.blocks.parameters import bounded, check_real
 from astrape.blocks.registry import register
 

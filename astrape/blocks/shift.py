@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import bounded, full_precision
 from astrape.blocks.pitch import UPPER_SHARE, PitchSearch, lag_grid
 from astrape.blocks.registry import register
 from astrape.blocks.spectral import spectral_window
 from astrape.blocks.state import map_state
-from astrape.blocks.tables import ExactTables, Float64
 from astrape.errors import RateError
 
 __all__ = ["SpectralShift"]

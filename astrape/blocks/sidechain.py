@@ -19,8 +19,8 @@ from astrape.blocks.dynamics import (
     peak,
     samples,
 )
+from astrape.blocks.ops.recurrence import Recurrence
 from astrape.blocks.parameters import check_choice
-from astrape.blocks.recurrence import Recurrence
 from astrape.blocks.registry import register
 from astrape.blocks.state import map_state
 from astrape.errors import RateError

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_choice, check_elements
 from astrape.blocks.registry import register
 from astrape.blocks.state import map_state
-from astrape.blocks.tables import ExactTables, Float64
 from astrape.errors import RateError
 
 __all__ = ["Noise", "PulseSource"]

@@ -1,6 +1,6 @@
 """Causal short-time Fourier transforms as real matrix products, and the step from polar to rectangular.
 
-The products are those of :mod:`astrape.blocks.dft`. A spectrum of ``bins = n_fft // 2 + 1`` complex bins travels as
+The products are those of :mod:`astrape.blocks.ops.dft`. A spectrum of ``bins = n_fft // 2 + 1`` complex bins travels as
 ``2 * bins`` real channels, all real parts first, then all imaginary parts.
 
 Forward (analysis) window ``w``, frame ``k`` covers samples ``k * hop + hop - n_fft`` to ``k * hop + hop - 1``, the
@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
-from astrape.blocks.dft import WindowedDFT, WindowedInverseDFT
-from astrape.blocks.history import own_copy
+from astrape.blocks.ops.dft import WindowedDFT, WindowedInverseDFT
+from astrape.blocks.ops.history import own_copy
+from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import bounded
 from astrape.blocks.registry import register
-from astrape.blocks.tables import ExactTables, Float64
 from astrape.errors import RateError
 
 __all__ = ["ISTFT", "STFT", "ExpPolar", "Magnitude", "spectral_window"]

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from astrape.blocks.adaln import EPSILON, AdaLN
 from astrape.blocks.attention import Attention
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
+from astrape.blocks.ops.product import frame_product, frame_products
+from astrape.blocks.ops.ring import Place
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_elements
-from astrape.blocks.place import Place
-from astrape.blocks.product import frame_product, frame_products
 from astrape.blocks.registry import register
 
 __all__ = ["Transformer", "TransformerLayer"]

@@ -14,8 +14,8 @@ from astrape.commands.console import RecipeName, command, json_option, print_jso
 from astrape.errors import AstrapeError, ContractError
 
 if TYPE_CHECKING:
+    from astrape.graph.compile.plan import PlannedNode
     from astrape.graph.graph import Graph
-    from astrape.graph.plan import PlannedNode
 
 __all__ = ["check"]
 

@@ -25,7 +25,7 @@ def graph(recipe: str, output: Path) -> None:
     """Draw RECIPE as it was compiled: rates on the edges, inserted delays and feedback marked."""
     from astrape.audio.atomic import atomic_path
     from astrape.graph import load
-    from astrape.graph.picture import check_ending, save_graph_picture
+    from astrape.graph.report.plot import check_ending, save_graph_picture
 
     if output.suffix != ".dot":
         check_ending(output)

@@ -1,6 +1,6 @@
 """Recipes, the compiler, schedules, sessions and reports."""
 
-from astrape.graph import compile, load
+from astrape.graph.compile.passes import compile, load
 from astrape.graph.graph import Graph
 from astrape.graph.recipe import Recipe
 from astrape.graph.report import Report

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from astrape.blocks.base import Stream
 from astrape.errors import StreamError
+from astrape.graph.compile.plan import PlannedNode, Signal
 from astrape.graph.graph import Graph
-from astrape.graph.plan import PlannedNode, Signal
-from astrape.graph.reach import reached
-from astrape.graph.where import suggest
+from astrape.graph.recipe.location import suggest
+from astrape.graph.recipe.reach import reached
 
 __all__ = ["between", "named_signals"]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from astrape.blocks.base import State
 from astrape.blocks.state import map_state
-from astrape.graph.plan import Signal
-from astrape.graph.schedule import Edge, Unit
+from astrape.graph.compile.plan import Signal
+from astrape.graph.compile.schedule import Edge, Unit
 
 __all__ = ["ALIGNMENT", "Firing", "frames_of"]
 
@@ -30,7 +30,7 @@ class Firing:
 
     One push falls into three parts: counting, which is whole numbers alone; taking what enters from outside, where
     frames that do not fill a quantum are set aside; and running the units. What the last part does depends on its
-    counts and on the lengths of what waits between units, and on nothing else: see :mod:`astrape.graph.tape`.
+    counts and on the lengths of what waits between units, and on nothing else: see :mod:`astrape.capture.step`.
 
     Args:
         units: in execution order.

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from astrape.blocks.base import Signal as Frames
 from astrape.blocks.base import State, Stream, StreamBlock, check_signal
 from astrape.errors import CausalityError, StreamError
+from astrape.graph.compile.actors import group_units
+from astrape.graph.compile.plan import PlannedNode, Signal
+from astrape.graph.compile.schedule import Framing, TokenCounts, hyperperiod, period_of
 from astrape.graph.firing import Firing, frames_of
-from astrape.graph.node import Control
-from astrape.graph.plan import PlannedNode, Signal
-from astrape.graph.schedule import Framing, TokenCounts, hyperperiod, period_of
+from astrape.graph.recipe.location import suggest
+from astrape.graph.recipe.node import Control
 from astrape.graph.typed import Out
-from astrape.graph.units import group_units
-from astrape.graph.where import suggest
 
 if TYPE_CHECKING:
     from astrape.graph.report import Report
@@ -335,7 +335,7 @@ class Graph(StreamBlock, Generic[Out]):
 
     def deploy(self) -> Graph[Out]:
         """The streaming graph, without the training-only nodes; it shares this graph's modules and parameters."""
-        from astrape.graph.compile import cut_training
+        from astrape.graph.compile.passes import cut_training
 
         return cut_training(self)
 
@@ -380,7 +380,7 @@ class Graph(StreamBlock, Generic[Out]):
         return Report(self, measure=measure)
 
     def __repr__(self) -> str:
-        from astrape.graph.notebook import graph_line
+        from astrape.graph.report.notebook import graph_line
 
         return graph_line(self)
 
@@ -389,12 +389,12 @@ class Graph(StreamBlock, Generic[Out]):
         return nn.Module.__repr__(self)
 
     def _repr_html_(self) -> str:
-        from astrape.graph.notebook import graph_html
+        from astrape.graph.report.notebook import graph_html
 
         return graph_html(self)
 
     def _repr_svg_(self) -> str | None:
-        from astrape.graph.notebook import graph_svg
+        from astrape.graph.report.notebook import graph_svg
 
         return graph_svg(self)
 

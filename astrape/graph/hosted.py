@@ -8,11 +8,11 @@ from fractions import Fraction
 from astrape.blocks.base import Stream
 from astrape.blocks.resample import Resampler
 from astrape.errors import AlignmentError, CausalityError, RateError
-from astrape.graph.align import align
+from astrape.graph.compile.align import align
 from astrape.graph.graph import Graph
-from astrape.graph.plan import PlannedNode, Signal
+from astrape.graph.compile.plan import PlannedNode, Signal
 from astrape.graph.typed import Out
-from astrape.graph.where import Where, recipe_error
+from astrape.graph.recipe.location import Where, recipe_error
 
 __all__ = ["SLOWEST_AUDIO", "hosted"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from astrape.errors import StreamError
 from astrape.graph.graph import Graph
-from astrape.graph.reach import reached
+from astrape.graph.recipe.reach import reached
 
 __all__ = ["with_outputs"]
 

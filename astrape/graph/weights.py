@@ -12,8 +12,8 @@ from torch import Tensor
 
 from astrape.errors import RecipeError
 from astrape.graph.checksums import checked_tensors
-from astrape.graph.files import shipped_recipes
 from astrape.graph.graph import Graph
+from astrape.graph.recipe.files import shipped_recipes
 
 __all__ = ["given_or_shipped", "load_weights", "shipped_weights", "weights_metadata"]
 

@@ -10,7 +10,7 @@
 
 Every property has a function and a name of its own, in the module that its subject gives it: ``causality``, ``states``,
 ``purity``, ``rows``, ``streaming``, ``timing``, ``controls``, ``precision``, ``endurance``, and, for graphs,
-``session`` and ``framing``. They take a :class:`astrape.testing.subject.Subject`. :func:`measure` only measures.
+``session`` and ``framing``. They take a :class:`astrape.measure.subject.Subject`. :func:`measure` only measures.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from astrape.errors import ContractError
-from astrape.testing.measurement import Measured, measure
-from astrape.testing.subject import Subject
+from astrape.measure.measurement import Measured, measure
+from astrape.measure.subject import Subject
 
 if TYPE_CHECKING:
     from astrape.testing import strategies

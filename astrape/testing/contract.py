@@ -10,18 +10,20 @@ import torch
 
 from astrape.blocks.base import StreamBlock
 from astrape.blocks.state import state_bytes
-from astrape.testing.causality import (
+from astrape.measure.causality import (
     check_declared_lookahead,
     check_lookahead,
     check_lookahead_gradient,
     measure_lookahead,
 )
-from astrape.testing.compare import guarded
+from astrape.measure.compare import guarded
+from astrape.measure.framing import check_framing
+from astrape.measure.measurement import Measured, measure_subject
+from astrape.measure.subject import ControlValues, Draw, Subject
+from astrape.measure.timing import check_latency, check_newest_input, check_oldest_input, check_receptive_field
 from astrape.testing.controls import check_controls
 from astrape.testing.declarations import check_declarations
 from astrape.testing.endurance import check_counters, check_long_run
-from astrape.testing.framing import check_framing
-from astrape.testing.measurement import Measured, measure_subject
 from astrape.testing.precision import check_device, check_finite, check_precision
 from astrape.testing.purity import check_purity
 from astrape.testing.rows import check_nan_isolation, check_row_isolation
@@ -44,8 +46,6 @@ from astrape.testing.streaming import (
     check_snapshot,
     check_step_equals_forward,
 )
-from astrape.testing.subject import ControlValues, Draw, Subject
-from astrape.testing.timing import check_latency, check_newest_input, check_oldest_input, check_receptive_field
 
 __all__ = ["check_block", "check_graph"]
 

@@ -8,8 +8,8 @@ import torch
 
 from astrape.blocks.state import clone_state
 from astrape.errors import ContractError, StreamError
-from astrape.testing.compare import guarded, identical, require_close, tensors_of
-from astrape.testing.subject import Ports, Subject, concatenate
+from astrape.measure.compare import guarded, identical, require_close, tensors_of
+from astrape.measure.subject import Ports, Subject, concatenate
 
 __all__ = ["CONTROLS", "check_controls"]
 

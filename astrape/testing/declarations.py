@@ -9,9 +9,9 @@ import torch
 
 from astrape.blocks.base import Stream, StreamBlock
 from astrape.errors import ContractError
-from astrape.graph.clocks import strange_time
-from astrape.testing.compare import guarded
-from astrape.testing.subject import BATCH, Ports, Subject
+from astrape.graph.compile.clocks import strange_time
+from astrape.measure.compare import guarded
+from astrape.measure.subject import BATCH, Ports, Subject
 
 __all__ = ["DECLARATIONS", "check_declarations"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from astrape.testing.subject import BATCH, Subject
+from astrape.measure.subject import BATCH, Subject
 
 __all__ = ["Effort", "effort"]
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from astrape.blocks.state import clone_state, state_bytes, state_leaves
 from astrape.errors import ContractError
-from astrape.testing.compare import guarded, require_close
-from astrape.testing.effort import effort
-from astrape.testing.subject import Subject, concatenate
+from astrape.measure.compare import guarded, require_close
+from astrape.measure.subject import Subject, concatenate
+from astrape.measure.effort import effort
 
 __all__ = ["COUNTERS", "LONG_RUN", "check_counters", "check_long_run"]
 

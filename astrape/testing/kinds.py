@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.state import clone_state
-from astrape.testing.compare import require_close
-from astrape.testing.effort import Effort, effort
-from astrape.testing.subject import Ports, Subject, draw_noise
+from astrape.measure.compare import require_close
+from astrape.measure.subject import Ports, Subject, draw_noise
+from astrape.measure.effort import Effort, effort
 
 __all__ = ["check_kinds_of_input", "check_sizes", "landscape"]
 

@@ -6,9 +6,9 @@ import torch
 
 from astrape.blocks.state import state_leaves
 from astrape.errors import ContractError
-from astrape.testing.causality import gradient
-from astrape.testing.compare import guarded
-from astrape.testing.subject import Ports, Subject
+from astrape.measure.causality import gradient
+from astrape.measure.compare import guarded
+from astrape.measure.subject import Ports, Subject
 
 __all__ = ["DEVICE", "FINITE", "PRECISION", "check_device", "check_finite", "check_precision"]
 

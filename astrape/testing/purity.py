@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from astrape.blocks.state import clone_state, state_leaves
 from astrape.errors import ContractError
-from astrape.testing.compare import guarded, identical, require_close, tensors_of
-from astrape.testing.subject import Subject
+from astrape.measure.compare import guarded, identical, require_close, tensors_of
+from astrape.measure.subject import Subject
 
 __all__ = ["PURITY", "check_purity"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from astrape.errors import ContractError
-from astrape.testing.causality import seeded_forward
-from astrape.testing.compare import guarded, require_close
-from astrape.testing.subject import BATCH, Ports, Subject
+from astrape.measure.causality import seeded_forward
+from astrape.measure.compare import guarded, require_close
+from astrape.measure.subject import BATCH, Ports, Subject
 
 __all__ = ["NAN_ISOLATION", "ROW_ISOLATION", "check_nan_isolation", "check_row_isolation"]
 

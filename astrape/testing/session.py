@@ -14,10 +14,10 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 
 from astrape.errors import ContractError
-from astrape.testing.compare import guarded, require_close
-from astrape.testing.effort import effort
+from astrape.measure.compare import guarded, require_close
+from astrape.measure.subject import BATCH, Ports, Subject, concatenate
+from astrape.measure.effort import effort
 from astrape.testing.strategies import chunkings
-from astrape.testing.subject import BATCH, Ports, Subject, concatenate
 
 __all__ = [
     "CONSTANT_LATENCY",

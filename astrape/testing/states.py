@@ -10,8 +10,8 @@ from torch import Tensor
 from astrape.blocks.base import State
 from astrape.blocks.state import clone_state, replace_rows, state_bytes, state_leaves
 from astrape.errors import ContractError
-from astrape.testing.compare import guarded, identical, require_close
-from astrape.testing.subject import BATCH, Ports, Subject
+from astrape.measure.compare import guarded, identical, require_close
+from astrape.measure.subject import BATCH, Ports, Subject
 
 __all__ = ["RESET", "STATE", "check_reset", "check_row_reset", "check_state", "require_own_memory"]
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from astrape.blocks.base import Stream, StreamBlock
-from astrape.testing.subject import draw_noise
+from astrape.measure.subject import draw_noise
 
 __all__ = ["chunkings", "quanta_chunkings", "seeds", "signals", "streams"]
 

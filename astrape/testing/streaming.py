@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from astrape.blocks.state import clone_state, state_leaves
 from astrape.errors import ContractError
-from astrape.testing.causality import gradient
-from astrape.testing.compare import guarded, identical, require_close
+from astrape.measure.causality import gradient
+from astrape.measure.compare import guarded, identical, require_close
+from astrape.measure.subject import BATCH, Subject, concatenate
 from astrape.testing.kinds import check_kinds_of_input, check_sizes
 from astrape.testing.states import require_own_memory
 from astrape.testing.strategies import chunkings
-from astrape.testing.subject import BATCH, Subject, concatenate
 
 __all__ = [
     "EMPTY_STEP",

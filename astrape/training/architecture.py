@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 
-from astrape.graph.files import locate, read_file
 from astrape.graph.recipe import Recipe
 from astrape.training.errors import TrainingError
 from astrape.wording import suggest

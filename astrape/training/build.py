@@ -13,8 +13,8 @@ from torch import Tensor
 
 from astrape.blocks.base import Stream
 from astrape.errors import RecipeError
-from astrape.graph.checksums import read_tensors
 from astrape.graph import compile
+from astrape.graph.checksums import read_tensors
 from astrape.graph.cut import between
 from astrape.graph.graph import Graph
 from astrape.graph.recipe import Recipe

@@ -10,9 +10,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from astrape.graph.compile.plan import Signal
 from astrape.graph.cut import between, named_signals
 from astrape.graph.graph import Graph
-from astrape.graph.plan import Signal
 from astrape.training.errors import TrainingError
 from astrape.training.objectives import LossContext, Objective, Total, build_loss
 from astrape.training.pairing import Clock, delay_of, delayed, frame_weights, partners, pitch_at

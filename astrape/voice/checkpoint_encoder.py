@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from astrape.blocks.codebook import LARGEST_CODEBOOK
-from astrape.blocks.lattice import GRIDS
+from astrape.blocks.ops.planar import GRIDS
 from astrape.voice.checkpoint import Checkpoint
 from astrape.voice.checkpoint_config import GRID_NAMES, Reading
 from astrape.voice.checkpoint_part import Part

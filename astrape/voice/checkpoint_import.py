@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from astrape.audio.atomic import atomic_path
 from astrape.blocks.wavlm import WavLMCNN
 from astrape.errors import AstrapeError
-from astrape.graph.checksums import sealed
 from astrape.graph import compile
+from astrape.graph.checksums import sealed
 from astrape.graph.graph import Graph
 from astrape.graph.recipe import Recipe
 from astrape.voice.checkpoint import CheckpointError, printable, read_checkpoint

@@ -17,9 +17,9 @@ from astrape.audio.resampling import resampled, resampling_to
 from astrape.audio.writer import AudioWriter
 from astrape.errors import AstrapeError, StreamError
 from astrape.graph import load
+from astrape.graph.compile.plan import Signal
 from astrape.graph.graph import Graph
 from astrape.graph.outputs import with_outputs
-from astrape.graph.plan import Signal
 from astrape.runtime.files import SLOWEST_AUDIO, check_chunk
 from astrape.voice.codes import CodesError, CodeStream, Recording, read_codes
 from astrape.voice.folder import Progress

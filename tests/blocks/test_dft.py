@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astrape.blocks.dft import FRAMES_AT_ONCE, WindowedDFT, WindowedInverseDFT, factors
+from astrape.blocks.ops.dft import FRAMES_AT_ONCE, WindowedDFT, WindowedInverseDFT, factors
 
 
 def random_frames(n: int, batch: int = 2, count: int = 3, seed: int = 0) -> torch.Tensor:

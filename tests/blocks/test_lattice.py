@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lattice_oracle import all_points, search
 from torch import Tensor
 
-from astrape.blocks.lattice import GRIDS
+from astrape.blocks.ops.planar import GRIDS
 
 KINDS = ("rhombic", "rectangular", "hexagonal")
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from astrape.blocks import pages
-from astrape.blocks.pages import use_large_pages
+from astrape.capture import pages
+from astrape.capture.pages import use_large_pages
 
 LARGE = 2 << 20
 

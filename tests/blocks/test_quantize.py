@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import astrape
 from astrape.blocks import FSQ, Q2D2, FSQDecode, Q2D2Decode, Stream
 from astrape.blocks.codebook import MixedRadix, check_codes, count_codes, perplexity, usage
-from astrape.blocks.lattice import GRIDS
+from astrape.blocks.ops.planar import GRIDS
 from astrape.errors import RateError
 
 FRAMES = Stream(25, 16)

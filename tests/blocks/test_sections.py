@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import signal
 
-from astrape.blocks.sections import StateSpace, cascade, chebyshev_highpass, first_order, second_order
+from astrape.blocks.ops.sections import StateSpace, cascade, chebyshev_highpass, first_order, second_order
 
 
 def run(chain: StateSpace, x: np.ndarray, dtype: torch.dtype = torch.float64) -> np.ndarray:

@@ -96,7 +96,7 @@ def test_a_fault_of_astrape_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> 
     def fault(*args: Any, **named: Any) -> None:
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr(sys.modules["astrape.graph.compile"], "load", fault)
+    monkeypatch.setattr(sys.modules["astrape.graph"], "load", fault)
     result = astrape("report", "echo")
     assert result.exit_code == 1
     assert result.stderr == "astrape: fault in astrape, RuntimeError: two lines (--debug shows the traceback)\n"

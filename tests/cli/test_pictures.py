@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import astrape as library
-from astrape.graph.drawing import draw_graph
-from astrape.graph.layout import arrange
-from astrape.graph.picture import _bars
+from astrape.graph.report.drawing import draw_graph
+from astrape.graph.report.layout import arrange
+from astrape.graph.report.plot import _bars
 
 
 @st.composite

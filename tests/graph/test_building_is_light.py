@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from astrape.graph.budget import MemoryBudget
+from astrape.graph.compile.budget import MemoryBudget
 
 CODE = """
 import sys

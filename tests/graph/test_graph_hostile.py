@@ -288,7 +288,7 @@ def test_a_long_push_is_many_short_ones(monkeypatch):
         longest = max(longest, part.shape[-1])
         return real(part, state, controls)
 
-    monkeypatch.setattr("astrape.graph.session.MOST_AT_ONCE", 64)
+    monkeypatch.setattr("astrape.graph.session.session.MOST_AT_ONCE", 64)
     monkeypatch.setattr(graph.units[0].block, "step", watched)
     torch.testing.assert_close(session.push(x), whole, rtol=0, atol=1e-12)
     assert longest <= 64 + 5

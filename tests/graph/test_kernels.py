@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from astrape.graph.arithmetic import MOST, exact
-from astrape.graph.lowering import Memory
-from astrape.graph.tape import Tape
+from astrape.capture.arithmetic import MOST, exact
+from astrape.capture.lowering import Memory
+from astrape.capture.step import Tape
 
 aten = torch.ops.aten
 ONES = torch.linspace(-2, 2, 15).reshape(3, 5)

@@ -12,7 +12,7 @@ from recipes import recipe
 
 import astrape
 from astrape.blocks.plumbing import Add
-from astrape.graph.schedule import period_of
+from astrape.graph.compile.schedule import period_of
 
 FEW, MANY = 100, 800
 

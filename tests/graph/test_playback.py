@@ -18,9 +18,10 @@ from torch.nn import functional
 
 import astrape
 from astrape.blocks import Stream, StreamBlock, register
-from astrape.graph import playback, record
+from astrape.capture import record
 from astrape.graph.firing import Firing
 from astrape.graph.graph import Graph
+from astrape.graph.session import replay as playback
 
 
 def named(graph: Graph, y: Any) -> dict[str, Tensor]:

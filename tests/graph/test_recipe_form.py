@@ -11,7 +11,8 @@ import pytest
 
 from astrape import RateError, RecipeError
 from astrape.blocks.base import Stream
-from astrape.graph.recipe import Recipe, Reference, Where, recipe_error
+from astrape.graph.recipe.location import Where, recipe_error
+from astrape.graph.recipe.recipe import Recipe, Reference
 
 TINY = """\
 recipe: tiny

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from yaml import CSafeLoader, SafeLoader
 
 from astrape import RecipeError
-from astrape.graph import yaml_source
-from astrape.graph.recipe import Recipe
+from astrape.graph.recipe import Recipe, yaml_source
 
 HEAD = "recipe: r\ninputs: {mic: {rate: 8, channels: 1}}\n"
 HOSTILE: dict[str, str | bytes] = {

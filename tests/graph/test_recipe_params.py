@@ -18,11 +18,11 @@ from torch import nn
 from astrape import CausalityError, RateError, RecipeError
 from astrape.blocks.base import Stream, StreamBlock
 from astrape.blocks.registry import register
-from astrape.graph.budget import memory_budget
-from astrape.graph.hints import Misfit, kind_of
-from astrape.graph.node import Node, Reference
-from astrape.graph.params import build_block, parameters_of
-from astrape.graph.where import Where
+from astrape.graph.compile.budget import memory_budget
+from astrape.graph.compile.coerce import Misfit, kind_of
+from astrape.graph.compile.params import build_block, parameters_of
+from astrape.graph.recipe.location import Where
+from astrape.graph.recipe.node import Node, Reference
 
 MIC = Stream(44100, 2)
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from astrape.blocks.state import map_state, state_leaves
-from astrape.graph.lowering import Memory
-from astrape.graph.record import Unrecordable
-from astrape.graph.tape import Tape
+from astrape.capture.lowering import Memory
+from astrape.capture.record import Unrecordable
+from astrape.capture.step import Tape
 
 SIZE = 4
 

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 import astrape
 from astrape.errors import RecipeError
 from astrape.graph import load
-from astrape.graph.files import shipped_recipes
 from astrape.graph.recipe import Recipe
+from astrape.graph.recipe.files import shipped_recipes
 from astrape.graph.weights import shipped_weights, weights_metadata
 
 

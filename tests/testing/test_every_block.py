@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from astrape.blocks import STFT, Stream, block_class, block_names
+from astrape.measure.subject import Draw
 from astrape.testing import check_block
-from astrape.testing.subject import Draw
 
 AUDIO = Stream(16000, 1)
 FRAMES = Stream(50, 6)

@@ -15,8 +15,8 @@ from sound_blocks import Convolution, Delay, Gate, Interpolator, Rounding, Smoot
 from torch import Tensor
 
 from astrape.blocks import State, Stream, StreamBlock
+from astrape.measure.measurement import sampled
 from astrape.testing import measure
-from astrape.testing.measurement import sampled
 
 RATE = 1000
 MONO = Stream(RATE, 1)

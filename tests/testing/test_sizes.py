@@ -15,10 +15,11 @@ from torch import Tensor
 from zoo import ZOO, LongRing
 
 from astrape.blocks import State, Stream, StreamBlock
-from astrape.testing import ContractError, Subject, check_block, measure, measurement
-from astrape.testing.measurement import _first_true
-from astrape.testing.subject import MOST_GIVEN
-from astrape.testing.timing import check_latency, check_oldest_input, check_receptive_field
+from astrape.measure import measurement
+from astrape.measure.measurement import _first_true
+from astrape.measure.subject import MOST_GIVEN
+from astrape.measure.timing import check_latency, check_oldest_input, check_receptive_field
+from astrape.testing import ContractError, Subject, check_block, measure
 
 MONO = Stream(1000, 1)
 SOUND: dict[str, Callable[[], StreamBlock]] = {

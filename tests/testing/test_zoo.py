@@ -9,10 +9,10 @@ import torch
 from zoo import ZOO
 
 from astrape.errors import AstrapeError
+from astrape.measure import causality, timing
 from astrape.testing import (
     ContractError,
     Subject,
-    causality,
     check_block,
     controls,
     declarations,
@@ -22,7 +22,6 @@ from astrape.testing import (
     rows,
     states,
     streaming,
-    timing,
 )
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from astrape.blocks.wavlm import WavLMCNN
 from astrape.errors import RecipeError
-from astrape.graph.checksums import read_tensors, sealed
 from astrape.graph import compile
+from astrape.graph.checksums import read_tensors, sealed
 from astrape.graph.graph import Graph
 from astrape.graph.outputs import with_outputs
 from astrape.graph.recipe import Recipe

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from astrape.blocks.base import Stream
 from astrape.blocks.mel import mel_filters
+from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import bounded, check_real
-from astrape.blocks.tables import ExactTables, Float64
 from astrape.training.objectives.content import weighted
 from astrape.training.objectives.objective import Comparison, Objective, Total, register_loss
 from astrape.training.objectives.spectrum import FLOOR, Spectrum, check_wave, row_sums

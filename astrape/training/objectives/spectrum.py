@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrape.blocks.base import Stream
-from astrape.blocks.dft import WindowedDFT
+from astrape.blocks.ops.dft import WindowedDFT
 from astrape.blocks.parameters import bounded
 from astrape.blocks.spectral import MAX_N_FFT, spectral_window, squared_magnitude
 

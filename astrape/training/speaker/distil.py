@@ -17,8 +17,8 @@ from torch.nn import functional
 from astrape.audio.atomic import atomic_path
 from astrape.blocks.statistics import RunningStatistics
 from astrape.errors import AstrapeError
-from astrape.graph.checksums import sealed
 from astrape.graph import load
+from astrape.graph.checksums import sealed
 from astrape.graph.graph import Graph
 from astrape.training.speaker.augment import SILENCE, augmented
 from astrape.training.speaker.features import RECIPE, Example

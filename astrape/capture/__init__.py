@@ -1,0 +1,1 @@
+"""Captured steps: a step is recorded, lowered to kernels over fixed memory, and replayed."""

@@ -1,0 +1,1 @@
+"""The passes of the compiler: parameters, blocks, rates, alignment, schedule."""

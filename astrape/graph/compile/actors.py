@@ -1,0 +1,85 @@
+"""What fires as one: nodes by themselves, and every feedback loop as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from astrape.blocks.base import Stream
+from astrape.graph.compile.loop import FeedbackLoop
+from astrape.graph.compile.plan import PlannedNode, Signal, digraph, execution_order
+from astrape.graph.compile.schedule import Unit
+
+__all__ = ["group_units", "loop_name"]
+
+
+def group_units(
+    nodes: dict[str, PlannedNode], loops: dict[str, int], streams: dict[Signal, Stream], outputs: dict[str, Signal]
+) -> list[Unit]:
+    """Group the nodes of every feedback loop, and put the units into execution order.
+
+    A delay that closes a loop is part of it, and once more a unit of its own where something outside hears it.
+
+    Args:
+        nodes: in execution order.
+        loops: for each node in a feedback loop, the number of its loop.
+        streams: the stream of every signal.
+        outputs: the signals that leave the graph.
+
+    Raises:
+        CausalityError: for a loop that can never turn.
+    """
+    readers: dict[str, set[str]] = {}
+    for name, node in nodes.items():
+        for signal in node.sources.values():
+            readers.setdefault(signal.node, set()).add(name)
+    wired = {signal.node for signal in outputs.values()}
+
+    def seen_outside(name: str) -> bool:
+        return name in wired or any(loops.get(reader) != loops[name] for reader in readers.get(name, ()))
+
+    heard = _heard_delays(nodes, seen_outside)
+    read = set(outputs.values())
+    read |= {signal for name in heard for signal in nodes[name].sources.values()}
+    inside: dict[int, list[PlannedNode]] = {}
+    for name, node in nodes.items():
+        if name in loops:
+            inside.setdefault(loops[name], []).append(node)
+    units: dict[str, Unit] = {}
+    for number, component in inside.items():
+        names = {node.name for node in component}
+        crossing = read | {s for n in names for r in readers.get(n, set()) - names for s in nodes[r].sources.values()}
+        members = [node for node in component if not node.cut]
+        visible = [signal for m in members for signal, _ in m.output_streams() if signal in crossing]
+        loop = FeedbackLoop(members, {node.name: node for node in component if node.cut}, streams, visible)
+        sources = {str(s): s for m in members for s in m.sources.values() if str(s) in loop.inputs}
+        controls, signals = {name: name for name in loop.controls}, {str(signal): signal for signal in visible}
+        units[loop_name(number)] = Unit(loop_name(number), loop, sources, controls, signals)
+    for name, node in nodes.items():
+        if name not in loops or name in heard:
+            signals = {port: Signal(name, port) for port in node.block.outputs}
+            units[name] = Unit(name, node.block, dict(node.sources), dict(node.controls), signals)
+    producer = {signal: unit.name for unit in units.values() for signal in unit.signals.values()}
+    reads = {
+        name: [producer[signal] for signal in unit.sources.values() if signal in producer]
+        for name, unit in units.items()
+    }
+    rank = [name if name in units else loop_name(loops[name]) for name in nodes]
+    return [units[name] for name in execution_order(digraph(reads.items()), dict.fromkeys(rank))]
+
+
+def loop_name(number: int) -> str:
+    """Name of a feedback loop among the units; no node can have it."""
+    return f"loop:{number}"
+
+
+def _heard_delays(nodes: dict[str, PlannedNode], seen_outside: Callable[[str], bool]) -> set[str]:
+    """The delays of feedback loops that are heard outside, and those that such a delay reads."""
+    heard: set[str] = set()
+    waiting = [name for name, node in nodes.items() if node.cut and seen_outside(name)]
+    while waiting:
+        name = waiting.pop()
+        if name not in heard:
+            heard.add(name)
+            read = nodes[name].sources["in"].node
+            waiting += [read] if nodes[read].cut else []
+    return heard

@@ -1,0 +1,237 @@
+"""A feedback loop, run as one block: the delay in it holds the frames that its next turn starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.errors import CausalityError
+from astrape.graph.compile.plan import PlannedNode, Signal
+from astrape.graph.compile.schedule import common_multiple, period_of
+
+__all__ = ["FeedbackLoop"]
+
+
+@dataclass
+class _Edge:
+    """One input port of a member: what it reads, and how many frames of silence lie in it at time zero."""
+
+    port: str
+    read: Signal
+    consumes: int
+    initial: int
+    delay: str = ""
+    """The first delay on the way back to ``read``."""
+
+
+@dataclass
+class _Member:
+    name: str
+    block: StreamBlock
+    edges: list[_Edge]
+    controls: dict[str, str]
+    firings: int
+
+
+class FeedbackLoop(StreamBlock):
+    """The members of one strongly connected component as a block, in the classic form: delays are initial tokens.
+
+    A turn of the loop fires every member as often as the balance equations say. As many turns run in one go as the
+    delays allow: with a delay of 441 frames around members of quantum 1, a chunk of 1000 frames runs as 441, 441 and
+    118. Where a delay is shorter than one turn, the members of a turn are interleaved as their tokens allow
+    (Lee & Messerschmitt 1987, class-S schedules).
+
+    Args:
+        members: the nodes of the component in execution order, without the delays that are cut.
+        delays: the cut delays by name.
+        streams: the stream of every signal of the graph.
+        visible: the members' signals that nodes outside the loop, or the graph's outputs, read.
+
+    Raises:
+        CausalityError: when the delays are too short for the loop ever to turn.
+    """
+
+    variadic = True
+
+    def __init__(
+        self,
+        members: list[PlannedNode],
+        delays: dict[str, PlannedNode],
+        streams: Mapping[Signal, Stream],
+        visible: list[Signal],
+    ) -> None:
+        inside = {member.name for member in members}
+        period = common_multiple([period_of(member.block) for member in members])
+        entering: dict[str, Stream] = {}
+        edges: dict[str, list[_Edge]] = {}
+        for member in members:
+            edges[member.name] = []
+            consumes = member.block.consumes
+            for port, read in member.sources.items():
+                source, initial = _through_delays(read, delays)
+                if source.node not in inside:
+                    source, initial = read, 0
+                    entering[str(read)] = streams[read]
+                edges[member.name].append(_Edge(port, source, consumes[port], initial, read.node))
+        torch.nn.Module.__init__(self)
+        self.inputs = entering
+        self.outputs = {str(signal): streams[signal] for signal in visible}
+        self.controls = {
+            member.controls[name]: count for member in members for name, count in member.block.controls.items()
+        }
+        self.period = period
+        self.quantum = next(iter(self.consumes.values()))
+        self.ratio = self.rate_out / self.rate_in
+        self._taken = self.consumes
+        self._visible = list(visible)
+        self._members = [
+            _Member(m.name, m.block, edges[m.name], dict(m.controls), int(period / period_of(m.block))) for m in members
+        ]
+        self._schedule = self._one_turn()
+        self._turns_at_once = self._most_turns()
+
+    @property
+    def consumes(self) -> dict[str, int]:
+        return {name: int(self.period * stream.rate) for name, stream in self.inputs.items()}
+
+    @property
+    def produces(self) -> dict[str, int]:
+        return {name: int(self.period * stream.rate) for name, stream in self.outputs.items()}
+
+    @property
+    def receptive_field(self) -> Fraction | None:
+        return None
+
+    def init_state(
+        self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> State:
+        return {
+            "blocks": {m.name: m.block.init_state(batch_size, device, dtype) for m in self._members},
+            "tokens": {
+                f"{m.name}.{e.port}": torch.zeros(
+                    batch_size, m.block.inputs[e.port].channels, e.initial, device=device, dtype=dtype
+                )
+                for m in self._members
+                for e in m.edges
+                if e.initial
+            },
+        }
+
+    def prepare(self, controls: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {
+            m.name: m.block.prepare({name: controls[outer] for name, outer in m.controls.items()})
+            for m in self._members
+        }
+
+    def step(self, x: dict[str, Tensor], state: State, controls: Any) -> tuple[dict[str, Tensor], State]:
+        turns = next(iter(x.values())).shape[-1] // self.quantum
+        if turns == 0:
+            lead = next(iter(x.values()))
+            return {name: lead.new_zeros(len(lead), out.channels, 0) for name, out in self.outputs.items()}, state
+        blocks, tokens = dict(state["blocks"]), dict(state["tokens"])
+        parts: dict[Signal, list[Tensor]] = {signal: [] for signal in self._visible}
+        for done in range(0, turns, self._turns_at_once or 1):
+            count = min(self._turns_at_once or 1, turns - done)
+            entering = {
+                name: x[name][..., done * frames : (done + count) * frames] for name, frames in self._taken.items()
+            }
+            self._turn(count, entering, blocks, tokens, controls, parts)
+        y = {str(signal): torch.cat(pieces, dim=-1) for signal, pieces in parts.items()}
+        return y, {"blocks": blocks, "tokens": {name: held.clone() for name, held in tokens.items()}}
+
+    def _turn(
+        self,
+        count: int,
+        entering: dict[str, Tensor],
+        blocks: dict[str, State],
+        tokens: dict[str, Tensor],
+        controls: Any,
+        parts: dict[Signal, list[Tensor]],
+    ) -> None:
+        queues: dict[str, Tensor] = dict(tokens)
+        readers: dict[Signal, list[str]] = {}
+        for member in self._members:
+            for edge in member.edges:
+                key = f"{member.name}.{edge.port}"
+                if str(edge.read) in entering:
+                    queues[key] = entering[str(edge.read)]
+                else:
+                    readers.setdefault(edge.read, []).append(key)
+        if self._turns_at_once:
+            schedule = [(index, member.firings * count) for index, member in enumerate(self._members)]
+        else:
+            schedule = self._schedule * count
+        for index, firings in schedule:
+            member = self._members[index]
+            taken: dict[str, Tensor] = {}
+            for edge in member.edges:
+                key, frames = f"{member.name}.{edge.port}", edge.consumes * firings
+                taken[edge.port], queues[key] = queues[key][..., :frames], queues[key][..., frames:]
+            x: Any = taken if member.block.variadic else next(iter(taken.values()))
+            y, blocks[member.name] = member.block.step(x, blocks[member.name], controls[member.name])
+            produced = y if isinstance(y, dict) else {next(iter(member.block.outputs)): y}
+            for port, tensor in produced.items():
+                signal = Signal(member.name, port)
+                if signal in parts:
+                    parts[signal].append(tensor)
+                for key in readers.get(signal, []):
+                    queues[key] = torch.cat((queues[key], tensor), dim=-1) if key in queues else tensor
+        for key in tokens:
+            tokens[key] = queues[key]
+
+    def _one_turn(self) -> list[tuple[int, int]]:
+        """A sequence of (member, firings) that completes one turn, found by counting tokens; refuses a deadlock."""
+        held = {(m.name, e.port): e.initial for m in self._members for e in m.edges}
+        readers: dict[str, list[tuple[str, _Edge]]] = {}
+        for member in self._members:
+            for edge in member.edges:
+                readers.setdefault(edge.read.node, []).append((member.name, edge))
+                if str(edge.read) in self.inputs:
+                    held[member.name, edge.port] = edge.consumes * member.firings
+        left = {m.name: m.firings for m in self._members}
+        schedule: list[tuple[int, int]] = []
+        while any(left.values()):
+            before = len(schedule)
+            for index, member in enumerate(self._members):
+                ready = min(held[member.name, e.port] // e.consumes for e in member.edges)
+                firings = min(ready, left[member.name])
+                if firings:
+                    schedule.append((index, firings))
+                    left[member.name] -= firings
+                    for edge in member.edges:
+                        held[member.name, edge.port] -= firings * edge.consumes
+                    for reader, edge in readers.get(member.name, ()):
+                        held[reader, edge.port] += firings * member.block.produces[edge.read.port]
+            if len(schedule) == before:
+                raise self._deadlock()
+        return schedule
+
+    def _deadlock(self) -> CausalityError:
+        """Names the delay that is shortest for the turn it has to carry; some are, or the loop would turn."""
+        needs = [(e, e.consumes * m.firings) for m in self._members for e in m.edges]
+        short, need = min(((e, n) for e, n in needs if 0 < e.initial < n), key=lambda pair: pair[0].initial / pair[1])
+        named = ", ".join(repr(member.name) for member in self._members[:12])
+        return CausalityError(
+            f"the loop through {named} never turns: its delay '{short.delay}' of {short.initial} frames is "
+            f"shorter than the {need} frames that one turn takes: make it at least {need} frames"
+        )
+
+    def _most_turns(self) -> int:
+        """Turns that one pass in execution order can run; 0 where a turn needs its members interleaved."""
+        return min(e.initial // (e.consumes * m.firings) for m in self._members for e in m.edges if e.initial)
+
+
+def _through_delays(read: Signal, delays: dict[str, PlannedNode]) -> tuple[Signal, int]:
+    """Follow a signal back through cut delays; the frames of silence they hold add up."""
+    initial = 0
+    while read.node in delays:
+        block = delays[read.node].block
+        initial += int(block.frames)  # type: ignore[arg-type]
+        read = delays[read.node].sources["in"]
+    return read, initial

@@ -1,0 +1,74 @@
+"""What the compiler works on: nodes with their built blocks, and the signals between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import networkx as nx
+
+from astrape.blocks.base import Stream, StreamBlock
+from astrape.graph.recipe.location import Where
+
+__all__ = ["PlannedNode", "Signal", "digraph", "execution_order"]
+
+
+class Signal(NamedTuple):
+    """What one output port of a node, or one input of the graph, carries."""
+
+    node: str
+    port: str
+
+    def __str__(self) -> str:
+        return self.node if self.port == "out" else f"{self.node}.{self.port}"
+
+
+@dataclass
+class PlannedNode:
+    """A node of the flat graph.
+
+    Attributes:
+        sources: for each input port, the signal it reads.
+        controls: for each control the block listens to, the graph's name of it.
+        training: cut away from the streaming graph.
+        inserted: a delay that the compiler put in to align a fan-in.
+        cut: a delay inside a feedback loop, whose input is what the loop's next turn starts from.
+    """
+
+    name: str
+    use: str
+    block: StreamBlock
+    sources: dict[str, Signal]
+    where: Where
+    controls: dict[str, str] = field(default_factory=dict)
+    training: bool = False
+    inserted: bool = False
+    cut: bool = False
+
+    def output_streams(self) -> Iterator[tuple[Signal, Stream]]:
+        """The node's output signals with their streams."""
+        for port, stream in self.block.outputs.items():
+            yield Signal(self.name, port), stream
+
+
+def digraph(sources: Iterable[tuple[str, Iterable[str]]], without_inputs_of: Iterable[str] = ()) -> nx.DiGraph[str]:
+    """A networkx graph over names, with an edge from each node that is read to its reader.
+
+    Args:
+        sources: pairs of a node and the nodes (or graph inputs) that it reads.
+        without_inputs_of: nodes whose incoming edges are left out (the delays that open a feedback loop).
+    """
+    opened = set(without_inputs_of)
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    for name, reads in sources:
+        graph.add_node(name)
+        if name not in opened:
+            graph.add_edges_from((read, name) for read in reads)
+    return graph
+
+
+def execution_order(graph: nx.DiGraph[str], names: Iterable[str]) -> list[str]:
+    """Topological order, in the order of the recipe where the edges leave a choice."""
+    rank = {name: index for index, name in enumerate(names)}
+    return [n for n in nx.lexicographical_topological_sort(graph, key=lambda n: rank.get(n, -1)) if n in rank]

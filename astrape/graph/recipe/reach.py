@@ -1,0 +1,80 @@
+"""What feeds what inside one recipe: nodes and inputs that nothing needs, and live nodes that need training ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from astrape.graph.recipe.location import recipe_error
+from astrape.graph.recipe.sheet import Draft, Sheet
+
+__all__ = ["check_reach", "reached"]
+
+
+def reached(starts: Iterable[str], reads: Mapping[str, Iterable[str]]) -> dict[str, str | None]:
+    """Everything that ``starts`` depend on, themselves included: each name to the name that led to it."""
+    parents: dict[str, str | None] = dict.fromkeys(starts)
+    waiting = list(parents)
+    while waiting:
+        name = waiting.pop()
+        for source in reads.get(name, ()):
+            if source not in parents:
+                parents[source] = name
+                waiting.append(source)
+    return parents
+
+
+def check_reach(sheet: Sheet) -> None:
+    """Refuse what feeds nothing, and whatever is live and reads training nodes. References are known to exist.
+
+    Raises:
+        RecipeError: with the line of the node, input or output, and for a training node in use the path to the output.
+    """
+    drafts = {draft.name: draft for draft in sheet.drafts}
+    reads = {name: [_node_of(text) for _, text, _ in draft.sources] for name, draft in drafts.items()}
+    outputs = {name: _node_of(text) for name, text in sheet.outputs.items()}
+    live = reached(outputs.values(), reads)
+    _check_live(drafts, reads, live, outputs, sheet)
+    training = reached((_node_of(text) for text in sheet.training_outputs.values()), reads)
+    for name, draft in drafts.items():
+        if draft.training and name not in training:
+            raise recipe_error("it feeds nothing", draft.where, name, "name it in training.outputs, or remove it")
+        if not draft.training and name not in live:
+            if name in training:
+                mend = "move it to training.blocks, or name it in outputs"
+                raise recipe_error("it feeds the training section only", draft.where, name, mend)
+            raise recipe_error("it feeds nothing", draft.where, name, "name it in outputs, or remove it")
+    read = {source for sources in reads.values() for source in sources} | set(live) | set(training)
+    for name in sheet.inputs:
+        if name not in read:
+            where = sheet.spot.where_of("inputs", name)
+            raise recipe_error(f"nothing reads input '{name}'", where, mend="read it with from, or remove it")
+
+
+def _node_of(reference: str) -> str:
+    return reference.partition(".")[0]
+
+
+def _check_live(
+    drafts: Mapping[str, Draft],
+    reads: Mapping[str, list[str]],
+    live: Mapping[str, str | None],
+    outputs: Mapping[str, str],
+    sheet: Sheet,
+) -> None:
+    mend = "move what reads it to the training section, or the training node to blocks"
+    for output, name in outputs.items():
+        if name in drafts and drafts[name].training:
+            where = sheet.spot.where_of("outputs", output)
+            raise recipe_error(
+                f"output '{output}' depends on training: '{name}' -> output '{output}'", where, mend=mend
+            )
+    for name, draft in drafts.items():
+        for source in () if draft.training else reads[name]:
+            if source in drafts and drafts[source].training:
+                path = [source, name]
+                while (parent := live.get(path[-1])) is not None:
+                    path.append(parent)
+                ends = [f"output '{output}'" for output, node in outputs.items() if node == path[-1]][:1]
+                shown = " -> ".join([f"'{step}'" for step in path] + ends)
+                where = draft.wheres.get("from", draft.where)
+                raise recipe_error(f"a live node depends on training: {shown}", where, name, mend)

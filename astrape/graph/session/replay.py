@@ -1,0 +1,339 @@
+"""Playback: a session's pushes of one size, played from tapes."""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from astrape.blocks.base import State
+from astrape.blocks.state import map_state
+from astrape.capture.lowering import Memory
+from astrape.capture.pages import use_large_pages
+from astrape.capture.record import Clock, OutOfTime, Unrecordable, Watched
+from astrape.capture.step import Tape
+from astrape.errors import AstrapeError, StreamError
+from astrape.graph.compile.plan import Signal
+from astrape.graph.compile.schedule import Unit
+from astrape.graph.firing import Firing, frames_of
+from astrape.graph.graph import Graph, Prepared
+from astrape.graph.session.buffers import assign, equal, held_copy, overwrite
+
+__all__ = ["Playback"]
+
+LONGEST = 8192
+"""Frames of an input from which on a push is not put on tape: 186 ms, where what tapes save is next to nothing."""
+
+MOST_TAPES = 64
+"""Tapes of a session. astrape-vc has 4 at 10 ms, and 8 for a host's 512 samples."""
+
+MOST_SECONDS = 8.0
+"""Seconds of computing in which what a session puts on tape has to be there: astrape-vc takes 1 to 3, on one core."""
+
+MOST_WAITING = 60.0
+"""The same by the clock on the wall, on a machine that does other things meanwhile."""
+
+FIRINGS = 8
+"""Firings that recording a pattern comes to once it has been run: on tape, in four checks, and from tape in each."""
+
+TAKEN = (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError, AttributeError, AssertionError)
+"""What a block may raise on noise, and torch in it. Anything else, such as a host's time-out, is for others to hear."""
+
+MOST_PUSHES = 4096
+"""Pushes within which patterns are looked for: 512 samples at 44.1 kHz come round after 441 pushes."""
+
+MOST_LENGTHS = 4
+"""Lengths of what waits at an edge, from push to push, up to which the edge is part of a tape."""
+
+Pattern = tuple[tuple[int, ...], tuple[tuple[str, int], ...]]
+"""Firings of every unit, and the frames that wait between units."""
+
+
+class Segment(NamedTuple):
+    """Units that are on tape together.
+
+    Attributes:
+        firing: runs them.
+        heard: signals that other segments or the outside read.
+        tapes: by pattern.
+    """
+
+    firing: Firing
+    heard: frozenset[Signal]
+    tapes: dict[Pattern, Tape]
+
+
+class Playback:
+    """What a push does depends on how many frames there are of everything, and on no values: a pattern. For pushes of
+    ``chunk`` frames all patterns are known in advance; each is put on tape (:mod:`astrape.capture.step`), and checked
+    against the units themselves on other values, state and result to the last bit. A pattern that has no tape is run as
+    it is, and so is one for which there is no time: recording ends after ``MOST_SECONDS``. Weights are gathered
+    beforehand on large pages of memory, where the system has them.
+
+    Where what waits at an edge takes many lengths, tapes end there and others begin, or there would be one for every
+    length: 441 samples that go through a filter into hops of 256 leave another rest in each of 256 pushes, but are
+    filtered always alike, and fill one hop or two.
+
+    All tapes write one state, which is handed from push to push as the session's.
+
+    Args:
+        graph: what is streamed.
+        like: ``(batch, 1, 1)``, of the session's device and precision.
+        chunk: frames of the first input in a push; or of inputs by name, where those that are not named last as long as
+            the first that is.
+
+    Attributes:
+        segments: in execution order.
+        refused: why there are no tapes, for a graph that cannot be put on tape; or not of all patterns.
+
+    Raises:
+        StreamError: for a chunk that is no number of frames of an input.
+    """
+
+    def __init__(self, graph: Graph, like: Tensor, chunk: int | Mapping[str, int]) -> None:
+        frames = _by_input(graph, chunk)
+        use_large_pages((*graph.parameters(), *graph.buffers()))
+        self.graph = graph
+        self.segments: list[Segment] = []
+        self.refused: str | None = None
+        self._like = like
+        self._memory = Memory()
+        self._controls: Prepared | None = None
+        self._prepared = Prepared()
+        with torch.inference_mode():
+            self._state: dict[str, State] = map_state(torch.clone, self._fresh_state())
+            try:
+                if max(frames.values()) > LONGEST:
+                    raise Unrecordable(f"a push of {max(frames.values())} frames, over {LONGEST}, gains nothing by it")
+                if torch.is_autocast_enabled(like.device.type):
+                    raise Unrecordable("autocast is on, and what it does may change from push to push")
+                self._prepare()
+                self._record({Signal(name, "out"): count for name, count in frames.items()})
+            except Exception as reason:
+                # A block may refuse noise. The graph itself goes on.
+                if not _is_taken(reason):
+                    raise
+                self._give_up((str(reason) or type(reason).__name__).splitlines()[0])
+
+    @property
+    def tapes(self) -> int:
+        """How many there are."""
+        return sum(len(segment.tapes) for segment in self.segments)
+
+    def advance(
+        self,
+        arrived: Mapping[str, Tensor],
+        state: Mapping[str, State],
+        waiting: Mapping[str, Tensor],
+        prepared: Prepared,
+    ) -> tuple[dict[str, Tensor], dict[str, State], dict[str, Tensor]]:
+        """:meth:`Graph.advance <astrape.graph.graph.Graph.advance>`, from tape where there is one."""
+        self._follow(prepared)
+        signals, after = self.graph.arriving(arrived), dict(state)
+        kept: dict[str, Tensor] = {}
+        autocast = torch.is_autocast_enabled(self._like.device.type)
+        for firing, _, tapes in self.segments:
+            counts = firing.counts(frames_of(signals), frames_of(waiting))
+            entering, outer = firing.enter(counts, signals, waiting)
+            inner = {key: waiting[key] for key in firing.inner if key in waiting}
+            tape = None if autocast else tapes.get(_pattern(counts, frames_of(inner)))
+            if tape is None:
+                made, changed, inner = firing.fire(counts, entering, state, inner, prepared)
+            else:
+                changed = self._hold(firing, state)
+                made, inner = tape.play((entering, inner))
+            signals.update(made)
+            after.update(changed)
+            kept.update({**outer, **inner})
+        return self.graph.leaving(signals), after, kept
+
+    def _hold(self, firing: Firing, state: Mapping[str, State]) -> dict[str, State]:
+        """Have the state where tapes write it."""
+        mine = {unit.name: self._state[unit.name] for unit in firing.units}
+        for name, own in mine.items():
+            if state[name] is not own:
+                overwrite(own, state[name])
+        return mine
+
+    def _give_up(self, reason: str) -> None:
+        self.segments, self.refused = [Segment(self.graph.firing, frozenset(), {})], reason
+
+    def _prepare(self) -> None:
+        """Memory for what units derive from controls; values come with the first push."""
+        graph = self.graph
+        values: dict[str, Tensor | float] = {}
+        generator = torch.Generator().manual_seed(0)
+        for name, spec in graph.control_specs.items():
+            # Anywhere in its range, so that no gain is 0 and hides what the check is for.
+            low = -1.0 if spec.minimum is None else spec.minimum
+            high = max(low, 1.0) if spec.maximum is None else spec.maximum
+            values[name] = min(low, high) + abs(high - low) * torch.rand(spec.channels, generator=generator)
+        read = graph.read_controls(values, self._like)
+        prepared = graph.prepare({name: v.clone(memory_format=torch.contiguous_format) for name, v in read.items()})
+        for unit in graph.units:
+            own = prepared[unit.name]
+            # What does not depend on controls may be weights themselves: read where they are, and never written.
+            self._prepared[unit.name] = held_copy(own, unit.name) if unit.controls else own
+
+    def _follow(self, prepared: Prepared) -> None:
+        """Take over what the session's controls come to now; that it has another form than on tape ends all tapes."""
+        if prepared is self._controls or not self.tapes:
+            return
+        try:
+            for unit in self.graph.units:
+                if unit.controls:
+                    assign(self._prepared[unit.name], prepared[unit.name], unit.name)
+        except Unrecordable as reason:
+            self._give_up(str(reason))
+        self._controls = prepared
+
+    def _record(self, chunk: Mapping[Signal, int]) -> None:
+        """Find all patterns that pushes of this size lead to, by counting until what waits comes round again."""
+        pushes = list(_pushes(self.graph.firing, chunk))
+        lengths: dict[str, set[int]] = {key: set() for key in self.graph.firing.inner}
+        for _, waiting in pushes:
+            for key, seen in lengths.items():
+                seen.add(waiting.get(key, 0))
+        ragged = {key for key, seen in lengths.items() if len(seen) > MOST_LENGTHS}
+        places = {unit.name: place for place, unit in enumerate(self.graph.units)}
+        wanted: list[tuple[Segment, Pattern]] = []
+        for units in _parted(self.graph.units, ragged):
+            firing = Firing(units)
+            outside = [edge.read for unit in self.graph.units if unit not in units for edge in unit.edges]
+            heard = frozenset((*outside, *self.graph.wiring.values())) & {s for u in units for s in u.signals.values()}
+            patterns: dict[Pattern, None] = {}
+            for counts, waiting in pushes:
+                own = tuple(counts[places[unit.name]] for unit in units)
+                patterns[_pattern(own, {key: waiting[key] for key in firing.inner if key in waiting})] = None
+            self.segments.append(Segment(firing, heard, {}))
+            wanted += [(self.segments[-1], pattern) for pattern in patterns if any(pattern[0])]
+        clock = Clock(MOST_SECONDS, MOST_WAITING)
+        for segment, pattern in wanted[:MOST_TAPES]:
+            try:
+                segment.tapes[pattern] = self._recorded(segment, pattern, clock)
+            except OutOfTime as reason:
+                map_state(Tensor.copy_, self._state, self._fresh_state())
+                if not self.tapes:
+                    raise
+                self.refused = (
+                    f"{reason}: {self.tapes} of {len(wanted)} patterns are on tape, the others run as they are"
+                )
+                return
+        if len(wanted) > MOST_TAPES:
+            self.refused = f"{MOST_TAPES} of {len(wanted)} patterns are on tape, the others run as they are"
+
+    def _recorded(self, segment: Segment, pattern: Pattern, clock: Clock) -> Tape:
+        counts, held = pattern
+        firing, frames = segment.firing, dict(held)
+        shapes: tuple[dict[str, tuple[int, int, int]], dict[str, tuple[int, int, int]]] = ({}, {})
+        for unit, firings in zip(firing.units, counts, strict=True):
+            for edge in unit.edges:
+                entering = edge.key in firing.entries
+                count = firings * edge.consumes if entering else frames.get(edge.key, 0)
+                if count:
+                    channels = unit.block.inputs[edge.port].channels
+                    shapes[0 if entering else 1][edge.key] = (self._like.shape[0], channels, count)
+
+        def fire(fresh: Any, state: Any) -> tuple[Any, Any]:
+            signals, changed, left = firing.fire(counts, fresh[0], state, fresh[1], self._prepared)
+            heard = {signal: tensor for signal, tensor in signals.items() if signal in segment.heard}
+            return (heard, left), {**state, **changed}
+
+        def values(seed: int, low: float, high: float) -> tuple[dict[str, Tensor], ...]:
+            generator = torch.Generator().manual_seed(seed)
+            return tuple(
+                {
+                    key: (low + (high - low) * torch.rand(shape, generator=generator)).to(self._like)
+                    for key, shape in port.items()
+                }
+                for port in shapes
+            )
+
+        state = {unit.name: self._state[unit.name] for unit in firing.units}
+        # Not negative at first, as the numbers of codes are not. Once beforehand, since what a live session lays out
+        # anew, and keeps, is not to be laid out in every push.
+        begun = time.thread_time()
+        with Watched(clock):
+            fire(values(0, 0.0, 0.1), map_state(torch.clone, state))
+        clock.check(FIRINGS * (time.thread_time() - begun))
+        tape = Tape(fire, values(1, 0.0, 0.1), state, self._memory, clock)
+        expected = map_state(torch.clone, state)
+        for seed, low, high in ((2, 0.0, 0.1), (3, 0.0, 0.1), (4, -2.0, 2.0), (5, -0.01, 0.01)):
+            fresh = values(seed, low, high)
+            try:
+                clock.check()
+                result, after = fire(fresh, map_state(torch.clone, expected))
+            except Exception as reason:
+                if low < 0 and _is_taken(reason) and not isinstance(reason, Unrecordable):
+                    continue  # a graph that takes nothing negative
+                raise
+            expected = after
+            if not equal((tape.play(fresh), state), (result, expected)):
+                raise Unrecordable("a step of a block depends on values beyond what operators do with them")
+        map_state(Tensor.copy_, self._state, self._fresh_state())
+        return tape
+
+    def _fresh_state(self) -> State:
+        return self.graph.init_state(self._like.shape[0], self._like.device, self._like.dtype)
+
+
+def _is_taken(reason: Exception) -> bool:
+    """Whether an error is one of those that a block has with its input; a subclass of another package is not."""
+    return isinstance(reason, (Unrecordable, AstrapeError)) or (
+        isinstance(reason, TAKEN) and type(reason).__module__.partition(".")[0] in ("builtins", "torch")
+    )
+
+
+def _pushes(firing: Firing, chunk: Mapping[Signal, int]) -> Iterator[tuple[tuple[int, ...], dict[str, int]]]:
+    """Firings and what waited before them, push by push, until what waits has been there before."""
+    waiting: dict[str, int] = {}
+    known: set[tuple[tuple[str, int], ...]] = set()
+    while len(known) < MOST_PUSHES:
+        counts = firing.counts(chunk, waiting)
+        yield counts, waiting
+        known.add(tuple(sorted(waiting.items())))
+        waiting = firing.remaining(counts, chunk, waiting)
+        if tuple(sorted(waiting.items())) in known:
+            return
+
+
+def _parted(units: Sequence[Unit], ragged: Collection[str]) -> list[list[Unit]]:
+    """Units that go together, where ``ragged`` edges lead from one group to a later one."""
+    group: dict[Signal, int] = {}
+    parts: dict[int, list[Unit]] = {}
+    for unit in units:
+        number = max(group.get(edge.read, 0) + (edge.key in ragged) for edge in unit.edges)
+        group.update(dict.fromkeys(unit.signals.values(), number))
+        parts.setdefault(number, []).append(unit)
+    return [parts[number] for number in sorted(parts)]
+
+
+def _by_input(graph: Graph, chunk: int | Mapping[str, int]) -> dict[str, int]:
+    """The frames of a push by input."""
+    inputs = graph.inputs
+    given: dict[str, Any] = dict(chunk) if isinstance(chunk, Mapping) else {next(iter(inputs)): chunk}
+    strange = [f"'{name}'" for name in given if name not in inputs]
+    strange += [repr(n) for n in given.values() if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1]
+    if strange or not given:
+        asked = strange[0] if strange else "nothing"
+        raise StreamError(
+            f"chunk must be frames of {', '.join(inputs)}, at least 1, not {asked}: give a number, or one by input"
+        )
+    known = next(iter(given))
+    seconds = operator.index(given[known]) / inputs[known].rate
+    frames = {name: Fraction(given.get(name, seconds * stream.rate)) for name, stream in inputs.items()}
+    for name, count in frames.items():
+        if count.denominator != 1:
+            raise StreamError(
+                f"a chunk of {given[known]} frames of '{known}' is {count} of '{name}', no whole number: name both"
+            )
+    return {name: int(count) for name, count in frames.items()}
+
+
+def _pattern(counts: tuple[int, ...], waiting: Mapping[str, int]) -> Pattern:
+    return counts, tuple(sorted(waiting.items()))

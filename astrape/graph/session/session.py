@@ -1,0 +1,393 @@
+"""The session: a graph run live, on any number of frames at a time."""
+
+from __future__ import annotations
+
+import contextvars
+import copy
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, cast
+
+import torch
+from torch import Tensor
+
+from astrape.blocks.base import Signal as Frames
+from astrape.blocks.live import Live
+from astrape.blocks.state import clone_state, replace_rows, state_bytes
+from astrape.errors import StreamError
+from astrape.graph.graph import Prepared
+from astrape.graph.session.arrival import checked_controls, checked_frames, inference
+from astrape.graph.session.faults import Fault, FaultGuard
+from astrape.graph.session.replay import Playback
+from astrape.graph.session.snapshot import read_snapshot
+from astrape.graph.typed import Out
+
+if TYPE_CHECKING:
+    from astrape.graph.graph import Graph
+
+__all__ = ["Session"]
+
+MOST_AT_ONCE = 2**16
+"""Frames of an input that run through the graph in one go. 65536: about 1.5 s of audio, well beyond any live buffer."""
+
+
+class Session(Generic[Out]):
+    """A stream through a compiled graph. ``graph.stream()`` makes it.
+
+    Every node fires as soon as its inputs hold a quantum, so that the work spreads over the host's callbacks. What
+    comes out does not depend on how the input was cut::
+
+        session = graph.stream()
+        parts = [session.push(piece) for piece in x.split(sizes, dim=-1)]
+        assert torch.allclose(torch.cat(parts, dim=-1), graph(x))
+
+    A control takes effect at the next quantum that has not been computed yet, so the result depends on the position in
+    the stream at which it was changed.
+
+    Args:
+        graph: what to run. Its weights are taken to stay as they are.
+        batch_size: independent streams that run in step.
+        device, dtype: where and in what precision to run; as the graph's parameters when left out. Where they differ,
+            the session works on a converted copy and leaves the graph alone.
+        chunk: frames of the first input (or of each, by name) that a push is going to have. Such pushes are put on tape
+            at once, for which every block is run on noise some times (1 to 3 s for astrape-vc, and no more than
+            some 8 s of computing), and then run faster: see :mod:`astrape.graph.session.replay`. Pushes of other
+            lengths work as ever, and so does a graph that cannot be put on tape. Results are the same to the last bit.
+            Weights that change afterwards are followed in part or not at all, ``reset`` included: make a new session.
+        constant_latency: return exactly as many frames as were given (times the ratio of rates, rounded down): frame
+            ``n`` stands for the input at ``n - graph.host_latencies[output]``. It is silence before the first. Where
+            an output has another rate than the input and its framing is no whole number of its frames, one frame of
+            them may be a part of a frame late, since it cannot be computed sooner: it comes with the next input.
+
+    Attributes:
+        positions: frames given so far, by input.
+        controls: current values by name, ``(batch, channels)``.
+    """
+
+    def __init__(
+        self,
+        graph: Graph[Out],
+        batch_size: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        constant_latency: bool = False,
+        chunk: int | Mapping[str, int] | None = None,
+    ) -> None:
+        if graph.training_only:
+            raise StreamError(f"'{graph.name}' holds training-only nodes and cannot stream: stream its deploy()")
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise StreamError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
+        place = graph.device if device is None else torch.device(device)
+        precision = graph.dtype if dtype is None else dtype
+        self.graph = _converted(graph, place, precision)
+        self.batch_size = batch_size
+        self.constant_latency = constant_latency
+        self._like = torch.zeros(batch_size, 1, 1, device=place, dtype=precision)
+        self.controls: dict[str, Tensor] = {}
+        self._faults = FaultGuard(batch_size)
+        self._live = Live()
+        self._state: Any
+        self._waiting: dict[str, Tensor]
+        self._late: dict[str, Tensor]
+        self._prepared: Prepared | None
+        self.positions: dict[str, int]
+        self._given: dict[str, int]
+        self._whole = True
+        self._begin()
+        with self._live.run():
+            self._playback = None if chunk is None else Playback(self.graph, self._like, chunk)
+
+    def __repr__(self) -> str:
+        from astrape.graph.report.notebook import session_line
+
+        return session_line(self)
+
+    @property
+    def tapes(self) -> int:
+        """Patterns of firings that run from tape; 0 without a ``chunk``, and for graphs that cannot be put on tape."""
+        return 0 if self._playback is None else self._playback.tapes
+
+    @property
+    def untaped(self) -> str | None:
+        """Why a session with a ``chunk`` has no tape, or not of all; ``None`` if it has, or was not asked to."""
+        return None if self._playback is None else self._playback.refused
+
+    @property
+    def faults(self) -> list[Fault]:
+        """What went wrong in which row, in order: non-finite input or output. Cleared by ``reset``.
+
+        From its first non-finite frame on, an input of a row is heard as silence, so that the state stays sound; an
+        output of a row that is not finite gives silence from there on. Other rows and ports go on undisturbed.
+        """
+        return list(self._faults.found)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of all state. It does not grow."""
+        return state_bytes(self._state)
+
+    def push(self, x: Frames, **controls: Tensor | float) -> Out:
+        """Take any number of frames, zero included, and return what can be computed.
+
+        Args:
+            x: ``(batch, channels, frames)``, or a dict of them by input where there are several.
+            controls: values to hold from here on; a control without a default must be given at the first push.
+
+        Returns:
+            ``(batch, channels, frames)``, or a dict of them by output where there are several.
+
+        Raises:
+            StreamError: for input of the wrong shape, for controls that are missing, unknown or out of range, and where
+                the graph has been turned to another precision or place since the session began.
+
+        Warns:
+            UserWarning: where a gradient is asked for. ``graph(x)`` and ``graph.step`` have one, a session has none.
+        """
+        self._refuse_pieces()
+        arrived, taken = checked_frames(self.graph, self._like, x), self._checked_controls(controls)
+        try:
+            self._whole = False
+            y = self.graph.as_output(self._push(arrived, taken), self._like)
+            self._whole = True
+            return y
+        except BaseException:
+            # Even between the last two lines: what the caller never got is not to be counted as given.
+            self._whole = False
+            raise
+
+    def flush(self) -> Out:
+        """End the stream: return exactly the frames that are missing, and leave the session reset.
+
+        Silence is fed until every output has as many frames as the longest input lasts, plus its latency (the
+        algorithmic one; the host-facing one with ``constant_latency``). After that, output without its first
+        ``latency`` frames has the input's length times the ratio, to the sample. Controls stay as they are.
+        """
+        self._refuse_pieces()
+        heard = max(self.positions[name] / stream.rate for name, stream in self.graph.inputs.items())
+        missing = {
+            name: max(0, math.ceil(heard * stream.rate) + self.latency_frames(name) - self._given[name])
+            for name, stream in self.graph.outputs.items()
+        }
+        until = heard
+        for name, stream in self.graph.outputs.items():
+            last = (self._given[name] + missing[name]) / stream.rate
+            until = max(until, last + self.graph.framings[name].seconds)
+        silence = {
+            name: self._like.new_zeros(
+                self.batch_size, stream.channels, max(0, math.ceil(until * stream.rate) - self.positions[name])
+            )
+            for name, stream in self.graph.inputs.items()
+        }
+        prepared = self._checked_controls({})
+        try:
+            self._whole = False
+            outputs = self._push(silence, prepared)
+            wanted = {name: tensor[..., : missing[name]] for name, tensor in outputs.items()}
+            full = self.graph.as_output(wanted, self._like)
+            self._begin()
+            self._whole = True
+            return full
+        except BaseException:
+            self._whole = False
+            raise
+
+    def latency_frames(self, output: str) -> int:
+        """Frames by which this session's output is late: rounded up from the exact latency."""
+        if self.constant_latency:
+            return self.graph.host_latencies[output]
+        return math.ceil(self.graph.latencies[output] * self.graph.outputs[output].rate)
+
+    def compensated(self, chunks: Iterable[Frames], **controls: Tensor | float) -> Iterator[Out]:
+        """Stream an iterable of chunks to its end and yield the output without its latency.
+
+        What is yielded has, put together, the input's length times the ratio, aligned with it to the sample.
+        """
+        skip = {name: self.latency_frames(name) for name in self.graph.outputs}
+        values = controls
+        for chunk in chunks:
+            yield self._skipped(self.push(chunk, **values), skip)
+            values = {}
+        yield self._skipped(self.flush(), skip)
+
+    def reset(self, rows: Sequence[int] | Tensor | None = None) -> None:
+        """Start anew: the whole session, or some rows of the batch while the others go on.
+
+        The rows of a batch share one clock. A row that is reset within a period of the graph therefore starts as a
+        stream that has heard silence since the period began; at a multiple of ``graph.consumes`` that is a fresh
+        stream. The whole session starts at frame zero.
+
+        Args:
+            rows: indices, or a boolean mask; all when left out.
+        """
+        if rows is None:
+            self._whole = False
+            self._begin()
+            self._whole = True
+            return
+        self._refuse_pieces()
+        chosen = torch.as_tensor(rows, device=self._like.device)
+        if chosen.dtype != torch.bool:
+            mask = torch.zeros(self.batch_size, dtype=torch.bool, device=self._like.device)
+            if chosen.numel() and not bool(((chosen >= 0) & (chosen < self.batch_size)).all()):
+                raise StreamError(f"rows must be 0 to {self.batch_size - 1}, not {chosen.tolist()}")
+            mask[chosen.long()] = True
+            chosen = mask
+        if chosen.shape != (self.batch_size,):
+            raise StreamError(f"a mask of rows has {self.batch_size} entries, not {tuple(chosen.shape)}")
+        if not bool(chosen.any()):
+            return
+        fresh = copy.copy(self)
+        fresh._faults, fresh._playback = FaultGuard(self.batch_size), None
+        fresh._begin()
+        begun = min(self.positions[name] // count for name, count in self.graph.consumes.items())
+        silence = {
+            name: self._like.new_zeros(
+                self.batch_size, stream.channels, self.positions[name] - begun * self.graph.consumes[name]
+            )
+            for name, stream in self.graph.inputs.items()
+        }
+        if any(tensor.shape[-1] for tensor in silence.values()):
+            fresh._push(silence, fresh._checked_controls({}))
+        replaced = (
+            replace_rows(mine, new, chosen)
+            for mine, new in (
+                (self._state, fresh._state),
+                (self._waiting, fresh._waiting),
+                (self._late, fresh._late),
+            )
+        )
+        self._whole = False
+        self._state, self._waiting, self._late = replaced
+        self._faults.clear(chosen)
+        self._whole = True
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that the stream depends on, copied: state, waiting frames, positions, controls and faults."""
+        self._refuse_pieces()
+        return {
+            "graph": self.graph.name,
+            "batch_size": self.batch_size,
+            "constant_latency": self.constant_latency,
+            "state": clone_state(self._state),
+            "waiting": clone_state(self._waiting),
+            "late": clone_state(self._late),
+            "controls": clone_state(self.controls),
+            "positions": dict(self.positions),
+            "given": dict(self._given),
+            "faults": self._faults.saved(),
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go back to a snapshot, of this session or of another of the same graph and batch size.
+
+        It may have been taken in another precision or on another device.
+
+        Raises:
+            StreamError: for a snapshot of another graph, batch size or mode.
+        """
+        mine = {"graph": self.graph.name, "batch_size": self.batch_size, "constant_latency": self.constant_latency}
+        for key, value in mine.items():
+            if saved.get(key) != value:
+                raise StreamError(f"the snapshot has {key} {saved.get(key)!r} and this session {value!r}")
+        found = read_snapshot(saved, self.graph, self._like)
+        self._whole = False
+        self._state, self._waiting, self._late = found.state, found.waiting, found.late
+        self.controls, self.positions, self._given = found.controls, found.positions, found.given
+        self._faults = found.faults
+        self._prepared = None
+        self._whole = True
+
+    def _begin(self) -> None:
+        graph, like = self.graph, self._like
+        self._state = graph.init_state(self.batch_size, like.device, like.dtype)
+        self._waiting = {}
+        self._late = {}
+        self._prepared = None
+        self.positions = dict.fromkeys(graph.inputs, 0)
+        self._given = dict.fromkeys(graph.outputs, 0)
+        self._faults.clear()
+        if self.constant_latency:
+            for name, stream in graph.outputs.items():
+                aged = math.ceil(graph.latencies[name] * stream.rate)
+                waits = graph.host_latencies[name] - aged
+                self._late[name] = like.new_zeros(self.batch_size, stream.channels, waits)
+
+    def _push(self, arrived: dict[str, Tensor], taken: tuple[dict[str, Tensor], Prepared]) -> dict[str, Tensor]:
+        """Run new frames through the graph. Who calls it says beforehand that the session is in pieces."""
+        self.controls, self._prepared = taken
+        if max(tensor.shape[-1] for tensor in arrived.values()) > MOST_AT_ONCE:
+            return self._sliced(arrived, taken)
+        arrived = self._faults.clean("in", arrived, self.positions)
+        # In a context of its own, which ends with the call: an interrupt at any moment leaves no other code live.
+        outputs = contextvars.copy_context().run(self._advance, arrived)
+        for name, tensor in arrived.items():
+            self.positions[name] += tensor.shape[-1]
+        queued = {name: self._given[name] + held.shape[-1] for name, held in self._late.items()}
+        outputs = self._faults.clean("out", outputs, queued or self._given)
+        if self.constant_latency:
+            outputs = self._constant(outputs)
+        for name, tensor in outputs.items():
+            self._given[name] += tensor.shape[-1]
+        # Copies, which are the caller's own and, unlike what was made in inference mode, may go on into training.
+        return {name: tensor.clone() for name, tensor in outputs.items()}
+
+    def _advance(self, arrived: dict[str, Tensor]) -> dict[str, Tensor]:
+        prepared = self._prepared
+        assert prepared is not None
+        with inference(True), self._live.run():
+            advance = self.graph.advance if self._playback is None else self._playback.advance
+            outputs, self._state, self._waiting = advance(arrived, self._state, self._waiting, prepared)
+        return outputs
+
+    def _sliced(self, arrived: dict[str, Tensor], taken: tuple[dict[str, Tensor], Prepared]) -> dict[str, Tensor]:
+        """A long push as many short ones, all inputs in step, so that what blocks need meanwhile stays small."""
+        slices = -(-max(tensor.shape[-1] for tensor in arrived.values()) // MOST_AT_ONCE)
+        parts: dict[str, list[Tensor]] = {}
+        for index in range(slices):
+            piece = {
+                name: x[..., x.shape[-1] * index // slices : x.shape[-1] * (index + 1) // slices]
+                for name, x in arrived.items()
+            }
+            for name, tensor in self._push(piece, taken).items():
+                parts.setdefault(name, []).append(tensor)
+        return {name: torch.cat(tensors, dim=-1) for name, tensors in parts.items()}
+
+    def _constant(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Pass the output through a queue that began with the frames a host waits for."""
+        heard = min(self.positions[name] / stream.rate for name, stream in self.graph.inputs.items())
+        due: dict[str, Tensor] = {}
+        for name, stream in self.graph.outputs.items():
+            held = self._late[name]
+            if name in outputs:
+                held = torch.cat((held, outputs[name]), dim=-1)
+            frames = int(heard * stream.rate) - self._given[name]
+            due[name], self._late[name] = held[..., :frames], held[..., frames:].clone()
+        return due
+
+    def _refuse_pieces(self) -> None:
+        graph, like = self.graph, self._like
+        if not self._whole:
+            raise StreamError("an earlier push was interrupted, and its state is lost: reset() or restore() a snapshot")
+        if (graph.dtype, graph.device) != (like.dtype, like.device):
+            raise StreamError(
+                f"'{graph.name}' is {graph.dtype} on {graph.device} now, and was {like.dtype} on {like.device} when "
+                "this session began: make a new session with stream(), which takes a dtype and device of its own too"
+            )
+
+    def _checked_controls(self, given: Mapping[str, Tensor | float]) -> tuple[dict[str, Tensor], Prepared]:
+        return checked_controls(self.graph, self._like, (self.controls, self._prepared), given)
+
+    def _skipped(self, y: Out, skip: dict[str, int]) -> Out:
+        named: dict[str, Tensor] = y if isinstance(y, dict) else {next(iter(skip)): y}
+        kept = {}
+        for name, tensor in named.items():
+            dropped = min(skip[name], tensor.shape[-1])
+            skip[name] -= dropped
+            kept[name] = tensor[..., dropped:]
+        return cast("Out", kept if isinstance(y, dict) else next(iter(kept.values())))
+
+
+def _converted(graph: Graph[Out], device: torch.device, dtype: torch.dtype) -> Graph[Out]:
+    if graph.device == device and graph.dtype == dtype:
+        return graph
+    return copy.deepcopy(graph).to(device=device, dtype=dtype)

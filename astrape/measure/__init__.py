@@ -1,0 +1,1 @@
+"""What a block or graph really does: look-ahead, latency, framing, receptive field."""
