@@ -9,10 +9,10 @@ from astrape.blocks.base import Stream
 from astrape.blocks.resample import Resampler
 from astrape.errors import AlignmentError, CausalityError, RateError
 from astrape.graph.compile.align import align
-from astrape.graph.graph import Graph
 from astrape.graph.compile.plan import PlannedNode, Signal
-from astrape.graph.typed import Out
+from astrape.graph.graph import Graph
 from astrape.graph.recipe.location import Where, recipe_error
+from astrape.graph.typed import Out
 
 __all__ = ["SLOWEST_AUDIO", "hosted"]
 

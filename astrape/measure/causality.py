@@ -14,6 +14,7 @@ from torch import Tensor
 
 from astrape.errors import ContractError
 from astrape.measure.compare import guarded, require_close
+from astrape.measure.effort import effort
 from astrape.measure.subject import Ports, Subject
 from astrape.measure.effort import effort
 

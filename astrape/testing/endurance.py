@@ -10,6 +10,7 @@ from torch import Tensor
 from astrape.blocks.state import clone_state, state_bytes, state_leaves
 from astrape.errors import ContractError
 from astrape.measure.compare import guarded, require_close
+from astrape.measure.effort import effort
 from astrape.measure.subject import Subject, concatenate
 from astrape.measure.effort import effort
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from astrape.blocks.state import clone_state
 from astrape.measure.compare import require_close
+from astrape.measure.effort import Effort, effort
 from astrape.measure.subject import Ports, Subject, draw_noise
 from astrape.measure.effort import Effort, effort
 

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from astrape.errors import ContractError
 from astrape.measure.compare import guarded, require_close
+from astrape.measure.effort import effort
 from astrape.measure.subject import BATCH, Ports, Subject, concatenate
 from astrape.measure.effort import effort
 from astrape.testing.strategies import chunkings
