@@ -14,7 +14,8 @@ import astrape
 ROOT = Path(astrape.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "wording"),
+    ("settings",),
     ("blocks.base", "blocks.parameters", "blocks.state", "blocks.live", "blocks.registry"),
     ("blocks.ops",),
     ("blocks",),
@@ -64,7 +65,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 CIRCLES: tuple[frozenset[str], ...] = (
     frozenset({"training.corpus", "training.manifest"}),
     frozenset(
-        {"graph.compile.passes", "graph.graph", "graph.weights", "graph.report", "graph.session"}
+        {"graph.compile.passes", "graph.graph", "graph.hosted", "graph.weights", "graph.report", "graph.session"}
         | {f"graph.report.{name}" for name in ("drawing", "measured", "notebook", "plot", "report", "table")}
         | {f"graph.session.{name}" for name in ("arrival", "replay", "session", "snapshot")}
     ),
@@ -89,7 +90,7 @@ def imports(name: str) -> Iterator[str]:
     package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name.removeprefix("astrape.") for alias in node.names if alias.name.startswith("astrape."))
+            yield from (a.name.removeprefix("astrape.") for a in node.names if a.name.startswith("astrape."))
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:

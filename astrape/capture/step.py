@@ -22,7 +22,7 @@ class Tape:
     Every operator that reaches PyTorch's kernels is recorded (``__torch_dispatch__``), the function's Python is not:
     it is not run again. Views are made once, as all memory is fixed; results go into it by the operators' ``out``
     forms; a factory's constants are kept. The kernels are the very same in the same order, or NumPy's where IEEE 754
-    leaves nothing to choose (:mod:`astrape.capture.arithmetic`), so the numbers are the same to the last bit. Of the 1600
+    leaves nothing to choose (:mod:`astrape.capture.arithmetic`), so results are the same to the last bit. Of the 1600
     operators of a 40 ms step of astrape-vc 600 are left, and its 18 ms become 13.
 
     The state is written in place. Weights, and all else that the function holds on to, are read where they lie.

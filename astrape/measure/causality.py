@@ -16,7 +16,6 @@ from astrape.errors import ContractError
 from astrape.measure.compare import guarded, require_close
 from astrape.measure.effort import effort
 from astrape.measure.subject import Ports, Subject
-from astrape.measure.effort import effort
 
 __all__ = [
     "LOOKAHEAD",

@@ -12,7 +12,6 @@ from astrape.errors import ContractError
 from astrape.measure.compare import guarded, require_close
 from astrape.measure.effort import effort
 from astrape.measure.subject import Subject, concatenate
-from astrape.measure.effort import effort
 
 __all__ = ["COUNTERS", "LONG_RUN", "check_counters", "check_long_run"]
 

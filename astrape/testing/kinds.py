@@ -11,7 +11,6 @@ from astrape.blocks.state import clone_state
 from astrape.measure.compare import require_close
 from astrape.measure.effort import Effort, effort
 from astrape.measure.subject import Ports, Subject, draw_noise
-from astrape.measure.effort import Effort, effort
 
 __all__ = ["check_kinds_of_input", "check_sizes", "landscape"]
 

@@ -17,7 +17,6 @@ from astrape.errors import ContractError
 from astrape.measure.compare import guarded, require_close
 from astrape.measure.effort import effort
 from astrape.measure.subject import BATCH, Ports, Subject, concatenate
-from astrape.measure.effort import effort
 from astrape.testing.strategies import chunkings
 
 __all__ = [

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from astrape.graph.recipe import Recipe
+from astrape.graph.recipe.files import locate, read_file
 from astrape.training.errors import TrainingError
 from astrape.wording import suggest
 
