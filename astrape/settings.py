@@ -168,7 +168,8 @@ def _told(model: type[BaseModel], error: ErrorDetails) -> tuple[Location, str, s
     if kind == "extra_forbidden":
         return keys, "is an unknown key", suggest(str(keys[-1]), _keys(model, keys[:-1]), "key")
     if kind == "literal_error":
-        return keys, given, f"give {context['expected'].replace(chr(39), '')}"
+        wanted = context["expected"].replace("'", "").replace("True", "true").replace("False", "false")
+        return keys, given, f"give {wanted}"
     if kind == "wanted":
         return keys, given, f"give {error['msg']}"
     if kind == "too_short":

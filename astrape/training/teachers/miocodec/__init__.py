@@ -63,10 +63,10 @@ class MioCodecTeacher:
             raise TeacherError(f"teacher 'miocodec' cannot run on device '{device}': {error}") from error
         self.device, self.longest = torch.device(device), longest
         config = codec.config
-        self.sample_rate = config.sample_rate
+        self.sample_rate = config.main.sample_rate
         self.layer_rate = Fraction(RATE, codec.wavlm.hop)
-        self.content_rate = self.layer_rate / config.halve
-        self.content_channels = config.quantiser_out
+        self.content_rate = self.layer_rate / config.main.halve
+        self.content_channels = config.quantizer.output_dim
         self.speaker_channels = config.speaker.output_channels
         self.code_count = codec.content.quantiser.size
         self.name = _name(files.weights)

@@ -56,7 +56,7 @@ class MioCodec(nn.Module):
         """
         margin = self.margin(audio.shape[1])
         padded = nn.functional.pad(audio, (margin, margin))
-        layers: list[Tensor] = self.wavlm(resample(padded, self.config.sample_rate, RATE))
+        layers: list[Tensor] = self.wavlm(resample(padded, self.config.main.sample_rate, RATE))
         return layers
 
     def margin(self, samples: int) -> int:
@@ -65,23 +65,23 @@ class MioCodec(nn.Module):
         Reckoned in floating point, in the order in which the published code does: at some lengths, 355,446
         samples at 44.1 kHz among them, whole hops come out as a little more, and a frame more is made.
         """
-        heard = samples / self.config.sample_rate * RATE
+        heard = samples / self.config.main.sample_rate * RATE
         frames = math.ceil(heard / self.wavlm.hop)
-        needed = self.wavlm.samples(frames) / RATE * self.config.sample_rate
+        needed = self.wavlm.samples(frames) / RATE * self.config.main.sample_rate
         return math.ceil((needed - samples) / 2)
 
     def samples(self, frames: int) -> int:
         """Samples of audio that so many content frames stand for, by themselves."""
-        return math.ceil(self.wavlm.samples(frames * self.config.halve) / RATE * self.config.sample_rate)
+        return math.ceil(self.wavlm.samples(frames * self.config.main.halve) / RATE * self.config.main.sample_rate)
 
     def encode(self, layers: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Content ``(batch, channels, frames)`` and codes ``(batch, 1, frames)``."""
-        content, codes = self.content(_mean(layers, self.config.content_layers))
+        content, codes = self.content(_mean(layers, self.config.main.content_layers))
         return content, codes
 
     def embed(self, layers: list[Tensor]) -> Tensor:
         """The speaker's embedding, ``(batch, channels)``."""
-        embedding: Tensor = self.speaker(_mean(layers, self.config.speaker_layers))
+        embedding: Tensor = self.speaker(_mean(layers, self.config.main.speaker_layers))
         return embedding
 
     def decode(self, content: Tensor, speaker: Tensor, samples: int) -> Tensor:
@@ -109,7 +109,7 @@ def open_codec(files: CodecFiles, wavlm: Path | TensorFile) -> MioCodec:
         prefix = next(prefix for prefix in PREFIXES if name.startswith(prefix))
         sources[name] = PREFIXES[prefix] + name.removeprefix(prefix)
     fill(codec, file, sources, [name for name in file.shapes if name.startswith(LEFT_ASIDE)])
-    codec.wavlm = open_wavlm(wavlm, max(config.content_layers + config.speaker_layers))
+    codec.wavlm = open_wavlm(wavlm, max(config.main.content_layers + config.main.speaker_layers))
     if codec.wavlm.width != config.local_encoder.width_in:
         raise TeacherError(
             f"{wavlm.path if isinstance(wavlm, TensorFile) else wavlm}: gives {codec.wavlm.width} channels, and the "

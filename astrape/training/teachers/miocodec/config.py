@@ -3,47 +3,99 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import yaml
+from pydantic import AliasPath, Field, model_validator
 
+from astrape.errors import RecipeError
+from astrape.graph.yaml_source import read_yaml
+from astrape.settings import Between, Fault, Settings, read_settings
 from astrape.training.errors import TeacherError
 
-__all__ = ["CodecConfig", "SpeakerConfig", "TransformerConfig", "read_config"]
+__all__ = ["CodecConfig", "MainConfig", "QuantizerConfig", "SpeakerConfig", "TransformerConfig", "read_config"]
 
 LARGEST_FILE = 1 << 20
 IGNORED = {"dropout", "max_seq_len", "use_flash_attention", "use_xavier_init", "wave_resnet_dropout"}
 """Entries that say nothing about the outputs: they concern training, speed and tables that are made when needed."""
 
-IGNORED_NULL = {"mel_prenet", "mel_decoder", "mel_postnet"}
+IGNORED_PARTS = {"mel_prenet", "mel_decoder", "mel_postnet", "feature_decoder"}
 MEL = ("n_mels", "padding", "mel_", "local_interpolation_mode")
 
+Width = Annotated[int, Between(1, 8192)]
+Small = Annotated[int, Between(1, 64)]
+Depth = Annotated[int, Between(1, 128)]
+Positive = Annotated[float, Between(1e-12, 1e9)]
+Layers = Annotated[tuple[Annotated[int, Between(1, 48)], ...], Field(strict=False, min_length=1, max_length=16)]
+Stages = Annotated[tuple[Annotated[int, Between(1, 512)], ...], Field(strict=False, max_length=16)]
 
-@dataclass(frozen=True)
-class TransformerConfig:
-    """A stack of pre-norm layers with rotary attention and gated feed-forward."""
 
-    dim: int
-    layers: int
-    heads: int
-    hidden: int
-    input_dim: int | None
-    output_dim: int | None
-    side: int | None
-    """Frames to each side that a frame attends to, half the window; ``None`` for all."""
+class _Part(Settings):
+    @model_validator(mode="before")
+    @classmethod
+    def _without_the_ignored(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        drop = IGNORED | (IGNORED_PARTS - set(cls.model_fields))
+        return {key: value for key, value in values.items() if key not in drop and not key.startswith(MEL)}
 
-    theta: float | None
-    """Base of the rotary frequencies; ``None`` for no positions."""
 
-    condition: int | None
-    """Channels of what scales, shifts and gates (AdaLN-Zero); ``None`` for learned norms."""
+class TransformerConfig(_Part):
+    """A stack of pre-norm layers with rotary attention and gated feed-forward.
 
-    eps: float
-    qkv_bias: bool
-    proj_bias: bool
+    Attributes:
+        window: frames that a frame attends to, itself in their middle; ``None`` for all.
+        condition: channels of what scales, shifts and gates (AdaLN-Zero), where ``adaptive``; else norms are learned.
+    """
+
+    dim: Annotated[int, Between(2, 8192)]
+    layers: Depth = Field(alias="n_layers")
+    heads: Annotated[int, Between(1, 256)] = Field(alias="n_heads")
+    input_dim: Width | None = None
+    output_dim: Width | None = None
+    window: Annotated[int, Between(1, 1 << 20)] | None = Field(None, alias="window_size")
+    causal: Literal[False] = False
+    adaptive: bool = Field(False, alias="use_adaln_zero")
+    condition_dim: Width | None = Field(None, alias="adanorm_condition_dim")
+    rotary: bool = Field(True, alias="use_rope")
+    rope_theta: Positive = 500000.0
+    multiple_of: Annotated[int, Between(1, 65536)] = 256
+    multiplier: Positive | None = Field(None, alias="ffn_dim_multiplier")
+    eps: Positive = Field(1e-5, alias="norm_eps")
+    qkv_bias: bool = False
+    proj_bias: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> TransformerConfig:
+        if self.dim % self.heads or (self.dim // self.heads) % 2:
+            raise Fault(f"is {self.heads}", f"it must divide dim, {self.dim}, into even parts", ("n_heads",))
+        if self.window is not None and self.window % 2 == 0:
+            raise Fault(f"is {self.window}", "give an odd number", ("window_size",))
+        if self.adaptive and self.condition_dim is None:
+            raise Fault("lacks the key 'adanorm_condition_dim', though use_adaln_zero is true")
+        return self
+
+    @property
+    def hidden(self) -> int:
+        """Width of the feed-forward layers."""
+        hidden = int(2 * 4 * self.dim / 3)
+        if self.multiplier is not None:
+            hidden = int(self.multiplier * hidden)
+        return self.multiple_of * math.ceil(hidden / self.multiple_of)
+
+    @property
+    def side(self) -> int | None:
+        """Frames to each side that a frame attends to; ``None`` for all."""
+        return None if self.window is None else self.window // 2
+
+    @property
+    def theta(self) -> float | None:
+        """Base of the rotary frequencies; ``None`` for no positions."""
+        return self.rope_theta if self.rotary else None
+
+    @property
+    def condition(self) -> int | None:
+        return self.condition_dim if self.adaptive else None
 
     @property
     def width_in(self) -> int:
@@ -54,111 +106,154 @@ class TransformerConfig:
         return self.dim if self.output_dim is None else self.output_dim
 
 
-@dataclass(frozen=True)
-class SpeakerConfig:
+class SpeakerConfig(_Part):
     """ConvNeXt and attentive statistics."""
 
-    input_channels: int
-    output_channels: int
-    dim: int
-    hidden: int
-    layers: int
-    attention: int
+    input_channels: Width
+    output_channels: Width
+    dim: Width
+    hidden: Annotated[int, Between(1, 32768)] = Field(alias="intermediate_dim")
+    layers: Depth = Field(alias="num_layers")
+    attention: Width = Field(128, alias="attention_channels")
+    skip_embed: Literal[False] = False
+    use_attn_pool: Literal[True] = True
 
 
-@dataclass(frozen=True)
-class CodecConfig:
+class QuantizerConfig(_Part):
+    """Finite scalar quantization, and the projections around it."""
+
+    input_dim: Width
+    output_dim: Width
+    levels: Annotated[tuple[Annotated[int, Between(2, 512)], ...], Field(strict=False, min_length=1, max_length=16)]
+
+
+class MainConfig(_Part):
+    """Rates, layers that are read, and the wave decoder.
+
+    Attributes:
+        halve: frames of the front end in a content frame.
+    """
+
+    use_wave_decoder: bool = False
+    sample_rate: Annotated[int, Between(8000, 192000)] = 24000
+    content_layers: Layers = Field((6, 9), alias="local_ssl_layers")
+    speaker_layers: Layers = Field((1, 2), alias="global_ssl_layers")
+    normalise: bool = Field(True, alias="normalize_ssl_features")
+    halve: Annotated[int, Between(1, 16)] = Field(2, alias="downsample_factor")
+    halve_by_conv: bool = Field(True, alias="use_conv_downsample")
+    n_fft: Annotated[int, Between(4, 8192)] = 1024
+    hop: Width = Field(256, alias="hop_length")
+    istft_padding: Literal["same", "center"] = "same"
+    decoder_dim: Width = Field(512, alias="wave_decoder_dim")
+    upsample: Small = Field(4, alias="wave_upsample_factor")
+    interpolation: Literal["linear", "nearest"] = Field("linear", alias="wave_interpolation_mode")
+    resnet_blocks: Small = Field(2, alias="wave_resnet_num_blocks")
+    resnet_kernel: Annotated[int, Between(1, 127)] = Field(3, alias="wave_resnet_kernel_size")
+    resnet_groups: Width = Field(32, alias="wave_resnet_num_groups")
+    factors: Stages | None = Field(None, alias="wave_upsampler_factors")
+    kernels: Stages | None = Field(None, alias="wave_upsampler_kernel_sizes")
+
+    @model_validator(mode="after")
+    def _fits(self) -> MainConfig:
+        if not self.use_wave_decoder:
+            raise Fault(
+                "is not true: this codec makes mel spectrograms for a vocoder of its own",
+                "take Aratako/MioCodec-25Hz-44.1kHz-v2",
+                ("use_wave_decoder",),
+            )
+        factors, kernels = self.factors or (), self.kernels
+        if factors and max(factors) > 64:
+            raise Fault(f"has a factor of {max(factors)}", "give at most 64", ("wave_upsampler_factors",))
+        if (
+            factors
+            and kernels
+            and [one >= two for one, two in zip(kernels, factors, strict=False)]
+            != [True] * max(len(factors), len(kernels))
+        ):
+            hint = f"give one for each of {len(factors)} factors, and none smaller than its factor"
+            raise Fault(f"is a list of {len(kernels)}", hint, ("wave_upsampler_kernel_sizes",))
+        if self.decoder_dim % self.resnet_groups or self.decoder_dim % (1 << len(factors)):
+            raise Fault(
+                f"is {self.decoder_dim}, and is halved in each of {len(factors)} upsampling stages",
+                f"give a multiple of wave_resnet_num_groups, {self.resnet_groups}, and of {1 << len(factors)}",
+                ("wave_decoder_dim",),
+            )
+        if self.n_fft % 2 or self.hop > self.n_fft:
+            raise Fault(f"is {self.n_fft}", f"give an even number no less than hop_length, {self.hop}", ("n_fft",))
+        return self
+
+    @property
+    def upsampler(self) -> tuple[tuple[int, int], ...]:
+        """Factor and kernel of each stage after the decoder."""
+        factors = self.factors or ()
+        return tuple(zip(factors, self.kernels or [2 * one for one in factors], strict=True))
+
+
+class _FrontEnd(_Part):
+    model_name: Literal["wavlm_base_plus"] = "wavlm_base_plus"
+    sample_rate: int = 16000
+    output_layer: Annotated[int, Between(1, 48)]
+
+
+class CodecConfig(_Part):
     """All of a codec that has a wave decoder."""
 
-    sample_rate: int
-    content_layers: tuple[int, ...]
-    speaker_layers: tuple[int, ...]
-    normalise: bool
-    halve: int
-    """Frames of the front end in a content frame."""
+    main: MainConfig = Field(alias="config")
+    front: _FrontEnd = Field(validation_alias=AliasPath("ssl_feature_extractor", "init_args"))
+    quantizer: QuantizerConfig = Field(validation_alias=AliasPath("local_quantizer", "init_args"))
+    local_encoder: TransformerConfig = Field(validation_alias=AliasPath("local_encoder", "init_args"))
+    prenet: TransformerConfig = Field(validation_alias=AliasPath("wave_prenet", "init_args"))
+    decoder: TransformerConfig = Field(validation_alias=AliasPath("wave_decoder", "init_args"))
+    speaker: SpeakerConfig = Field(validation_alias=AliasPath("global_encoder", "init_args"))
 
-    halve_by_conv: bool
-    n_fft: int
-    hop: int
-    istft_padding: str
-    decoder_dim: int
-    upsample: int
-    interpolation: str
-    resnet_blocks: int
-    resnet_kernel: int
-    resnet_groups: int
-    upsampler: tuple[tuple[int, int], ...]
-    """Factor and kernel of each stage after the decoder."""
-
-    levels: tuple[int, ...]
-    quantiser_in: int
-    quantiser_out: int
-    local_encoder: TransformerConfig
-    prenet: TransformerConfig
-    decoder: TransformerConfig
-    speaker: SpeakerConfig
-
-
-class _Section:
-    """A mapping of the file whose entries are taken one by one; what nobody took is an error."""
-
-    def __init__(self, where: str, values: Any) -> None:
-        if not isinstance(values, Mapping):
-            raise TeacherError(f"{where}: must be a mapping, not {values!r}")
-        self.where, self._left = where, dict(values)
-
-    def take(self, key: str, default: Any = None) -> Any:
-        return self._left.pop(key, default)
-
-    def section(self, key: str) -> _Section:
-        return _Section(f"{self.where}.{key}", self.take(key))
-
-    def whole(self, key: str, low: int, high: int, default: int | None = None) -> int:
-        value = self.take(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise TeacherError(f"{self.where}.{key} must be {low} to {high}, not {value!r}")
-        return value
-
-    def optional(self, key: str, low: int, high: int) -> int | None:
-        value = self.take(key)
-        return None if value is None else _Section(self.where, {key: value}).whole(key, low, high)
-
-    def number(self, key: str, default: float) -> float:
-        value = self.take(key, default)
-        # YAML reads 1e-5, which has no point, as a word.
-        try:
-            found = float(value)
-        except (TypeError, ValueError):
-            found = math.nan
-        if not 0 < found < 1e9:
-            raise TeacherError(f"{self.where}.{key} must be a positive number, not {value!r}")
-        return found
-
-    def flag(self, key: str, default: bool) -> bool:
-        value = self.take(key, default)
-        if not isinstance(value, bool):
-            raise TeacherError(f"{self.where}.{key} must be true or false, not {value!r}")
-        return value
-
-    def choice(self, key: str, choices: Sequence[Any], default: Any) -> Any:
-        value = self.take(key, default)
-        if value not in choices:
-            listed = " or ".join(str(choice) for choice in choices)
-            raise TeacherError(f"{self.where}.{key} must be {listed}, not {value!r}")
-        return value
-
-    def numbers(self, key: str, low: int, high: int, default: Any = None) -> tuple[int, ...]:
-        value = self.take(key, default)
-        if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= 16:
-            raise TeacherError(f"{self.where}.{key} must be a list of 1 to 16 numbers, not {value!r}")
-        return tuple(
-            _Section(self.where, {f"{key}[{at}]": one}).whole(f"{key}[{at}]", low, high) for at, one in enumerate(value)
+    @model_validator(mode="after")
+    def _fits(self) -> CodecConfig:
+        front, main = self.front, self.main
+        if front.sample_rate != main.sample_rate:
+            hint = f"give that of the codec, {main.sample_rate}"
+            raise Fault(f"is {front.sample_rate}", hint, ("ssl_feature_extractor", "init_args", "sample_rate"))
+        for key, layers in (("local_ssl_layers", main.content_layers), ("global_ssl_layers", main.speaker_layers)):
+            for place, layer in enumerate(layers):
+                if layer > front.output_layer:
+                    hint = f"give a whole number from 1 to output_layer, {front.output_layer}"
+                    raise Fault(f"is {layer}", hint, ("config", key, place))
+        quantizer, decoder = self.quantizer, self.decoder
+        pairs = [
+            (
+                "local_encoder.output_dim",
+                self.local_encoder.width_out,
+                "local_quantizer.input_dim",
+                quantizer.input_dim,
+            ),
+            ("local_quantizer.output_dim", quantizer.output_dim, "wave_prenet.input_dim", self.prenet.width_in),
+            ("wave_prenet.output_dim", self.prenet.width_out, "config.wave_decoder_dim", main.decoder_dim),
+            ("config.wave_decoder_dim", main.decoder_dim, "wave_decoder.input_dim", decoder.width_in),
+            ("wave_decoder.output_dim", decoder.width_out, "config.wave_decoder_dim", main.decoder_dim),
+            (
+                "local_encoder.input_dim",
+                self.local_encoder.width_in,
+                "global_encoder.input",
+                self.speaker.input_channels,
+            ),
+        ]
+        if decoder.condition is None:
+            fault = "is not true: the decoder would not be told the speaker"
+            raise Fault(fault, at=("wave_decoder", "init_args", "use_adaln_zero"))
+        pairs.append(
+            ("global_encoder.output", self.speaker.output_channels, "wave_decoder.condition", decoder.condition)
         )
+        for first, one, second, other in pairs:
+            if one != other:
+                raise Fault(f"does not fit together: {first} is {one}, and {second} {other}", "they must be the same")
+        return self
 
-    def done(self) -> None:
-        left = [key for key in self._left if key not in IGNORED]
-        if left:
-            raise TeacherError(f"{self.where}.{left[0]} is nothing that MioCodec is known to have")
+
+class _Model(Settings, extra="ignore"):
+    init_args: CodecConfig
+
+
+class _File(Settings, extra="ignore"):
+    model: _Model
 
 
 def read_config(path: Path) -> CodecConfig:
@@ -166,173 +261,14 @@ def read_config(path: Path) -> CodecConfig:
 
     Raises:
         TeacherError: for a file that cannot be read, entries that are unknown or out of bounds, and codecs without
-            a wave decoder. It names file and entry.
+            a wave decoder. It names file, line and entry.
     """
     try:
         with path.open("rb") as file:
             text = file.read(LARGEST_FILE + 1)
-        if len(text) > LARGEST_FILE:
-            raise TeacherError(f"{path}: is larger than {LARGEST_FILE} bytes, and no configuration")
-        values = yaml.safe_load(text)
+        source = read_yaml(text, str(path))
     except OSError as error:
         raise TeacherError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise TeacherError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
-    try:
-        return _codec(values)
-    except TeacherError as error:
-        raise TeacherError(f"{path}: {error}") from error
-
-
-def _codec(values: Any) -> CodecConfig:
-    if not isinstance(values, Mapping):
-        raise TeacherError("holds no mapping")
-    model = _Section("model", values.get("model")).section("init_args")
-    main = model.section("config")
-    if not main.flag("use_wave_decoder", False):
-        raise TeacherError(
-            "model.init_args.config.use_wave_decoder is not true: this codec makes mel spectrograms for a vocoder of "
-            "its own; take Aratako/MioCodec-25Hz-44.1kHz-v2"
-        )
-    front = model.section("ssl_feature_extractor").section("init_args")
-    front.choice("model_name", ["wavlm_base_plus"], "wavlm_base_plus")
-    sample_rate = main.whole("sample_rate", 8000, 192000, 24000)
-    front.choice("sample_rate", [sample_rate], 16000)
-    reached = front.whole("output_layer", 1, 48)
-    front.done()
-    quantiser = model.section("local_quantizer").section("init_args")
-    factors, kernels = _upsampler(main)
-    config = CodecConfig(
-        sample_rate=sample_rate,
-        content_layers=main.numbers("local_ssl_layers", 1, reached, [6, 9]),
-        speaker_layers=main.numbers("global_ssl_layers", 1, reached, [1, 2]),
-        normalise=main.flag("normalize_ssl_features", True),
-        halve=main.whole("downsample_factor", 1, 16, 2),
-        halve_by_conv=main.flag("use_conv_downsample", True),
-        n_fft=main.whole("n_fft", 4, 8192, 1024),
-        hop=main.whole("hop_length", 1, 8192, 256),
-        istft_padding=main.choice("istft_padding", ["same", "center"], "same"),
-        decoder_dim=main.whole("wave_decoder_dim", 1, 8192, 512),
-        upsample=main.whole("wave_upsample_factor", 1, 64, 4),
-        interpolation=main.choice("wave_interpolation_mode", ["linear", "nearest"], "linear"),
-        resnet_blocks=main.whole("wave_resnet_num_blocks", 1, 64, 2),
-        resnet_kernel=main.whole("wave_resnet_kernel_size", 1, 127, 3),
-        resnet_groups=main.whole("wave_resnet_num_groups", 1, 8192, 32),
-        upsampler=tuple(zip(factors, kernels, strict=True)),
-        levels=quantiser.numbers("levels", 2, 512),
-        quantiser_in=quantiser.whole("input_dim", 1, 8192),
-        quantiser_out=quantiser.whole("output_dim", 1, 8192),
-        local_encoder=_transformer(model.section("local_encoder")),
-        prenet=_transformer(model.section("wave_prenet")),
-        decoder=_transformer(model.section("wave_decoder")),
-        speaker=_speaker(model.section("global_encoder")),
-    )
-    for section in (quantiser, main, model):
-        for key in [key for key in section._left if key.startswith(MEL)]:
-            section.take(key)
-        for key in IGNORED_NULL | {"feature_decoder"}:
-            section.take(key)
-        section.done()
-    _check_widths(config)
-    return config
-
-
-def _upsampler(main: _Section) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    factors = main.take("wave_upsampler_factors")
-    kernels = main.take("wave_upsampler_kernel_sizes")
-    if not factors:
-        return (), ()
-    section = _Section(main.where, {"wave_upsampler_factors": factors, "wave_upsampler_kernel_sizes": kernels})
-    strides = section.numbers("wave_upsampler_factors", 1, 64)
-    sizes = tuple(2 * stride for stride in strides) if kernels is None else None
-    sizes = sizes or section.numbers("wave_upsampler_kernel_sizes", 1, 512)
-    if len(sizes) != len(strides) or any(size < stride for size, stride in zip(sizes, strides, strict=True)):
-        raise TeacherError(f"{main.where}.wave_upsampler_kernel_sizes must be one for each factor, and no smaller")
-    return strides, sizes
-
-
-def _transformer(outer: _Section) -> TransformerConfig:
-    section = outer.section("init_args")
-    dim = section.whole("dim", 2, 8192)
-    heads = section.whole("n_heads", 1, 256)
-    if dim % heads or (dim // heads) % 2:
-        raise TeacherError(f"{section.where}.n_heads must divide dim, {dim}, into even parts, not be {heads}")
-    window = section.optional("window_size", 1, 1 << 20)
-    if window is not None and window % 2 == 0:
-        raise TeacherError(f"{section.where}.window_size must be odd, not {window}")
-    section.choice("causal", [False], False)
-    adaptive = section.flag("use_adaln_zero", False)
-    condition = section.optional("adanorm_condition_dim", 1, 8192)
-    theta = section.number("rope_theta", 500000.0)
-    multiple = section.whole("multiple_of", 1, 65536, 256)
-    scale = section.take("ffn_dim_multiplier")
-    hidden = int(2 * 4 * dim / 3)
-    if scale is not None:
-        hidden = int(_Section(section.where, {"ffn_dim_multiplier": scale}).number("ffn_dim_multiplier", 1) * hidden)
-    config = TransformerConfig(
-        dim=dim,
-        layers=section.whole("n_layers", 1, 128),
-        heads=heads,
-        hidden=multiple * math.ceil(hidden / multiple),
-        input_dim=section.optional("input_dim", 1, 8192),
-        output_dim=section.optional("output_dim", 1, 8192),
-        side=None if window is None else window // 2,
-        theta=theta if section.flag("use_rope", True) else None,
-        condition=condition if adaptive else None,
-        eps=section.number("norm_eps", 1e-5),
-        qkv_bias=section.flag("qkv_bias", False),
-        proj_bias=section.flag("proj_bias", False),
-    )
-    if adaptive and condition is None:
-        raise TeacherError(f"{section.where}.adanorm_condition_dim is missing, though use_adaln_zero is true")
-    section.done()
-    return config
-
-
-def _speaker(outer: _Section) -> SpeakerConfig:
-    section = outer.section("init_args")
-    section.choice("skip_embed", [False], False)
-    section.choice("use_attn_pool", [True], True)
-    config = SpeakerConfig(
-        input_channels=section.whole("input_channels", 1, 8192),
-        output_channels=section.whole("output_channels", 1, 8192),
-        dim=section.whole("dim", 1, 8192),
-        hidden=section.whole("intermediate_dim", 1, 32768),
-        layers=section.whole("num_layers", 1, 128),
-        attention=section.whole("attention_channels", 1, 8192, 128),
-    )
-    section.done()
-    return config
-
-
-def _check_widths(config: CodecConfig) -> None:
-    """What follows on each other has to be as wide as each other."""
-    stages = len(config.upsampler)
-    pairs = [
-        ("local_encoder.output_dim", config.local_encoder.width_out, "local_quantizer.input_dim", config.quantiser_in),
-        ("local_quantizer.output_dim", config.quantiser_out, "wave_prenet.input_dim", config.prenet.width_in),
-        ("wave_prenet.output_dim", config.prenet.width_out, "config.wave_decoder_dim", config.decoder_dim),
-        ("config.wave_decoder_dim", config.decoder_dim, "wave_decoder.input_dim", config.decoder.width_in),
-        ("wave_decoder.output_dim", config.decoder.width_out, "config.wave_decoder_dim", config.decoder_dim),
-        (
-            "local_encoder.input_dim",
-            config.local_encoder.width_in,
-            "global_encoder.input",
-            config.speaker.input_channels,
-        ),
-    ]
-    if config.decoder.condition is not None:
-        condition = config.decoder.condition
-        pairs.append(("global_encoder.output", config.speaker.output_channels, "wave_decoder.condition", condition))
-    for first, one, second, other in pairs:
-        if one != other:
-            raise TeacherError(f"{first} is {one}, and {second} {other}: they must be the same")
-    if config.decoder.condition is None:
-        raise TeacherError("wave_decoder.use_adaln_zero is not true: nothing would tell the decoder the speaker")
-    if config.decoder_dim % config.resnet_groups or config.decoder_dim % (1 << stages):
-        raise TeacherError(
-            f"config.wave_decoder_dim, {config.decoder_dim}, must be a multiple of wave_resnet_num_groups and of "
-            f"{1 << stages}, for it is halved in each of {stages} upsampling stages"
-        )
-    if config.n_fft % 2 or config.hop > config.n_fft:
-        raise TeacherError(f"config.n_fft must be even and no less than hop_length, not {config.n_fft}")
+    except RecipeError as error:
+        raise TeacherError(str(error)) from error
+    return read_settings(_File, source.data, TeacherError, source.where).model.init_args

@@ -28,26 +28,26 @@ class WaveDecoder(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.config = config
-        dim = config.decoder_dim
+        dim = config.main.decoder_dim
         self.prenet = Transformer(config.prenet)
         self.upsample: nn.Module = nn.Identity()
-        if config.upsample > 1:
-            self.upsample = nn.ConvTranspose1d(dim, dim, config.upsample, config.upsample)
+        if config.main.upsample > 1:
+            self.upsample = nn.ConvTranspose1d(dim, dim, config.main.upsample, config.main.upsample)
         self.prior = _ResNets(dim, config)
         self.decoder = Transformer(config.decoder)
         self.post = _ResNets(dim, config)
-        self.upsampler = _Upsampler(dim, config) if config.upsampler else None
-        self.head = nn.Linear(dim, config.n_fft + 2)
+        self.upsampler = _Upsampler(dim, config) if config.main.upsampler else None
+        self.head = nn.Linear(dim, config.main.n_fft + 2)
 
     def frames(self, samples: int) -> int:
         """Frames of the decoder for so many samples of audio."""
-        spectra = samples // self.config.hop + (self.config.istft_padding == "center")
-        return spectra // math.prod(factor for factor, _ in self.config.upsampler)
+        spectra = samples // self.config.main.hop + (self.config.main.istft_padding == "center")
+        return spectra // math.prod(factor for factor, _ in self.config.main.upsampler)
 
     def forward(self, content: Tensor, speaker: Tensor, samples: int) -> Tensor:
         """Audio of about ``samples``: as many whole frames of the decoder as there are in them."""
         x = self.upsample(self.prenet(content).transpose(1, 2))
-        x = functional.interpolate(x, size=self.frames(samples), mode=self.config.interpolation)
+        x = functional.interpolate(x, size=self.frames(samples), mode=self.config.main.interpolation)
         x = self.decoder(self.prior(x).transpose(1, 2), speaker)
         x = self.post(x.transpose(1, 2))
         if self.upsampler is not None:
@@ -57,9 +57,9 @@ class WaveDecoder(nn.Module):
 
     def _audio(self, spectra: Tensor) -> Tensor:
         """The inverse transform of ``(batch, spectra, bins)``."""
-        size, hop = self.config.n_fft, self.config.hop
+        size, hop = self.config.main.n_fft, self.config.main.hop
         window = torch.hann_window(size, device=spectra.device)
-        if self.config.istft_padding == "center":
+        if self.config.main.istft_padding == "center":
             return torch.istft(spectra.transpose(1, 2), size, hop, size, window, center=True)
         frames = torch.fft.irfft(spectra, size, dim=-1) * window
         weight = window.square().expand(1, frames.shape[1], size)
@@ -101,7 +101,8 @@ class _ResNets(nn.Module):
     def __init__(self, channels: int, config: CodecConfig) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            _ResNet(channels, config.resnet_kernel, config.resnet_groups) for _ in range(config.resnet_blocks)
+            _ResNet(channels, config.main.resnet_kernel, config.main.resnet_groups)
+            for _ in range(config.main.resnet_blocks)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -129,15 +130,15 @@ class _Upsampler(nn.Module):
 
     def __init__(self, dim: int, config: CodecConfig) -> None:
         super().__init__()
-        widths = [dim >> stage for stage in range(len(config.upsampler) + 1)]
+        widths = [dim >> stage for stage in range(len(config.main.upsampler) + 1)]
         self.upsample_layers = nn.ModuleList(
             nn.ConvTranspose1d(wide, narrow, kernel, factor, padding=(kernel - factor) // 2)
-            for wide, narrow, (factor, kernel) in zip(widths, widths[1:], config.upsampler, strict=False)
+            for wide, narrow, (factor, kernel) in zip(widths, widths[1:], config.main.upsampler, strict=False)
         )
         self.snake_activations = nn.ModuleList(_SnakeBeta(narrow) for narrow in widths[1:])
         # The blocks here have kernels of 3 whatever those around the transformer have.
         self.resnet_blocks = nn.ModuleList(
-            _ResNet(narrow, 3, min(config.resnet_groups, narrow)) for narrow in widths[1:]
+            _ResNet(narrow, 3, min(config.main.resnet_groups, narrow)) for narrow in widths[1:]
         )
         self.out_proj = nn.Linear(widths[-1], dim)
         self.out_snake = _SnakeBeta(dim)

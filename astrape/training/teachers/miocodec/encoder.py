@@ -22,15 +22,15 @@ class ContentEncoder(nn.Module):
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
-        self.normalise, self.factor = config.normalise, config.halve
+        self.normalise, self.factor = config.main.normalise, config.main.halve
         self.transformer = Transformer(config.local_encoder)
         width = config.local_encoder.width_out
         self.halve: nn.Module = nn.Identity()
-        if self.factor > 1 and config.halve_by_conv:
+        if self.factor > 1 and config.main.halve_by_conv:
             self.halve = nn.Conv1d(width, width, self.factor, self.factor)
         elif self.factor > 1:
             self.halve = nn.AvgPool1d(self.factor, self.factor)
-        self.quantiser = LevelQuantiser(width, config.quantiser_out, config.levels)
+        self.quantiser = LevelQuantiser(width, config.quantizer.output_dim, config.quantizer.levels)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Content ``(batch, channels, n)`` and int64 codes ``(batch, 1, n)``."""
