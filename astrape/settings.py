@@ -6,6 +6,7 @@ A model lists the keys, their types and bounds; :func:`read_settings` turns the 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pydantic_core import CoreSchema, ErrorDetails, core_schema
 from astrape.errors import AstrapeError
 from astrape.wording import quote, suggest
 
-__all__ = ["Between", "Fault", "Known", "Location", "Name", "Settings", "Spec", "message", "read_settings"]
+__all__ = ["Between", "Fault", "Known", "Location", "Name", "Settings", "Spec", "Wanted", "message", "read_settings"]
 
 Location = tuple[str | int, ...]
 """The keys and indices that lead to a value."""
@@ -69,7 +70,8 @@ class Between:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         kind = "a whole number" if source is int else "a number"
         bounded = Annotated[source, Field(ge=self.least, le=self.most)]
-        return _wanted(handler.generate_schema(bounded), f"{kind} from {self.least:.12g} to {self.most:.12g}")
+        bounds = f"from {self.least:.12g} to {self.most:.12g}" if self.most < math.inf else f"of {self.least:g} or more"
+        return _wanted(handler.generate_schema(bounded), f"{kind} {bounds}")
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,9 @@ class Known:
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class Wanted:
+    """What any fault of a type is told as: ``Annotated[float, Field(gt=0), Wanted("a positive number")]``."""
+
     text: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -111,7 +115,7 @@ def _wanted(schema: CoreSchema, text: str) -> CoreSchema:
     return core_schema.custom_error_schema(schema, "wanted", custom_error_message=text)
 
 
-Name = Annotated[str, Field(min_length=1), _Wanted("a name")]
+Name = Annotated[str, Field(min_length=1), Wanted("a name")]
 """Text that is not empty."""
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -184,7 +188,8 @@ _TYPES = {
     "int": "a whole number",
     "float": "a number",
     "finite_number": "a finite number",
-    "string": "text",
+    "string": "a string",
+    "string_unicode": "a string without lone surrogates",
     "list": "a list",
     "tuple": "a list",
     "dict": "a mapping",

@@ -7,9 +7,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from functools import cache
+from typing import Annotated, Any, get_type_hints
 
+from pydantic import AfterValidator, BeforeValidator, Field, create_model
+
+from astrape.settings import Between, Fault, Settings, Wanted, read_settings
 from astrape.voice.errors import VoicebankError
+from astrape.wording import quote
 
 __all__ = ["LARGEST_METADATA", "Metadata", "decode_metadata", "encode_metadata"]
 
@@ -24,6 +29,21 @@ SEAL = "content_sha256"
 
 LARGEST_RATE = 1 << 31
 """Hz; beyond any recording, and within what every reader's integer holds."""
+
+
+def _whole(value: Any) -> Any:
+    """A whole number written with a point, such as ``44100.0``, as an ``int``."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise Fault(f"holds a NUL character at {text.index(chr(0))}", "remove it")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
+Share = Annotated[float, Between(0, 1)]
 
 
 @dataclass(frozen=True)
@@ -52,39 +72,28 @@ class Metadata:
         VoicebankError: for a field of the wrong type or out of range.
     """
 
-    duration_seconds: float
-    source_sample_rate: int
-    source_path: str
-    embedding_model: str = ""
-    reference_sha256: str = ""
-    created_utc: str = ""
-    peak_amplitude: float | None = None
+    duration_seconds: Annotated[float, Field(gt=0), Wanted("a positive number")]
+    source_sample_rate: Annotated[int, Between(1, LARGEST_RATE), BeforeValidator(_whole)]
+    source_path: Text
+    embedding_model: Text = ""
+    reference_sha256: Text = ""
+    created_utc: Text = ""
+    peak_amplitude: Annotated[float, Between(0, math.inf)] | None = None
     rms_dbfs: float | None = None
-    clipping_fraction: float | None = None
-    active_speech_ratio: float | None = None
+    clipping_fraction: Share | None = None
+    active_speech_ratio: Share | None = None
     dc_offset: float | None = None
-    quality_warnings: tuple[str, ...] = ()
-    median_f0_hz: float | None = None
+    quality_warnings: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    median_f0_hz: Annotated[float, Between(*REGISTERS)] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
     text: bytes | None = field(default=None, repr=False, compare=False)
     sealed: bool = field(default=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        checked: dict[str, Any] = {
-            "duration_seconds": _number("duration_seconds", self.duration_seconds, positive=True),
-            "source_sample_rate": _rate(self.source_sample_rate),
-            "peak_amplitude": _measured("peak_amplitude", self.peak_amplitude, 0.0),
-            "rms_dbfs": _measured("rms_dbfs", self.rms_dbfs),
-            "clipping_fraction": _measured("clipping_fraction", self.clipping_fraction, 0.0, 1.0),
-            "active_speech_ratio": _measured("active_speech_ratio", self.active_speech_ratio, 0.0, 1.0),
-            "dc_offset": _measured("dc_offset", self.dc_offset),
-            "quality_warnings": _warnings(self.quality_warnings),
-            "median_f0_hz": _measured("median_f0_hz", self.median_f0_hz, *REGISTERS),
-        }
-        for name in ("source_path", "embedding_model", "reference_sha256", "created_utc"):
-            checked[name] = _string(name, getattr(self, name))
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        given = {name: getattr(self, name) for name in FIELDS}
+        checked = read_settings(_checked(), given, VoicebankError, at=("metadata",))
+        for name in FIELDS:
+            object.__setattr__(self, name, getattr(checked, name))
 
     def to_dict(self) -> dict[str, Any]:
         """The fields in the order of the file, those in ``extra`` last; lists for tuples. No register where none is."""
@@ -125,8 +134,8 @@ def decode_metadata(text: bytes) -> Metadata:
     """Metadata from UTF-8 JSON.
 
     Raises:
-        VoicebankError: for what is no UTF-8, no JSON, no object, too long, or has fields missing, twice, of the wrong
-            type or out of range.
+        VoicebankError: for text that is not a JSON object in UTF-8, is too long, or has fields missing, twice, of the
+            wrong type or out of range.
     """
     if len(text) > LARGEST_METADATA:
         raise VoicebankError(f"metadata take {len(text)} bytes, at most {LARGEST_METADATA}")
@@ -135,13 +144,13 @@ def decode_metadata(text: bytes) -> Metadata:
         # A lone surrogate can be written as an escape, and then has no form in UTF-8.
         json.dumps(found, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
-        raise VoicebankError(f"metadata are no UTF-8: byte 0x{text[error.start]:02x} at {error.start}") from None
+        raise VoicebankError(f"metadata are not UTF-8: byte 0x{text[error.start]:02x} at {error.start}") from None
     except json.JSONDecodeError as error:
         raise VoicebankError(
-            f"metadata are no JSON: {error.msg} at character {error.pos} of {len(error.doc)}"
+            f"metadata are not JSON: {error.msg} at character {error.pos} of {len(error.doc)}"
         ) from None
     except UnicodeEncodeError:
-        raise VoicebankError("metadata hold half a surrogate pair, which is no character") from None
+        raise VoicebankError("metadata hold half a surrogate pair, which is not a character") from None
     except RecursionError:
         raise VoicebankError("metadata are nested too deeply") from None
     except ValueError:
@@ -168,59 +177,23 @@ def _unchanged(metadata: Metadata, text: bytes) -> bool:
 
 
 def _no_constant(name: str) -> None:
-    raise VoicebankError(f"metadata hold {name}, which is no JSON: write null for what is unknown")
+    raise VoicebankError(f"metadata hold {name}, which is not JSON: write null for what is unknown")
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
-        raise VoicebankError(f"metadata hold the field {_shown(twice)} twice")
+        raise VoicebankError(f"metadata hold the field {quote(twice)} twice")
     return found
 
 
-def _number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, positive: bool = False) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise VoicebankError(f"field '{name}' must be a number, not {_shown(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise VoicebankError(f"field '{name}' must be a finite number")
-    if not (low <= number <= high and (number > 0 or not positive)):
-        limits = f"{low:g} to {high:g}" if high < math.inf else f"at least {low:g}" if low > -math.inf else "positive"
-        raise VoicebankError(f"field '{name}' must be {limits}, not {number:g}")
-    return number
-
-
-def _measured(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float | None:
-    return None if value is None else _number(name, value, low, high)
-
-
-def _rate(value: Any) -> int:
-    number = _number("source_sample_rate", value, 1, LARGEST_RATE)
-    if number != int(number):
-        raise VoicebankError(f"field 'source_sample_rate' must be a whole number of Hz, not {number:g}")
-    return int(number)
-
-
-def _string(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise VoicebankError(f"field '{name}' must be a string, not {_shown(value)}")
-    if "\0" in value:
-        raise VoicebankError(f"field '{name}' holds a NUL character at {value.index(chr(0))}")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise VoicebankError(f"field '{name}' holds half a surrogate pair, which is no character") from None
-    return value
-
-
-def _warnings(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, (tuple, list)):
-        raise VoicebankError(f"field 'quality_warnings' must be a list of strings, not {_shown(value)}")
-    return tuple(_string("quality_warnings", item) for item in value)
+@cache
+def _checked() -> type[Settings]:
+    """The fields as a model, whose values are checked."""
+    hints = get_type_hints(Metadata, include_extras=True)
+    definitions: dict[str, Any] = {name: (hints[name], ...) for name in FIELDS}
+    return create_model("Metadata", __base__=Settings, **definitions)
 
 
 def _plain(value: Any) -> Any:
@@ -230,13 +203,3 @@ def _plain(value: Any) -> Any:
 def _type(value: Any) -> str:
     names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
     return names.get(type(value), "null")
-
-
-def _shown(value: Any) -> str:
-    """A value in an error message: on one line, and short."""
-    if isinstance(value, (dict, list, tuple)):
-        return f"a JSON {_type(list(value) if isinstance(value, tuple) else value)}"
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**18:
-        return "an integer of over 18 digits"
-    shown = ascii(value[:60] if isinstance(value, str) else value)
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."

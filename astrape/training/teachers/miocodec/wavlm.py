@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
+from astrape.settings import Between, Settings, read_settings
 from astrape.training.errors import TeacherError
 from astrape.training.teachers.miocodec.weights import TensorFile, fill, open_tensors
 
@@ -22,17 +23,21 @@ INSIDE = "ssl_feature_extractor.model."
 """What WavLM's tensors begin with in a checkpoint of the whole codec."""
 
 LARGEST_CONFIG = 1 << 20
-CONFIGURED = {
-    "hidden_size": (8, 4096),
-    "num_hidden_layers": (1, 48),
-    "num_attention_heads": (1, 64),
-    "intermediate_size": (1, 16384),
-    "num_conv_pos_embeddings": (2, 1024),
-    "num_conv_pos_embedding_groups": (1, 1024),
-    "num_buckets": (2, 4096),
-    "max_bucket_distance": (2, 65536),
-}
-"""What is taken from ``config.json``, and the bounds it is taken within; what is not there is as in WavLM-base+."""
+
+
+class Configured(Settings, extra="ignore"):
+    """What is taken from ``config.json``; what is not there is told by the shapes, or as in WavLM-base+."""
+
+    hidden_size: Annotated[int, Between(8, 4096)] | None = None
+    num_hidden_layers: Annotated[int, Between(1, 48)] | None = None
+    num_attention_heads: Annotated[int, Between(1, 64)] | None = None
+    intermediate_size: Annotated[int, Between(1, 16384)] | None = None
+    num_conv_pos_embeddings: Annotated[int, Between(2, 1024)] | None = None
+    num_conv_pos_embedding_groups: Annotated[int, Between(1, 1024)] | None = None
+    num_buckets: Annotated[int, Between(2, 4096)] | None = None
+    max_bucket_distance: Annotated[int, Between(2, 65536)] | None = None
+    conv_stride: list[Annotated[int, Between(1, 64)]] | None = None
+
 
 RENAMED = [
     (re.compile(r"encoder\.transformer\.layers\.(\d+)\.attention\.attention\.(in_proj|out_proj)[._](weight|bias)"), ""),
@@ -223,16 +228,4 @@ def _configured(path: Path) -> dict[str, Any]:
         raise TeacherError(f"{path}: is not the configuration of a WavLM")
     if values.get("do_stable_layer_norm") or values.get("feat_extract_norm", "group") != "group":
         raise TeacherError(f"{path}: is of WavLM-large's kind: take WavLM-base+")
-    found: dict[str, Any] = {}
-    for key, (low, high) in CONFIGURED.items():
-        value = values.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high):
-            raise TeacherError(f"{path}: {key} must be {low} to {high}, not {value!r}")
-        if value is not None:
-            found[key] = value
-    if values.get("conv_stride") is not None:
-        strides = values["conv_stride"]
-        if not isinstance(strides, list) or not all(isinstance(one, int) and 1 <= one <= 64 for one in strides):
-            raise TeacherError(f"{path}: conv_stride must be a list of 1 to 64, not {strides!r}")
-        found["conv_stride"] = strides
-    return found
+    return read_settings(Configured, values, TeacherError, str(path)).model_dump(exclude_none=True)
