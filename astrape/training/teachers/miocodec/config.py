@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasPath, Field, model_validator
 
 from astrape.errors import RecipeError
-from astrape.graph.yaml_source import read_yaml
+from astrape.graph.recipe.yaml_source import read_yaml
 from astrape.settings import Between, Fault, Settings, read_settings
 from astrape.training.errors import TeacherError
 
