@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.ops.product import frame_product
@@ -31,8 +31,12 @@ VOICING_COST = 0.2
 VOICING_THRESHOLD = 0.5
 GRID_ERROR = 0.01
 """By how much a parabola through three of eight points to a period understates a peak, at most."""
+NEVER = -10.0
+"""What a candidate is worth that is none."""
 HIGHPASS_ORDER = 5
 HIGHPASS_DB = 40.0
+LARGEST_BLOCK = 96
+"""Samples of a hop that the high-pass takes at once: a larger matrix costs more than another product."""
 UPPER_SHARE = 0.2
 """How much of the energy above the band of the search counts against periodicity: what is left of a fricative below
 3 kHz may look like a high voice, yet a voiced fricative has a pitch."""
@@ -56,7 +60,7 @@ class Pitch(NamedTuple):
     Attributes:
         lag, height: the candidates, ``(batch, frames, CANDIDATES)``, seconds and periodicity.
         above: periodicity of the best explanation by a pitch above the range, 0 where there is none,
-            ``(batch, frames)``.
+            ``(batch, frames, 1)``.
         best: which of the candidates is on the best path, ``(batch, frames, 1)``; ``CANDIDATES`` where none is.
     """
 
@@ -67,8 +71,7 @@ class Pitch(NamedTuple):
 
     def f0(self) -> Tensor:
         """Hz, 0 where there is none, ``(batch, frames)``."""
-        lag = self.lag.gather(-1, self.best.clamp(max=CANDIDATES - 1))
-        return lag.reciprocal().masked_fill(self.best == CANDIDATES, 0.0)[..., 0]
+        return F.pad(self.lag, (0, 1), value=math.inf).gather(-1, self.best).reciprocal()[..., 0]
 
     def periodicity(self) -> Tensor:
         """That of the pitch, 0 to 1, ``(batch, frames)``.
@@ -76,12 +79,12 @@ class Pitch(NamedTuple):
         Where there is none it is the highest of a candidate, and no more than a pitch above the range leaves
         unexplained: a tone of 2 kHz repeats itself after 4 ms too, and is no voice of 250 Hz.
         """
-        height = self.height.gather(-1, self.best.clamp(max=CANDIDATES - 1))[..., 0]
-        highest = torch.minimum(self.height.amax(dim=-1), 1 - self.above)
-        return torch.where(self.best[..., 0] < CANDIDATES, height, highest).clamp(0, 1)
+        most, left = highest(self.height), 1 - self.above
+        silent = torch.where(most < left, most, left)
+        return torch.cat([self.height, silent], dim=-1).gather(-1, self.best).clamp(0, 1)[..., 0]
 
 
-class PitchSearch(nn.Module):
+class PitchSearch(ExactTables):
     """From autocorrelations on a grid of lags to one pitch per frame, by what is known so far.
 
     The candidates of a frame are the highest peaks of its autocorrelation within the range, a little less worth the
@@ -99,29 +102,37 @@ class PitchSearch(nn.Module):
         frame_seconds: time between frames; costs are meant for 10 ms and are scaled to it.
     """
 
-    voiced: Tensor
-    """1 for each candidate, 0 for the last, silence."""
+    places: Tensor
+    """The lags of the grid between its ends."""
 
-    place: Tensor
-    """The places of the grid between its ends."""
+    jumps: Tensor
+    """What an octave costs from candidate to candidate, ``(to, from)``; the last of them is silence."""
+
+    turns: Tensor
+    """What voice costs that starts or stops, by the same."""
 
     def __init__(self, lags: Sequence[float], fmax: float, frame_seconds: float) -> None:
         super().__init__()
-        self.first, self.spacing, self.longest = float(lags[0]), float(lags[1] - lags[0]), float(lags[-1])
+        self.grid = np.asarray(lags, dtype=np.float64)
+        self.spacing, self.longest = float(self.grid[1] - self.grid[0]), math.log2(self.grid[-1])
         # A tone at the end of the range is found to a few parts in a thousand.
         self.shortest = 0.99 / fmax
-        self.register_buffer("place", torch.arange(1.0, len(lags) - 1), persistent=False)
-        scale = 0.01 / frame_seconds
-        self.jump_cost, self.voicing_cost = JUMP_COST * scale, VOICING_COST * scale
-        self.register_buffer("voiced", torch.tensor([1.0] * CANDIDATES + [0.0]), persistent=False)
+        self.scale = 0.01 / frame_seconds
+        self.register_tables()
+
+    def exact_tables(self) -> dict[str, Float64]:
+        voiced = np.array([1.0] * CANDIDATES + [0.0])
+        return {
+            "places": self.grid[1:-1],
+            "jumps": JUMP_COST * self.scale * np.outer(voiced, voiced),
+            "turns": VOICING_COST * self.scale * abs(voiced[:, None] - voiced),
+        }
 
     def init_state(self, batch_size: int, device: Any = None, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        shape = batch_size, CANDIDATES + 1
-        return {
-            "score": torch.zeros(shape, device=device, dtype=dtype),
-            "octave": torch.zeros(shape, device=device, dtype=dtype),
-            "voiced": torch.zeros(shape, device=device, dtype=dtype),
-        }
+        """Silence, as all paths come from it: ``score`` and ``octave`` of each candidate, ``(batch, any)``."""
+        score = torch.full((batch_size, CANDIDATES + 1), -1e6, device=device, dtype=dtype)
+        score[:, CANDIDATES:] = 0
+        return {"score": score, "octave": torch.zeros_like(score)}
 
     def follow(self, correlation: Tensor, audible: Tensor, state: State) -> tuple[Pitch, State]:
         """The pitch of each frame.
@@ -134,46 +145,49 @@ class PitchSearch(nn.Module):
         Returns:
             What was found, and the next state.
         """
-        lag, height = self.peaks(correlation)
-        height = height * audible[..., None]
-        octave = (self.longest / lag.detach()).log2()
+        lag, height = self.peaks(correlation, audible[..., None])
+        octave = self.longest - lag.detach().log2()
         # A height of 0 says that there is no peak: it is never worth a path.
-        worth = torch.add(height.detach(), octave, alpha=OCTAVE_COST).masked_fill(height <= 0, -10.0)
+        worth = torch.where(height > 0, height.detach() + octave * OCTAVE_COST, NEVER)
         within = lag.detach() >= self.shortest
-        beyond, first = worth.masked_fill(within, -10.0).max(dim=-1, keepdim=True)
-        above = height.gather(-1, first).masked_fill(beyond <= 0, 0.0)[..., 0]
-        worth, index = worth.masked_fill(~within, -10.0).topk(CANDIDATES, dim=-1)
+        outside = torch.where(within, NEVER, worth)
+        first = outside.argmax(dim=-1, keepdim=True)
+        beyond = outside.gather(-1, first)
+        above = torch.where(beyond > 0, height.gather(-1, first), 0.0)
+        worth, index = torch.where(within, worth, NEVER).topk(CANDIDATES, dim=-1)
         lag, octave = lag.gather(-1, index), F.pad(octave.gather(-1, index), (0, 1))
-        height = height.gather(-1, index).masked_fill(worth <= 0, 0.0)
-        none = (beyond + GRID_ERROR).clamp(min=VOICING_THRESHOLD)
-        worth = torch.cat([worth, none], dim=-1)
-        octave_before = frame_before(state["octave"], octave)[..., None]
-        voiced_before = frame_before(state["voiced"], self.voiced.expand_as(octave))[..., None]
-        jumps = (octave[:, :, None] - octave_before).abs() * (voiced_before * (self.voiced * self.jump_cost))
-        costs = torch.add(jumps, (self.voiced - voiced_before).abs(), alpha=self.voicing_cost)
+        height = torch.where(worth > 0, height.gather(-1, index), 0.0)
+        worth = torch.cat([worth, (beyond + GRID_ERROR).clamp(min=VOICING_THRESHOLD)], dim=-1)
+        before = frame_before(state["octave"], octave)
+        costs = (octave[..., :, None] - before[..., None, :]).abs() * self.jumps + self.turns
         score = state["score"]
         scores = []
         for frame in range(worth.shape[1]):
-            score = worth[:, frame] + (score[:, :, None] - costs[:, frame]).amax(dim=1)
-            score = score - score.amax(dim=-1, keepdim=True)
+            score = worth[:, frame] + highest(score[:, None] - costs[:, frame])[..., 0]
+            # Only what paths gain on each other counts: as it is, or it would grow.
+            score = score - score[:, CANDIDATES:]
             scores.append(score)
         best = torch.stack(scores, dim=1).argmax(dim=-1, keepdim=True)
-        after = {"score": score, "octave": octave[:, -1].clone(), "voiced": self.voiced.expand_as(score).clone()}
-        return Pitch(lag, height, above, best), after
+        return Pitch(lag, height, above, best), {"score": score, "octave": octave[:, -1].clone()}
 
-    def peaks(self, correlation: Tensor) -> tuple[Tensor, Tensor]:
+    def peaks(self, correlation: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
         """Lag in seconds and height of the local maxima, by a parabola through three points.
 
-        Both have a value at each inner point of the grid. Where that is no maximum, the height is 0.
+        Both have a value at each inner point of the grid. Where that is no maximum, or not audible, the height is 0.
         """
         left, middle, right = correlation[..., :-2], correlation[..., 1:-1], correlation[..., 2:]
-        is_peak = (middle > left.clamp(min=0)) & (middle >= right)
+        is_peak = (middle > left.clamp(min=0)) & (middle >= right) & audible
         slope = left - right
-        curve = torch.sub(left + right, middle, alpha=2).clamp(max=-1e-9)
+        curve = ((left - middle) + (right - middle)).clamp(max=-1e-9)
         offset = (slope / curve * 0.5).clamp(-0.5, 0.5)
         # Energy at the edge of the band makes long lags exceed 1.
-        height = torch.addcmul(middle, slope, offset, value=-0.25).clamp(max=1).masked_fill(~is_peak, 0.0)
-        return (self.place + offset) * self.spacing + self.first, height
+        height = torch.where(is_peak, (middle - slope * offset * 0.25).clamp(max=1), 0.0)
+        return offset * self.spacing + self.places, height
+
+
+def highest(values: Tensor) -> Tensor:
+    """The highest along the last dimension, which stays: as ``amax``, whose way to a few values is the longer one."""
+    return values.gather(-1, values.argmax(dim=-1, keepdim=True))
 
 
 def frame_before(first: Tensor, values: Tensor) -> Tensor:
@@ -222,7 +236,7 @@ class PitchTracker(StreamBlock, ExactTables):
     at_rest: Tensor
     to_parts: Tensor
     to_lags: Tensor
-    taper: Tensor
+    to_levels: Tensor
 
     def __init__(
         self,
@@ -257,7 +271,6 @@ class PitchTracker(StreamBlock, ExactTables):
         self.fmin = float(fmin)
         # Padded so that no lag that is looked for wraps around.
         self.length = 2 * half + math.ceil(rate / fmin) + 1
-        self.parseval = self.length / 2
         self.rumble = max(1, round(0.5 * fmin * self.length / rate))
         self.register_tables()
 
@@ -280,14 +293,18 @@ class PitchTracker(StreamBlock, ExactTables):
         own = spectrum @ np.cos(turns * np.outer(np.arange(len(spectrum)), self.lags)) / spectrum.sum()
         to_lags = np.cos(turns * np.outer(bins, self.lags)) / own
         to_lags[: self.rumble] = 0
+        # Two sums with them: what lies in the band, and below it.
+        below = (bins < self.rumble).astype(np.float64)[:, None]
+        taper = np.concatenate([taper[::-1], taper])
         highpass = chebyshev_highpass(HIGHPASS_ORDER, self.fmin, HIGHPASS_DB, rate)
-        unrolled = highpass.unroll()._asdict()
+        # A hop is one block, or a few of equal size.
+        unrolled = highpass.unroll(-(-self.quantum // -(-self.quantum // LARGEST_BLOCK)))._asdict()
         return {
             **{f"highpass_{name}": table.numpy() for name, table in unrolled.items()},
             "at_rest": highpass.at_rest(),
-            "to_parts": (np.stack([np.cos(angles), np.sin(angles)]) * taper[:, None] * passed).swapaxes(1, 2),
-            "to_lags": to_lags.T,
-            "taper": np.concatenate([taper[::-1], taper]),
+            "to_parts": (np.stack([np.cos(angles), np.sin(angles)]) * taper[half:, None] * passed).swapaxes(1, 2),
+            "to_lags": np.hstack([to_lags, 1 - below, below]).T,
+            "to_levels": np.stack([taper**2 * (length / 2), np.full(self.window, 1 / self.window)]),
         }
 
     def transform(self, parts: Tensor) -> Tensor:
@@ -319,18 +336,19 @@ class PitchTracker(StreamBlock, ExactTables):
             return x.new_zeros(x.shape[0], 2, 0), map_state(torch.clone, state)
         highpass = Recurrence(*(getattr(self, f"highpass_{name}") for name in Recurrence._fields))
         # A stream begins as if its first sample had been there before: an offset is no step then.
-        before = torch.addcmul(state["below"], state["fresh"] * x[..., :1], self.at_rest)
+        before = state["below"] + state["fresh"] * x[..., :1] * self.at_rest
         above, below = highpass.run(x, before)
         joined = torch.cat([state["heard"], above[:, 0]], dim=-1)
         heard = joined[:, x.shape[-1] :].clone(memory_format=torch.contiguous_format)
         frames = joined.unfold(-1, self.window, self.quantum)
         before, after = frames[..., : self.window // 2].flip(-1), frames[..., self.window // 2 :]
-        power = self.transform(torch.stack([after + before, after - before])).square().sum(dim=0)
-        within, rumble = power[..., self.rumble :].sum(dim=-1), power[..., : self.rumble].sum(dim=-1)
-        full = (frames * self.taper).square().sum(dim=-1) * self.parseval
-        total = within + UPPER_SHARE * (full - within - rumble).clamp(min=0)
-        correlation = frame_product(power, self.to_lags) / total[..., None].clamp(min=torch.finfo(x.dtype).tiny)
-        audible = frames.square().mean(dim=-1) > self.silence
+        parts = self.transform(torch.stack([after + before, after - before])).square()
+        levels = F.linear(frames.square(), self.to_levels)
+        sums = frame_product(parts[0] + parts[1], self.to_lags)
+        within, rumble = sums[..., -2:-1], sums[..., -1:]
+        total = within + (levels[..., :1] - within - rumble).clamp(min=0) * UPPER_SHARE
+        correlation = sums[..., :-2] / total.clamp(min=torch.finfo(x.dtype).tiny)
+        audible = levels[..., 1] > self.silence
         found, search = self.search.follow(correlation, audible, state["search"])
         return torch.stack([found.f0(), found.periodicity()], dim=1), {
             "fresh": torch.zeros_like(state["fresh"]),

@@ -25,16 +25,16 @@ BLOCK = 64
 
 
 class Recurrence(NamedTuple):
-    """The matrices of a state-space filter, unrolled over ``BLOCK`` samples.
+    """The matrices of a state-space filter, unrolled over a block of ``size`` samples.
 
     All have a leading dimension for the batch, which is 1 where every row has the same filter.
 
     Attributes:
-        response: ``(batch, BLOCK, BLOCK)``, the Toeplitz matrix of the impulse response.
-        observe: ``(batch, BLOCK, order)``, what a state adds to the next outputs.
-        drive: ``(batch, order, BLOCK)``, what a block's inputs add to the state after it; the last ``n`` columns do so
+        response: ``(batch, size, size)``, the Toeplitz matrix of the impulse response.
+        observe: ``(batch, size, order)``, what a state adds to the next outputs.
+        drive: ``(batch, order, size)``, what a block's inputs add to the state after it; the last ``n`` columns do so
             for a block of ``n``.
-        powers: ``(batch, BLOCK + 1, order, order)``, the powers 0 to ``BLOCK`` of the transition matrix.
+        powers: ``(batch, size + 1, order, order)``, the powers 0 to ``size`` of the transition matrix.
         mix, carry: the scan over blocks, see :func:`scan_matrices`.
     """
 
@@ -46,23 +46,24 @@ class Recurrence(NamedTuple):
     carry: Tensor
 
     @classmethod
-    def unroll(cls, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Recurrence:
+    def unroll(cls, a: Tensor, b: Tensor, c: Tensor, d: Tensor, size: int = BLOCK) -> Recurrence:
         """Unroll a filter with one input and one output.
 
         Args:
             a: transition ``(batch, order, order)``.
             b, c: input and output vectors ``(batch, order)``.
             d: direct path ``(batch,)``.
+            size: samples per block; a filter that always meets chunks of one length takes it in one block.
         """
-        powers = matrix_powers(a)
-        reached = powers[:, :BLOCK] @ b[:, None, :, None]
+        powers = matrix_powers(a, size)
+        reached = powers[:, :size] @ b[:, None, :, None]
         impulse = torch.cat([d[:, None], (reached[..., 0] @ c[:, :, None])[:, :-1, 0]], dim=1)
-        age = torch.arange(BLOCK, device=a.device)
+        age = torch.arange(size, device=a.device)
         age = age[:, None] - age[None, :]
         response = impulse[:, age.clamp(min=0)].masked_fill(age < 0, 0.0)
-        observe = (c[:, None, None, :] @ powers[:, :BLOCK])[:, :, 0]
+        observe = (c[:, None, None, :] @ powers[:, :size])[:, :, 0]
         drive = reached[..., 0].flip(1).transpose(1, 2)
-        return cls(response, observe.contiguous(), drive.contiguous(), powers, *scan_matrices(powers[:, BLOCK]))
+        return cls(response, observe.contiguous(), drive.contiguous(), powers, *scan_matrices(powers[:, size]))
 
     def to(self, like: Tensor) -> Recurrence:
         """The same matrices in the type and on the device of ``like``."""
@@ -77,11 +78,12 @@ class Recurrence(NamedTuple):
         batch, channels, frames = x.shape
         if not frames:
             return x.clone(), state.clone()
-        count = -(-frames // BLOCK)
-        last = frames - (count - 1) * BLOCK
+        size = self.response.shape[-1]
+        count = -(-frames // size)
+        last = frames - (count - 1) * size
         # One table serves all rows, or each row of the batch has its own.
         tables = self.response.shape[0]
-        blocks = (F.pad(x, (0, BLOCK - last)) if last < BLOCK else x).reshape(tables, -1, BLOCK)
+        blocks = (F.pad(x, (0, size - last)) if last < size else x).reshape(tables, -1, size)
         if count > 1:
             driven = torch.bmm(blocks, self.drive.transpose(1, 2)).view(batch, channels, count, -1)
             starts = scan_states(driven[:, :, :-1], state, self.mix, self.carry)
@@ -90,22 +92,22 @@ class Recurrence(NamedTuple):
             starts = state
         order = state.shape[-1]
         seen = torch.bmm(starts.reshape(tables, -1, order), self.observe.transpose(1, 2))
-        y = torch.baddbmm(seen, blocks, self.response.transpose(1, 2)).view(batch, channels, count * BLOCK)
+        y = torch.baddbmm(seen, blocks, self.response.transpose(1, 2)).view(batch, channels, count * size)
         kept = torch.bmm(state.reshape(tables, -1, order), self.powers[:, last].transpose(1, 2))
         tail = x[..., frames - last :].reshape(tables, -1, last)
-        after = torch.baddbmm(kept, tail, self.drive[:, :, BLOCK - last :].transpose(1, 2))
+        after = torch.baddbmm(kept, tail, self.drive[:, :, size - last :].transpose(1, 2))
         return y[..., :frames], after.view(batch, channels, order)
 
 
-def matrix_powers(a: Tensor) -> Tensor:
-    """Powers 0 to ``BLOCK`` of ``a``, stacked as dimension 1, by doubling: few roundings and few products."""
+def matrix_powers(a: Tensor, most: int = BLOCK) -> Tensor:
+    """Powers 0 to ``most`` of ``a``, stacked as dimension 1, by doubling: few roundings and few products."""
     # Not torch.eye: where a recipe is compiled, its size is asked of the meta device, and it alone loads what takes
     # seconds for that.
     identity = torch.zeros_like(a[0]).fill_diagonal_(1)
     powers = torch.stack([identity.expand_as(a), a], dim=1)
-    while powers.shape[1] <= BLOCK:
+    while powers.shape[1] <= most:
         powers = torch.cat([powers, powers[:, 1:] @ powers[:, -1:]], dim=1)
-    return powers[:, : BLOCK + 1].contiguous()
+    return powers[:, : most + 1].contiguous()
 
 
 def scan_matrices(transition: Tensor) -> tuple[Tensor, Tensor]:

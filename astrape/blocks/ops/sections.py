@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from astrape.blocks.ops.recurrence import Recurrence
+from astrape.blocks.ops.recurrence import BLOCK, Recurrence
 from astrape.blocks.ops.tables import Float64
 
 __all__ = ["StateSpace", "cascade", "chebyshev_highpass", "first_order", "second_order"]
@@ -28,10 +28,10 @@ class StateSpace(NamedTuple):
     c: Float64
     d: float
 
-    def unroll(self) -> Recurrence:
-        """The filter over blocks of samples, float64, the same for every row of a batch."""
+    def unroll(self, size: int = BLOCK) -> Recurrence:
+        """The filter over blocks of ``size`` samples, float64, the same for every row of a batch."""
         a, b, c = (torch.from_numpy(np.ascontiguousarray(part))[None] for part in self[:3])
-        return Recurrence.unroll(a, b, c, torch.tensor([self.d], dtype=torch.float64))
+        return Recurrence.unroll(a, b, c, torch.tensor([self.d], dtype=torch.float64), size)
 
     def at_rest(self) -> Float64:
         """The state in which an input of constant 1 leaves the filter."""
