@@ -1,0 +1,116 @@
+"""Hours of callbacks in virtual time, with stalls: the delay stays what it is, and every dropout is counted."""
+
+from __future__ import annotations
+
+import math
+import resource
+import tracemalloc
+
+import numpy as np
+import pytest
+from test_engine import framed
+from virtual import VirtualHost
+
+from astrape.runtime.conceal import RETURN
+from astrape.runtime.engine import Engine
+
+RATE = 44100
+BLOCKS = [64, 128, 441, 480, 1024]
+
+
+def live_for(seconds: float, block: int, every: float) -> None:
+    """Stalls of two kinds every now and then: those that what is held outlasts, and those that it does not."""
+    hold = max(2 * block, 2 * 441)
+    engine = Engine(framed(), RATE, block, hold=hold)
+    rng = np.random.default_rng(block)
+    loop = rng.uniform(-0.5, 0.5, (1, 10 * RATE)).astype(np.float32)
+    loop = np.concatenate((loop, loop), axis=1)
+    length = block / RATE
+    callbacks = int(seconds / length)
+    ends: list[tuple[float, bool]] = []
+
+    def cost(index: int) -> float:
+        now = host.callbacks * length
+        usual = 0.3 * length
+        if (ends and now < ends[-1][0] + every) or now > seconds - 1.0:
+            return usual
+        long = rng.random() < 0.5
+        # Longer than all that may be in store, framing's part included; or what it outlasts.
+        stall = (hold + 441 + 2 * block) / RATE + rng.uniform(0.02, 0.4) if long else 0.5 * (hold - block) / RATE
+        ends.append((now + stall, long))
+        return usual + stall
+
+    host = VirtualHost(engine, cost)
+    late = engine.latency
+    counted = np.zeros(callbacks, np.int64)
+    wrong = np.zeros(callbacks, np.int64)
+    for k in range(callbacks):
+        begin, was = k * block % (10 * RATE), (k * block - late) % (10 * RATE)
+        y = host.callback(loop[:, begin : begin + block])
+        wrong[k] = np.count_nonzero(np.abs(y - loop[:, was : was + block]) > 1e-6) if k * block >= late else 0
+        counted[k] = engine.status().dropouts
+    status = engine.status()
+    assert engine.latency == late
+    assert status.position == callbacks * block
+    times = np.arange(callbacks) * length
+    grown = np.flatnonzero(np.diff(counted, prepend=0))
+    outside = np.ones(callbacks, bool)
+    for end, long in ends:
+        # Gaps begin while it stalls, and until the worker has caught up.
+        near = (times > end - 0.7) & (times < end + 0.3)
+        assert long == bool(np.isin(np.flatnonzero(near), grown).any())
+        if long:
+            outside &= ~near
+    assert not np.isin(np.flatnonzero(outside), grown).any()
+    assert not wrong[outside].any()
+    # What is not the graph's sound, counted by ear: the missing frames, and what fades in behind each gap.
+    fades = status.dropouts * math.ceil(RETURN * RATE)
+    assert 0.99 * status.missing <= wrong.sum() <= status.missing + fades
+    assert sum(long for _, long in ends) >= 3
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_some_seconds_of_callbacks(block):
+    live_for(12.0 if block < 441 else 24.0, block, every=0.8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", BLOCKS)
+def test_an_hour_of_callbacks(block):
+    live_for(3600.0, block, every=5.0)
+
+
+def test_callbacks_leave_no_memory_behind():
+    engine = Engine(framed(), RATE, 64, hold=882)
+    host = VirtualHost(engine, lambda k: 0.0)
+    x = np.zeros((1, 64), np.float32)
+    y = np.zeros((1, 64), np.float32)
+    for _ in range(2000):
+        host.callback(x)
+    tracemalloc.start()
+    try:
+        for _ in range(200):
+            engine.process(x, y)
+        before = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        for _ in range(2000):
+            engine.process(x, y)
+        after = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # Counters are larger numbers than before, and that is all; on the way, views and no buffers.
+    assert after[0] - before[0] < 512
+    assert after[1] - before[0] < 4096
+
+
+def test_callbacks_take_no_pages():
+    engine = Engine(framed(), RATE, 64, hold=882)
+    host = VirtualHost(engine, lambda k: 0.0)
+    x = np.zeros((1, 64), np.float32)
+    for _ in range(4000):
+        host.callback(x)
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    for _ in range(4000):
+        host.callback(x)
+    # 6 s of sound. The interpreter may take a page now and then; a step that gives memory back takes hundreds.
+    assert resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before < 50
