@@ -43,7 +43,7 @@ __all__ = ["train_speaker"]
 )
 @json_option
 def train_speaker(corpus: Path, work: Path, steps: int, output: Path, as_json: bool) -> None:
-    """Teach the graph astrape-speaker to say of a voice what Resemblyzer says of it.
+    """Teach the graph astrape-speaker to say of a voice what Resemblyzer says of it, and scale its measured part.
 
     It learns from the corpus's training sets, from recordings of Debian's packages whose licences allow it, from flite
     and pico where they are installed, and from two warped copies of each. Stop it at any time: the same line goes on
@@ -52,6 +52,7 @@ def train_speaker(corpus: Path, work: Path, steps: int, output: Path, as_json: b
     from astrape.training.speaker.distil import Settings, agreement, distilled, save_weights
     from astrape.training.speaker.features import examples, read_examples
     from astrape.training.speaker.sources import recorded, rendered, spoken
+    from astrape.training.speaker.tone import fit_tone
 
     begun, used = time.monotonic(), time.process_time()
 
@@ -70,6 +71,8 @@ def train_speaker(corpus: Path, work: Path, steps: int, output: Path, as_json: b
     speakers = len({one.speaker for one in train})
     say(f"training on {len(train)} examples of {speakers} speakers, copies among them; {len(held)} are held:")
     graph = distilled(train, held, work / "checkpoint.pt", Settings(steps=steps), say)
+    measured = fit_tone(graph, (one.path for one in rendered(corpus) if not one.held))
+    say(f"the tone of voices is scaled by {measured} renderings")
     save_weights(graph, output)
     result = {
         "weights": str(output),

@@ -55,7 +55,7 @@ ENCODERS = {
     "astrape/offline-v1": "offline",
     "astrape/spectral-v1": "spectral",
     # One space: the encoder that ships is distilled onto the teacher's numbers, and decoders are trained with these.
-    "astrape/resemblyzer-128": ASTRAPE_SPEAKER,
+    "astrape/resemblyzer-96": ASTRAPE_SPEAKER,
     "resemblyzer": ASTRAPE_SPEAKER,
     MIOCODEC: "miocodec",
 }

@@ -12,9 +12,15 @@ from astrape.voice.names import ASTRAPE_SPEAKER
 
 __all__ = ["AstrapeSpeaker"]
 
+FRAME = 1102
+"""Samples, 25 ms."""
+SOUNDING = 0.05
+"""Of the loudest frame, -26 dB: quieter frames are pauses."""
+LEVEL = 10 ** (-23 / 20)
+
 
 class AstrapeSpeaker:
-    """Embeds a voice in the space of Resemblyzer on 128 directions, which ``astrape-mini`` was trained with.
+    """Embeds a voice as ``astrape-mini`` was trained with: who speaks (96 numbers) and in what tone (32).
 
     The graph listens to the whole recording as a stream would, and its last frame is the embedding: half a million
     weights, 12 ms of one core for a second of speech, no network and no further package. How far it can tell speakers
@@ -35,6 +41,16 @@ class AstrapeSpeaker:
 
     @torch.no_grad()
     def embed(self, audio: Tensor) -> Tensor:
-        """``(frames,)`` mono float32 at 44.1 kHz to ``(128,)``."""
-        found: Tensor = self._graph(audio.detach().cpu().float().reshape(1, 1, -1))
+        """``(frames,)`` mono float32 at 44.1 kHz, of any level, to ``(128,)``."""
+        samples = audio.detach().cpu().float()
+        found: Tensor = self._graph((samples * _gain(samples)).reshape(1, 1, -1))
         return found[0, :, -1]
+
+
+def _gain(samples: Tensor) -> Tensor:
+    """To the level at which decoders were shown voices: quiet bands would sink below the floor of the mel spectrum."""
+    frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME).square().mean(dim=1).sqrt()
+    sounding = frames[frames > SOUNDING * frames.max()] if len(frames) else frames
+    if not len(sounding):
+        return torch.ones(())
+    return LEVEL / sounding.square().mean().sqrt()

@@ -72,7 +72,7 @@ def test_the_teacher_itself_is_in_the_space_of_its_student() -> None:
     pytest.importorskip("resemblyzer", reason="resemblyzer is not installed")
     from resemblyzer import VoiceEncoder, preprocess_wav
 
-    from astrape.training.speaker.features import projection
+    from astrape.training.teachers.resemblyzer import directions
     from astrape.voice.spaces import Space
 
     encoder = speaker_encoder("astrape.training.teachers.speakers:resemblyzer")
@@ -80,4 +80,4 @@ def test_the_teacher_itself_is_in_the_space_of_its_student() -> None:
     samples = 0.1 * np.random.default_rng(0).normal(size=32000).astype(np.float32)
     heard = preprocess_wav(samples.copy())
     whole = VoiceEncoder("cpu", verbose=False).embed_utterance(heard if len(heard) > 8000 else samples)
-    np.testing.assert_allclose(encoder.embed(torch.from_numpy(samples)).numpy(), projection() @ whole, atol=1e-5)
+    np.testing.assert_allclose(encoder.embed(torch.from_numpy(samples))[:96].numpy(), directions() @ whole, atol=1e-5)

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from scipy.signal import lfilter, resample_poly
 
 import astrape
 from astrape.errors import AstrapeError
+from astrape.graph.cut import between
 from astrape.training.speaker.augment import SILENCE, augmented
 from astrape.training.speaker.distil import Settings, agreement, distilled, save_weights
-from astrape.training.speaker.features import Example, projection, read_examples
+from astrape.training.speaker.features import Example, read_examples
 from astrape.training.speaker.sources import rendered
+from astrape.training.speaker.tone import fit_tone, tone_weights
 
 SETTINGS = Settings(steps=6, batch=4, frames=(10, 20), every=3)
 
@@ -29,18 +32,37 @@ def examples() -> list[Example]:
     made = []
     for index in range(8):
         mel = random.normal(size=(64, 1)) + 0.1 * random.normal(size=(64, 40)) - 4
-        vector = 0.05 * random.normal(size=128)
+        vector = 0.05 * random.normal(size=96)
         made.append(Example(mel.astype(np.float16), vector.astype(np.float32), f"speaker-{index}"))
     return made
 
 
-def test_the_projection_keeps_half_of_a_distance() -> None:
-    matrix = projection()
-    np.testing.assert_allclose(matrix @ matrix.T, np.eye(128), atol=1e-12)
-    vectors = np.abs(np.random.default_rng(1).normal(size=(200, 256)))
-    kept = np.linalg.norm((vectors[1:] - vectors[:-1]) @ matrix.T, axis=1) ** 2
-    whole = np.linalg.norm(vectors[1:] - vectors[:-1], axis=1) ** 2
-    assert (kept / whole).mean() == pytest.approx(0.5, abs=0.01)
+def test_tone_is_scaled_by_the_recordings_and_reads_no_level(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    paths = []
+    for index in range(6):
+        # White noise and dull noise, at a level of its own, none near the floor of the mel spectrum.
+        noise = lfilter([1.0], [1.0, -0.15 * (index + 1) * (index % 2)], random.normal(size=24000))
+        paths.append(tmp_path / f"{index}.wav")
+        soundfile.write(paths[-1], 0.5 * 2.0 ** -(index / 3) * noise / np.abs(noise).max(), 24000, subtype="FLOAT")
+    graph = astrape.load("astrape-speaker", training=True)
+    assert fit_tone(graph, paths) == 6
+    part = between(graph, ["down"], ["embedding"])
+    found = []
+    with torch.no_grad():
+        for path in paths:
+            samples = resample_poly(soundfile.read(path, dtype="float32")[0], 2, 3).astype(np.float32)
+            whole, half = (part(gain * torch.from_numpy(samples).reshape(1, 1, -1)) for gain in (1.0, 0.5))
+            found.append(whole[0, 96:, -1].numpy())
+            quiet = half[0, 96:, -1].numpy()
+            np.testing.assert_allclose(quiet, found[-1], atol=0.02)
+    np.testing.assert_allclose(np.std(found, axis=0), 0.1, atol=1e-3)
+    np.testing.assert_allclose(np.mean(found, axis=0), 0, atol=1e-3)
+    # Dull and bright noise differ first of all in the slope of the spectrum, the first number.
+    slopes = np.array(found)[:, 0]
+    assert slopes[1::2].min() > slopes[::2].max()
+    with pytest.raises(AstrapeError, match="1 recordings to measure the tone of voices on, and it takes 2 or more"):
+        tone_weights(np.zeros((1, 128)))
 
 
 def test_a_corpus_is_read_with_its_split_and_the_teachers_vectors(tmp_path: Path) -> None:

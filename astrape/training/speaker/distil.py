@@ -25,8 +25,8 @@ from astrape.training.speaker.features import RECIPE, Example
 
 __all__ = ["Settings", "agreement", "distilled", "save_weights"]
 
-FRONT = ("down", "mel")
-"""Nodes before the student: examples are what comes out of them."""
+STUDENT = ("even", "wide", "near", "far", "voice", "heard", "who")
+"""Nodes that learn, one after the other: from the mel spectrum, which examples are, to the teacher's numbers."""
 
 CENTRE = 0.8
 """Share of the teacher's mean that is taken off before the contrast: all its vectors lie in one cone, and without that
@@ -82,7 +82,7 @@ def distilled(
         raise AstrapeError(f"{len(examples)} examples to train on, and a batch takes {settings.batch}: render more")
     torch.manual_seed(settings.seed)
     graph = load(RECIPE, training=True)
-    student = [node.block for name, node in graph.nodes.items() if name not in FRONT]
+    student = _student(graph)
     parameters = [parameter for block in student for parameter in block.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=settings.rate, weight_decay=0.01)
     begin = _resumed(checkpoint, graph, optimiser)
@@ -115,7 +115,7 @@ def distilled(
 @torch.no_grad()
 def agreement(graph: Graph, examples: Sequence[Example]) -> float:
     """Mean cosine between student and teacher, both less the teacher's mean, of whole clean recordings."""
-    student = [node.block for name, node in graph.nodes.items() if name not in FRONT]
+    student = _student(graph)
     centre = np.mean([one.vector for one in examples], axis=0)
     found = [_through(student, torch.from_numpy(one.mel.astype(np.float32))[None])[0].numpy() for one in examples]
     pairs = [(a - centre, one.vector - centre) for a, one in zip(found, examples, strict=True)]
@@ -129,8 +129,12 @@ def save_weights(graph: Graph, path: Path) -> None:
         save_file(kept, temporary, metadata=sealed(kept, METADATA))
 
 
+def _student(graph: Graph) -> list[Any]:
+    return [node.block for name, node in graph.nodes.items() if name.partition("/")[0] in STUDENT]
+
+
 def _through(student: Sequence[Any], mel: Tensor) -> Tensor:
-    """The student's numbers after the last frame, ``(batch, 128)``."""
+    """The student's numbers after the last frame, ``(batch, 96)``."""
     x = mel
     for block in student:
         x = block.whole(x) if isinstance(block, RunningStatistics) else block(x)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +17,9 @@ from astrape.audio.atomic import atomic_path
 from astrape.audio.whole import read_mono
 from astrape.graph import load
 from astrape.training.speaker.sources import Speech
-from astrape.voice.embedding import CHANNELS
+from astrape.training.teachers.resemblyzer import WHO, ResemblyzerTeacher
 
-__all__ = ["RECIPE", "Example", "examples", "projection", "read_examples"]
+__all__ = ["RECIPE", "Example", "examples", "read_examples"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -43,7 +42,7 @@ class Example:
 
     Attributes:
         mel: natural logarithm of mel magnitudes, ``(bins, frames)`` float16.
-        vector: the teacher's 128 numbers.
+        vector: the teacher's 96 numbers.
         speaker: whose it is, copies apart.
     """
 
@@ -52,21 +51,11 @@ class Example:
     speaker: str
 
 
-def projection() -> npt.NDArray[np.float64]:
-    """From Resemblyzer's 256 numbers to 128: ``(128, 256)`` with orthonormal rows, the same everywhere.
-
-    Distances keep about half of their square (Johnson & Lindenstrauss, 1984). The voices that decoders are trained on
-    are in this space.
-    """
-    drawn = np.random.default_rng(0).standard_normal((256, CHANNELS))
-    return np.ascontiguousarray(np.linalg.qr(drawn)[0].T)
-
-
 def examples(speech: Iterable[Speech], folder: Path, say: Callable[[str], None]) -> None:
     """Write ``folder/NAME.npz`` for each recording and warped copy, unless it is there. Takes Resemblyzer."""
     folder.mkdir(parents=True, exist_ok=True)
     done = 0
-    teacher: Any = None
+    teacher: ResemblyzerTeacher | None = None
     graph = load(RECIPE, training=True)
     mel = graph.nodes["mel"].block
     for one in speech:
@@ -78,10 +67,10 @@ def examples(speech: Iterable[Speech], folder: Path, say: Callable[[str], None])
             if len(samples) < SHORTEST * RATE:
                 continue
             if one.vector is not None and speed == 1:
-                vector = np.load(one.vector)
+                vector = np.load(one.vector)[:WHO]
             else:
-                teacher = teacher or Teacher()
-                vector = teacher(samples)
+                teacher = teacher or ResemblyzerTeacher()
+                vector = teacher.who(samples)
             with torch.no_grad():
                 whole = torch.from_numpy(samples[: len(samples) // 320 * 320]).reshape(1, 1, -1)
                 bands = mel(whole)[0].numpy().astype(np.float16)
@@ -102,21 +91,6 @@ def read_examples(folder: Path, *, held: bool = False) -> list[Example]:
             if bool(arrays["held"]) == held:
                 found.append(Example(arrays["mel"], arrays["vector"], str(arrays["speaker"])))
     return found
-
-
-class Teacher:
-    """Resemblyzer on 128 directions, of speech without its pauses."""
-
-    def __init__(self) -> None:
-        from resemblyzer import VoiceEncoder, preprocess_wav
-
-        self._encoder, self._prepared = VoiceEncoder("cpu", verbose=False), preprocess_wav
-        self._projection = projection()
-
-    def __call__(self, samples: Floats) -> Floats:
-        heard = self._prepared(samples.copy())
-        embedding = self._encoder.embed_utterance(heard if len(heard) > RATE // 2 else samples)
-        return np.asarray(self._projection @ embedding.astype(np.float64), dtype=np.float32)
 
 
 def _speeds(path: Path) -> Iterator[float]:

@@ -7,9 +7,6 @@ They are found by name, so that ``astrape.voice`` imports nothing of training.
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
-import torch
 from torch import Tensor
 
 from astrape.training.errors import TeacherError
@@ -17,9 +14,8 @@ from astrape.training.teachers import open_teacher
 from astrape.training.teachers.teacher import Teacher
 from astrape.voice.embedding import CHANNELS
 from astrape.voice.evaluation.packages import Package, absence
-from astrape.voice.names import ASTRAPE_SPEAKER
 
-__all__ = ["ResemblyzerVoices", "TeacherVoices", "miocodec", "offline", "resemblyzer", "spectral"]
+__all__ = ["TeacherVoices", "miocodec", "offline", "resemblyzer", "spectral"]
 
 
 class TeacherVoices:
@@ -58,27 +54,8 @@ def offline() -> TeacherVoices:
     return TeacherVoices(open_teacher("offline"))
 
 
-class ResemblyzerVoices:
-    """What ``astrape-speaker`` was taught, by its teacher itself: Resemblyzer on the 128 directions of that space.
-
-    Its name says that space, so that decoders of ``astrape-speaker`` take its voices.
-    """
-
-    sample_rate = 16000
-
-    def __init__(self) -> None:
-        if reason := absence([Package("resemblyzer", "resemblyzer", 'resemblyzer "setuptools<81"')]):
-            raise TeacherError(reason)
-        from astrape.training.speaker.features import Teacher
-
-        self.name = f"{ASTRAPE_SPEAKER} (by resemblyzer {version('resemblyzer')} itself)"
-        self._teacher = Teacher()
-
-    def embed(self, audio: Tensor) -> Tensor:
-        """``(frames,)`` mono at 16 kHz to ``(128,)``."""
-        return torch.from_numpy(self._teacher(audio.detach().cpu().float().numpy()))
-
-
-def resemblyzer() -> ResemblyzerVoices:
-    """Resemblyzer's speakers in the space of ``astrape-speaker``."""
-    return ResemblyzerVoices()
+def resemblyzer() -> TeacherVoices:
+    """What ``astrape-speaker`` was taught, by its teacher itself; decoders of ``astrape-speaker`` take its voices."""
+    if reason := absence([Package("resemblyzer", "resemblyzer", 'resemblyzer "setuptools<81"')]):
+        raise TeacherError(reason)
+    return TeacherVoices(open_teacher("resemblyzer"))
