@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,6 +47,7 @@ class Live:
 
     def __init__(self) -> None:
         self._made: dict[tuple[str, int, torch.Size], tuple[Tensor, int, Tensor]] = {}
+        self._held: dict[int, tuple[object, dict[Any, Any]]] = {}
 
     @contextmanager
     def run(self) -> Iterator[None]:
@@ -68,6 +70,10 @@ class Live:
     def taps_first(self, weight: Tensor) -> Tensor:
         """The weight of a convolution, ``(channels, channels_in, kernel)``, as ``(channels, kernel * channels_in)``."""
         return self._kept("taps", weight, _by_taps)
+
+    def held_by(self, block: object) -> dict[Any, Any]:
+        """What a block keeps for as long as the session lasts, empty at first. No result may depend on it."""
+        return self._held.setdefault(id(block), (block, {}))[1]
 
     def _kept(self, use: str, weight: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
         # A weight that is written to counts it in its version; one that is replaced lies elsewhere, since this one is

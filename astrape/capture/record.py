@@ -12,12 +12,33 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["Call", "Clock", "OutOfTime", "Recorder", "Unrecordable", "Watched", "addresses", "tensors"]
+__all__ = [
+    "MOST_SECONDS",
+    "MOST_WAITING",
+    "Call",
+    "Clock",
+    "OutOfTime",
+    "Recorder",
+    "Unrecordable",
+    "Watched",
+    "addresses",
+    "inference",
+    "tensors",
+]
 
 aten = torch.ops.aten
 
 MOST_KERNELS = 20_000
 """Longest tape: 25 times that of a 40 million parameter voice converter, and still recorded within a second."""
+
+MOST_SECONDS = 8.0
+"""Seconds of computing in which what a session puts on tape has to be there: astrape-vc takes 1 to 3, on one core."""
+
+MOST_WAITING = 60.0
+"""The same by the clock on the wall, on a machine that does other things meanwhile."""
+
+inference = torch._C._InferenceMode
+"""``torch.inference_mode`` without its Python, in which an interrupt would leave the mode on for all that follows."""
 
 REFUSED = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
 TURNS = frozenset((aten.t_, aten.transpose_, aten.squeeze_, aten.unsqueeze_))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from astrape.blocks.base import State
 from astrape.blocks.state import map_state, state_leaves
 from astrape.capture.arithmetic import quiet
 from astrape.capture.lowering import Lowering, Memory
-from astrape.capture.record import Clock, Recorder
+from astrape.capture.record import Clock, Recorder, inference
 
 __all__ = ["Tape"]
 
@@ -78,3 +79,22 @@ class Tape:
             for kernel in self._kernels:
                 kernel()
         return self._result
+
+    def play_through(self, fresh: Mapping[str, Sequence[Tensor]], results: Mapping[str, Sequence[Tensor]]) -> None:
+        """Play as often as there are values, the state going on from play to play.
+
+        Args:
+            fresh: the values of each play, by the names that the recorded ones had.
+            results: where each play's results go, by name. Those that are not named are left out.
+        """
+        entering = [(self._fresh[name], values) for name, values in fresh.items()]
+        leaving = [(places, self._result[name]) for name, places in results.items()]
+        kernels = self._kernels
+        with inference(True), quiet():
+            for index in range(len(entering[0][1])):
+                for place, values in entering:
+                    place.copy_(values[index])
+                for kernel in kernels:
+                    kernel()
+                for places, made in leaving:
+                    places[index].copy_(made)

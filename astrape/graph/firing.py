@@ -10,16 +10,13 @@ from torch import Tensor
 
 from astrape.blocks.base import State
 from astrape.blocks.state import map_state
+from astrape.capture.buffers import laid_out
 from astrape.graph.compile.plan import Signal
 from astrape.graph.compile.schedule import Edge, Unit
 
-__all__ = ["ALIGNMENT", "Firing", "frames_of"]
+__all__ = ["Firing", "frames_of"]
 
 Key = TypeVar("Key", bound=Hashable)
-
-ALIGNMENT = 64
-"""Bytes: where allocators begin, and the widest vectors."""
-
 
 MOST_COUNTED = 1024
 """Pushes whose counts are kept: those of a host with a fixed buffer come round again after a few hundred."""
@@ -134,7 +131,7 @@ class Firing:
             name, block = unit.name, unit.block
             given = taken if block.variadic or len(taken) > 1 else next(iter(taken.values()))
             y, left = block.step(given, state[name], prepared[name])
-            after[name] = map_state(_laid_out, left)
+            after[name] = map_state(laid_out, left)
             if isinstance(y, dict):
                 for port, signal in unit.signals.items():
                     signals[signal] = y[port]
@@ -163,24 +160,7 @@ def _take(
     assert x is not None
     frames = firings * edge.consumes
     if frames == x.shape[-1]:
-        return _laid_out(x)
+        return laid_out(x)
     # In memory of its own, since a view would keep all of it alive.
     kept[edge.key] = x if frames == 0 and new is None else x[..., frames:].clone(memory_format=torch.contiguous_format)
-    return _laid_out(x[..., :frames]) if frames else None
-
-
-def _laid_out(x: Tensor) -> Tensor:
-    """``x`` in the one form in which units are given frames and states: contiguous, beginning where vectors do.
-
-    Kernels take another way through a strided view, or one that begins amid a vector, and round otherwise on it. What
-    units compute would depend, in its last bits, on how the frames before them happened to be cut.
-    """
-    if not x.is_contiguous() or x.storage_offset() * x.element_size() % ALIGNMENT:
-        return x.clone(memory_format=torch.contiguous_format)
-    # Where a dimension is 1, its stride may be anything and still be contiguous.
-    stride = 1
-    for size, own in zip(reversed(x.shape), reversed(x.stride()), strict=True):
-        if own != stride:
-            return x.view(-1).view(x.shape)
-        stride *= max(1, size)
-    return x
+    return laid_out(x[..., :frames]) if frames else None

@@ -11,11 +11,23 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.blocks.live import current
+from astrape.blocks.state import map_state
+from astrape.capture.buffers import laid_out
+from astrape.capture.checked import is_taken
+from astrape.capture.iteration import Iterations, may_be_captured
+from astrape.capture.record import MOST_SECONDS, MOST_WAITING, Clock
 from astrape.errors import CausalityError
 from astrape.graph.compile.plan import PlannedNode, Signal
 from astrape.graph.compile.schedule import common_multiple, period_of
 
 __all__ = ["FeedbackLoop"]
+
+FEWEST_PASSES = 4
+"""Passes of a step from which on it is replayed from what was captured: fewer cost less than the way there."""
+
+WORTH_CAPTURING = 256
+"""Passes, of a session so far or of a single call, from which on capturing one pays: it costs as much as some 100."""
 
 
 @dataclass
@@ -134,26 +146,104 @@ class FeedbackLoop(StreamBlock):
         if turns == 0:
             lead = next(iter(x.values()))
             return {name: lead.new_zeros(len(lead), out.channels, 0) for name, out in self.outputs.items()}, state
-        blocks, tokens = dict(state["blocks"]), dict(state["tokens"])
-        parts: dict[Signal, list[Tensor]] = {signal: [] for signal in self._visible}
-        for done in range(0, turns, self._turns_at_once or 1):
-            count = min(self._turns_at_once or 1, turns - done)
-            entering = {
-                name: x[name][..., done * frames : (done + count) * frames] for name, frames in self._taken.items()
-            }
-            self._turn(count, entering, blocks, tokens, controls, parts)
-        y = {str(signal): torch.cat(pieces, dim=-1) for signal, pieces in parts.items()}
-        return y, {"blocks": blocks, "tokens": {name: held.clone() for name, held in tokens.items()}}
+        captured = self._captured(turns, x, state, controls)
+        if captured is not None:
+            return captured.replay(x, state, self.passes(turns))
+        parts: dict[str, list[Tensor]] = {name: [] for name in self.outputs}
+        done = 0
+        for count, passes in self.passes(turns):
+            for _ in range(passes):
+                entering = {
+                    name: x[name][..., done * frames : (done + count) * frames] for name, frames in self._taken.items()
+                }
+                made, state = self._turn(count, entering, state, controls)
+                for name, tensor in made.items():
+                    parts[name].append(tensor)
+                done += count
+        y = {name: torch.cat(pieces, dim=-1) for name, pieces in parts.items()}
+        return y, {"blocks": state["blocks"], "tokens": {name: _copy(held) for name, held in state["tokens"].items()}}
+
+    def passes(self, turns: int) -> list[tuple[int, int]]:
+        """How turns are gone through: turns that run in one go, and how many such passes follow each other."""
+        most = self._turns_at_once or 1
+        runs = [(most, turns // most), (turns % most, 1)]
+        return [(count, passes) for count, passes in runs if count and passes]
+
+    def capture(self, turns: int, state: State, controls: Any, like: Tensor, clock: Clock) -> None:
+        """Put the passes of ``turns`` turns on tape for the present session, which replays them from now on.
+
+        Args:
+            state: of the form that it is going to have.
+            controls: what ``prepare`` returned.
+            like: ``(batch, 1, 1)``, of the device and precision of what enters.
+            clock: how long it may take.
+
+        Raises:
+            Unrecordable: for blocks that cannot be put on tape.
+        """
+        live = current()
+        assert live is not None, "outside of a session nothing is kept"
+        held = live.held_by(self)
+        try:
+            self._iterations(held, turns, state, controls, like, clock)
+        except Exception:
+            held["captured"] = None
+            raise
+
+    def _captured(self, turns: int, x: dict[str, Tensor], state: State, controls: Any) -> Iterations | None:
+        """What replays these turns, where that is quicker and nobody looks on."""
+        passes = sum(count for _, count in self.passes(turns))
+        if passes < FEWEST_PASSES:
+            return None
+        live = current()
+        held = {} if live is None else live.held_by(self)
+        weights = self._weights() if torch.is_grad_enabled() or "captured" not in held else ()
+        if not may_be_captured(x, state, controls, weights):
+            return None
+        held["passes"] = held.get("passes", 0) + passes
+        if held["passes"] < WORTH_CAPTURING and "captured" not in held:
+            return None
+        lead = next(iter(x.values()))
+        like = lead.new_empty(len(lead), 1, 1)
+        try:
+            return self._iterations(held, turns, state, controls, like, Clock(MOST_SECONDS, MOST_WAITING))
+        except Exception as reason:
+            if not is_taken(reason):
+                raise
+            held["captured"] = None
+            return None
+
+    def _iterations(
+        self, held: dict[Any, Any], turns: int, state: State, controls: Any, like: Tensor, clock: Clock
+    ) -> Iterations | None:
+        if held.get("captured", self) is None:
+            return None
+        form = len(like), like.dtype, like.device
+        if "captured" not in held or held["form"] != form:
+            held["form"] = form
+            held["captured"] = Iterations(
+                self._turn,
+                (self.inputs, self.outputs),
+                (self._taken, self.produces),
+                state,
+                controls,
+                {m.name: bool(m.controls) for m in self._members},
+            )
+        captured: Iterations = held["captured"]
+        captured.follow(controls)
+        for count, _ in self.passes(turns):
+            captured.capture(count, like, clock)
+        return captured
+
+    def _weights(self) -> list[Tensor]:
+        return [tensor for m in self._members for tensor in (*m.block.parameters(), *m.block.buffers())]
 
     def _turn(
-        self,
-        count: int,
-        entering: dict[str, Tensor],
-        blocks: dict[str, State],
-        tokens: dict[str, Tensor],
-        controls: Any,
-        parts: dict[Signal, list[Tensor]],
-    ) -> None:
+        self, count: int, entering: Mapping[str, Tensor], state: State, controls: Any
+    ) -> tuple[dict[str, Tensor], State]:
+        """One pass of ``count`` turns: what comes out, and the next state."""
+        blocks, tokens = dict(state["blocks"]), state["tokens"]
+        parts: dict[Signal, list[Tensor]] = {signal: [] for signal in self._visible}
         queues: dict[str, Tensor] = dict(tokens)
         readers: dict[Signal, list[str]] = {}
         for member in self._members:
@@ -172,18 +262,23 @@ class FeedbackLoop(StreamBlock):
             taken: dict[str, Tensor] = {}
             for edge in member.edges:
                 key, frames = f"{member.name}.{edge.port}", edge.consumes * firings
-                taken[edge.port], queues[key] = queues[key][..., :frames], queues[key][..., frames:]
+                taken[edge.port], queues[key] = laid_out(queues[key][..., :frames]), queues[key][..., frames:]
             x: Any = taken if member.block.variadic else next(iter(taken.values()))
-            y, blocks[member.name] = member.block.step(x, blocks[member.name], controls[member.name])
+            y, left = member.block.step(x, blocks[member.name], controls[member.name])
+            blocks[member.name] = map_state(laid_out, left)
             produced = y if isinstance(y, dict) else {next(iter(member.block.outputs)): y}
             for port, tensor in produced.items():
                 signal = Signal(member.name, port)
                 if signal in parts:
                     parts[signal].append(tensor)
                 for key in readers.get(signal, []):
-                    queues[key] = torch.cat((queues[key], tensor), dim=-1) if key in queues else tensor
-        for key in tokens:
-            tokens[key] = queues[key]
+                    if key in queues and queues[key].shape[-1]:
+                        queues[key] = torch.cat((queues[key], tensor), dim=-1)
+                    else:
+                        # What waits while its member fires again is in memory of its own.
+                        queues[key] = _copy(tensor) if key in tokens or not self._turns_at_once else tensor
+        made = {str(signal): torch.cat(p, dim=-1) if len(p) > 1 else p[0] for signal, p in parts.items()}
+        return made, {"blocks": blocks, "tokens": {key: queues[key] for key in tokens}}
 
     def _one_turn(self) -> list[tuple[int, int]]:
         """A sequence of (member, firings) that completes one turn, found by counting tokens; refuses a deadlock."""
@@ -235,3 +330,7 @@ def _through_delays(read: Signal, delays: dict[str, PlannedNode]) -> tuple[Signa
         initial += int(block.frames)  # type: ignore[arg-type]
         read = delays[read.node].sources["in"]
     return read, initial
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)

@@ -11,13 +11,11 @@ from torch import Tensor
 
 from astrape.blocks.base import Signal as Frames
 from astrape.blocks.base import spread_control
+from astrape.capture.record import inference
 from astrape.errors import StreamError
 from astrape.graph.graph import Graph, Prepared
 
-__all__ = ["checked_controls", "checked_frames", "inference"]
-
-inference = torch._C._InferenceMode
-"""``torch.inference_mode`` without its Python, in which an interrupt would leave the mode on for all that follows."""
+__all__ = ["checked_controls", "checked_frames"]
 
 
 def checked_frames(graph: Graph[Any], like: Tensor, x: Frames) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -13,16 +12,18 @@ from torch import Tensor
 
 from astrape.blocks.base import State
 from astrape.blocks.state import map_state
+from astrape.capture.buffers import assign, held_copy, overwrite
+from astrape.capture.checked import checked_tape, is_taken
 from astrape.capture.lowering import Memory
 from astrape.capture.pages import use_large_pages
-from astrape.capture.record import Clock, OutOfTime, Unrecordable, Watched
+from astrape.capture.record import MOST_SECONDS, MOST_WAITING, Clock, OutOfTime, Unrecordable
 from astrape.capture.step import Tape
-from astrape.errors import AstrapeError, StreamError
+from astrape.errors import StreamError
+from astrape.graph.compile.loop import FeedbackLoop
 from astrape.graph.compile.plan import Signal
 from astrape.graph.compile.schedule import Unit
 from astrape.graph.firing import Firing, frames_of
 from astrape.graph.graph import Graph, Prepared
-from astrape.graph.session.buffers import assign, equal, held_copy, overwrite
 
 __all__ = ["Playback"]
 
@@ -32,20 +33,11 @@ LONGEST = 8192
 MOST_TAPES = 64
 """Tapes of a session. astrape-vc has 4 at 10 ms, and 8 for a host's 512 samples."""
 
-MOST_SECONDS = 8.0
-"""Seconds of computing in which what a session puts on tape has to be there: astrape-vc takes 1 to 3, on one core."""
-
-MOST_WAITING = 60.0
-"""The same by the clock on the wall, on a machine that does other things meanwhile."""
-
-FIRINGS = 8
-"""Firings that recording a pattern comes to once it has been run: on tape, in four checks, and from tape in each."""
-
-TAKEN = (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError, AttributeError, AssertionError)
-"""What a block may raise on noise, and torch in it. Anything else, such as a host's time-out, is for others to hear."""
-
 MOST_PUSHES = 4096
 """Pushes within which patterns are looked for: 512 samples at 44.1 kHz come round after 441 pushes."""
+
+MOST_PASSES = 16
+"""Passes of a feedback loop in a push up to which they are all on one tape, which has no way from one to the next."""
 
 MOST_LENGTHS = 4
 """Lengths of what waits at an edge, from push to push, up to which the edge is part of a tape."""
@@ -60,12 +52,12 @@ class Segment(NamedTuple):
     Attributes:
         firing: runs them.
         heard: signals that other segments or the outside read.
-        tapes: by pattern.
+        tapes: by pattern; ``None`` for a loop of many passes, whose block replays them by itself.
     """
 
     firing: Firing
     heard: frozenset[Signal]
-    tapes: dict[Pattern, Tape]
+    tapes: dict[Pattern, Tape | None]
 
 
 class Playback:
@@ -77,7 +69,8 @@ class Playback:
 
     Where what waits at an edge takes many lengths, tapes end there and others begin, or there would be one for every
     length: 441 samples that go through a filter into hops of 256 leave another rest in each of 256 pushes, but are
-    filtered always alike, and fill one hop or two.
+    filtered always alike, and fill one hop or two. They end likewise at a feedback loop of more than ``MOST_PASSES``
+    passes a push, which is replayed pass by pass (:class:`~astrape.capture.iteration.Iterations`).
 
     All tapes write one state, which is handed from push to push as the session's.
 
@@ -116,7 +109,7 @@ class Playback:
                 self._record({Signal(name, "out"): count for name, count in frames.items()})
             except Exception as reason:
                 # A block may refuse noise. The graph itself goes on.
-                if not _is_taken(reason):
+                if not is_taken(reason):
                     raise
                 self._give_up((str(reason) or type(reason).__name__).splitlines()[0])
 
@@ -202,7 +195,12 @@ class Playback:
         ragged = {key for key, seen in lengths.items() if len(seen) > MOST_LENGTHS}
         places = {unit.name: place for place, unit in enumerate(self.graph.units)}
         wanted: list[tuple[Segment, Pattern]] = []
-        for units in _parted(self.graph.units, ragged):
+        loops = {
+            unit.name
+            for place, unit in enumerate(self.graph.units)
+            if any(_passes(unit, counts[place]) > MOST_PASSES for counts, _ in pushes)
+        }
+        for units in _parted(self.graph.units, ragged, loops):
             firing = Firing(units)
             outside = [edge.read for unit in self.graph.units if unit not in units for edge in unit.edges]
             heard = frozenset((*outside, *self.graph.wiring.values())) & {s for u in units for s in u.signals.values()}
@@ -215,7 +213,7 @@ class Playback:
         clock = Clock(MOST_SECONDS, MOST_WAITING)
         for segment, pattern in wanted[:MOST_TAPES]:
             try:
-                segment.tapes[pattern] = self._recorded(segment, pattern, clock)
+                segment.tapes[pattern] = self._recorded(segment, pattern, loops, clock)
             except OutOfTime as reason:
                 map_state(Tensor.copy_, self._state, self._fresh_state())
                 if not self.tapes:
@@ -227,9 +225,14 @@ class Playback:
         if len(wanted) > MOST_TAPES:
             self.refused = f"{MOST_TAPES} of {len(wanted)} patterns are on tape, the others run as they are"
 
-    def _recorded(self, segment: Segment, pattern: Pattern, clock: Clock) -> Tape:
+    def _recorded(self, segment: Segment, pattern: Pattern, loops: Collection[str], clock: Clock) -> Tape | None:
         counts, held = pattern
         firing, frames = segment.firing, dict(held)
+        first = firing.units[0]
+        if first.name in loops:
+            assert isinstance(first.block, FeedbackLoop)
+            first.block.capture(counts[0], self._state[first.name], self._prepared[first.name], self._like, clock)
+            return None
         shapes: tuple[dict[str, tuple[int, int, int]], dict[str, tuple[int, int, int]]] = ({}, {})
         for unit, firings in zip(firing.units, counts, strict=True):
             for edge in unit.edges:
@@ -244,49 +247,14 @@ class Playback:
             heard = {signal: tensor for signal, tensor in signals.items() if signal in segment.heard}
             return (heard, left), {**state, **changed}
 
-        def values(seed: int, low: float, high: float) -> tuple[dict[str, Tensor], ...]:
-            generator = torch.Generator().manual_seed(seed)
-            return tuple(
-                {
-                    key: (low + (high - low) * torch.rand(shape, generator=generator)).to(self._like)
-                    for key, shape in port.items()
-                }
-                for port in shapes
-            )
-
+        form = tuple({key: self._like.new_empty(shape) for key, shape in port.items()} for port in shapes)
         state = {unit.name: self._state[unit.name] for unit in firing.units}
-        # Not negative at first, as the numbers of codes are not. Once beforehand, since what a live session lays out
-        # anew, and keeps, is not to be laid out in every push.
-        begun = time.thread_time()
-        with Watched(clock):
-            fire(values(0, 0.0, 0.1), map_state(torch.clone, state))
-        clock.check(FIRINGS * (time.thread_time() - begun))
-        tape = Tape(fire, values(1, 0.0, 0.1), state, self._memory, clock)
-        expected = map_state(torch.clone, state)
-        for seed, low, high in ((2, 0.0, 0.1), (3, 0.0, 0.1), (4, -2.0, 2.0), (5, -0.01, 0.01)):
-            fresh = values(seed, low, high)
-            try:
-                clock.check()
-                result, after = fire(fresh, map_state(torch.clone, expected))
-            except Exception as reason:
-                if low < 0 and _is_taken(reason) and not isinstance(reason, Unrecordable):
-                    continue  # a graph that takes nothing negative
-                raise
-            expected = after
-            if not equal((tape.play(fresh), state), (result, expected)):
-                raise Unrecordable("a step of a block depends on values beyond what operators do with them")
+        tape = checked_tape(fire, form, state, self._memory, clock)
         map_state(Tensor.copy_, self._state, self._fresh_state())
         return tape
 
     def _fresh_state(self) -> State:
         return self.graph.init_state(self._like.shape[0], self._like.device, self._like.dtype)
-
-
-def _is_taken(reason: Exception) -> bool:
-    """Whether an error is one of those that a block has with its input; a subclass of another package is not."""
-    return isinstance(reason, (Unrecordable, AstrapeError)) or (
-        isinstance(reason, TAKEN) and type(reason).__module__.partition(".")[0] in ("builtins", "torch")
-    )
 
 
 def _pushes(firing: Firing, chunk: Mapping[Signal, int]) -> Iterator[tuple[tuple[int, ...], dict[str, int]]]:
@@ -302,15 +270,21 @@ def _pushes(firing: Firing, chunk: Mapping[Signal, int]) -> Iterator[tuple[tuple
             return
 
 
-def _parted(units: Sequence[Unit], ragged: Collection[str]) -> list[list[Unit]]:
-    """Units that go together, where ``ragged`` edges lead from one group to a later one."""
+def _passes(unit: Unit, firings: int) -> int:
+    """Passes that a feedback loop goes through; 0 for other units."""
+    return sum(count for _, count in unit.block.passes(firings)) if isinstance(unit.block, FeedbackLoop) else 0
+
+
+def _parted(units: Sequence[Unit], ragged: Collection[str], alone: Collection[str]) -> list[list[Unit]]:
+    """Units that go together, where ``ragged`` edges lead from one group to a later one; some units are ``alone``."""
     group: dict[Signal, int] = {}
-    parts: dict[int, list[Unit]] = {}
+    parts: dict[tuple[int, str], list[Unit]] = {}
     for unit in units:
-        number = max(group.get(edge.read, 0) + (edge.key in ragged) for edge in unit.edges)
-        group.update(dict.fromkeys(unit.signals.values(), number))
-        parts.setdefault(number, []).append(unit)
-    return [parts[number] for number in sorted(parts)]
+        by_itself = unit.name in alone
+        number = max(group.get(edge.read, 0) + (edge.key in ragged or by_itself) for edge in unit.edges)
+        group.update(dict.fromkeys(unit.signals.values(), number + by_itself))
+        parts.setdefault((number, unit.name if by_itself else ""), []).append(unit)
+    return [parts[key] for key in sorted(parts)]
 
 
 def _by_input(graph: Graph, chunk: int | Mapping[str, int]) -> dict[str, int]:

@@ -14,9 +14,10 @@ from torch import Tensor
 from astrape.blocks.base import Signal as Frames
 from astrape.blocks.live import Live
 from astrape.blocks.state import clone_state, replace_rows, state_bytes
+from astrape.capture.record import inference
 from astrape.errors import StreamError
 from astrape.graph.graph import Prepared
-from astrape.graph.session.arrival import checked_controls, checked_frames, inference
+from astrape.graph.session.arrival import checked_controls, checked_frames
 from astrape.graph.session.faults import Fault, FaultGuard
 from astrape.graph.session.replay import Playback
 from astrape.graph.session.snapshot import read_snapshot

@@ -10,9 +10,11 @@ from torch import Tensor
 from astrape.blocks.base import State
 from astrape.blocks.state import state_leaves
 from astrape.capture.record import Unrecordable, addresses
-from astrape.graph.firing import ALIGNMENT
 
-__all__ = ["assign", "equal", "held_copy", "overwrite"]
+__all__ = ["assign", "equal", "held_copy", "laid_out", "overwrite"]
+
+ALIGNMENT = 64
+"""Bytes: where allocators begin, and the widest vectors."""
 
 
 def held_copy(tree: Any, name: str) -> Any:
@@ -84,3 +86,20 @@ def equal(one: State, other: State) -> bool:
         torch.equal(a, b) or (a.is_floating_point() and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True))
         for (_, a), (_, b) in pairs
     )
+
+
+def laid_out(x: Tensor) -> Tensor:
+    """``x`` in the one form in which units are given frames and states: contiguous, beginning where vectors do.
+
+    Kernels take another way through a strided view, or one that begins amid a vector, and round otherwise on it. What
+    units compute would depend, in its last bits, on how the frames before them happened to be cut.
+    """
+    if not x.is_contiguous() or x.storage_offset() * x.element_size() % ALIGNMENT:
+        return x.clone(memory_format=torch.contiguous_format)
+    # Where a dimension is 1, its stride may be anything and still be contiguous.
+    stride = 1
+    for size, own in zip(reversed(x.shape), reversed(x.stride()), strict=True):
+        if own != stride:
+            return x.view(-1).view(x.shape)
+        stride *= max(1, size)
+    return x

@@ -1,0 +1,78 @@
+"""Recording with proof: a tape is compared with what it was made of before it is used."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from astrape.blocks.base import State
+from astrape.blocks.state import map_state
+from astrape.capture.buffers import equal
+from astrape.capture.lowering import Memory
+from astrape.capture.record import Clock, Unrecordable, Watched
+from astrape.capture.step import Tape
+from astrape.errors import AstrapeError
+
+__all__ = ["checked_tape", "is_taken"]
+
+FIRINGS = 8
+"""Firings that recording a pattern comes to once it has been run: on tape, in four checks, and from tape in each."""
+
+TAKEN = (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError, AttributeError, AssertionError)
+"""What a block may raise on noise, and torch in it. Anything else, such as a host's time-out, is for others to hear."""
+
+CHECKS = ((2, 0.0, 0.1), (3, 0.0, 0.1), (4, -2.0, 2.0), (5, -0.01, 0.01))
+"""Seeds of noise, and the range it is drawn from."""
+
+
+def checked_tape(
+    function: Callable[[Any, Any], tuple[Any, Any]], form: State, state: State, memory: Memory, clock: Clock
+) -> Tape:
+    """A tape of ``function``, which gives what the function gives on other values, results and states to the last bit.
+
+    Args:
+        function: as a :class:`~astrape.capture.step.Tape` takes it.
+        form: a tree of tensors of the shapes and the kind of what is fresh; their values are not read.
+        state: where the state lies. Afterwards it is that of a stream of noise.
+        memory: where to take memory from.
+        clock: how long it may take.
+
+    Raises:
+        Unrecordable: for what cannot be put on tape, and for what does something else on tape.
+    """
+
+    def noise(seed: int, low: float, high: float) -> Any:
+        generator = torch.Generator().manual_seed(seed)
+        return map_state(lambda t: (low + (high - low) * torch.rand(t.shape, generator=generator)).to(t), form)
+
+    # Not negative at first, as the numbers of codes are not. Once beforehand, since what a live session lays out
+    # anew, and keeps, is not to be laid out in every push.
+    begun = time.thread_time()
+    with Watched(clock):
+        function(noise(0, 0.0, 0.1), map_state(torch.clone, state))
+    clock.check(FIRINGS * (time.thread_time() - begun))
+    tape = Tape(function, noise(1, 0.0, 0.1), state, memory, clock)
+    expected: State = map_state(torch.clone, state)
+    for seed, low, high in CHECKS:
+        fresh = noise(seed, low, high)
+        try:
+            clock.check()
+            result, after = function(fresh, map_state(torch.clone, expected))
+        except Exception as reason:
+            if low < 0 and is_taken(reason) and not isinstance(reason, Unrecordable):
+                continue  # a graph that takes nothing negative
+            raise
+        expected = after
+        if not equal((tape.play(fresh), state), (result, expected)):
+            raise Unrecordable("a step of a block depends on values beyond what operators do with them")
+    return tape
+
+
+def is_taken(reason: Exception) -> bool:
+    """Whether an error is one of those that a block has with its input; a subclass of another package is not."""
+    return isinstance(reason, (Unrecordable, AstrapeError)) or (
+        isinstance(reason, TAKEN) and type(reason).__module__.partition(".")[0] in ("builtins", "torch")
+    )
