@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from astrape.corpus.errors import CorpusError, UnfitError
-from astrape.corpus.phonemes import Vocabulary, phonemise
+from astrape.corpus.phonemes import SILENCE, Vocabulary, phonemise, plain_labels
 from astrape.corpus.plan import Plan, Rendering
 from astrape.corpus.voices import Voices
 from astrape.corpus.warping import warped
@@ -80,7 +80,8 @@ class RenderedSet:
         phones: as they were spoken; ``None`` where nobody knows.
         rate: of the audio, Hz.
         frames: length in frames of 25 ms.
-        labels: int16 ``(frames,)``, a token for each frame; ``None`` where nobody knows.
+        labels: int16 ``(frames,)``, the phone that sounds in each frame, see
+            :func:`~astrape.corpus.phonemes.plain_labels`; ``None`` where nobody knows.
         voices: by name.
     """
 
@@ -147,7 +148,8 @@ class KokoroStudio:
                 cut = audio[one.name][begin * samples : end * samples]
                 voices[one.name] = leveled(cut, f0s[one.name][2 * begin : 2 * end], samples)
         add_warps(voices, plan.renderings, self.rate)
-        labels = np.repeat(np.array([0, *tokens, 0], np.int16), durations)[begin:end]
+        spoken = np.repeat(np.array([SILENCE, *tokens, SILENCE]), durations)
+        labels = plain_labels(spoken, self.vocabulary).astype(np.int16)[begin:end]
         return RenderedSet(plan, phones, self.rate, end - begin, labels, voices)
 
 
