@@ -100,9 +100,7 @@ def _rows(judgement: Judgement, rows: slice) -> Judgement:
 def _network(name: str, spec: Spec) -> nn.Module:
     use, params = spec.use, spec.params
     if use not in NETWORKS:
-        raise TrainingError(
-            f"discriminator '{name}': there is no '{use}': {suggest(use, NETWORKS, 'discriminator')}"
-        )
+        raise TrainingError(f"discriminator '{name}': there is no '{use}': {suggest(use, NETWORKS, 'discriminator')}")
     known = inspect.signature(NETWORKS[use]).parameters
     for key in params:
         if key not in known:

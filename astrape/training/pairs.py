@@ -47,9 +47,11 @@ class Pairs:
             its target, the same seconds, and an augmentation of its own.
         given: what the data gives, by the name of an output, a node's signal or a control of the graph.
         augment: what happens to the source.
+        colour: dB by which targets and their speakers' tone are coloured, see :mod:`astrape.training.colour`.
     """
 
     same: float = 0.0
     both: bool = False
     given: Mapping[str, str] = field(default_factory=dict)
     augment: tuple[Augmentation, ...] = ()
+    colour: float = 0.0

@@ -266,6 +266,7 @@ class _Phase(_Losses):
 class _Share(Settings):
     same: Annotated[float, Between(0, 1)] = 0.0
     both: bool = False
+    colour: Annotated[float, Between(0, 12)] = 0.0
 
 
 class _Stage(_Losses):
@@ -339,7 +340,7 @@ class _Stage(_Losses):
         if about_pairs or any(one is not None for one in (self.pairs, self.given, self.augment)):
             share = self.pairs or _Share()
             augment = tuple(build_augmentation(spec.model_dump()) for spec in self.augment or ())
-            pairs = Pairs(share.same, share.both, dict(self.given or {}), augment)
+            pairs = Pairs(share.same, share.both, dict(self.given or {}), augment, share.colour)
         return Stage(
             name=name,
             train=self.train,

@@ -22,6 +22,7 @@ from astrape.training.augment import augmented
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.recording import read_crop, read_header
 from astrape.training.caches.waves import unpacked
+from astrape.training.colour import coloured, draw_colour
 from astrape.training.corpus import Utterance, shown, speakers_of
 from astrape.training.errors import CacheError
 from astrape.training.pairs import BAND, PAIR, Pairs
@@ -133,6 +134,11 @@ class SetWindows(Dataset[dict[str, Tensor]]):
         # Four numbers or more keep these draws apart from those above, and from those of the order.
         number = np.random.default_rng((self.seed, epoch, item, 3)).integers(1 << 24)
         window = self._cut(source, target, begin) | {"random": torch.tensor([float(number)])}
+        if self.pairs.colour and {"pair.wav", "pair.speaker"} <= window.keys():
+            colour = draw_colour(np.random.default_rng((self.seed, epoch, item, 4)), self.pairs.colour)
+            rate = float(self.streams["audio"].rate)
+            wave, vector = coloured(window["pair.wav"], window["pair.speaker"], colour, rate)
+            window |= {"pair.wav": wave, "pair.speaker": vector}
         return self._augmented(window, (self.seed, epoch, item, 2))
 
     def crop(self, utterance: Utterance, begin: Fraction = Fraction(0)) -> dict[str, Tensor]:

@@ -281,3 +281,19 @@ def test_tables_that_hold_something_else_are_refused(
     drawn = windows(manifest, utterances=[replace(one, **{name: path})])
     with pytest.raises(CacheError, match=said):
         drawn[0, 0]
+
+
+def test_targets_are_coloured_and_sources_are_not(manifest: Path) -> None:
+    plain, drawn = windows(manifest), windows(manifest, Pairs(colour=6.0))
+    changed = 0
+    for item in range(12):
+        before, after = plain[0, item], drawn[0, item]
+        assert torch.equal(before["audio"], after["audio"])
+        assert torch.equal(before["speaker"], after["speaker"])
+        assert torch.equal(before["pair.speaker"][:96], after["pair.speaker"][:96])
+        tone = not torch.equal(before["pair.speaker"][96:], after["pair.speaker"][96:])
+        if float(before["pair.wav"].abs().max()) > 0.05:
+            assert tone == (not torch.allclose(before["pair.wav"], after["pair.wav"], atol=1e-6))
+        assert torch.equal(after["pair.wav"], windows(manifest, Pairs(colour=6.0))[0, item]["pair.wav"])
+        changed += tone
+    assert 2 < changed < 12
