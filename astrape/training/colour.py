@@ -71,7 +71,7 @@ def coloured(wave: Tensor, vector: Tensor, colour: Float64, rate: float) -> tupl
         )
     samples = wave.shape[-1]
     padded = 2 * samples
-    gain = torch.from_numpy(np.exp(_gains(colour, np.fft.rfftfreq(padded, 1 / rate)))).to(wave.dtype)
+    gain = torch.from_numpy(np.exp(_gains(colour, np.fft.rfftfreq(padded, 1 / rate).astype(np.float64)))).to(wave.dtype)
     filtered = torch.fft.irfft(torch.fft.rfft(wave, padded) * gain, padded)[..., :samples]
     moved = vector.clone()
     moved[-len(tone) :] += torch.from_numpy(tone @ _gains(colour, _centres())).to(vector.dtype)
@@ -79,7 +79,8 @@ def coloured(wave: Tensor, vector: Tensor, colour: Float64, rate: float) -> tupl
 
 
 def _gains(colour: Float64, hertz: Float64) -> Float64:
-    return np.interp(np.log(np.maximum(hertz, KNOTS[0])), np.log(KNOTS), colour)
+    gains: Float64 = np.interp(np.log(np.maximum(hertz, KNOTS[0])), np.log(KNOTS), colour)
+    return gains
 
 
 @cache

@@ -35,8 +35,9 @@ def test_the_tone_moves_as_the_encoder_hears_it_move(speech: torch.Tensor, seed:
     heard = encoder.embed(filtered[0])
     assert torch.equal(moved[:96], before[:96])
     far = (heard - before)[96:].norm()
-    # The spread's numbers and the weight of loud frames move a little as well.
-    assert (heard - moved)[96:120].norm() < 0.3 * far
+    # Not to the last bit: a colour weighs frames anew, and bands at the floor of the mel spectrum stay where they are.
+    assert torch.nn.functional.cosine_similarity(moved - before, heard - before, dim=0) > 0.9
+    assert (heard - moved).norm() < 0.5 * far
     # Speakers are 0.1 apart in each number, so this is another voice.
     assert far > 0.15
 
