@@ -22,8 +22,11 @@ RATE = 44100
 
 @pytest.fixture(scope="module")
 def speech() -> torch.Tensor:
+    """In a quiet hiss, so that no band of the mel spectrum is at its floor, where no filter moves it."""
     samples, rate = soundfile.read(SAMPLE, dtype="float32")
-    return torch.from_numpy(soxr.resample(samples, rate, RATE, "HQ")[: 6 * RATE]).reshape(1, -1)
+    resampled = soxr.resample(samples, rate, RATE, "HQ")[: 6 * RATE]
+    hiss = 3e-3 * np.random.default_rng(0).normal(size=len(resampled))
+    return torch.from_numpy((resampled + hiss).astype(np.float32)).reshape(1, -1)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -35,9 +38,9 @@ def test_the_tone_moves_as_the_encoder_hears_it_move(speech: torch.Tensor, seed:
     heard = encoder.embed(filtered[0])
     assert torch.equal(moved[:96], before[:96])
     far = (heard - before)[96:].norm()
-    # Not to the last bit: a colour weighs frames anew, and bands at the floor of the mel spectrum stay where they are.
-    assert torch.nn.functional.cosine_similarity(moved - before, heard - before, dim=0) > 0.9
-    assert (heard - moved).norm() < 0.5 * far
+    # Not to the last bit: a colour weighs frames anew.
+    assert torch.nn.functional.cosine_similarity((moved - before)[96:120], (heard - before)[96:120], dim=0) > 0.97
+    assert (heard - moved)[96:120].norm() < 0.25 * far
     # Speakers are 0.1 apart in each number, so this is another voice.
     assert far > 0.15
 
