@@ -4,6 +4,7 @@ from astrape.training.objectives.adversarial import LSGAN, FeatureMatching, Judg
 from astrape.training.objectives.content import L1, MSE, Cosine, InfoNCE, SecondDifference, SmoothL1Delta
 from astrape.training.objectives.fundamental import Fundamental
 from astrape.training.objectives.labels import CrossEntropy
+from astrape.training.objectives.likeness import SpeakerLikeness
 from astrape.training.objectives.objective import (
     PAIRING,
     LossContext,
@@ -40,6 +41,7 @@ __all__ = [
     "SecondDifference",
     "SmoothL1Delta",
     "SpeakerAdversary",
+    "SpeakerLikeness",
     "Total",
     "build_loss",
     "loss_class",
