@@ -59,7 +59,7 @@ class SpeakerLikeness(Objective):
         self.frames = round(100 * check_real("seconds", seconds, 0.4, 10))
         self.n_fft, self.hop = round(rate / 40), round(rate / 100)
         self.gain = (400 / self.n_fft) ** 2
-        filters = torch.from_numpy(mel_filters(BANDS, self.n_fft, source.rate, 0.0, TOP)).float()
+        filters = torch.from_numpy(mel_filters(BANDS, self.n_fft, rate, 0.0, TOP)).float()
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
         # In a list, so that it is neither trained nor saved.
