@@ -53,8 +53,9 @@ class Live:
     def run(self) -> Iterator[None]:
         """Blocks that step within this are run live."""
         token = _CURRENT.set(self)
-        flushed = denormals_are_zero() or not torch.set_flush_denormal(True)
+        flushed = denormals_are_zero()
         try:
+            flushed = flushed or not torch.set_flush_denormal(True)
             yield
         finally:
             if not flushed:

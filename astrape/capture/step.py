@@ -40,6 +40,9 @@ class Tape:
         memory: where to take memory from.
         clock: how long recording may take; as long as it does when left out.
 
+    Attributes:
+        places: where the values of :meth:`play` go, in the order of the tree's leaves.
+
     Raises:
         Unrecordable: for random numbers, sizes or branches that depend on values, and a state of changing form.
     """
@@ -62,7 +65,7 @@ class Tape:
             lowering.put(given, self._fresh)
             lowering.put(held, state)
             self._result, self._kernels = lowering.lower(result, held, after, state)
-        self._inputs = [tensor for _, tensor in state_leaves(self._fresh)]
+        self.places = [tensor for _, tensor in state_leaves(self._fresh)]
 
     def __len__(self) -> int:
         return len(self._kernels)
@@ -73,12 +76,17 @@ class Tape:
         Returns:
             The function's result, in memory that the next play of this tape writes over.
         """
-        with torch.inference_mode(), quiet():
-            for tensor, (_, value) in zip(self._inputs, state_leaves(fresh), strict=True):
+        with torch.inference_mode():
+            for tensor, (_, value) in zip(self.places, state_leaves(fresh), strict=True):
                 tensor.copy_(value)
+            self.run()
+        return self._result
+
+    def run(self) -> None:
+        """:meth:`play` with the values that lie in ``places``, in inference mode; the result lies where it did."""
+        with quiet():
             for kernel in self._kernels:
                 kernel()
-        return self._result
 
     def play_through(self, fresh: Mapping[str, Sequence[Tensor]], results: Mapping[str, Sequence[Tensor]]) -> None:
         """Play as often as there are values, the state going on from play to play.

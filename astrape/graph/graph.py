@@ -319,6 +319,11 @@ class Graph(StreamBlock, Generic[Out]):
         return next(iter(moved.values())) if len(moved) == 1 else moved
 
     @property
+    def like(self) -> Tensor:
+        """An empty tensor of the graph's precision and place; a change of either puts another one here."""
+        return self._like
+
+    @property
     def dtype(self) -> torch.dtype:
         """Precision of the graph, as ``to``, ``double`` and their like set it."""
         return self._like.dtype

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dis
 import math
-import os
-import sys
 import warnings
 from fractions import Fraction
 from typing import Any
@@ -15,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interrupts import interrupted_at
 from recipes import counted_framing, recipe
 
 import astrape
@@ -305,36 +303,6 @@ def test_a_session_whose_push_was_interrupted_says_so_and_can_be_restored(monkey
     assert torch.equal(session.push(x[..., 7:]), graph(x)[..., 7:])
     session.reset()
     assert torch.equal(session.push(x), graph(x))
-
-
-def interrupted_at(moment: int, call: Any) -> tuple[Any, bool]:
-    """What ``call`` gives, with an interrupt before the instruction of that number in the library's own code."""
-    left, before = moment, ""
-
-    def trace(frame: Any, event: str, _: Any) -> Any:
-        nonlocal left, before
-        if not {"graph", "blocks"} & set(frame.f_code.co_filename.split(os.sep)[-2:-1]):
-            return None
-        frame.f_trace_opcodes = True
-        if event != "opcode":
-            return trace
-        # Python looks for signals where a function begins, after calls, and where a loop goes round.
-        left -= before.startswith(("CALL", "RESUME", "JUMP_BACKWARD"))
-        before = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-        if left == 0:
-            left = -1
-            sys.settrace(None)
-            raise KeyboardInterrupt
-        return trace
-
-    debugger = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        return call(), False
-    except KeyboardInterrupt:
-        return None, True
-    finally:
-        sys.settrace(debugger)
 
 
 @pytest.mark.parametrize("chunk", [None, 10])

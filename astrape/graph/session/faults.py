@@ -39,6 +39,11 @@ class FaultGuard:
         self._rows = rows
         self._silenced: dict[str, set[int]] = {}
 
+    @property
+    def silencing(self) -> bool:
+        """Whether a row is silent at a port."""
+        return bool(self._silenced)
+
     def clear(self, rows: Tensor | None = None) -> None:
         """Forget the faults of the rows where the mask is true, or of all."""
         chosen = set(range(self._rows)) if rows is None else {i for i, on in enumerate(rows.tolist()) if on}

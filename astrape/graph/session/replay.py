@@ -24,6 +24,7 @@ from astrape.graph.compile.plan import Signal
 from astrape.graph.compile.schedule import Unit
 from astrape.graph.firing import Firing, frames_of
 from astrape.graph.graph import Graph, Prepared
+from astrape.graph.session.steady import Steady
 
 __all__ = ["Playback"]
 
@@ -82,6 +83,7 @@ class Playback:
 
     Attributes:
         segments: in execution order.
+        steady: the short way for a push like the last one, where there is one.
         refused: why there are no tapes, for a graph that cannot be put on tape; or not of all patterns.
 
     Raises:
@@ -94,6 +96,7 @@ class Playback:
         self.graph = graph
         self.segments: list[Segment] = []
         self.refused: str | None = None
+        self.steady: Steady | None = None
         self._like = like
         self._memory = Memory()
         self._controls: Prepared | None = None
@@ -126,6 +129,7 @@ class Playback:
         prepared: Prepared,
     ) -> tuple[dict[str, Tensor], dict[str, State], dict[str, Tensor]]:
         """:meth:`Graph.advance <astrape.graph.graph.Graph.advance>`, from tape where there is one."""
+        self.steady = None
         self._follow(prepared)
         signals, after = self.graph.arriving(arrived), dict(state)
         kept: dict[str, Tensor] = {}
@@ -143,7 +147,13 @@ class Playback:
             signals.update(made)
             after.update(changed)
             kept.update({**outer, **inner})
-        return self.graph.leaving(signals), after, kept
+        outputs = self.graph.leaving(signals)
+        if len(self.segments) == 1 and tape is not None and not waiting and not kept:
+            inputs = {edge.key: edge.read.node for unit in firing.units for edge in unit.edges if edge.key in entering}
+            places = {key: (inputs[key], place) for key, place in zip(entering, tape.places, strict=True)}
+            if all(signal in made for signal in self.graph.wiring.values()):
+                self.steady = Steady.after(self.graph, tape, places, outputs, (after, prepared))
+        return outputs, after, kept
 
     def _hold(self, firing: Firing, state: Mapping[str, State]) -> dict[str, State]:
         """Have the state where tapes write it."""

@@ -1,0 +1,139 @@
+"""A push that finds all as the last one left it: nothing to decide, and next to no Python around the tape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from astrape.blocks.base import Signal as Frames
+from astrape.blocks.base import State
+from astrape.blocks.live import denormals_are_zero
+from astrape.capture.arithmetic import quiet
+from astrape.capture.record import inference
+from astrape.capture.step import Tape
+from astrape.graph.graph import Graph, Prepared
+
+__all__ = ["Steady"]
+
+LONGEST = 8192
+"""Values that are looked through by a product; of more, a sum is as fast, and it is spread over threads."""
+
+
+class Steady:
+    """What a push comes to that was given as many frames as the last one, with nothing waiting before and after it.
+
+    It is right for one state and what was prepared of one set of controls. A session that holds others, since it was
+    reset, restored or told a new control, takes the long way once, and finds another of these behind it.
+
+    Args:
+        graph: what is streamed.
+        tape: all of its units.
+        places: where on the tape the frames of each input go.
+        outputs: what comes out, on the tape.
+        state, prepared: as of the push that has just been.
+
+    Attributes:
+        frames: of a push, by input.
+        outputs: memory that the next :meth:`run` writes over.
+    """
+
+    def __init__(
+        self,
+        graph: Graph[Any],
+        tape: Tape,
+        places: Mapping[str, list[Tensor]],
+        outputs: Mapping[str, Tensor],
+        state: Mapping[str, State],
+        prepared: Prepared,
+    ) -> None:
+        self.frames = {name: held[0].shape[-1] for name, held in places.items()}
+        self.outputs = dict(outputs)
+        self._graph, self._like, self._tape = graph, graph.like, tape
+        self._state, self._prepared = state, prepared
+        self._places = [(name, held[0], held[1:]) for name, held in places.items()]
+        self._only = self._places[0][0] if len(self._places) == 1 else None
+        self._checks_in = [_finite(held[0]) for held in places.values()]
+        self._checks_out = [_finite(tensor) for tensor in outputs.values()]
+
+    @classmethod
+    def after(
+        cls,
+        graph: Graph[Any],
+        tape: Tape,
+        entering: Mapping[str, tuple[str, Tensor]],
+        outputs: Mapping[str, Tensor],
+        held: tuple[Mapping[str, State], Prepared],
+    ) -> Steady | None:
+        """Of a push that has just been, or ``None`` where the long way is taken every time.
+
+        Args:
+            entering: for each edge by which a unit reads an input, that input's name and the place on the tape.
+        """
+        places: dict[str, list[Tensor]] = {}
+        for name, place in entering.values():
+            places.setdefault(name, []).append(place)
+        small = (t.is_cpu and t.is_contiguous() and t.numel() <= LONGEST for t in (*outputs.values(), *_first(places)))
+        real = graph.dtype in (torch.float32, torch.float64) and places.keys() == graph.inputs.keys()
+        complete = outputs.keys() == graph.outputs.keys()
+        return cls(graph, tape, places, outputs, *held) if real and complete and all(small) else None
+
+    def takes(self, x: Frames, state: Mapping[str, State], prepared: Prepared | None) -> bool:
+        """Whether a push is such a one; its frames are then on the tape, and finite."""
+        if state is not self._state or prepared is not self._prepared or self._graph.like is not self._like:
+            return False
+        if torch.is_autocast_enabled("cpu") or (self._only is None) is (type(x) is Tensor):
+            return False
+        for name, place, others in self._places:
+            given: Any = x if self._only else x.get(name) if type(x) is dict else None  # type: ignore[union-attr]
+            if type(given) is not Tensor or given.shape != place.shape or given.dtype != place.dtype:
+                return False
+            if given.requires_grad or not given.is_cpu or given.layout != torch.strided:
+                return False
+            with inference(True):
+                place.copy_(given)
+                for other in others:
+                    other.copy_(given)
+        if self._only is None and len(x) != len(self._places):
+            return False
+        return _hold(self._checks_in)
+
+    def run(self) -> dict[str, Tensor]:
+        """The outputs, on the tape."""
+        flushed = denormals_are_zero()
+        try:
+            flushed = flushed or not torch.set_flush_denormal(True)
+            with inference(True):
+                self._tape.run()
+        finally:
+            if not flushed:
+                torch.set_flush_denormal(False)
+        return self.outputs
+
+    def sound(self) -> bool:
+        """Whether all that came out is finite."""
+        return _hold(self._checks_out)
+
+
+def _hold(checks: list[Callable[[], bool]]) -> bool:
+    with quiet():
+        return all(check() for check in checks)
+
+
+def _first(places: Mapping[str, list[Tensor]]) -> list[Tensor]:
+    return [held[0] for held in places.values()]
+
+
+def _finite(tensor: Tensor) -> Callable[[], bool]:
+    """Whether what lies in a tensor's memory is finite: 0 times it is 0 then, and not a number otherwise."""
+    with inference(True):
+        values = tensor.detach().reshape(-1).numpy()
+    zeros = np.zeros_like(values)
+
+    def check() -> bool:
+        return bool(values.dot(zeros) == 0.0)
+
+    return check
