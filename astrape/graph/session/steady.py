@@ -88,7 +88,7 @@ class Steady:
         if torch.is_autocast_enabled("cpu") or (self._only is None) is (type(x) is Tensor):
             return False
         for name, place, others in self._places:
-            given: Any = x if self._only else x.get(name) if type(x) is dict else None  # type: ignore[union-attr]
+            given: Any = x if self._only else x.get(name) if type(x) is dict else None
             if type(given) is not Tensor or given.shape != place.shape or given.dtype != place.dtype:
                 return False
             if given.requires_grad or not given.is_cpu or given.layout != torch.strided:
