@@ -31,7 +31,7 @@ import astrape
 from astrape.blocks import block_class, block_names
 from astrape.corpus.packages import PACKAGES
 from astrape.corpus.sources import SOURCES
-from astrape.graph.report.plot import save_graph_picture
+from astrape.graph.report.drawing import save_graph_picture
 
 DOCS = Path(__file__).resolve().parent
 DRAWN = ("dry-wet", "multirate")

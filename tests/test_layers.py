@@ -23,7 +23,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("measure",),
     ("graph.recipe",),
     ("graph.compile",),
-    ("graph.checksums", "graph.firing", "graph.typed", "graph.weights"),
+    ("graph.checksums", "graph.text", "graph.typed"),
+    ("graph.firing",),
+    ("graph.network",),
+    ("graph.hosted", "graph.subgraph", "graph.weights"),
     ("graph.session",),
     ("graph.report",),
     ("graph",),
@@ -40,36 +43,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """From the lowest to the highest. A module belongs to the longest name that it begins with, and imports its own layer
 and lower ones. The empty name is ``astrape/__init__.py``, which hands out names of all layers."""
 
-GRAPH = "the class Graph is the network and its face at once"
-
 EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("graph.compile.passes", "graph.graph"): GRAPH,
-    ("graph.compile.passes", "graph.typed"): GRAPH,
-    ("graph.compile.passes", "graph.weights"): "load stands beside compile",
-    ("graph.report.drawing", "graph.graph"): GRAPH,
-    ("graph.report.measured", "graph.graph"): GRAPH,
-    ("graph.report.notebook", "graph.graph"): GRAPH,
-    ("graph.report.plot", "graph.graph"): GRAPH,
-    ("graph.report.report", "graph.graph"): GRAPH,
-    ("graph.session.arrival", "graph.graph"): GRAPH,
-    ("graph.session.replay", "graph.graph"): GRAPH,
-    ("graph.session.session", "graph.graph"): GRAPH,
-    ("graph.session.session", "graph.report.notebook"): "the lines at the prompt stand in one file",
-    ("graph.session.snapshot", "graph.graph"): GRAPH,
-    ("graph.weights", "graph.graph"): GRAPH,
     ("voice.evaluation.codes", "training.code_usage"): "a measure of codes stands with the losses",
     ("voice.evaluation.pairs", "training.corpus"): "utterances and splits stand with the training",
 }
 """Imports from a higher layer that are known, with the reason why each is still there."""
 
-CIRCLES: tuple[frozenset[str], ...] = (
-    frozenset({"training.corpus", "training.manifest"}),
-    frozenset(
-        {"graph.compile.passes", "graph.graph", "graph.hosted", "graph.weights", "graph.report", "graph.session"}
-        | {f"graph.report.{name}" for name in ("drawing", "measured", "notebook", "plot", "report", "table")}
-        | {f"graph.session.{name}" for name in ("arrival", "replay", "session", "snapshot")}
-    ),
-)
+CIRCLES: tuple[frozenset[str], ...] = (frozenset({"training.corpus", "training.manifest"}),)
 """Modules that import each other and are known to."""
 
 

@@ -25,7 +25,8 @@ def graph(recipe: str, output: Path) -> None:
     """Draw RECIPE as it was compiled: rates on the edges, inserted delays and feedback marked."""
     from astrape.audio.atomic import atomic_path
     from astrape.graph import load
-    from astrape.graph.report.plot import check_ending, save_graph_picture
+    from astrape.graph.report.drawing import save_graph_picture
+    from astrape.graph.report.figure import check_ending
 
     if output.suffix != ".dot":
         check_ending(output)

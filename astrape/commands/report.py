@@ -25,7 +25,7 @@ def report(recipe: str, measure: bool, plot: Path | None, as_json: bool) -> None
     """Report the latency of RECIPE, block by block."""
     from astrape.audio.atomic import atomic_path
     from astrape.graph import load
-    from astrape.graph.report.plot import check_ending
+    from astrape.graph.report.figure import check_ending
 
     if plot is not None:
         check_ending(plot)

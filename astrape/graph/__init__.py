@@ -1,7 +1,6 @@
 """Recipes, the compiler, schedules, sessions and reports."""
 
-from astrape.graph.compile.passes import compile, load
-from astrape.graph.graph import Graph
+from astrape.graph.graph import Graph, compile, load
 from astrape.graph.recipe import Recipe
 from astrape.graph.report import Report
 from astrape.graph.session import Session

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any, TypeVar
 
 from astrape.blocks.base import Stream
 from astrape.blocks.resample import Resampler
 from astrape.errors import AlignmentError, CausalityError, RateError
 from astrape.graph.compile.align import align
-from astrape.graph.compile.plan import PlannedNode, Signal
-from astrape.graph.graph import Graph
+from astrape.graph.compile.plan import Plan, PlannedNode, Signal
+from astrape.graph.network import Network
 from astrape.graph.recipe.location import Where, recipe_error
-from astrape.graph.typed import Out
 
 __all__ = ["SLOWEST_AUDIO", "hosted"]
 
@@ -23,7 +23,10 @@ ZEROS = 48
 """Of the resamplers: 1.1 ms each way between 44.1 and 48 kHz, flat to 19.8 kHz, no alias."""
 
 
-def hosted(graph: Graph[Out], rate: Fraction | int | str, *, zeros: int = ZEROS) -> Graph[Out]:
+GraphLike = TypeVar("GraphLike", bound=Network[Any])
+
+
+def hosted(graph: GraphLike, rate: Fraction | int | str, *, zeros: int = ZEROS) -> GraphLike:
     """The graph with audio in and out at a host's rate; it shares blocks and parameters.
 
     Every input and output that is audio (4 kHz or more) and of another rate gets a resampler of its own; other outputs
@@ -46,9 +49,7 @@ def hosted(graph: Graph[Out], rate: Fraction | int | str, *, zeros: int = ZEROS)
     target = Stream(rate, 1).rate
     if target < SLOWEST_AUDIO:
         raise RateError(f"a host at {target} Hz: the rate must be {SLOWEST_AUDIO} Hz or more")
-    streams = {Signal(name, "out"): stream for name, stream in graph.inputs.items()}
-    for node in graph.nodes.values():
-        streams.update(node.output_streams())
+    streams = graph.plan.streams()
 
     def differs(signal: Signal) -> bool:
         return SLOWEST_AUDIO <= streams[signal].rate != target
@@ -80,21 +81,19 @@ def hosted(graph: Graph[Out], rate: Fraction | int | str, *, zeros: int = ZEROS)
 
     try:
         aligned, latency = align(nodes, inputs, loops)
-        made: Graph[Out] = Graph(graph.name, aligned, loops, inputs, graph.control_specs, wiring, latency)
+        return graph.part(Plan(graph.name, aligned, loops, inputs, graph.control_specs, wiring, latency))
     except (AlignmentError, RateError) as error:
         raise type(error)(f"'{graph.name}' for a host at {target} Hz: {error}") from error
-    made.follow(graph)
-    return made
 
 
-def _free(graph: Graph, name: str) -> str:
+def _free(graph: Network[Any], name: str) -> str:
     """A name that no node of the graph has."""
     while name in graph.nodes or name in graph.inputs:
         name += "_"
     return name
 
 
-def _resampler(graph: Graph, name: str, source: Stream, read: Signal, rate: Fraction, zeros: int) -> PlannedNode:
+def _resampler(graph: Network[Any], name: str, source: Stream, read: Signal, rate: Fraction, zeros: int) -> PlannedNode:
     where = Where(graph.name)
     try:
         block = Resampler(source, rate=rate, zeros=zeros).to(graph.device, graph.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from astrape.errors import RecipeError
 from astrape.graph.checksums import checked_tensors
-from astrape.graph.graph import Graph
+from astrape.graph.network import Network
 from astrape.graph.recipe.files import shipped_recipes
 
 __all__ = ["given_or_shipped", "load_weights", "shipped_weights", "weights_metadata"]
@@ -47,7 +48,7 @@ def weights_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         raise RecipeError(f"{path}: cannot be read as safetensors: {error}") from error
 
 
-def load_weights(graph: Graph, path: Path, *, subset: bool = False) -> None:
+def load_weights(graph: Network[Any], path: Path, *, subset: bool = False) -> None:
     """Fill a graph with weights from a safetensors file.
 
     Raises:
@@ -67,7 +68,7 @@ def load_weights(graph: Graph, path: Path, *, subset: bool = False) -> None:
         raise RecipeError(f"{path}: cannot be read as safetensors: {error}") from error
 
 
-def _check_finite(graph: Graph, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _check_finite(graph: Network[Any], tensors: Mapping[str, Tensor], path: Path) -> None:
     for name, _ in graph.named_parameters():
         tensor = tensors.get(name)
         if tensor is not None and not bool(torch.isfinite(tensor).all()):
@@ -75,7 +76,7 @@ def _check_finite(graph: Graph, tensors: Mapping[str, Tensor], path: Path) -> No
 
 
 def _check_names(
-    graph: Graph, path: Path, own: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], subset: bool
+    graph: Network[Any], path: Path, own: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], subset: bool
 ) -> None:
     wrong = [f"'{name}' is missing" for name in own if name not in shapes]
     unknown = [] if subset else [f"'{name}' is unknown" for name in shapes if name not in own]

@@ -2,52 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
-import torch
-
-from astrape.errors import ContractError
-from astrape.measure.compare import guarded
 from astrape.measure.subject import Subject
 
-__all__ = ["FRAMING", "check_framing", "measure_framings"]
-
-FRAMING = "framing"
-"""Name of the property: the declared framing latency is what one sample at a time measures."""
+__all__ = ["Pushes", "measure_framings"]
 
 MOST_PUSHES = 20_000
 """Frames pushed one at a time to measure framing, over all inputs; a graph with a longer period is left unmeasured."""
 
 
-def check_framing(subject: Subject) -> None:
-    """Fed one frame at a time, every output frame appears as late as ``framings`` says, and not later or sooner.
+class Pushes(Protocol):
+    """What takes frames as they come and returns those that can be computed: a session."""
 
-    Raises:
-        ContractError: ``"framing"``.
-    """
-    graph: Any = subject.block
-    with guarded(FRAMING, f"measuring the framing of {subject.name}"), torch.no_grad():
-        for port, seen in measure_framings(subject).items():
-            declared = graph.framings[port].seconds
-            if seen != declared:
-                raise ContractError(
-                    FRAMING,
-                    f"'{port}' declares a framing of {declared} s ({float(declared) * 1000:.4g} ms), and its latest "
-                    f"frame came {seen} s ({float(seen) * 1000:.4g} ms) late",
-                )
+    def push(self, x: Any, **controls: Any) -> Any: ...
 
 
-def measure_framings(subject: Subject) -> dict[str, Fraction]:
+def measure_framings(subject: Subject, stream: Callable[[], Pushes]) -> dict[str, Fraction]:
     """Framing latency by output, seconds, over two periods fed one frame at a time; nothing where those are too long.
 
     Frame *m* of an output at rate *r* is late by the time heard when it appears, less its own end ``(m + 1) / r``.
+
+    Args:
+        subject: the graph under test.
+        stream: begins a session of the subject's graph, of one stream in the subject's precision.
     """
-    graph: Any = subject.block
+    graph = subject.block
     counts = {port: 2 * count for port, count in graph.consumes.items()}
     if sum(counts.values()) > MOST_PUSHES:
         return {}
-    session = graph.stream(batch_size=1, dtype=subject.dtype)
+    session = stream()
     x = subject.signal(2, batch=1, seed=48)
     rates = {port: stream.rate for port, stream in graph.inputs.items()}
     moments = sorted((Fraction(n + 1) / rates[port], port, n) for port, count in counts.items() for n in range(count))

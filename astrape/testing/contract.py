@@ -17,13 +17,13 @@ from astrape.measure.causality import (
     measure_lookahead,
 )
 from astrape.measure.compare import guarded
-from astrape.measure.framing import check_framing
 from astrape.measure.measurement import Measured, measure_subject
 from astrape.measure.subject import ControlValues, Draw, Subject
 from astrape.measure.timing import check_latency, check_newest_input, check_oldest_input, check_receptive_field
 from astrape.testing.controls import check_controls
 from astrape.testing.declarations import check_declarations
 from astrape.testing.endurance import check_counters, check_long_run
+from astrape.testing.framing import check_framing
 from astrape.testing.precision import check_device, check_finite, check_precision
 from astrape.testing.purity import check_purity
 from astrape.testing.rows import check_nan_isolation, check_row_isolation

@@ -15,9 +15,9 @@ from astrape.blocks.base import Stream
 from astrape.errors import RecipeError
 from astrape.graph import compile
 from astrape.graph.checksums import read_tensors
-from astrape.graph.cut import between
 from astrape.graph.graph import Graph
 from astrape.graph.recipe import Recipe
+from astrape.graph.subgraph import subgraph
 from astrape.training.adversary import Adversary
 from astrape.training.architecture import recipe_text, standalone
 from astrape.training.caches import front_state
@@ -226,7 +226,7 @@ def _check_front(graph: Graph, entry: str, options: Options) -> None:
 def _controls(graph: Graph, entry: str, stage: Stage) -> set[str]:
     outputs = {plan.of for phase in stage.phases for plan in phase.active}
     given = {} if stage.pairs is None else stage.pairs.given
-    controls = between(graph, [entry, *entered(graph, entry, sorted(outputs), given)], sorted(outputs)).controls
+    controls = subgraph(graph, sorted(outputs), [entry, *entered(graph, entry, sorted(outputs), given)]).controls
     return {"speaker"} if "speaker" in controls and "speaker" not in given else set()
 
 

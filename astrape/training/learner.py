@@ -11,8 +11,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from astrape.graph.compile.plan import Signal
-from astrape.graph.cut import between, named_signals
 from astrape.graph.graph import Graph
+from astrape.graph.subgraph import named_signals, subgraph
 from astrape.training.errors import TrainingError
 from astrape.training.objectives import LossContext, Objective, Total, build_loss
 from astrape.training.pairing import Clock, delay_of, delayed, frame_weights, partners, pitch_at
@@ -62,7 +62,7 @@ class Learner(nn.Module):
         self.given = dict(given or {})
         # A tenth of a second as it is written, and not as floating point has it.
         self.settle = Fraction(settle).limit_denominator(10**6)
-        self.part = between(graph, [entry, *entered(graph, entry, outputs, self.given)], list(outputs))
+        self.part = subgraph(graph, list(outputs), [entry, *entered(graph, entry, outputs, self.given)])
         self.entry = entry
         self.audio = audio
         self.targets = dict(targets)
@@ -172,7 +172,7 @@ def entered(graph: Graph, entry: str, outputs: Sequence[str], given: Iterable[st
     names = [name for name in given if name not in graph.controls]
     if not names:
         return []
-    known, whole = named_signals(graph), between(graph, [entry], list(outputs))
+    known, whole = named_signals(graph), subgraph(graph, list(outputs), [entry])
     return [name for name in names if name in known and known[name].node in whole.nodes]
 
 

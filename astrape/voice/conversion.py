@@ -18,7 +18,7 @@ from astrape.audio.pipes import PipeReader, PipeTarget
 from astrape.errors import AstrapeError, AudioError
 from astrape.graph import load
 from astrape.graph.graph import Graph
-from astrape.graph.outputs import with_outputs
+from astrape.graph.subgraph import subgraph
 from astrape.runtime.files import SLOWEST_AUDIO, Conversion, audio_ports, check_chunk, process_file
 from astrape.voice import codes as stored
 from astrape.voice.building import build_voicebank
@@ -66,7 +66,7 @@ class Converter(Spoken):
             listed = ", ".join(graph.outputs)
             raise AstrapeError(f"'{graph.name}' has no output '{CODES}' to store (there is: {listed})")
         check_speaker(graph)
-        self.graph = with_outputs(graph, [self.output, CODES] if codes else [self.output])
+        self.graph = subgraph(graph, [self.output, CODES] if codes else [self.output])
         if SPEAKER not in self.graph.controls:
             raise AstrapeError(f"'{graph.name}' converts to no voice: '{self.output}' does not depend on '{SPEAKER}'")
 

@@ -19,7 +19,7 @@ from astrape.errors import AstrapeError, StreamError
 from astrape.graph import load
 from astrape.graph.compile.plan import Signal
 from astrape.graph.graph import Graph
-from astrape.graph.outputs import with_outputs
+from astrape.graph.subgraph import subgraph
 from astrape.runtime.files import SLOWEST_AUDIO, check_chunk
 from astrape.voice.codes import CodesError, CodeStream, Recording, read_codes
 from astrape.voice.folder import Progress
@@ -93,7 +93,7 @@ class CodeDecoder(Spoken):
         if self.output not in heard:
             raise AstrapeError(f"'{graph.name}' has no audio output '{self.output}' (there is: {', '.join(heard)})")
         check_speaker(graph)
-        self.graph = with_outputs(graph, [self.output])
+        self.graph = subgraph(graph, [self.output])
         check_speaker(self.graph)
         self.input, self.stream = next(iter(self.graph.inputs.items()))
 

@@ -25,7 +25,7 @@ from astrape.errors import AstrapeError
 from astrape.graph import compile, load
 from astrape.graph.graph import Graph
 from astrape.graph.report import Report
-from astrape.graph.report.plot import save_graph_picture
+from astrape.graph.report.drawing import save_graph_picture
 from astrape.runtime.files import Conversion, process_file
 from astrape.runtime.process import settle
 from astrape.runtime.spectrogram import Sound, save_spectrograms

@@ -110,6 +110,7 @@ def test_a_notebook_shows_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(images) == 1
     assert str(images[0]["src"]).startswith("data:image/svg+xml;base64,")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setenv("PATH", "")
     assert graph._repr_svg_() is None
     assert graph.report()._repr_svg_() is None
     assert "<img" not in graph._repr_html_()

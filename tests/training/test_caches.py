@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 import astrape
 from astrape.audio.atomic import is_stale, temporaries
 from astrape.graph import compile
-from astrape.graph.outputs import with_outputs
 from astrape.graph.recipe import Recipe
+from astrape.graph.subgraph import subgraph
 from astrape.training import teachers
 from astrape.training.caches import Cache, FrontEnd, StorageError, load_front, make_cache, shard_of
 from astrape.training.caches.files import Fault, read_array, write_array
@@ -65,7 +65,7 @@ def test_features_are_what_the_whole_graph_streams(tmp_path: Path, corpus: list[
             audio = torch.cat(list(compile(spec).stream().compensated([audio])), dim=-1)
         with torch.no_grad():
             features = graph(audio)["features"][0]
-            session = with_outputs(graph, ["features"]).stream()
+            session = subgraph(graph, ["features"]).stream()
             pieces = torch.split(audio, 317 + 991 * (len(utterance.key) % 3), dim=-1)
             streamed = torch.cat([session.push(piece) for piece in pieces], dim=-1)[0]
         stored = cache.stored(utterance.key)["features"].map()

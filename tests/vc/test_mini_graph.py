@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 import astrape
 from astrape.blocks import Noise, PitchTracker, PulseSource, Stream
-from astrape.graph.cut import between
 from astrape.graph.graph import Graph
 from astrape.graph.recipe import shipped_recipes
+from astrape.graph.subgraph import subgraph
 
 FRAME = 441
 SPEAKER = torch.randn(1, 128, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 0.06
@@ -73,9 +73,9 @@ def test_a_stream_is_the_whole_pass(cuts: list[int], seed: int) -> None:
 def test_the_parts_that_are_trained_make_up_the_whole() -> None:
     graph, x = awake(training=True), voice(0.6)
     controls = {"speaker": SPEAKER, "seed": 7.0}
-    encoder = between(graph, [], ["content", "phones"])
-    decoder = between(graph, ["content", "register.f0", "level"], ["wav"])
-    heard = between(graph, ["down"], ["content"])
+    encoder = subgraph(graph, ["content", "phones"])
+    decoder = subgraph(graph, ["wav"], ["content", "register.f0", "level"])
+    heard = subgraph(graph, ["content"], ["down"])
     with torch.no_grad():
         whole = graph(x, register=150.0, pitch=0.0, **controls)
         said = encoder(x)
@@ -90,7 +90,7 @@ def test_the_parts_that_are_trained_make_up_the_whole() -> None:
 
 def test_a_loss_on_the_sound_reaches_the_decoder_and_the_content() -> None:
     graph = awake(training=True)
-    decoder = between(graph, ["content", "register.f0", "level"], ["wav"])
+    decoder = subgraph(graph, ["wav"], ["content", "register.f0", "level"])
     content = torch.randn(2, 64, 30, dtype=torch.float64).tanh().requires_grad_()
     f0 = torch.full((2, 1, 30), 140.0, dtype=torch.float64)
     level = torch.full((2, 1, 30), -3.0, dtype=torch.float64)
@@ -106,7 +106,7 @@ def test_a_loss_on_the_sound_reaches_the_decoder_and_the_content() -> None:
 
 def test_rows_have_their_own_noise_where_their_seeds_differ() -> None:
     graph = awake(training=True)
-    decoder = between(graph, ["content", "register.f0", "level"], ["wav"])
+    decoder = subgraph(graph, ["wav"], ["content", "register.f0", "level"])
     still = {
         "content": torch.zeros(3, 64, 30, dtype=torch.float64),
         "register.f0": torch.zeros(3, 1, 30, dtype=torch.float64),

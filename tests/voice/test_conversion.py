@@ -18,7 +18,7 @@ from test_voicebank_building import voice as hum
 import astrape
 import astrape.voice
 from astrape.errors import StreamError
-from astrape.graph.outputs import with_outputs
+from astrape.graph.subgraph import subgraph
 from astrape.voice.building import build_voicebank
 from astrape.voice.conversion import SEED, Converter, voice_of
 from astrape.voice.speaker import MelStatistics
@@ -202,10 +202,10 @@ def test_only_what_the_output_needs_is_run() -> None:
     x = torch.randn(1, 1, 1000)
     speaker = voicebank(1).speaker
     assert torch.equal(part(x, speaker=speaker), graph(x, speaker=speaker, loud=2.0)["wav"])
-    with pytest.raises(StreamError, match=r"no output 'voice' \(there is: wav, loud\)"):
-        with_outputs(graph, ["voice"])
+    with pytest.raises(StreamError, match="no output 'voice': "):
+        subgraph(graph, ["voice"])
     with pytest.raises(StreamError, match="at least one output"):
-        with_outputs(graph, [])
+        subgraph(graph, [])
 
 
 MEMORY = """

@@ -1,17 +1,19 @@
-"""What the compiler works on: nodes with their built blocks, and the signals between them."""
+"""What the compiler works on and what it ends with: nodes with their built blocks, what they read, the whole plan."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import NamedTuple
 
 import networkx as nx
 
 from astrape.blocks.base import Stream, StreamBlock
 from astrape.graph.recipe.location import Where
+from astrape.graph.recipe.node import Control
 
-__all__ = ["PlannedNode", "Signal", "digraph", "execution_order"]
+__all__ = ["Plan", "PlannedNode", "Signal", "digraph", "execution_order"]
 
 
 class Signal(NamedTuple):
@@ -50,6 +52,36 @@ class PlannedNode:
         """The node's output signals with their streams."""
         for port, stream in self.block.outputs.items():
             yield Signal(self.name, port), stream
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A compiled recipe before it is a graph that runs.
+
+    Attributes:
+        name: the recipe's.
+        nodes: in execution order, by flat name, the inserted delays among them.
+        loops: for each node in a feedback loop, the number of its loop.
+        inputs: the stream of each.
+        controls: what the nodes listen to, by name.
+        outputs: the signal that each output carries.
+        latency: algorithmic latency of every signal, seconds.
+    """
+
+    name: str
+    nodes: dict[str, PlannedNode]
+    loops: dict[str, int]
+    inputs: dict[str, Stream]
+    controls: dict[str, Control]
+    outputs: dict[str, Signal]
+    latency: Mapping[Signal, Fraction]
+
+    def streams(self) -> dict[Signal, Stream]:
+        """The stream of every signal."""
+        streams = {Signal(name, "out"): stream for name, stream in self.inputs.items()}
+        for node in self.nodes.values():
+            streams.update(node.output_streams())
+        return streams
 
 
 def digraph(sources: Iterable[tuple[str, Iterable[str]]], without_inputs_of: Iterable[str] = ()) -> nx.DiGraph[str]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,14 +15,13 @@ from torch import Tensor
 from astrape.errors import ContractError
 from astrape.graph.compile.plan import PlannedNode, Signal
 from astrape.graph.compile.schedule import period_of
+from astrape.graph.network import Network
+from astrape.graph.session import Session
 from astrape.measure.causality import measure_lookahead
 from astrape.measure.framing import measure_framings
 from astrape.measure.measurement import Measured, measure_subject
 from astrape.measure.subject import Subject
 from astrape.measure.timing import check_latency, check_receptive_field, latency_tolerance
-
-if TYPE_CHECKING:
-    from astrape.graph.graph import Graph
 
 __all__ = ["GraphMeasured", "NodeMeasured", "measure_graph"]
 
@@ -84,7 +83,7 @@ class GraphMeasured:
     disagreements: list[str]
 
 
-def measure_graph(graph: Graph) -> GraphMeasured:
+def measure_graph(graph: Network[Any]) -> GraphMeasured:
     """Measure every block of a graph on its own, and the graph as a whole; nothing of it is changed."""
     values = {name: _value(graph, name) for name in graph.controls}
     nodes = {name: _measure_node(graph, node, values) for name, node in graph.nodes.items()}
@@ -93,7 +92,9 @@ def measure_graph(graph: Graph) -> GraphMeasured:
     lookahead = measure_lookahead(subject) if _short(graph) else _largest_lookahead(nodes)
     if lookahead != graph.lookahead:
         disagreements.append(f"graph: look-ahead is {graph.lookahead} s as declared and {lookahead} s as measured")
-    framings = measure_framings(subject)
+    network = subject.block
+    assert isinstance(network, Network)
+    framings = measure_framings(subject, lambda: Session(network, dtype=subject.dtype))
     for name, seconds in framings.items():
         if seconds != graph.framings[name].seconds:
             declared = graph.framings[name].seconds
@@ -114,7 +115,7 @@ def measure_graph(graph: Graph) -> GraphMeasured:
     )
 
 
-def _short(graph: Graph) -> bool:
+def _short(graph: Network[Any]) -> bool:
     """Whether some periods of the graph can be run in a moment."""
     return sum(graph.consumes.values()) <= MOST_FRAMES
 
@@ -124,7 +125,7 @@ def _largest_lookahead(nodes: Mapping[str, NodeMeasured]) -> Fraction | None:
     return None if None in ahead else max((a for a in ahead if a is not None), default=Fraction(0))
 
 
-def _measure_node(graph: Graph, node: PlannedNode, values: Mapping[str, Tensor]) -> NodeMeasured:
+def _measure_node(graph: Network[Any], node: PlannedNode, values: Mapping[str, Tensor]) -> NodeMeasured:
     block = node.block
     own = {name: values[outer] for name, outer in node.controls.items()}
     subject = Subject(block, controls=own)
@@ -153,7 +154,7 @@ def _problems(subject: Subject, found: Measured) -> list[str]:
     return problems
 
 
-def _step_ms(graph: Graph, node: PlannedNode, values: Mapping[str, Tensor]) -> float:
+def _step_ms(graph: Network[Any], node: PlannedNode, values: Mapping[str, Tensor]) -> float:
     block = node.block
     quanta = min(int(graph.period / period_of(block)), MOST_FRAMES // max(block.consumes.values()))
     x: Any = {
@@ -174,7 +175,7 @@ def _step_ms(graph: Graph, node: PlannedNode, values: Mapping[str, Tensor]) -> f
     return 1000 * statistics.median(spent)
 
 
-def _ages(graph: Graph, nodes: Mapping[str, NodeMeasured]) -> dict[Signal, tuple[Fraction, Fraction]]:
+def _ages(graph: Network[Any], nodes: Mapping[str, NodeMeasured]) -> dict[Signal, tuple[Fraction, Fraction]]:
     """Measured latency of every signal and its tolerance: as the compiler adds up declared ones, feedback left out."""
     ages = {Signal(name, "out"): (Fraction(0), Fraction(0)) for name in graph.inputs}
     for name, node in graph.nodes.items():
@@ -188,7 +189,7 @@ def _ages(graph: Graph, nodes: Mapping[str, NodeMeasured]) -> dict[Signal, tuple
     return ages
 
 
-def _reach(graph: Graph, subject: Subject) -> Fraction | None:
+def _reach(graph: Network[Any], subject: Subject) -> Fraction | None:
     """Receptive field by gradient, of some frames of a period among which is the first: it reaches back furthest."""
     declared = graph.receptive_field
     if declared is None or declared * graph.rate_in > MOST_PROBED:
@@ -211,7 +212,7 @@ def _reach(graph: Graph, subject: Subject) -> Fraction | None:
     return begins + graph.period - oldest
 
 
-def _value(graph: Graph, name: str) -> Tensor:
+def _value(graph: Network[Any], name: str) -> Tensor:
     """A control's default, or the middle of its range, or one half."""
     spec = graph.control_specs[name]
     if spec.default is not None:

@@ -1,43 +1,42 @@
-"""Pictures: where a graph's latency comes from, and the compiled graph itself."""
+"""The latency plot: a waterfall of the blocks on the critical path of every output."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from astrape.errors import AstrapeError
+from astrape.graph.network import Network
+from astrape.graph.report.figure import AMBER, BLUE, FAINT, GREEN, GREY, INK, figure_file
+from astrape.graph.report.rows import BlockRow
+from astrape.graph.text import short, short_rate
 
-if TYPE_CHECKING:
-    from astrape.graph.graph import Graph
-    from astrape.graph.report.report import BlockRow, Report
-
-__all__ = ["check_ending", "save_graph_picture", "save_latency_plot"]
-
-INK, GREY, FAINT = "#1f2933", "#66727f", "#d5dbe1"
-BLUE, AMBER, GREEN = "#3d7ab8", "#e0a030", "#2f6b52"
+__all__ = ["save_latency_plot", "waterfall"]
 
 MOST_BARS = 24
 MOST_PANELS = 4
 
 
-def save_latency_plot(report: Report, path: str | Path) -> None:
+CriticalPath = Callable[[str], Sequence[BlockRow]]
+"""The rows that an output's latency is made of, by its name."""
+
+
+def save_latency_plot(graph: Network[Any], critical_path: CriticalPath, path: str | Path) -> None:
     """Draw a waterfall for each output (the first four): the blocks on its critical path, framing, and their sum.
 
     Args:
-        report: what to draw.
+        graph: what to draw.
+        critical_path: of the graph's report.
         path: its ending picks the format: png, svg or pdf.
 
     Raises:
-        AstrapeError: when matplotlib is not installed, or the ending is none that it writes.
+        AstrapeError: when matplotlib is not installed, or for another ending.
     """
-    graph = report.graph
     outputs = list(graph.outputs)[:MOST_PANELS]
-    panels = [_bars(report, output) for output in outputs]
+    panels = [waterfall(graph, output, critical_path(output)) for output in outputs]
     rows = [len(bars) + 1 for bars in panels]
-    with _figure(9.0, 1.0 + sum(0.34 * count + 0.95 for count in rows), path) as figure:
+    with figure_file(9.0, 1.0 + sum(0.34 * count + 0.95 for count in rows), path) as figure:
         grid = figure.add_gridspec(len(panels), 1, height_ratios=[count + 1.2 for count in rows])
         for index, (output, bars) in enumerate(zip(outputs, panels, strict=True)):
             _draw_waterfall(figure.add_subplot(grid[index]), graph, output, bars)
@@ -47,61 +46,13 @@ def save_latency_plot(report: Report, path: str | Path) -> None:
         figure.get_layout_engine().set(rect=(0.01, 0.0, 0.98, 1.0))
 
 
-def save_graph_picture(graph: Graph, path: str | Path) -> None:
-    """Draw the compiled graph: rates on the edges, inserted delays and feedback marked.
-
-    Args:
-        graph: what to draw. With more than 80 nodes the boxes hold names alone.
-        path: its ending picks the format: svg, png or pdf; ``.dot`` writes Graphviz text and needs no matplotlib.
-
-    Raises:
-        AstrapeError: when matplotlib is not installed, or the ending is none that it writes.
-    """
-    from astrape.graph.report.drawing import draw_graph, graph_dot
-
-    if Path(path).suffix == ".dot":
-        Path(path).write_text(graph_dot(graph), encoding="utf-8")
-        return
-    drawing = draw_graph(graph)
-    with _figure(drawing.width, drawing.height, path, constrained=False) as figure:
-        drawing.paint(figure)
+Bar = tuple[str, str, Fraction, str]
+"""Name, type, seconds, colour."""
 
 
-def check_ending(path: str | Path) -> str:
-    """The format that a picture's name asks for, before anything is computed for it.
-
-    Raises:
-        AstrapeError: for an ending other than png, svg and pdf.
-    """
-    kind = Path(path).suffix.removeprefix(".").lower()
-    if kind not in ("png", "svg", "pdf"):
-        raise AstrapeError(f"{path}: a picture ends in .png, .svg or .pdf, not in '{Path(path).suffix}'")
-    return kind
-
-
-@contextmanager
-def _figure(width: float, height: float, path: str | Path, constrained: bool = True) -> Iterator[Any]:
-    """A figure that is saved when the block ends."""
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise AstrapeError('pictures need matplotlib: pip install "astrape[plot]"') from error
-    kind = check_ending(path)
-    # The same picture gives the same file: ids and dates would differ from run to run.
-    with rc_context({"svg.hashsalt": "astrape", "font.family": "DejaVu Sans", "path.simplify": False}):
-        figure = Figure(figsize=(width, height), layout="constrained" if constrained else None)
-        yield figure
-        # A bitmap of a very large graph would take gigabytes: its resolution gives way.
-        dpi = max(20.0, min(150.0, 16_000 / max(width, height)))
-        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
-        figure.savefig(path, format=kind, dpi=dpi, metadata=metadata, facecolor="white")
-
-
-def _bars(report: Report, output: str) -> list[tuple[str, str, Fraction, str]]:
-    """(name, type, seconds, colour) of everything that adds to an output's host latency, in order."""
-    graph = report.graph
-    rows = [row for row in report.critical_path(output) if row.latency]
+def waterfall(graph: Network[Any], output: str, path: Sequence[BlockRow]) -> list[Bar]:
+    """Everything that adds to an output's host latency, in order: blocks of its critical path, framing, rounding."""
+    rows = [row for row in path if row.latency]
     bars = [(row.name, row.type, row.latency, AMBER if row.inserted else BLUE) for row in _largest(rows)]
     rest = graph.latencies[output] - sum((bar[2] for bar in bars), Fraction(0))
     if rest:
@@ -124,7 +75,7 @@ def _largest(rows: list[BlockRow]) -> list[BlockRow]:
     return [row for row in rows if row.name in kept]
 
 
-def _draw_waterfall(axes: Any, graph: Graph, output: str, bars: list[tuple[str, str, Fraction, str]]) -> None:
+def _draw_waterfall(axes: Any, graph: Network[Any], output: str, bars: list[tuple[str, str, Fraction, str]]) -> None:
     rate = graph.outputs[output].rate
     host = graph.host_latencies[output] / rate
     unit = "sample" if rate >= 4000 else "frame"
@@ -135,7 +86,7 @@ def _draw_waterfall(axes: Any, graph: Graph, output: str, bars: list[tuple[str, 
         end = begin + seconds
         axes.plot([float(end * 1000)] * 2, [row + 0.31, row + 0.69], color=GREY, linewidth=0.8, zorder=1)
         _value(axes, row, end, host, f"{_ms(seconds)}   {_count(seconds * rate, unit)}", INK, begin)
-        labels.append(_short(name, 30) + (f"  ({kind})" if kind and kind != name else ""))
+        labels.append(short(name, 30) + (f"  ({kind})" if kind and kind != name else ""))
         begin = end
     row = len(bars)
     axes.barh(row, float(host * 1000), height=0.62, color=GREEN, zorder=2)
@@ -145,7 +96,7 @@ def _draw_waterfall(axes: Any, graph: Graph, output: str, bars: list[tuple[str, 
     axes.set_ylim(row + 0.6, -0.6)
     axes.set_xlim(0, float(host * 1000) * 1.02 or 1.0)
     axes.set_xlabel("ms", color=GREY, size=9)
-    axes.set_title(f"output {output}, {rate_text(rate)}", loc="left", size=10, color=GREY)
+    axes.set_title(f"output {output}, {short_rate(rate)}", loc="left", size=10, color=GREY)
     axes.tick_params(length=0, labelsize=9, colors=INK)
     axes.grid(axis="x", color=FAINT, linewidth=0.8, zorder=0)
     axes.set_axisbelow(True)
@@ -171,13 +122,6 @@ def _value(
     )
 
 
-def rate_text(rate: Fraction) -> str:
-    """A rate for people: ``44.1 kHz``, ``50 Hz``, ``200/3 Hz``."""
-    if rate >= 1000 and (rate / 1000 * 1000).denominator == 1:
-        return f"{float(rate / 1000):g} kHz" if rate < 1_000_000 else f"{float(rate):g} Hz"
-    return f"{float(rate):g} Hz" if (rate * 1000).denominator == 1 else f"{float(rate):.4g} Hz"
-
-
 def _ms(seconds: Fraction) -> str:
     return f"{float(seconds * 1000):.3f} ms" if seconds else "0 ms"
 
@@ -185,10 +129,3 @@ def _ms(seconds: Fraction) -> str:
 def _count(frames: Fraction, unit: str) -> str:
     shown = str(frames) if frames.denominator == 1 else f"{float(frames):.2f}"
     return f"{shown} {unit}{'' if frames == 1 else 's'}"
-
-
-def _short(text: str, most: int) -> str:
-    """The text, with its middle left out where it is too long: names differ at their ends."""
-    if len(text) <= most:
-        return text
-    return text[: most // 3] + "…" + text[-(most - most // 3 - 1) :]

@@ -6,8 +6,6 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import TYPE_CHECKING
 
 from rich.box import HEAVY_HEAD
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -16,10 +14,10 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from astrape.graph.report.report import BlockRow, Report
+from astrape.graph.report.rows import BlockRow
+from astrape.graph.text import ms, rate, size
 
-__all__ = ["ReportTable", "rate", "shown", "size"]
+__all__ = ["Column", "ReportTable"]
 
 HELD = "\u00a0"
 UNIT = re.compile(r"(?<=\d) (?=(?:ms|Hz|B|kB|samples?|frames?)\b)")
@@ -37,33 +35,16 @@ class Column:
     left: bool = False
 
 
-def rate(value: Fraction) -> str:
-    """A rate in Hz: whole, or to three decimals."""
-    return str(value) if value.denominator == 1 else f"{float(value):.3f}"
-
-
-def shown(seconds: Fraction | None, none: str = "unbounded") -> str:
-    """Seconds as milliseconds, to three decimals."""
-    if seconds is None:
-        return none
-    return "0" if seconds == 0 else f"{float(seconds * 1000):.3f} ms"
-
-
-def size(count: int) -> str:
-    """Bytes, from ten thousand on in thousands."""
-    return f"{count} B" if count < 10_000 else f"{count / 1000:,.0f} kB"
-
-
 def _measured(row: BlockRow) -> str:
     if row.measured is None:
         return ""
-    return shown(row.measured.latency, "-") + ("" if row.measured.agrees else " !")
+    return ms(row.measured.latency, "-") + ("" if row.measured.agrees else " !")
 
 
 def _tolerance(row: BlockRow) -> str:
     if row.measured is None or row.measured.latency is None:
         return "" if row.measured is None else "-"
-    return shown(row.measured.tolerance) if row.measured.tolerance else "exact"
+    return ms(row.measured.tolerance) if row.measured.tolerance else "exact"
 
 
 COLUMNS = (
@@ -72,10 +53,10 @@ COLUMNS = (
     Column("in Hz", lambda row: rate(row.rate_in), 7),
     Column("out Hz", lambda row: rate(row.rate_out), 5),
     Column("quantum", lambda row: str(row.quantum), 4),
-    Column("look-ahead", lambda row: shown(row.lookahead), 8),
-    Column("latency", lambda row: shown(row.latency), 0),
-    Column("age", lambda row: shown(row.age), 0),
-    Column("receptive field", lambda row: shown(row.receptive_field), 6),
+    Column("look-ahead", lambda row: ms(row.lookahead), 8),
+    Column("latency", lambda row: ms(row.latency), 0),
+    Column("age", lambda row: ms(row.age), 0),
+    Column("receptive field", lambda row: ms(row.receptive_field), 6),
     Column("parameters", lambda row: f"{row.parameters:,}", 9),
     Column("state", lambda row: size(row.state_bytes), 10),
 )
@@ -88,21 +69,26 @@ MEASURED = (
 
 
 class ReportTable:
-    """What rich prints of a report.
+    """The table of a report, for rich to print.
 
     Name, latency and age of a block are always there and always whole. Of the other columns there are as many as fit,
     and the rest is named below. Where those three do not fit beside each other, blocks take two lines instead of one.
+
+    Args:
+        name: of the graph.
+        rows: its blocks.
+        summary: the lines below the table.
     """
 
-    def __init__(self, report: Report) -> None:
-        self.report = report
-        found = report.measured is not None
-        self.columns = (*COLUMNS, *MEASURED) if found else COLUMNS
-        self.cells = {column.head: [column.text(row) for row in report.blocks] for column in self.columns}
+    def __init__(self, name: str, rows: Sequence[BlockRow], summary: str) -> None:
+        self.name, self.summary = name, summary
+        measured = any(row.measured is not None for row in rows)
+        self.columns = (*COLUMNS, *MEASURED) if measured else COLUMNS
+        self.cells = {column.head: [column.text(row) for row in rows] for column in self.columns}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
-        yield Text(f"{self.report.graph.name}: latency", style="italic")
+        yield Text(f"{self.name}: latency", style="italic")
         kept = self._kept(width)
         if kept:
             yield from self._lines(kept, options)
@@ -110,7 +96,7 @@ class ReportTable:
         else:
             yield from self._stacked(width)
             left_out = []
-        for line in self.report.summary().splitlines():
+        for line in self.summary.splitlines():
             yield from _wrapped(line, width)
         if left_out:
             line = f"too narrow here for {', '.join(left_out)}: --json and a wider terminal have them"
@@ -122,7 +108,7 @@ class ReportTable:
     @property
     def width(self) -> int:
         """Characters that the whole table takes, and its summary without line breaks."""
-        return max(self._taken(self.columns), *map(len, self.report.summary().splitlines()))
+        return max(self._taken(self.columns), *map(len, self.summary.splitlines()))
 
     def _width(self, column: Column) -> int:
         return max(len(column.head), *map(len, self.cells[column.head]), 0)

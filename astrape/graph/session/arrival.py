@@ -13,12 +13,12 @@ from astrape.blocks.base import Signal as Frames
 from astrape.blocks.base import spread_control
 from astrape.capture.record import inference
 from astrape.errors import StreamError
-from astrape.graph.graph import Graph, Prepared
+from astrape.graph.network import Network, Prepared
 
 __all__ = ["checked_controls", "checked_frames"]
 
 
-def checked_frames(graph: Graph[Any], like: Tensor, x: Frames) -> dict[str, Tensor]:
+def checked_frames(graph: Network[Any], like: Tensor, x: Frames) -> dict[str, Tensor]:
     """New frames by input, as copies of a session's batch size, device and precision (those of ``like``).
 
     Raises:
@@ -37,7 +37,7 @@ def checked_frames(graph: Graph[Any], like: Tensor, x: Frames) -> dict[str, Tens
 
 
 def checked_controls(
-    graph: Graph[Any],
+    graph: Network[Any],
     like: Tensor,
     held: tuple[dict[str, Tensor], Prepared | None],
     given: Mapping[str, Tensor | float],

@@ -23,7 +23,7 @@ from astrape.graph.compile.loop import FeedbackLoop
 from astrape.graph.compile.plan import Signal
 from astrape.graph.compile.schedule import Unit
 from astrape.graph.firing import Firing, frames_of
-from astrape.graph.graph import Graph, Prepared
+from astrape.graph.network import Network, Prepared
 from astrape.graph.session.steady import Steady
 
 __all__ = ["Playback"]
@@ -90,7 +90,7 @@ class Playback:
         StreamError: for a chunk that is no number of frames of an input.
     """
 
-    def __init__(self, graph: Graph, like: Tensor, chunk: int | Mapping[str, int]) -> None:
+    def __init__(self, graph: Network[Any], like: Tensor, chunk: int | Mapping[str, int]) -> None:
         frames = _by_input(graph, chunk)
         use_large_pages((*graph.parameters(), *graph.buffers()))
         self.graph = graph
@@ -128,7 +128,7 @@ class Playback:
         waiting: Mapping[str, Tensor],
         prepared: Prepared,
     ) -> tuple[dict[str, Tensor], dict[str, State], dict[str, Tensor]]:
-        """:meth:`Graph.advance <astrape.graph.graph.Graph.advance>`, from tape where there is one."""
+        """:meth:`Network.advance <astrape.graph.network.Network.advance>`, from tape where there is one."""
         self.steady = None
         self._follow(prepared)
         signals, after = self.graph.arriving(arrived), dict(state)
@@ -297,7 +297,7 @@ def _parted(units: Sequence[Unit], ragged: Collection[str], alone: Collection[st
     return [parts[key] for key in sorted(parts)]
 
 
-def _by_input(graph: Graph, chunk: int | Mapping[str, int]) -> dict[str, int]:
+def _by_input(graph: Network[Any], chunk: int | Mapping[str, int]) -> dict[str, int]:
     """The frames of a push by input."""
     inputs = graph.inputs
     given: dict[str, Any] = dict(chunk) if isinstance(chunk, Mapping) else {next(iter(inputs)): chunk}

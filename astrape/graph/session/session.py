@@ -6,7 +6,7 @@ import contextvars
 import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import Any, Generic, cast
 
 import torch
 from torch import Tensor
@@ -16,16 +16,14 @@ from astrape.blocks.live import Live
 from astrape.blocks.state import clone_state, replace_rows, state_bytes
 from astrape.capture.record import inference
 from astrape.errors import StreamError
-from astrape.graph.graph import Prepared
+from astrape.graph.network import Network, Prepared
 from astrape.graph.session.arrival import checked_controls, checked_frames
 from astrape.graph.session.faults import Fault, FaultGuard
 from astrape.graph.session.replay import Playback
 from astrape.graph.session.snapshot import read_snapshot
 from astrape.graph.session.steady import Steady
+from astrape.graph.text import many, ms, size
 from astrape.graph.typed import Out
-
-if TYPE_CHECKING:
-    from astrape.graph.graph import Graph
 
 __all__ = ["Session"]
 
@@ -68,7 +66,7 @@ class Session(Generic[Out]):
 
     def __init__(
         self,
-        graph: Graph[Out],
+        graph: Network[Out],
         batch_size: int = 1,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -100,9 +98,22 @@ class Session(Generic[Out]):
             self._playback = None if chunk is None else Playback(self.graph, self._like, chunk)
 
     def __repr__(self) -> str:
-        from astrape.graph.report.notebook import session_line
-
-        return session_line(self)
+        graph = self.graph
+        heard = ", ".join(
+            f"{self.positions[name]} frames of {name} ({float(self.positions[name] / stream.rate):.3f} s)"
+            for name, stream in graph.inputs.items()
+        )
+        late = ", ".join(
+            f"{self.latency_frames(name)} frames of {name} late ({ms(self.latency_frames(name) / stream.rate, '')})"
+            for name, stream in graph.outputs.items()
+        )
+        parts = [f"{many(self.batch_size, 'stream')} at {heard}", late]
+        if self.controls:
+            parts.append(", ".join(f"{name} = {_shown(value)}" for name, value in self.controls.items()))
+        parts.append(f"state {size(self.state_bytes)}")
+        if self.faults:
+            parts.append(many(len(self.faults), "fault"))
+        return f"<Session of '{graph.name}': {'; '.join(parts)}>"
 
     @property
     def tapes(self) -> int:
@@ -406,7 +417,14 @@ class Session(Generic[Out]):
         return cast("Out", kept if isinstance(y, dict) else next(iter(kept.values())))
 
 
-def _converted(graph: Graph[Out], device: torch.device, dtype: torch.dtype) -> Graph[Out]:
+def _converted(graph: Network[Out], device: torch.device, dtype: torch.dtype) -> Network[Out]:
     if graph.device == device and graph.dtype == dtype:
         return graph
     return copy.deepcopy(graph).to(device=device, dtype=dtype)
+
+
+def _shown(value: Tensor) -> str:
+    """A control's values at the prompt: the number where all are the same, else how many there are."""
+    if value.numel() and bool((value == value.flatten()[0]).all()):
+        return f"{float(value.flatten()[0]):g}"
+    return many(value.shape[-1], "value") + (" a stream" if value.shape[0] > 1 else "")

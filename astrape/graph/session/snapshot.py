@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from astrape.blocks.base import State
 from astrape.blocks.state import map_state
 from astrape.errors import StreamError
+from astrape.graph.network import Network
 from astrape.graph.session.faults import FaultGuard
-
-if TYPE_CHECKING:
-    from astrape.graph.graph import Graph
 
 __all__ = ["Snapshot", "read_snapshot"]
 
@@ -29,7 +27,7 @@ class Snapshot(NamedTuple):
     faults: FaultGuard
 
 
-def read_snapshot(saved: dict[str, Any], graph: Graph, like: Tensor) -> Snapshot:
+def read_snapshot(saved: dict[str, Any], graph: Network[Any], like: Tensor) -> Snapshot:
     """Copy what ``Session.snapshot`` gave.
 
     Args:

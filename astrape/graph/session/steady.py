@@ -15,7 +15,7 @@ from astrape.blocks.live import denormals_are_zero
 from astrape.capture.arithmetic import quiet
 from astrape.capture.record import inference
 from astrape.capture.step import Tape
-from astrape.graph.graph import Graph, Prepared
+from astrape.graph.network import Network, Prepared
 
 __all__ = ["Steady"]
 
@@ -43,7 +43,7 @@ class Steady:
 
     def __init__(
         self,
-        graph: Graph[Any],
+        graph: Network[Any],
         tape: Tape,
         places: Mapping[str, list[Tensor]],
         outputs: Mapping[str, Tensor],
@@ -62,7 +62,7 @@ class Steady:
     @classmethod
     def after(
         cls,
-        graph: Graph[Any],
+        graph: Network[Any],
         tape: Tape,
         entering: Mapping[str, tuple[str, Tensor]],
         outputs: Mapping[str, Tensor],

@@ -16,8 +16,8 @@ from astrape.errors import RecipeError
 from astrape.graph import compile
 from astrape.graph.checksums import read_tensors, sealed
 from astrape.graph.graph import Graph
-from astrape.graph.outputs import with_outputs
 from astrape.graph.recipe import Recipe
+from astrape.graph.subgraph import subgraph
 from astrape.training.caches.files import write_whole
 from astrape.training.caches.record import RECORD, Record, hash_of_state, hash_of_values, read_record
 from astrape.training.corpus import shown
@@ -73,7 +73,7 @@ class FrontEnd:
         self.signal = signal_of(parsed, features)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
-            self.graph = with_outputs(compile(parsed, training=True), [self.signal]).eval()
+            self.graph = subgraph(compile(parsed, training=True), [self.signal]).eval()
         self._check_form()
         self.name = parsed.name
         self._structure = _structure(parsed, self.graph)

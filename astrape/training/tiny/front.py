@@ -17,8 +17,8 @@ from torch import nn
 
 from astrape.blocks import Mel
 from astrape.graph import compile
-from astrape.graph.cut import between
 from astrape.graph.recipe import Recipe
+from astrape.graph.subgraph import subgraph
 from astrape.training.corpus import Utterance
 from astrape.training.tiny.level import write_weights
 from astrape.training.windows import WindowLoader, Windows
@@ -57,7 +57,7 @@ def learn_front(
     """
     torch.manual_seed(seed)
     graph = compile(Recipe.load(recipe), training=True)
-    audio, part = graph.nodes["down"].block, between(graph, ["down"], ["features"])
+    audio, part = graph.nodes["down"].block, subgraph(graph, ["features"], ["down"])
     part.requires_grad_(True)
     heard = part.inputs["down"]
     hop = int(heard.rate / part.rate_out)

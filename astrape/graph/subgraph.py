@@ -1,21 +1,24 @@
-"""The part of a graph between signals: training begins at what has been stored, not at the microphone."""
+"""Part of a graph: what leads to some of its outputs, from its inputs or from signals in the middle of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
 
-from astrape.blocks.base import Stream
 from astrape.errors import StreamError
-from astrape.graph.compile.plan import PlannedNode, Signal
-from astrape.graph.graph import Graph
-from astrape.graph.recipe.location import suggest
+from astrape.graph.compile.passes import needed_nodes, read_inputs, refuse_lookahead, used_controls
+from astrape.graph.compile.plan import Plan, PlannedNode, Signal
+from astrape.graph.network import Network
 from astrape.graph.recipe.reach import reached
+from astrape.wording import suggest
 
-__all__ = ["between", "named_signals"]
+__all__ = ["named_signals", "subgraph", "without_training"]
+
+Whole = TypeVar("Whole", bound=Network[Any])
 
 
-def named_signals(graph: Graph) -> dict[str, Signal]:
+def named_signals(graph: Network[Any]) -> dict[str, Signal]:
     """What can be named in a graph: its outputs, its inputs, and every node's output by its flat name.
 
     An output's name goes before an input's, and that before a node's.
@@ -24,8 +27,8 @@ def named_signals(graph: Graph) -> dict[str, Signal]:
     return streams | {name: Signal(name, "out") for name in graph.inputs} | graph.wiring
 
 
-def between(graph: Graph, entries: Iterable[str], outputs: Sequence[str]) -> Graph:
-    """The part of a graph that begins at named signals and leads to named outputs; it shares blocks and parameters.
+def subgraph(graph: Whole, outputs: Sequence[str], entries: Iterable[str] = ()) -> Whole:
+    """The part of a graph that leads to named outputs, and begins at named signals; it shares blocks and parameters.
 
     Each entry becomes an input of the part, under the name it was asked for. Inputs of the whole graph that the outputs
     need besides stay inputs. Fed with what the whole graph has at the entries, the part gives what the whole gives.
@@ -36,17 +39,17 @@ def between(graph: Graph, entries: Iterable[str], outputs: Sequence[str]) -> Gra
 
     Args:
         graph: the whole, training-only nodes or not.
-        entries: names of signals, as ``named_signals`` has them: an output such as ``features``, or a node's flat name
-            such as ``encoder/q2d2.content``.
         outputs: names of outputs.
+        entries: names of signals, as ``named_signals`` has them: an output such as ``features``, or a node's flat name
+            such as ``encoder/q2d2.content``. None: the part begins where the whole does.
 
     Raises:
-        StreamError: for an unknown name, an entry that no output depends on, one inside a feedback loop that is needed
-            as a whole, or one whose name a node of the part has.
+        StreamError: for an unknown name or no output at all, an entry that no output depends on, one inside a feedback
+            loop that is needed as a whole, or one whose name a node of the part has.
 
     Example, content and codes from stored features at 200 Hz, with the latency from the microphone on::
 
-        part = between(compile("astrape-vc", training=True), ["features"], ["content", "codes"])
+        part = subgraph(compile("astrape-vc", training=True), ["content", "codes"], ["features"])
         part(features)["content"]
         part.latencies["content"]     # 11/2000 s: 3 ms resampler, 2.5 ms wavlm
     """
@@ -56,7 +59,8 @@ def between(graph: Graph, entries: Iterable[str], outputs: Sequence[str]) -> Gra
         if name not in graph.outputs:
             raise StreamError(f"'{graph.name}' has no output '{name}': {suggest(name, graph.outputs, 'output')}")
     if not outputs:
-        raise StreamError(f"'{graph.name}' is asked for no output (there is: {', '.join(graph.outputs)})")
+        listed = ", ".join(graph.outputs)
+        raise StreamError(f"'{graph.name}' is asked for no output: give at least one output of {listed}")
     # No node has a colon in its name, so that an entry can be told from a node of the same name until that is refused.
     marked = {signal: f"entry:{name}" for name, signal in entered.items()}
     reads = {
@@ -67,26 +71,45 @@ def between(graph: Graph, entries: Iterable[str], outputs: Sequence[str]) -> Gra
     wanted = reached((marked.get(signal, signal.node) for signal in wired.values()), reads)
     _check(graph, entered, wanted)
     renamed = {signal: Signal(name, "out") for name, signal in entered.items()}
-    kept = {name: _entered(node, renamed) for name, node in graph.nodes.items() if name in wanted}
-    streams = {signal: stream for node in graph.nodes.values() for signal, stream in node.output_streams()}
-    streams |= {Signal(name, "out"): stream for name, stream in graph.inputs.items()}
-    inputs: dict[str, Stream] = {name: streams[signal] for name, signal in entered.items()}
-    inputs |= {name: stream for name, stream in graph.inputs.items() if name in wanted}
-    listened = {outer for node in kept.values() for outer in node.controls.values()}
-    part = Graph(
+    streams = graph.plan.streams()
+    part = Plan(
         graph.name,
-        kept,
-        {name: number for name, number in graph.loops.items() if name in kept},
-        inputs,
-        {name: control for name, control in graph.control_specs.items() if name in listened},
+        {name: _entered(node, renamed) for name, node in graph.nodes.items() if name in wanted},
+        graph.loops,
+        {name: streams[signal] for name, signal in entered.items()}
+        | {name: stream for name, stream in graph.inputs.items() if name in wanted},
+        graph.control_specs,
         {name: renamed.get(signal, signal) for name, signal in wired.items()},
         graph.signal_latency | {renamed[signal]: graph.signal_latency[signal] for signal in entered.values()},
     )
-    part.follow(graph)
-    return part
+    return graph.part(_narrowed(part))
 
 
-def _signal(graph: Graph, name: str, known: Mapping[str, Signal]) -> Signal:
+def without_training(graph: Whole) -> Whole:
+    """The streaming graph of a graph with training-only nodes; it shares blocks and parameters.
+
+    Raises:
+        CausalityError: when what is left looks ahead.
+    """
+    outputs = {name: signal for name, signal in graph.wiring.items() if not _trains(graph, signal)}
+    nodes = needed_nodes(graph.nodes, outputs)
+    inputs = read_inputs(graph.inputs, nodes, outputs)
+    refuse_lookahead(nodes, inputs)
+    plan = Plan(graph.name, nodes, graph.loops, inputs, graph.control_specs, outputs, graph.signal_latency)
+    return graph.part(_narrowed(plan))
+
+
+def _narrowed(plan: Plan) -> Plan:
+    """The plan with the loops and controls of its own nodes alone."""
+    loops = {name: number for name, number in plan.loops.items() if name in plan.nodes}
+    return replace(plan, loops=loops, controls=used_controls(plan.controls, plan.nodes))
+
+
+def _trains(graph: Network[Any], signal: Signal) -> bool:
+    return signal.node in graph.nodes and graph.nodes[signal.node].training
+
+
+def _signal(graph: Network[Any], name: str, known: Mapping[str, Signal]) -> Signal:
     if name not in known:
         raise StreamError(f"'{graph.name}' has no signal '{name}': {suggest(name, known, 'signal')}")
     return known[name]
@@ -99,7 +122,7 @@ def _entered(node: PlannedNode, renamed: Mapping[Signal, Signal]) -> PlannedNode
     return replace(node, sources={port: renamed.get(signal, signal) for port, signal in node.sources.items()})
 
 
-def _check(graph: Graph, entered: Mapping[str, Signal], wanted: Mapping[str, object]) -> None:
+def _check(graph: Network[Any], entered: Mapping[str, Signal], wanted: Mapping[str, object]) -> None:
     for name, signal in entered.items():
         if f"entry:{name}" not in wanted:
             raise StreamError(f"'{graph.name}': nothing that was asked for depends on '{name}': leave it out")
@@ -109,9 +132,9 @@ def _check(graph: Graph, entered: Mapping[str, Signal], wanted: Mapping[str, obj
                 f"the output another name"
             )
         loop = graph.loops.get(signal.node)
-        turning = [other for other in graph.nodes if other in wanted and graph.loops.get(other) == loop]
-        if loop is not None and turning:
+        inside = [other for other in graph.nodes if other in wanted and graph.loops.get(other) == loop]
+        if loop is not None and inside:
             raise StreamError(
-                f"'{graph.name}': '{name}' lies inside a feedback loop with '{turning[0]}', which needs it anew each "
-                f"turn: enter before the loop or after it"
+                f"'{graph.name}': '{name}' lies inside a feedback loop with '{inside[0]}', which needs it anew each "
+                f"iteration: enter before the loop or after it"
             )

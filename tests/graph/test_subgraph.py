@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import astrape
 from astrape.errors import StreamError
-from astrape.graph.cut import between, named_signals
+from astrape.graph.subgraph import named_signals, subgraph
 
 BLOCKS: dict[str, Any] = {
     "down": {"use": "resampler", "rate": 400, "zeros": 6},
@@ -49,7 +49,7 @@ def test_a_part_gives_what_the_whole_gives(periods: int, batch: int, entry: str)
     hook = node.block.register_forward_hook(lambda block, inputs, y: given_at.update({entry: y}))
     full = graph(x, volume=0.7)
     hook.remove()
-    part = between(graph, [entry], ["out", "guess"])
+    part = subgraph(graph, ["out", "guess"], [entry])
     assert list(part.inputs) == [entry]
     assert "down" not in part.nodes
     got = part(given_at[entry], volume=0.7)
@@ -59,7 +59,7 @@ def test_a_part_gives_what_the_whole_gives(periods: int, batch: int, entry: str)
 
 def test_latency_counts_from_the_microphone() -> None:
     graph = whole()
-    part = between(graph, ["stored"], ["out", "guess"])
+    part = subgraph(graph, ["out", "guess"], ["stored"])
     assert graph.latencies["stored"] > 0
     for name in ("out", "guess"):
         assert part.latencies[name] == graph.latencies[name]
@@ -69,7 +69,7 @@ def test_latency_counts_from_the_microphone() -> None:
 
 def test_parameters_and_precision_are_shared() -> None:
     graph = whole()
-    part = between(graph, ["stored"], ["guess"])
+    part = subgraph(graph, ["guess"], ["stored"])
     assert part.dtype == torch.float64
     own = {id(parameter) for parameter in graph.parameters()}
     assert {id(parameter) for parameter in part.parameters()} < own
@@ -79,13 +79,13 @@ def test_parameters_and_precision_are_shared() -> None:
 
 
 def test_controls_are_those_of_the_part() -> None:
-    assert between(whole(), ["stored"], ["guess"]).controls == {}
-    assert between(whole(), ["stored"], ["out"]).controls == {"volume": 1}
+    assert subgraph(whole(), ["guess"], ["stored"]).controls == {}
+    assert subgraph(whole(), ["out"], ["stored"]).controls == {"volume": 1}
 
 
 def test_a_part_with_training_only_nodes_has_no_step_and_without_them_streams() -> None:
-    assert between(whole(), ["stored"], ["guess"]).training_only
-    part = between(whole(), ["stored"], ["out"])
+    assert subgraph(whole(), ["guess"], ["stored"]).training_only
+    part = subgraph(whole(), ["out"], ["stored"])
     session = part.stream()
     x = torch.randn(1, 6, 64, dtype=torch.float64)
     live = torch.cat([session.push(piece) for piece in x.split(5, dim=-1)], dim=-1)
@@ -94,7 +94,7 @@ def test_a_part_with_training_only_nodes_has_no_step_and_without_them_streams() 
 
 def test_two_entries_and_the_input_itself() -> None:
     graph = whole()
-    part = between(graph, ["slow", "mic"], ["out", "wide"])
+    part = subgraph(graph, ["out", "wide"], ["slow", "mic"])
     assert list(part.inputs) == ["slow", "mic"]
     x = torch.randn(1, 1, 160, dtype=torch.float64)
     full = graph(x)
@@ -114,10 +114,10 @@ def test_two_entries_and_the_input_itself() -> None:
 )
 def test_what_cannot_be_cut(entries: list[str], outputs: list[str], said: str | None) -> None:
     if said is None:
-        assert list(between(whole(), entries, outputs).outputs) == outputs
+        assert list(subgraph(whole(), outputs, entries).outputs) == outputs
         return
     with pytest.raises(StreamError, match=said):
-        between(whole(), entries, outputs)
+        subgraph(whole(), outputs, entries)
 
 
 def test_an_entry_inside_a_feedback_loop_is_refused() -> None:
@@ -134,7 +134,7 @@ def test_an_entry_inside_a_feedback_loop_is_refused() -> None:
     }
     graph = astrape.compile(recipe)
     with pytest.raises(StreamError, match="feedback loop"):
-        between(graph, ["sum"], ["out"])
+        subgraph(graph, ["out"], ["sum"])
 
 
 def test_the_voice_graph_from_stored_features_in_float64() -> None:
@@ -143,12 +143,12 @@ def test_the_voice_graph_from_stored_features_in_float64() -> None:
     graph = astrape.compile(recipe).double()
     mic = 0.1 * torch.randn(1, 1, 1764 * 12, dtype=torch.float64)
     speaker = torch.randn(1, 128, dtype=torch.float64)
-    features = between(graph, [], ["wav", "content", "codes"])
+    features = subgraph(graph, ["wav", "content", "codes"])
     kept: dict[str, torch.Tensor] = {}
     hook = graph.nodes["wavlm"].block.register_forward_hook(lambda block, given, y: kept.update(y=y))
     full = features(mic, speaker=speaker)
     hook.remove()
-    part = between(graph, ["wavlm"], ["wav", "content", "codes"])
+    part = subgraph(graph, ["wav", "content", "codes"], ["wavlm"])
     got = part(kept["y"], speaker=speaker)
     assert part.latencies == graph.latencies
     for name in full:
