@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from astrape.graph.graph import Graph
-from astrape.graph.outputs import with_outputs
 from astrape.graph.session import Session
+from astrape.graph.subgraph import subgraph
 from astrape.runtime.files import audio_ports
 from astrape.runtime.rings import Frames
 
@@ -66,7 +66,7 @@ class Lane:
                 fit.
         """
         _, name = audio_ports(graph, output)
-        return cls(with_outputs(graph, [name]).hosted(rate), name, slice_frames, controls)
+        return cls(subgraph(graph, [name]).hosted(rate), name, slice_frames, controls)
 
     @property
     def end(self) -> int:

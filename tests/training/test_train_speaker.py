@@ -15,7 +15,7 @@ from scipy.signal import lfilter, resample_poly
 
 import astrape
 from astrape.errors import AstrapeError
-from astrape.graph.cut import between
+from astrape.graph.subgraph import subgraph
 from astrape.training.speaker.augment import SILENCE, augmented
 from astrape.training.speaker.distil import Settings, agreement, distilled, save_weights
 from astrape.training.speaker.features import Example, read_examples
@@ -47,7 +47,7 @@ def test_tone_is_scaled_by_the_recordings_and_reads_no_level(tmp_path: Path) -> 
         soundfile.write(paths[-1], 0.5 * 2.0 ** -(index / 3) * noise / np.abs(noise).max(), 24000, subtype="FLOAT")
     graph = astrape.load("astrape-speaker", training=True)
     assert fit_tone(graph, paths) == 6
-    part = between(graph, ["down"], ["embedding"])
+    part = subgraph(graph, ["embedding"], ["down"])
     found = []
     with torch.no_grad():
         for path in paths:

@@ -15,8 +15,8 @@ from scipy.signal import resample_poly
 
 from astrape.audio.whole import read_mono
 from astrape.errors import AstrapeError
-from astrape.graph.cut import between
 from astrape.graph.graph import Graph
+from astrape.graph.subgraph import subgraph
 
 __all__ = ["fit_tone", "tone_weights"]
 
@@ -62,7 +62,7 @@ def fit_tone(graph: Graph, paths: Iterable[Path]) -> int:
     Raises:
         AstrapeError: for fewer than two recordings.
     """
-    front = between(graph, ["down"], ["average"])
+    front = subgraph(graph, ["average"], ["down"])
     found = []
     for path in islice(paths, RECORDINGS):
         samples, rate = read_mono(path)
