@@ -88,7 +88,7 @@ class Loudness(StreamBlock, ExactTables):
 
 
 @register("register")
-class Register(StreamBlock, ExactTables):
+class Register(StreamBlock):
     """Moves a voice into another's register, so that its intonation stays and its height is the target's.
 
     ``(batch, 1, n)``, F0 in Hz and 0 where there is no voice, to two outputs of one channel: ``f0``, moved, and
@@ -117,8 +117,6 @@ class Register(StreamBlock, ExactTables):
         RateError: for an input of more than two channels.
     """
 
-    places: Tensor
-
     def __init__(
         self,
         source: Stream,
@@ -143,10 +141,6 @@ class Register(StreamBlock, ExactTables):
         self.decay = math.exp(-1 / (check_real("memory", memory, 0.1, 3600) * float(source.rate)))
         self.first = math.log2(LOWEST_REGISTER) * BINS_PER_OCTAVE
         self.bins = round(math.log2(HIGHEST_REGISTER / LOWEST_REGISTER) * BINS_PER_OCTAVE) + 1
-        self.register_tables()
-
-    def exact_tables(self) -> dict[str, Float64]:
-        return {"places": np.arange(self.bins, dtype=np.float64)}
 
     def prior(self) -> Float64:
         """The weights of the histogram before anything is heard."""
@@ -182,11 +176,13 @@ class Register(StreamBlock, ExactTables):
         heard = f0.detach().to(state.dtype)
         voiced = heard > 0
         place = heard.clamp(LOWEST_REGISTER, HIGHEST_REGISTER).log2() * BINS_PER_OCTAVE - self.first
-        shares = (1 - (torch.where(voiced, place, -2.0)[..., None] - self.places).abs()).clamp(min=0)
+        # Whole numbers in the type of the state, since types that meet are the long way.
+        places = torch.arange(self.bins, device=state.device, dtype=state.dtype)
+        shares = (1 - (torch.where(voiced, place, -2.0)[..., None] - places).abs()).clamp(min=0)
         kept = torch.where(voiced, state.new_full((), self.decay), 1.0)
         weights = []
         for frame in range(x.shape[-1]):
-            state = torch.addcmul(shares[:, frame], state, kept[:, frame, None])
+            state = state * kept[:, frame, None] + shares[:, frame]
             weights.append(state)
         register = self.median(torch.stack(weights, dim=1) if len(weights) > 1 else state[:, None]).to(x.dtype)
         moved = f0 * controls if self.target is None else f0 * (controls / register)
@@ -201,9 +197,10 @@ class Register(StreamBlock, ExactTables):
         """
         summed = weights.cumsum(dim=-1)
         half = summed[..., -1:] * 0.5
-        index = (summed < half).sum(dim=-1, keepdim=True)
+        # The first bin with which there is half of it.
+        index = (summed >= half).to(summed.dtype).argmax(dim=-1, keepdim=True)
         above = (summed.gather(-1, index) - half) / weights.gather(-1, index)
-        return torch.exp2((index - above + (self.first + 0.5)) * (1 / BINS_PER_OCTAVE))[..., 0]
+        return torch.exp2((index.to(above.dtype) - above + (self.first + 0.5)) * (1 / BINS_PER_OCTAVE))[..., 0]
 
 
 @register("log_pitch")

@@ -219,12 +219,12 @@ def _build_table(up: int, down: int, delay: int, cutoff: float, shape: float) ->
     start = first[::size]
     end = last[np.minimum(np.arange(1, groups + 1) * size, up) - 1]
     window = int((end - start).max()) + 1
-    start = np.minimum(start, down - window)
+    needed, start = start, np.minimum(start, down - window)
     if groups > 1:
-        hop = (start[-1] - start[0]) // (groups - 1)
-        even = start[0] + hop * np.arange(groups, dtype=np.int64)
-        even -= max(0, int((even - start).max()))
-        wider = window + int((start - even).max())
+        hop = (needed[-1] - needed[0]) // (groups - 1)
+        even = needed[0] + hop * np.arange(groups, dtype=np.int64)
+        even -= max(0, int((even - needed).max()))
+        wider = int((end - even).max()) + 1
         if wider <= window + MOST_SLACK and even[-1] + wider <= down:
             start, window = even, wider
     weight = np.zeros((groups, window, size))

@@ -241,7 +241,7 @@ class PulseSource(StreamBlock, ExactTables):
             before = torch.cat([state["f0"], f0[:, :-1]], dim=-1)
             voiced_before = torch.cat([state["voiced"], voiced[:, :-1]], dim=-1)
         # Where the voice comes from; from where it is, when it starts.
-        here, there = f0 * self.unit, torch.lerp(f0, before, voiced_before) * self.unit
+        here, there = f0 * self.unit, torch.where(voiced_before > 0, before, f0) * self.unit
         if self.contour == "slope":
             there = (there / here).clamp(1 / self.steepest, self.steepest) * here
             advance = here * float(2 * self.hop**2 * TURN)
@@ -251,7 +251,7 @@ class PulseSource(StreamBlock, ExactTables):
         ends = state["turns"] + (advance.cumsum(dim=-1) if frames > 1 else advance)
         start = ((ends - advance if frames > 1 else state["turns"]) & (TURN - 1)).to(f0.dtype) * (1 / TURN)
         made = torch.stack([start, here, there], dim=-1).view(-1, 3)
-        loudness = torch.addcmul(voiced_before[..., None], (voiced - voiced_before)[..., None], self.ramp)
+        loudness = (voiced - voiced_before).to(x.dtype)[..., None] * self.ramp + voiced_before.to(x.dtype)[..., None]
         parts = zip(*(torch.split(rows, FRAMES_AT_ONCE) for rows in (made, loudness.view(-1, self.hop))), strict=True)
         y = [(pulses(part @ self.basis.to(part.dtype)) * gain).to(x.dtype) for part, gain in parts]
         after = {"turns": ends[:, -1:].clone(), "f0": f0[:, -1:].clone(), "voiced": voiced[:, -1:].clone()}
