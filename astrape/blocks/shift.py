@@ -31,6 +31,18 @@ VOICE_BAND = 3000.0
 SILENCE = 10 ** (-60 / 10)
 """Mean power of a frame below which it has no pitch."""
 
+HUM = 60.0
+"""Hz up to which mains hum. A Hann window spreads that over two bins to either side, where it hides the pitch."""
+
+HUM_SECONDS = 1.5
+"""Within which even a fluent speaker pauses: what does not fall silent for so long is no voice."""
+
+HUM_MARGIN = 8.0
+"""How far a voice must be above the hum, in power, before any of what lies down there is looked at."""
+
+LEAK = 1e-3
+"""The most of a hum's power that the window spreads further than two bins, where it looks like a voice's harmonics."""
+
 LONGEST_QUEFRENCY = 0.0035
 """Seconds. An envelope for the harmonics of a pitch p holds nothing beyond 1/(2p); below 143 Hz this is fine enough."""
 
@@ -84,8 +96,10 @@ class SpectralShift(StreamBlock, ExactTables):
 
     Spectra of Hann windows (the default of ``stft``) are expected, real parts first. They should be long enough to
     resolve the harmonics: about two periods of the lowest pitch at least, better three. No latency of its own. An
-    offset does not disturb it. Hum and rumble reach into the band of the voice through so short a window: where there
-    are any, a ``steep_highpass`` before the ``stft`` takes them out.
+    offset does not disturb the search for the pitch, and neither does hum of 50 or 60 Hz. So short a window spreads it
+    into the band of the voice; but hum does not pause and voices do, so the least power there within 1.5 s tells it,
+    and a voice that is not well above it is known by its higher harmonics. It stays in the sound: a
+    ``steep_highpass`` before the ``stft`` takes it out.
 
     Args:
         source: spectra: ``2 * (n_fft // 2 + 1)`` channels for an even ``n_fft`` of 128 to 8192, one frame per hop.
@@ -102,6 +116,7 @@ class SpectralShift(StreamBlock, ExactTables):
 
     to_lags: Tensor
     to_totals: Tensor
+    low: Tensor
     to_cepstrum: Tensor
     to_envelope: Tensor
     quefrency: Tensor
@@ -149,6 +164,9 @@ class SpectralShift(StreamBlock, ExactTables):
         self.search = PitchSearch(self.lags.tolist(), fmax, hop / rate)
         # An offset is in the first two bins of a Hann window's spectrum, and in no other.
         self.voice_bins = max(2, round(fmin / 2 / self.bin_hz)), int(band / self.bin_hz) + 1
+        self.hum_bins = math.ceil(HUM / self.bin_hz) + 2
+        self.overlap = -(-n_fft // hop)
+        self.hum_frames = max(2, round(HUM_SECONDS * float(self.rate_in)))
         # What a spectrum's power sums to for a signal of mean power 1 (Parseval), over the bins that are kept.
         self.window_power = 0.375 * n_fft * self.bins
         self.n_fft, self.rate = n_fft, rate
@@ -161,7 +179,8 @@ class SpectralShift(StreamBlock, ExactTables):
         waves = np.cos(2 * np.pi * self.bin_hz * np.outer(place, self.lags))
         window = both_sides * np.abs(np.fft.rfft(spectral_window("hann", self.n_fft))) ** 2
         low, high = self.voice_bins
-        counts = np.where(place < low, 0.0, np.where(place < high, 1.0, UPPER_SHARE))
+        hum = (place >= low) & (place < self.hum_bins)
+        above = (place >= low) & ~hum
         count = max(8, round(LONGEST_QUEFRENCY * self.rate))
         cosines = np.cos(2 * np.pi * np.outer(place, np.arange(count + 1)) / self.n_fft)
         to_cepstrum = cosines * both_sides[:, None] / self.n_fft
@@ -171,8 +190,12 @@ class SpectralShift(StreamBlock, ExactTables):
         bands = np.clip(1 - np.abs(scale[:, None] / scale[-1] * (BANDS - 1) - np.arange(BANDS)), 0, 1)
         return {
             "to_lags": (waves / (window @ waves / window.sum()))[low:high],
-            # What a frame's periodicity is measured against, all of its power, and that which is heard.
-            "to_totals": np.stack([counts, np.ones(self.bins), (place >= low).astype(np.float64)], axis=1),
+            # All of a frame's power; that which is no hum; that which may be; what periodicity is measured against
+            # beside the latter.
+            "to_totals": np.stack(
+                [np.ones(self.bins), above, hum, above * np.where(place < high, 1.0, UPPER_SHARE)], axis=1
+            ).astype(np.float64),
+            "low": hum[low:high].astype(np.float64),
             "to_cepstrum": to_cepstrum,
             "to_envelope": cosines.T,
             # What phases, one period of the pitch long, are the pitch times.
@@ -195,6 +218,7 @@ class SpectralShift(StreamBlock, ExactTables):
         full_precision(dtype, self)
         return {
             "search": self.search.init_state(batch_size, device, dtype),
+            "hum": torch.zeros(batch_size, self.overlap + self.hum_frames - 2, device=device, dtype=dtype),
             "f0": torch.zeros(batch_size, 1, device=device, dtype=dtype),
             "turns": torch.zeros(batch_size, 1, device=device, dtype=torch.int64),
         }
@@ -220,7 +244,7 @@ class SpectralShift(StreamBlock, ExactTables):
         spectrum = x.transpose(1, 2).reshape(rows, 2, self.bins) * self.centred
         power = spectrum.square().sum(dim=1)
         totals = power @ self.to_totals
-        f0, search = self._track(power, totals, batch, state["search"])
+        f0, heard = self._track(power, totals.view(batch, frames, -1), state)
         turns, after = self._accumulate(f0, controls.pitch, state)
         f0 = f0.reshape(rows, 1)
         voiced = f0 > 0
@@ -236,16 +260,25 @@ class SpectralShift(StreamBlock, ExactTables):
         index, part = (table.expand(batch, frames, -1).reshape(rows, -1) for table in (controls.below, controls.part))
         warped = torch.lerp(envelope.gather(-1, index), envelope.gather(-1, index + 1), part)
         shaped = (moved + (flat - sounding)) * warped[:, None]
-        level = (totals[:, 1] + LEAST_POWER) / (shaped.square().sum(dim=(1, 2)) + LEAST_POWER)
+        level = (totals[:, 0] + LEAST_POWER) / (shaped.square().sum(dim=(1, 2)) + LEAST_POWER)
         shaped = shaped * (level.clamp(0.25, 4).sqrt()[:, None, None] * self.centred)
-        return shaped.view(batch, frames, -1).transpose(1, 2), {"search": search, **after}
+        return shaped.view(batch, frames, -1).transpose(1, 2), {**heard, **after}
 
-    def _track(self, power: Tensor, totals: Tensor, batch: int, state: State) -> tuple[Tensor, State]:
-        low, high = self.voice_bins
-        correlation = power[:, low:high] @ self.to_lags / (totals[:, :1] + LEAST_POWER)
-        audible = totals[:, 2] > SILENCE * self.window_power
-        found, state = self.search.follow(correlation.view(batch, -1, len(self.lags)), audible.view(batch, -1), state)
-        return found.f0(), state
+    def _track(self, power: Tensor, totals: Tensor, state: State) -> tuple[Tensor, dict[str, State]]:
+        (batch, frames, _), (low, high) = totals.shape, self.voice_bins
+        _, above, hum, counted = totals.unbind(dim=2)
+        before = torch.cat([state["hum"], hum.detach()], dim=-1)
+        # Digital silence is a muted microphone, and says nothing of hum.
+        signal = before.masked_fill(before <= LEAST_POWER, math.inf)
+        steady = signal.unfold(-1, self.overlap, 1).amax(dim=-1).unfold(-1, self.hum_frames, 1).amin(dim=-1)
+        share = (1 - HUM_MARGIN * steady / hum.detach().clamp(min=LEAST_POWER)).clamp(0, 1)
+        heard = torch.addcmul(torch.ones_like(self.low), self.low, (share - 1).reshape(-1, 1))
+        voice = hum * share
+        product = ((power[:, low:high] * heard) @ self.to_lags).view(batch, frames, -1)
+        correlation = product / (counted + voice + LEAST_POWER)[..., None]
+        audible = above + voice > (hum - voice) * LEAK + SILENCE * self.window_power
+        found, search = self.search.follow(correlation, audible, state["search"])
+        return found.f0(), {"search": search, "hum": before[:, frames:].clone()}
 
     def _accumulate(self, f0: Tensor, ratio: Tensor, state: State) -> tuple[Tensor, dict[str, Tensor]]:
         """The turns, in fixed point, by which the fundamental is ahead of the input's, from each onset of voicing."""

@@ -186,3 +186,37 @@ def test_silence_with_an_offset_has_no_pitch():
     x = 0.2 + 1e-5 * torch.randn(1, 1, RATE, generator=torch.Generator().manual_seed(3))
     error = (shifted(x, pitch=7.0)[..., :RATE] - x)[..., 2 * N_FFT : -2 * N_FFT]
     assert level(error) < -100
+
+
+def hum(frequency: float, height: float, samples: int) -> torch.Tensor:
+    return height * torch.sin(2 * math.pi * frequency / RATE * torch.arange(samples))
+
+
+@pytest.mark.parametrize("f0", [90.0, 140.0, 210.0])
+@pytest.mark.parametrize("frequency", [50.0, 60.0])
+@pytest.mark.parametrize("height", [0.2, 0.5])
+def test_hum_does_not_hide_the_voice(f0, frequency, height):
+    """Of half the voice's peak, where both last from the first sample on, and where the voice comes later and pauses."""
+    steady = vowel(f0, 4.0)
+    steady = steady / steady.abs().max()
+    pausing = steady * (torch.arange(4 * RATE) % RATE > RATE // 2)
+    for voice in (steady, pausing):
+        x = voice + hum(frequency, height, 4 * RATE)
+        y = shifted(x, pitch=5.0)[..., 4 * N_FFT : 4 * RATE - 2 * N_FFT]
+        sounding = (voice[..., 4 * N_FFT : 4 * RATE - 2 * N_FFT] != 0).double()
+        tracked = PitchTracker(Stream(RATE, 1), fmin=100.0)(y)[0]
+        inside = torch.nn.functional.max_pool1d(1 - sounding, 2 * N_FFT + 1, 1, N_FFT)[0, 0, ::HOP][: tracked.shape[1]]
+        found = tracked[0, (inside == 0) & (torch.arange(tracked.shape[1]) > 8)]
+        assert len(found) > 50
+        assert ((found / (f0 * 2 ** (5 / 12)) - 1).abs() < 0.015).double().mean() > 0.97
+
+
+@pytest.mark.parametrize("frequency", [50.0, 60.0])
+def test_hum_alone_is_no_voice(frequency):
+    x = hum(frequency, 0.1, 3 * RATE)[None, None] + 1e-5 * torch.randn(1, 1, 3 * RATE)
+    error = (shifted(x, pitch=7.0)[..., : 3 * RATE] - x)[..., 2 * N_FFT : -2 * N_FFT]
+    assert level(error) < level(x) - 60
+    # Neither after a mute, whose zeros are no pause of the hum.
+    x[..., RATE : 2 * RATE] = 0
+    error = (shifted(x, pitch=7.0)[..., : 3 * RATE] - x)[..., 2 * RATE + 2 * N_FFT : -2 * N_FFT]
+    assert level(error) < level(x) - 60
