@@ -196,7 +196,7 @@ def hum(frequency: float, height: float, samples: int) -> torch.Tensor:
 @pytest.mark.parametrize("frequency", [50.0, 60.0])
 @pytest.mark.parametrize("height", [0.2, 0.5])
 def test_hum_does_not_hide_the_voice(f0, frequency, height):
-    """Of half the voice's peak, where both last from the first sample on, and where the voice comes later and pauses."""
+    """Hum of up to half the peak of a voice that lasts from the first sample on, or comes later and pauses."""
     steady = vowel(f0, 4.0)
     steady = steady / steady.abs().max()
     pausing = steady * (torch.arange(4 * RATE) % RATE > RATE // 2)
