@@ -22,6 +22,7 @@ from astrape.commands.evaluate import evaluate
 from astrape.commands.graph import graph
 from astrape.commands.held_out import held_out
 from astrape.commands.import_checkpoint import import_checkpoint
+from astrape.commands.live import live
 from astrape.commands.precision import precision
 from astrape.commands.recipes import recipes
 from astrape.commands.report import report
@@ -109,6 +110,7 @@ COMMANDS = (
     graph,
     run,
     convert,
+    live,
     demo,
     bench,
     voicebank,

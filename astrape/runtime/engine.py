@@ -50,7 +50,7 @@ class Status:
         worker: of these, what is held so that the worker has time to compute. 0 where the callback computes.
         host: the graph's host latency, for blocks of any size; ``latency`` is below it where blocks are whole quanta.
         inline: the graph runs inside the callback.
-        load: average cost of recent pushes over the length of a slice.
+        load: median cost of recent pushes over the length of a slice.
         worst: the largest of them.
         position: frames heard since the start.
         dropouts: gaps in the output.
@@ -287,7 +287,7 @@ class Engine:
             worker=self.worker,
             host=math.ceil((lane.graph.latencies[lane.output] + lane.graph.framings[lane.output].seconds) * self.rate),
             inline=self.inline,
-            load=float(recent.mean()) if len(recent) else 0.0,
+            load=float(np.median(recent)) if len(recent) else 0.0,
             worst=float(recent.max()) if len(recent) else 0.0,
             position=self.heard.written,
             dropouts=self._dropouts,

@@ -1,0 +1,246 @@
+"""A pair of sound devices that calls an engine: one stream where they share a clock, two and a bridge where not."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from astrape.errors import AstrapeError
+from astrape.runtime.devices import SHARED, Device, DeviceError, portaudio, share_clock, told
+from astrape.runtime.drift import Bridge
+from astrape.runtime.rings import Frames
+
+__all__ = ["Card", "Process", "block_of"]
+
+Process = Callable[[Frames, Frames], None]
+"""Takes ``(channels, frames)`` in, and fills as many out."""
+
+GONE = 1.5
+"""Seconds without a callback after which a device is taken to be gone."""
+
+
+class Card:
+    """Sound in and out, block by block, through one callback.
+
+    Devices that share a clock are opened as one stream. Two that do not are two streams: the input's callback fills a
+    :class:`~astrape.runtime.drift.Bridge`, and the output's calls ``process``. A monitor is a further output behind a
+    bridge of its own, on which the same is heard.
+
+    Args:
+        source, sink: devices.
+        rate: Hz, which both take.
+        block: frames of a block.
+        process: what makes the output of the input.
+        channels: of the graph, in and out.
+        channel: of the input, from 1: the first that the graph hears.
+        monitor: another device to hear the output on.
+
+    Attributes:
+        xruns: how often the system says that it lost or lacked sound, by what it says.
+    """
+
+    def __init__(
+        self,
+        source: Device,
+        sink: Device,
+        rate: int,
+        block: int,
+        process: Process,
+        *,
+        channels: tuple[int, int] = (1, 1),
+        channel: int = 1,
+        monitor: Device | None = None,
+    ) -> None:
+        last = channel - 1 + channels[0]
+        if last > source.channels_in:
+            raise AstrapeError(
+                f"'{source.name}' has {source.channels_in} channels, and channel {last} is asked for: hint: --channel"
+            )
+        self.source, self.sink, self.rate, self.block = source, sink, rate, block
+        self.monitor = monitor
+        self.xruns: dict[str, int] = {}
+        self.failure: BaseException | None = None
+        self._process = process
+        self._channel = channel - 1
+        self._opened = last
+        self._x = np.zeros((channels[0], block), np.float32)
+        self._y = np.zeros((channels[1], block), np.float32)
+        self._monitored_y = np.zeros_like(self._y)
+        self._last = time.monotonic()
+        self._streams: list[Any] = []
+        self._duplex = share_clock(source, sink)
+        self.bridge = None if self._duplex else Bridge(channels[0], rate, block, block)
+        self._monitor_bridge = None if monitor is None else Bridge(channels[1], rate, block, block)
+        self._flushed = threading.local()
+
+    @property
+    def latency_in(self) -> int:
+        """Frames from the air to the engine, as the system says, and through the bridge where there is one."""
+        own = self._latency(0, 0)
+        return own if self.bridge is None else max(0, own - self.block) + self.bridge.late
+
+    @property
+    def latency_out(self) -> int:
+        """Frames from the engine to the air, as the system says."""
+        return self._latency(0 if self._duplex else 1, 1)
+
+    @property
+    def alive(self) -> bool:
+        """Whether callbacks come."""
+        return time.monotonic() - self._last < GONE and all(stream.active for stream in self._streams[:2])
+
+    def open(self) -> None:
+        """Open the devices and begin.
+
+        Raises:
+            DeviceError: with the cause and what to do.
+        """
+        sound = portaudio()
+        common = {"samplerate": self.rate, "blocksize": self.block, "dtype": "float32", "latency": "low"}
+        ins = {"device": self.source.index, "channels": self._opened, **_extra(sound, self.source)}
+        outs = {"device": self.sink.index, "channels": min(2, self.sink.channels_out), **_extra(sound, self.sink)}
+        outs["channels"] = max(outs["channels"], len(self._y))
+        try:
+            if self._duplex:
+                both = {key: (ins[key], outs[key]) for key in ins}
+                self._streams = [sound.Stream(**common, **both, callback=self._both)]
+            else:
+                self._streams = [
+                    sound.InputStream(**common, **ins, callback=self._heard),
+                    sound.OutputStream(**common, **outs, callback=self._played),
+                ]
+            if self.monitor is not None:
+                more = {"device": self.monitor.index, "channels": min(2, self.monitor.channels_out)}
+                self._streams.append(sound.OutputStream(**common, **more, callback=self._monitored))
+            self._last = time.monotonic()
+            for stream in self._streams:
+                stream.start()
+        except sound.PortAudioError as error:
+            self.close()
+            raise told(error, self.source, self.sink) from error
+
+    def close(self) -> None:
+        """End all streams; a device that is gone already is no error."""
+        sound = portaudio()
+        for stream in self._streams:
+            try:
+                stream.close(ignore_errors=True)
+            except sound.PortAudioError:
+                continue
+        self._streams = []
+
+    @property
+    def served(self) -> bool:
+        """Whether a server such as JACK's is behind it. PortAudio ends the process, or hangs, when it is asked to let
+        go of one that died."""
+        return self.source.api in SHARED[:1]
+
+    def abandon(self) -> None:
+        """Leave the streams as they are, without a word to PortAudio."""
+        self._streams = []
+
+    def _both(self, indata: Any, outdata: Any, frames: int, times: Any, status: Any) -> None:
+        self._begin(status)
+        x = self._x[:, :frames]
+        x[:] = indata.T[self._channel :]
+        self._fill(x, outdata, frames)
+
+    def _heard(self, indata: Any, frames: int, times: Any, status: Any) -> None:
+        self._begin(status)
+        assert self.bridge is not None
+        self.bridge.write(indata.T[self._channel :], time.perf_counter())
+
+    def _played(self, outdata: Any, frames: int, times: Any, status: Any) -> None:
+        self._begin(status)
+        assert self.bridge is not None
+        x = self._x[:, :frames]
+        self.bridge.read(x, time.perf_counter())
+        self._fill(x, outdata, frames)
+
+    def _fill(self, x: Frames, outdata: Any, frames: int) -> None:
+        y = self._y[:, :frames]
+        try:
+            self._process(x, y)
+        except BaseException as error:
+            self.failure = self.failure or error
+            y[:] = 0.0
+        np.clip(y, -1.0, 1.0, out=y)
+        outdata[:] = y.T if len(y) == outdata.shape[1] else y[:1].T
+        if self._monitor_bridge is not None:
+            self._monitor_bridge.write(y, time.perf_counter())
+
+    def _monitored(self, outdata: Any, frames: int, times: Any, status: Any) -> None:
+        assert self._monitor_bridge is not None
+        y = self._monitored_y[:, :frames]
+        self._monitor_bridge.read(y, time.perf_counter())
+        outdata[:] = y.T if len(y) == outdata.shape[1] else y[:1].T
+
+    def _begin(self, status: Any) -> None:
+        self._last = time.monotonic()
+        if not hasattr(self._flushed, "done"):
+            # Of this thread: what decays is not to end in numbers that processors are slow with.
+            self._flushed.done = torch.set_flush_denormal(True)
+        if status:
+            for name in ("input_underflow", "input_overflow", "output_underflow", "output_overflow"):
+                if getattr(status, name):
+                    self.xruns[name] = self.xruns.get(name, 0) + 1
+
+    def _latency(self, stream: int, side: int) -> int:
+        if stream >= len(self._streams):
+            return 0
+        told_of = self._streams[stream].latency
+        seconds = told_of[side] if isinstance(told_of, tuple) else told_of
+        return round(float(seconds) * self.rate)
+
+
+def block_of(source: Device, sink: Device, rate: int, wanted: int | None, quantum: int) -> int:
+    """Frames of a block: what is wanted, JACK's own where it decides, and else whole quanta of about 10 ms.
+
+    Blocks that are whole quanta of the graph wait for no framing.
+    """
+    if wanted is not None:
+        return wanted
+    if source.api in SHARED[:1] and share_clock(source, sink):
+        return _period(source, sink, rate)
+    near = round(0.01 * rate)
+    return quantum * max(1, near // quantum) if quantum <= 2 * near else near
+
+
+def _period(source: Device, sink: Device, rate: int) -> int:
+    """The period of a server that has its own: frames that the first callback brings."""
+    sound = portaudio()
+    found: list[int] = []
+    came = threading.Event()
+
+    def callback(indata: Any, outdata: Any, frames: int, times: Any, status: Any) -> None:
+        outdata[:] = 0
+        found.append(frames)
+        came.set()
+
+    try:
+        with sound.Stream(
+            samplerate=rate,
+            blocksize=0,
+            dtype="float32",
+            device=(source.index, sink.index),
+            channels=1,
+            callback=callback,
+        ):
+            came.wait(5.0)
+    except sound.PortAudioError as error:
+        raise told(error, source, sink) from error
+    if not found:
+        raise DeviceError("gone", f"'{source.name}' does not call within 5 s: hint: look whether its server runs")
+    return found[0]
+
+
+def _extra(sound: Any, device: Device) -> dict[str, Any]:
+    """What a host API needs besides: WASAPI to convert rates itself."""
+    if "WASAPI" in device.api:
+        return {"extra_settings": sound.WasapiSettings(auto_convert=True)}
+    return {"extra_settings": None}

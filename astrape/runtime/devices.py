@@ -1,0 +1,250 @@
+"""Sound devices through PortAudio: which there are, which pair to take, and what is wrong with them in plain words."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from astrape.errors import AstrapeError
+
+__all__ = [
+    "Device",
+    "DeviceError",
+    "choose",
+    "common_rate",
+    "list_devices",
+    "portaudio",
+    "restart",
+    "share_clock",
+    "told",
+]
+
+SHARED = ("JACK Audio Connection Kit", "ASIO")
+"""Host APIs in which all devices run by one clock."""
+
+RATES = (48000, 44100, 96000, 88200, 32000, 24000, 22050, 16000, 8000)
+"""Hz, tried in this order where two devices have no default in common."""
+
+NONE = {
+    "linux": "start PipeWire, JACK or PulseAudio (`jackd -d dummy` is a sound card that plays to nobody), or let your "
+    "user reach the cards with `sudo usermod -aG audio $USER` and a new login; a container sees no card of its host",
+    "darwin": "look in Audio MIDI Setup, and allow the terminal to use the microphone in System Settings, Privacy",
+    "win32": "look in Settings, Sound, and allow desktop apps to use the microphone in Settings, Privacy",
+}
+
+# Of PortAudio's portaudio.h.
+UNANTICIPATED, BAD_CHANNELS, BAD_RATE, BAD_DEVICE = -9999, -9998, -9997, -9996
+NO_MEMORY, BUFFER_TOO_SMALL, UNAVAILABLE, TIMED_OUT = -9992, -9990, -9985, -9987
+
+
+class DeviceError(AstrapeError):
+    """A sound device that does not work.
+
+    Attributes:
+        kind: ``library``, ``none``, ``unknown``, ``busy``, ``rate``, ``permission``, ``gone`` or ``other``.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Device:
+    """A sound device.
+
+    Attributes:
+        index: PortAudio's, which changes when devices come and go.
+        api: the host API that it is reached through, such as ALSA or Core Audio.
+        channels_in, channels_out: the most it has.
+        rate: its default, Hz.
+        latency_in, latency_out: its default for live use, seconds.
+        default_in, default_out: whether it is the system's default.
+    """
+
+    index: int
+    name: str
+    api: str
+    channels_in: int
+    channels_out: int
+    rate: float
+    latency_in: float
+    latency_out: float
+    default_in: bool
+    default_out: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def portaudio() -> Any:
+    """The package ``sounddevice``.
+
+    Raises:
+        DeviceError: where it or PortAudio itself is missing.
+    """
+    try:
+        import sounddevice
+    except ImportError as error:
+        raise DeviceError(
+            "library", "sound devices take the package sounddevice: pip install 'astrape[live]'"
+        ) from error
+    except OSError as error:
+        raise DeviceError(
+            "library",
+            f"PortAudio is not there ({error}): hint: on Debian `apt install libportaudio2`, on macOS and Windows "
+            "sounddevice brings it",
+        ) from error
+    return sounddevice
+
+
+def restart() -> None:
+    """Look for devices anew: PortAudio looks only when it starts. All streams must be closed."""
+    sound = portaudio()
+    sound._terminate()
+    sound._initialize()
+
+
+def list_devices() -> list[Device]:
+    """All devices.
+
+    Raises:
+        DeviceError: where PortAudio is missing.
+    """
+    sound = portaudio()
+    apis = sound.query_hostapis()
+    inputs, outputs = (_default(sound, kind) for kind in ("input", "output"))
+    return [
+        Device(
+            index=index,
+            name=str(found["name"]),
+            api=str(apis[found["hostapi"]]["name"]),
+            channels_in=int(found["max_input_channels"]),
+            channels_out=int(found["max_output_channels"]),
+            rate=float(found["default_samplerate"]),
+            latency_in=float(found["default_low_input_latency"]),
+            latency_out=float(found["default_low_output_latency"]),
+            default_in=index == inputs,
+            default_out=index == outputs,
+        )
+        for index, found in enumerate(sound.query_devices())
+    ]
+
+
+def _default(sound: Any, kind: str) -> int:
+    try:
+        return int(sound.query_devices(kind=kind)["index"])
+    except (sound.PortAudioError, ValueError):
+        return -1
+
+
+def choose(devices: Sequence[Device], wanted: str | None, kind: str) -> Device:
+    """The device that is meant.
+
+    Args:
+        devices: as listed.
+        wanted: its number, its name or a part of it, with a part of its host API where that is not enough (``hda
+            alsa``); ``None`` for the system's default.
+        kind: ``input`` or ``output``.
+
+    Raises:
+        DeviceError: where there is none, or several are meant.
+    """
+    fitting = [device for device in devices if _channels(device, kind)]
+    if not fitting:
+        others = f", of {len(devices)} devices" if devices else ""
+        hint = NONE.get("linux" if sys.platform.startswith("linux") else sys.platform, NONE["linux"])
+        raise DeviceError("none", f"there is no {kind} device{others}: hint: {hint}")
+    if wanted is None:
+        defaults = [device for device in fitting if (device.default_in if kind == "input" else device.default_out)]
+        return (defaults or fitting)[0]
+    if wanted.isdecimal():
+        found = [device for device in fitting if device.index == int(wanted)]
+    else:
+        exact = [device for device in fitting if device.name.lower() == wanted.lower()]
+        words = wanted.lower().split()
+        partly = [d for d in fitting if all(word in f"{d.name} {d.api}".lower() for word in words)]
+        found = exact or partly
+    if not found:
+        listed = "; ".join(f"{device.index} {device.name}" for device in fitting[:8])
+        raise DeviceError("unknown", f"there is no {kind} device '{wanted}': hint: there is: {listed}")
+    apis = {device.api for device in found}
+    if len(found) > 1 and len(apis) == len(found):
+        # The same device through several doors: the system's own is as good as any.
+        return next((device for device in found if device.default_in or device.default_out), found[0])
+    if len(found) > 1:
+        listed = "; ".join(f"{device.index} {device.name} ({device.api})" for device in found[:8])
+        raise DeviceError("unknown", f"several {kind} devices are '{wanted}': hint: take the number of one: {listed}")
+    return found[0]
+
+
+def share_clock(one: Device, other: Device) -> bool:
+    """Whether two devices are known to run by one clock: the same device, or all of JACK's and of an ASIO driver's."""
+    if one.api != other.api:
+        return False
+    return one.index == other.index or one.name == other.name or one.api in SHARED
+
+
+def common_rate(source: Device, sink: Device, wanted: int | None) -> tuple[int, str | None]:
+    """A rate that both devices take.
+
+    Args:
+        wanted: Hz, tried first; the sink's default when left out.
+
+    Returns:
+        The rate, and where it is not the wanted one, a line that says so. The graph is resampled to it.
+
+    Raises:
+        DeviceError: where there is none.
+    """
+    sound = portaudio()
+    first = [wanted] if wanted is not None else []
+    tried = dict.fromkeys([*first, round(sink.rate), round(source.rate), *RATES])
+    refused: Exception | None = None
+    for rate in tried:
+        try:
+            sound.check_input_settings(source.index, channels=1, dtype="float32", samplerate=rate)
+            sound.check_output_settings(
+                sink.index, channels=min(2, sink.channels_out), dtype="float32", samplerate=rate
+            )
+        except sound.PortAudioError as error:
+            refused = refused or error
+            if _number(error) not in (BAD_RATE, UNANTICIPATED):
+                raise told(error, source, sink) from error
+            continue
+        if wanted in (None, rate):
+            return rate, None
+        return rate, f"{wanted} Hz is refused by the devices: they run at {rate} Hz, and the graph is resampled to it"
+    assert refused is not None
+    raise told(refused, source, sink) from refused
+
+
+def told(error: Exception, source: Device, sink: Device) -> DeviceError:
+    """What PortAudio says, with its cause and what to do about it."""
+    pair = f"'{source.name}'" if source == sink else f"'{source.name}' and '{sink.name}'"
+    text, number = str(error), _number(error)
+    low = text.lower()
+    if "permission" in low or "access denied" in low or "not permitted" in low:
+        hint = "on Linux join the group audio (`sudo usermod -aG audio $USER`, new login), elsewhere allow the "
+        return DeviceError("permission", f"no permission for {pair}: hint: {hint}microphone in the privacy settings")
+    if number == UNAVAILABLE or "busy" in low or "in use" in low:
+        hint = "close the program that has it, or take it through PipeWire, PulseAudio or JACK, which share it"
+        return DeviceError("busy", f"{pair} is in use by another program: hint: {hint}")
+    if number == BAD_RATE:
+        return DeviceError("rate", f"{pair} have no rate in common: hint: take an input and an output of one host API")
+    if number == BAD_CHANNELS:
+        return DeviceError("other", f"{pair} has not the channels that are asked for: hint: see `--list-devices`")
+    if number in (BAD_DEVICE, TIMED_OUT) or "no such device" in low or "disconnected" in low:
+        return DeviceError("gone", f"{pair} is gone: hint: plug it in again; `--list-devices` says what is there")
+    return DeviceError("other", f"{pair}: {text}: hint: try another --block or --rate, or another host API's device")
+
+
+def _number(error: Exception) -> int:
+    numbers = [part for part in error.args if isinstance(part, int)]
+    return numbers[0] if numbers else 0
+
+
+def _channels(device: Device, kind: str) -> int:
+    return device.channels_in if kind == "input" else device.channels_out

@@ -1,0 +1,171 @@
+"""Speaking with another voice, live: a recipe, the voices it takes, its controls, and the engine that runs them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from astrape.errors import AstrapeError
+from astrape.graph import load
+from astrape.graph.graph import Graph
+from astrape.graph.recipe.node import Control
+from astrape.runtime.engine import Engine
+from astrape.voice.conversion import Converter, voice_of
+from astrape.voice.names import RECIPE
+from astrape.voice.shipped import shipped_voices
+from astrape.voice.speaking import REGISTER, SEED, SPEAKER, voice_controls
+from astrape.voice.voicebank import Voicebank
+
+__all__ = ["VOICE", "LiveVoice"]
+
+VOICE = "emma"
+"""Who speaks where nobody is named."""
+
+NOISE_SEED = "seed"
+"""A control that nobody wants to move."""
+
+
+class LiveVoice:
+    """A recipe to speak through, with the voices at hand.
+
+    A recipe with a control ``speaker`` speaks in a voice; any other with one audio input and output, such as
+    ``robot-voice``, runs as it is.
+
+    Args:
+        recipe: the name of a shipped recipe, or the path of a YAML file.
+        weights: a safetensors file; those that ship with the recipe when left out.
+        voice: a voicebank, a recording, or the name of a voice that ships; ``VOICE`` when left out.
+        controls: of the recipe, held from the start.
+        encoder: speaker encoder for a recording; that of the weights when left out.
+
+    Attributes:
+        graph: what is run.
+        voices: names or files that :meth:`speak_as` can turn to: those that ship, and ``voice``.
+        voice: who speaks; ``None`` for a recipe without voices.
+        values: of its controls now, the voice's own aside.
+
+    Raises:
+        AstrapeError: for a recipe, weights or voice that cannot be read or do not fit each other.
+    """
+
+    def __init__(
+        self,
+        recipe: str | Path = RECIPE,
+        *,
+        weights: str | Path | None = None,
+        voice: str | Path | None = None,
+        controls: Mapping[str, Any] | None = None,
+        encoder: str | None = None,
+    ) -> None:
+        self.recipe = os.fspath(recipe)
+        self.values: dict[str, Any] = dict(controls or {})
+        self.voice: str | None = None
+        self.voices: list[str] = []
+        self._encoder = encoder
+        self._banks: dict[str, Voicebank] = {}
+        self._engine: Engine | None = None
+        self._converter: Converter | None = None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            self.graph: Graph = load(recipe, weights=weights)
+        if SPEAKER in self.values:
+            raise AstrapeError("--set speaker: the speaker is what --voice gives")
+        if SPEAKER not in self.graph.controls:
+            if voice is not None:
+                raise AstrapeError(f"'{self.graph.name}' speaks in no voice, and '{voice}' is asked for: leave it out")
+            for name, value in self.values.items():
+                self.graph.check_control(name, value)
+            return
+        self._converter = Converter(self.graph)
+        self._converter.of_weights(weights, recipe)
+        self.graph = self._converter.graph
+        self.voice = os.fspath(VOICE if voice is None else voice)
+        self.voices = list(dict.fromkeys([*shipped_voices(), self.voice]))
+        self.bank(self.voice)
+        for name, value in self.values.items():
+            self.graph.check_control(name, value)
+
+    @property
+    def random(self) -> bool:
+        """Whether its weights were drawn, so that what comes out is noise."""
+        return self._converter is not None and self._converter.random
+
+    @property
+    def sliders(self) -> dict[str, Control]:
+        """Controls of one number that somebody may want to move, by name: not who speaks, nor a seed."""
+        hidden = (SPEAKER, REGISTER, NOISE_SEED) if self.voice is not None else (NOISE_SEED,)
+        return {n: c for n, c in self.graph.control_specs.items() if c.channels == 1 and n not in hidden}
+
+    def value(self, name: str) -> float:
+        """What a slider stands at."""
+        given = self.values.get(name)
+        if given is not None:
+            return float(given)
+        default = self.graph.control_specs[name].default
+        return float(default[0]) if default else 0.0
+
+    def bank(self, voice: str) -> Voicebank:
+        """A voice, read or built once, and refused where the weights take no voices of its kind.
+
+        Raises:
+            AstrapeError: for a voice that cannot be read, or of another speaker encoder.
+        """
+        if voice not in self._banks:
+            assert self._converter is not None
+            bank = voice_of(voice, self._encoder or self._converter.encoder)
+            self._converter.check_voice(bank.metadata, voice)
+            self._banks[voice] = bank
+        return self._banks[voice]
+
+    def add(self, name: str, bank: Voicebank) -> None:
+        """Have a further voice at hand.
+
+        Raises:
+            AstrapeError: for a recipe without voices, and a voice of another speaker encoder.
+        """
+        if self._converter is None:
+            raise AstrapeError(f"'{self.graph.name}' speaks in no voice")
+        self._converter.check_voice(bank.metadata, name)
+        self._banks[name] = bank
+        self.voices = list(dict.fromkeys([*self.voices, name]))
+
+    @property
+    def controls(self) -> dict[str, Any]:
+        """All that the graph is given: the voice's, and what was set besides, which goes before."""
+        if self.voice is None:
+            return dict(self.values)
+        own = voice_controls(self.graph, self.bank(self.voice))
+        return own | self.values | {SPEAKER: own[SPEAKER]}
+
+    def engine(self, rate: int, block: int, **options: Any) -> Engine:
+        """The engine for a host; see :class:`~astrape.runtime.engine.Engine`. What changes from then on, it is told."""
+        self._engine = Engine(self.graph, rate, block, controls=self.controls, **options)
+        return self._engine
+
+    def speak_as(self, voice: str) -> None:
+        """Turn to another voice, within a quantum and without a click."""
+        bank = self.bank(voice)
+        self.voice = voice
+        if self._engine is not None:
+            own = {n: v for n, v in voice_controls(self.graph, bank).items() if n == SPEAKER or n not in self.values}
+            self._engine.set(**own)
+
+    def set(self, name: str, value: Any) -> None:
+        """Set a control.
+
+        Raises:
+            StreamError: for an unknown one, or a value out of range.
+        """
+        self.graph.check_control(name, value)
+        self.values[name] = value
+        if self._engine is not None:
+            self._engine.set(**{name: value})
+
+    def quantum(self, rate: int) -> int:
+        """Frames of a host's sound after which the graph's schedule comes round."""
+        hosted: Graph = self.graph.hosted(rate)
+        return hosted.quantum

@@ -1,0 +1,168 @@
+"""Sound through a real JACK server: what comes out is the graph's, by the reported samples later."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import RATE, Server, Talker
+
+import astrape
+
+pytestmark = pytest.mark.timeout(900)
+
+FRAMED: dict[str, Any] = {
+    "recipe": "framed",
+    "inputs": {"mic": {"rate": 44100, "channels": 1}},
+    "blocks": {
+        "f": {"use": "framing", "size": 441, "hop": 441},
+        "o": {"use": "overlap_add", "hop": 441},
+        "half": {"use": "gain", "gain": 0.5},
+    },
+    "outputs": {"wav": "half"},
+}
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    """Below 15 kHz, so that a resampler changes nothing."""
+    x = np.random.default_rng(seed).uniform(-0.6, 0.6, int(seconds * RATE))
+    spectrum = np.fft.rfft(x)
+    spectrum[int(15000 / RATE * len(x)) :] = 0
+    return np.fft.irfft(spectrum, len(x)).astype(np.float32)
+
+
+def lag_of(y: np.ndarray, x: np.ndarray) -> int:
+    """Frames by which ``y`` is late against ``x``."""
+    size = 1 << (len(x) + len(y)).bit_length()
+    found = np.fft.irfft(np.fft.rfft(y, size) * np.conj(np.fft.rfft(x, size)), size)
+    return int(np.abs(found[: len(y)]).argmax())
+
+
+def carded(what: str, folder: Path, server: Server, x: np.ndarray, loop: bool = False) -> tuple[np.ndarray, dict]:
+    """Send ``x`` through a card in a process of its own, and return what was heard, and what it has to say."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, str(Path(__file__).with_name("through_card.py")), what, str(server.period)]
+    run = subprocess.Popen(
+        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    with closing(Talker(server, x)) as talker:
+        if loop:
+            talker.loop()
+            y = x
+        else:
+            talker.connect()
+            y = talker.talk()
+    told, errors = run.communicate("\n", timeout=600)
+    assert run.returncode == 0, errors
+    return y, json.loads(told)
+
+
+@pytest.mark.parametrize("hold", [0, 2048])
+def test_what_comes_out_is_the_graphs_by_the_latency_later(server, tmp_path, hold):
+    x = noise(3.0)
+    plain, _ = carded("copy", tmp_path, server, x)
+    devices = lag_of(plain, x)
+    y, facts = carded(f"hold {hold}", tmp_path, server, x)
+    graph = astrape.compile(FRAMED).hosted(RATE)
+    padded = np.zeros(-(-len(x) // graph.quantum) * graph.quantum, np.float32)
+    padded[: len(x)] = x
+    whole = graph(torch.from_numpy(padded)[None, None])[0, 0].numpy()
+    # The graph's own output is late by its algorithm already.
+    shift = devices + facts["latency"] - math.ceil(graph.latency * RATE)
+    assert lag_of(y, whole) == shift
+    if facts["dropouts"] == 0:
+        expected = np.concatenate((np.zeros(shift, np.float32), whole))[: len(y)]
+        wrong = np.abs(y[: len(expected)] - expected) > 1e-5
+        # A cycle that the server itself lost is a block and no more.
+        assert wrong.sum() <= 4 * server.period
+
+
+def test_a_cable_has_the_delay_that_the_devices_say(server, tmp_path):
+    _, facts = carded("clicks", tmp_path, server, noise(0.1), loop=True)
+    assert facts["heard"] >= 2
+    assert facts["level"] == pytest.approx(1.0, abs=0.01)
+    assert facts["frames"] == facts["computed"]
+
+
+def command(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-m", "astrape", "live", *arguments]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options)
+
+
+def test_the_command_speaks_and_tells_the_latency_that_is_heard(server, tmp_path: Path):
+    x = noise(6.0)
+    files = f"{tmp_path / 'in.wav'},{tmp_path / 'out.wav'}"
+    run = command(
+        "--recipe", "voice-changer", "--block", str(server.period), "--seconds", "4", "--json", "--record", files
+    )
+    with closing(Talker(server, x)) as talker:
+        talker.connect()
+        threading.Thread(target=talker.talk, daemon=True).start()
+        told, errors = run.communicate(timeout=600)
+    assert run.returncode == 0, errors
+    facts = json.loads(told)
+    heard, rate = soundfile.read(tmp_path / "in.wav", dtype="float32")
+    spoken, _ = soundfile.read(tmp_path / "out.wav", dtype="float32")
+    assert rate == facts["rate"] == RATE
+    assert facts["total_frames"] == facts["device_in"] + facts["latency"] + facts["device_out"]
+    graph = astrape.load("voice-changer").hosted(RATE)
+    assert facts["latency"] >= graph.latency * RATE
+    size = -(-len(heard) // graph.quantum) * graph.quantum
+    whole = graph(torch.from_numpy(np.pad(heard, (0, size - len(heard))))[None, None])[0, 0].numpy()
+    shift = facts["latency"] - int(-(-graph.latency * RATE // 1))
+    assert np.abs(heard).max() > 0.1
+    if facts["dropouts"] == 0:
+        expected = np.concatenate((np.zeros(shift, np.float32), whole))[: len(spoken)]
+        # 16 bits, and what float32 makes of other block sizes.
+        np.testing.assert_allclose(spoken, np.clip(expected, -1, 1), atol=2e-4)
+    else:
+        assert lag_of(spoken, whole) == shift
+
+
+def test_a_server_that_goes_away_is_waited_for(server):
+    run = command("--recipe", "voice-changer", "--block", str(server.period), "--seconds", "3", "--json")
+    with closing(Talker(server, noise(0.1))) as talker:
+        talker.connect()
+        time.sleep(1.0)
+    server.stop()
+    lines: list[str] = []
+    while not any("waiting" in line for line in lines):
+        line = run.stderr.readline()
+        assert line, "".join(lines)
+        lines.append(line)
+    server.start()
+    told, errors = run.communicate(timeout=600)
+    assert run.returncode == 0, errors
+    assert "it is back" in errors
+    # What was left of the three seconds.
+    assert 0.1 * RATE <= json.loads(told)["position"] < 3 * RATE
+
+
+def test_a_rate_that_is_refused_is_resampled_instead(server):
+    run = command("--recipe", "voice-changer", "--rate", "44100", "--seconds", "0.5", "--json")
+    told, errors = run.communicate(timeout=600)
+    assert run.returncode == 0, errors
+    assert "44100 Hz is refused" in errors
+    assert json.loads(told)["rate"] == RATE
+
+
+def test_devices_are_listed(server):
+    told, errors = command("--list-devices", "--json").communicate(timeout=300)
+    assert not errors
+    (device,) = json.loads(told)
+    assert device["api"] == "JACK Audio Connection Kit"
+    assert device["shares_clock_with"] == [0]
+    assert device["rate"] == RATE
