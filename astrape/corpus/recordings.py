@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from astrape.audio.g722 import G722_BYTES, read_g722
 from astrape.audio.reader import AudioReader
 from astrape.audio.whole import read_mono
-from astrape.corpus.errors import CorpusError, ToolError
+from astrape.corpus.errors import CorpusError
 from astrape.corpus.plan import RECORDINGS, Plan, Rendering
 from astrape.corpus.rendering import PHONE_RATE, PITCH_RATE, RenderedSet, leveled
 from astrape.corpus.warping import fundamental
@@ -30,9 +31,6 @@ PAUSE = 0.15
 
 SILENT = ("silence",)
 """Folders of prompts that hold pauses."""
-
-G722_BYTES = 8000
-"""A second, at 64 kbit/s."""
 
 UTTERANCE = re.compile(r'^\(\s*(\S+)\s+"(.*)"\s*\)\s*$')
 SPHINX = re.compile(r"^<s>\s*(.*?)\s*</s>\s*\((.*)\)\s*$")
@@ -127,7 +125,7 @@ def render_recording(recording: Recording) -> RenderedSet:
 
     Raises:
         CorpusError: for a recording that is silent, or of another rate.
-        ToolError: where PyAV or pyworld is absent.
+        AstrapeError: where PyAV or pyworld is absent.
     """
     pause = np.zeros(round(PAUSE * RATE), np.float32)
     pieces: list[Floats] = []
@@ -193,18 +191,8 @@ def _transcripts(root: Path, speaker: Speaker) -> dict[str, str]:
 def _read(path: Path) -> Floats:
     """Mono at 16 kHz."""
     if path.suffix == ".g722":
-        return _read_g722(path)
+        return read_g722(path)
     mono, rate = read_mono(path)
     if rate != RATE:
         raise CorpusError(f"{path}: has {rate} Hz and not {RATE} Hz")
     return mono
-
-
-def _read_g722(path: Path) -> Floats:
-    try:
-        import av
-    except ImportError as error:
-        raise ToolError("prompts are in G.722, which takes PyAV; hint: pip install 'astrape[corpus]'") from error
-    with av.open(str(path), format="g722") as file:
-        frames = [np.asarray(frame.to_ndarray(), np.float32).reshape(-1) for frame in file.decode(audio=0)]
-    return np.concatenate(frames) / np.float32(32768) if frames else np.zeros(0, np.float32)

