@@ -116,23 +116,29 @@ class atomic_path:
             raise told from failed
 
 
-def write_whole(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
+def write_whole(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:
     """Write a file so that at any moment it is either what it was or whole, on the disk too.
 
     Args:
         path: where to; folders that are missing are made.
-        content: what to write, or what writes it to an open file.
+        content: text in UTF-8, bytes, or what writes them to an open file.
 
     Raises:
         WriteError: for a disk that is full and a folder that cannot be written; the temporary is gone then.
     """
-    needed = len(content) if isinstance(content, bytes) else None
+    data = content.encode() if isinstance(content, str) else content
+    needed = len(data) if isinstance(data, bytes) else None
     whole = atomic_path(path, folders=True, durable=True, ending=False, needed=needed)
-    with whole as temporary, temporary.open("wb") as file:
-        if isinstance(content, bytes):
-            file.write(content)
-        else:
-            content(file)
+    with whole as temporary:
+        try:
+            with temporary.open("wb") as file:
+                if isinstance(data, bytes):
+                    file.write(data)
+                else:
+                    data(file)
+        except RuntimeError as error:
+            # Torch's own writer says no more than "PytorchStreamWriter failed" when the disk is full.
+            raise write_fault(temporary) or WriteError(f"{shown(path)}: cannot be written: {error}") from error
 
 
 def write_error(

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,7 +57,37 @@ def decoder() -> type[AvSource] | type[FfmpegSource] | None:
     return FfmpegSource if shutil.which("ffmpeg") else None
 
 
-class AvSource:
+class _Decoded(ABC):
+    """A file that is decoded from its beginning."""
+
+    def __init__(self, path: str | os.PathLike[str], name: str) -> None:
+        self._path, self._name = path, name
+        self.rate = 0
+        self._at = 0
+        self._open()
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Begin to decode."""
+
+    @abstractmethod
+    def read(self, count: int) -> Samples:
+        """The next ``count`` frames, fewer at the end."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End decoding."""
+
+    def seek(self, frame: int) -> None:
+        """Go to a frame by decoding up to it, which is exact in every format."""
+        if frame < self._at:
+            self.close()
+            self._open()
+        while self._at < frame and len(self.read(min(frame - self._at, self.rate))):
+            pass
+
+
+class AvSource(_Decoded):
     """The first audio stream of a file, decoded by PyAV.
 
     Attributes:
@@ -70,10 +101,6 @@ class AvSource:
     """
 
     cut = False
-
-    def __init__(self, path: str | os.PathLike[str], name: str) -> None:
-        self._path, self._name = path, name
-        self._open()
 
     def _open(self) -> None:
         import av
@@ -108,7 +135,6 @@ class AvSource:
         self._at = 0
 
     def read(self, count: int) -> Samples:
-        """The next ``count`` frames, fewer at the end."""
         import av
 
         found: list[Samples] = []
@@ -128,14 +154,6 @@ class AvSource:
             left -= len(found[-1])
         self._at += count - left
         return np.concatenate(found) if found else np.zeros((0, self.channels), np.float32)
-
-    def seek(self, frame: int) -> None:
-        """Go to a frame by decoding up to it, which is exact in every format."""
-        if frame < self._at:
-            self.close()
-            self._open()
-        while self._at < frame and len(self.read(min(frame - self._at, self.rate))):
-            pass
 
     def close(self) -> None:
         container = getattr(self, "_container", None)
@@ -163,7 +181,7 @@ class AvSource:
         return np.asarray(frame.to_ndarray(), np.float32).reshape(-1, self.channels)
 
 
-class FfmpegSource:
+class FfmpegSource(_Decoded):
     """The first audio stream of a file, decoded by the program ffmpeg; the same as :class:`AvSource` otherwise.
 
     Attributes:
@@ -172,10 +190,6 @@ class FfmpegSource:
 
     frames, tolerance = 0, 0
     format, subtype = "FFMPEG", "FLOAT"
-
-    def __init__(self, path: str | os.PathLike[str], name: str) -> None:
-        self._path, self._name = path, name
-        self._open()
 
     def _open(self) -> None:
         words = ["ffmpeg", "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
@@ -194,7 +208,6 @@ class FfmpegSource:
         self._at = 0
 
     def read(self, count: int) -> Samples:
-        """The next ``count`` frames, fewer at the end."""
         found: list[Samples] = []
         left = count
         while left > 0 and len(block := self._stream.read(left)):
@@ -209,13 +222,6 @@ class FfmpegSource:
                 raise AudioError("damaged", f"{self._name}: cannot be read beyond {at}: {complaint or failed}")
             self.cut = bool(complaint)
         return np.concatenate(found) if found else np.zeros((0, self.channels), np.float32)
-
-    def seek(self, frame: int) -> None:
-        if frame < self._at:
-            self.close()
-            self._open()
-        while self._at < frame and len(self.read(min(frame - self._at, self.rate))):
-            pass
 
     def close(self) -> None:
         if self._process.stdout is not None:

@@ -223,7 +223,7 @@ def rendered_item(studio: Studio, item: Item, plan: Plan | None = None) -> Outco
         info = write_set(item.folder(work), item.name, rendered, item.licence, studio.order.seed)
         return Outcome(seconds=seconds_of(info))
     except UnfitError as error:
-        write_whole(item.marker(work), f"{error}\n".encode())
+        write_whole(item.marker(work), f"{error}\n")
         return Outcome(unfit=str(error))
     except ToolError as error:
         return Outcome(fatal=str(error))

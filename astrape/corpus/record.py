@@ -81,7 +81,7 @@ def keep_record(order: Order, tools: dict[str, str], packages: Mapping[str, Pack
             settings[name] = max(settings[name], before[name])
         wanted["packages"] = dict(sorted((found["packages"] | wanted["packages"]).items()))
         wanted["tools"] = dict(sorted((tools | found["tools"]).items()))
-    write_whole(path, (json.dumps(wanted, indent=1, ensure_ascii=False) + "\n").encode())
+    write_whole(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
     return notes
 
 
@@ -125,7 +125,7 @@ def write_manifest(work: Path) -> dict[str, Any]:
             by_split = hours.setdefault(line["source"], {"train": 0.0, "held": 0.0})
             by_split[line["split"]] += line["seconds"] / 3600
             speakers.add(line["speaker"])
-    write_whole(work / MANIFEST, "".join(line + "\n" for line in lines).encode())
+    write_whole(work / MANIFEST, "".join(line + "\n" for line in lines))
     total = {split: sum(one[split] for one in hours.values()) for split in ("train", "held")}
     return {
         "sets": sets,

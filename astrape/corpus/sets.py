@@ -98,7 +98,7 @@ def write_set(folder: Path, name: str, rendered: RenderedSet, licence: str, seed
         "voices": {one.name: _voice(one, rendered.voices[one.name].gain) for one in plan.renderings},
         "files": {file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
     }
-    write_whole(folder / INFO, (json.dumps(info, indent=1) + "\n").encode())
+    write_whole(folder / INFO, json.dumps(info, indent=1) + "\n")
     return info
 
 

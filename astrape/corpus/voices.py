@@ -110,5 +110,5 @@ def measured_registers(
             return {name: found[name] for name in voices.names}
         raise CorpusError(f"{path}: is of other voices; hint: delete it, it is measured again")
     found = {name: measure(name, REGISTER_TEXTS) for name in voices.names}
-    write_whole(path, (json.dumps(found, indent=1) + "\n").encode())
+    write_whole(path, json.dumps(found, indent=1) + "\n")
     return found

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from astrape.errors import RecipeError
 from astrape.graph.checksums import checked_tensors
+from astrape.graph.fitting import listed, mismatches
 from astrape.graph.network import Network
 from astrape.graph.recipe.files import shipped_recipes
 
@@ -78,17 +79,8 @@ def _check_finite(graph: Network[Any], tensors: Mapping[str, Tensor], path: Path
 def _check_names(
     graph: Network[Any], path: Path, own: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], subset: bool
 ) -> None:
-    wrong = [f"'{name}' is missing" for name in own if name not in shapes]
-    unknown = [] if subset else [f"'{name}' is unknown" for name in shapes if name not in own]
-    misshapen = [
-        f"'{name}' is {shapes[name]} and not {tuple(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in shapes and shapes[name] != tuple(tensor.shape)
-    ]
-    mend = ": it holds more than this recipe has, and subset=True takes the part" if unknown and own else ""
-    if wrong or misshapen:
-        mend = ""
-    wrong += unknown + misshapen
+    wrong = mismatches(own, shapes, subset=subset)
     if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise RecipeError(f"{path}: does not fit '{graph.name}': {', '.join(wrong[:5])}{more}{mend}")
+        more_than_enough = own and not mismatches(own, shapes, subset=True)
+        hint = ": it holds more than this recipe has, and subset=True takes the part" if more_than_enough else ""
+        raise RecipeError(f"{path}: does not fit '{graph.name}': {listed(wrong)}{hint}")

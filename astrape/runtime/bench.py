@@ -5,11 +5,11 @@ Everything runs on one thread. Two threads gain little and lose several times ov
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from astrape.graph.graph import Graph
 from astrape.graph.session import Session
 from astrape.runtime.by_hand import ByHand, Call, Runner, recorded
 from astrape.runtime.machine import Machine, measure_machine
+from astrape.runtime.timing import one_thread, push_times
 
 __all__ = ["Bench", "BlockShare", "ChunkBench", "bench"]
 
@@ -136,7 +137,7 @@ def bench(
         raise AstrapeError(f"seconds must be 0.05 to 3600, not {seconds:g}")
     values = _controls(graph, controls or {})
     tell = progress or (lambda done, total: None)
-    with _one_thread(), torch.inference_mode(), Live().run():
+    with one_thread(), torch.inference_mode(), Live().run():
         session = graph.stream()
         weights = sum(_bytes(unit.block) for unit in graph.units)
         machine = measure_machine(max(weights + session.state_bytes, 2**18))
@@ -218,16 +219,13 @@ class _Part:
     def _session_times(self) -> tuple[Session, list[float]]:
         """A session that runs by itself, and the milliseconds of its pushes."""
         session = self.graph.stream(chunk=self.frames)
-        session.push(self._given(0), **self.controls)
-        for index in range(WARM_UP):
-            session.push(self._given(index))
+        pushes = push_times(session, map(self._given, itertools.count()), self.controls)
+        for _ in range(WARM_UP + 1):
+            next(pushes)
         times: list[float] = []
         begin = time.perf_counter()
         while len(times) < FEWEST or (len(times) < MOST and time.perf_counter() - begin < self.seconds / 2):
-            given = self._given(len(times))
-            start = time.perf_counter()
-            session.push(given)
-            times.append((time.perf_counter() - start) * 1000)
+            times.append(next(pushes))
             if len(times) % 100 == 0:
                 self.tell(min(0.45, 0.45 * (time.perf_counter() - begin) / (self.seconds / 2)))
         return session, times
@@ -321,16 +319,6 @@ class _Part:
     def _given(self, index: int) -> Any:
         # A session takes the dict apart and keeps none of it.
         return dict(self._piece(index))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _controls(graph: Graph, given: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:

@@ -15,6 +15,7 @@ from astrape.blocks.base import Stream
 from astrape.errors import RecipeError
 from astrape.graph import compile
 from astrape.graph.checksums import read_tensors
+from astrape.graph.fitting import listed, mismatches
 from astrape.graph.graph import Graph
 from astrape.graph.recipe import Recipe
 from astrape.graph.subgraph import subgraph
@@ -266,17 +267,9 @@ def _begin_with(graph: Graph, path: Path) -> str:
 
 def _fill(graph: Graph, tensors: Mapping[str, Tensor], path: str, names: list[str]) -> None:
     own = graph.state_dict()
-    wrong = [f"'{name}' is missing" for name in names if name not in tensors]
-    wrong += [
-        f"'{name}' is {tuple(tensors[name].shape)} and not {tuple(own[name].shape)}"
-        for name in names
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
+    wrong = mismatches({name: own[name] for name in names}, tensors, subset=True)
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise TrainingError(
-            f"{path}: does not fit '{graph.name}': {', '.join(wrong[:3])}{more}: give the recipe it is of"
-        )
+        raise TrainingError(f"{path}: does not fit '{graph.name}': {listed(wrong)}: give the recipe it is of")
     graph.load_state_dict(own | {name: tensors[name] for name in names})
 
 

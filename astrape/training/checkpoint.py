@@ -8,14 +8,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from astrape.audio.atomic import atomic_path, free_space, sync, write_fault
-from astrape.errors import WriteError, told_as
+from astrape.audio.atomic import atomic_path, free_space, sync, write_whole
+from astrape.errors import told_as
 from astrape.graph.checksums import archive_fault, sealed
 from astrape.training.errors import TrainingError
 
@@ -28,47 +28,37 @@ __all__ = [
     "restore_random_state",
     "save_checkpoint",
     "save_weights",
-    "write_whole",
+    "write_file",
 ]
 
 FORMAT = "astrape training, version 1"
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Have a file written beside its place, brought to the disk, and renamed: it is there whole or not at all.
+def write_file(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:
+    """Write a file of a run, whole or not at all; its name is on the disk too when this returns.
 
     Raises:
         TrainingError: when it cannot be written, on a full disk for instance; what was there before stays.
     """
-    with told_as(TrainingError), atomic_path(path, folders=True, durable=True, ending=False) as temporary:
-        try:
-            write(temporary)
-        except RuntimeError as error:
-            # Torch's own writer says no more than "PytorchStreamWriter failed" when the disk is full.
-            fault = write_fault(temporary)
-            if fault is not None:
-                raise fault from error
-            raise WriteError(f"{path}: cannot be written: {error}") from error
+    with told_as(TrainingError):
+        write_whole(path, content)
     if os.name == "posix":
         sync(path.parent)
 
 
 def link_file(path: Path, target: Path) -> None:
     """Give a finished file a second name: a hard link, or a copy where the file system has none."""
-
-    def make(temporary: Path) -> None:
+    with told_as(TrainingError), atomic_path(target, folders=True, durable=True, ending=False) as temporary:
         temporary.unlink()
         try:
             os.link(path, temporary)
         except OSError:
             shutil.copyfile(path, temporary)
 
-    write_whole(target, make)
-
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Store a state of tensors, numbers, text, lists and dicts, such that ``load_checkpoint`` reads it."""
-    write_whole(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
+    write_file(path, lambda file: torch.save({"format": FORMAT, **state}, file))
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
@@ -77,7 +67,7 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
 
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     # Its own way to write a file lets nobody else read it.
-    write_whole(path, lambda temporary: _write_bytes(temporary, save(own, metadata=sealed(own, about))))
+    write_file(path, save(own, metadata=sealed(own, about)))
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -157,7 +147,3 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and len(state.get("cuda", ())) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

@@ -19,7 +19,7 @@ from astrape.training.checkpoint import (
     link_file,
     save_checkpoint,
     save_weights,
-    write_whole,
+    write_file,
 )
 from astrape.training.decoder import DecoderValidation, spectrograms
 from astrape.training.journal import Journal
@@ -107,7 +107,7 @@ class _Run:
             check_space(self.folder, setup.bytes_needed)
             if setup.state is None:
                 self._clear()
-            write_whole(self.path("recipe.yaml"), lambda path: _write_text(path, setup.recipe_text))
+            write_file(self.path("recipe.yaml"), setup.recipe_text)
         self._tell()
         journal = Journal(
             self.folder,
@@ -285,7 +285,3 @@ def _pairings(setup: Setup) -> list[str]:
             paired = said(name, *learner.clocks_told(name))
             lines[f"{learner.given[name]} is given in place of '{name}': {paired}"] = None
     return list(lines)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

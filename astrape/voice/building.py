@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
@@ -24,6 +24,7 @@ from astrape.voice.errors import VoicebankError
 from astrape.voice.metadata import Metadata
 from astrape.voice.names import RECIPE
 from astrape.voice.quality import ReferenceMeter, rms_dbfs
+from astrape.voice.reference import SHORTEST_SECONDS, SILENT_DBFS, level_of, reference_windows
 from astrape.voice.register import RegisterMeter
 from astrape.voice.spaces import encoder_for
 from astrape.voice.speaker import SpeakerEncoder, speaker_encoder
@@ -32,10 +33,6 @@ from astrape.voice.voicebank import Voicebank
 __all__ = ["LEAST_SECONDS", "build_voicebank"]
 
 LEAST_SECONDS = 5
-WINDOW_SECONDS, HOP_SECONDS = 8, 4
-SHORTEST_SECONDS = 1
-"""A recording below this has too little of a voice to weigh as much as a window of 8 s does."""
-SILENT_DBFS = -45.0
 READ_SECONDS = 1.0
 LOWEST_RATE, HIGHEST_RATE = 8000, 768_000
 
@@ -136,7 +133,7 @@ class _Mean:
         self.loudest = rms_dbfs(0.0)
 
     def add(self, window: Tensor) -> None:
-        level = rms_dbfs(float(window.double().square().mean()))
+        level = level_of(window)
         self.loudest = max(self.loudest, level)
         if level < SILENT_DBFS:
             return
@@ -171,30 +168,14 @@ def _embed(path: str | os.PathLike[str], mean: _Mean, channel: str, tell: Callab
         flat = mean.register.follow(
             piece.reshape(-1) for piece in resampled(graph, _heard(audio, meter, channel, tell))
         )
-        for window in _windows(flat, WINDOW_SECONDS * rate, HOP_SECONDS * rate):
-            if len(window) >= SHORTEST_SECONDS * rate:
-                mean.add(window)
+        for window in reference_windows(flat, rate):
+            mean.add(window)
     if meter.frames < SHORTEST_SECONDS * meter.rate:
         raise VoicebankError(
             f"{shown}: {meter.frames / meter.rate:.2f} s long, and a reference has at least {SHORTEST_SECONDS}: "
             f"leave it out, or join it with another"
         )
     return meter
-
-
-def _windows(pieces: Iterable[Tensor], length: int, hop: int) -> Iterator[Tensor]:
-    """Windows of ``length`` every ``hop``; a last one at the very end for what they leave; all, where it is less."""
-    held = torch.zeros(0)
-    start = 0
-    for piece in pieces:
-        held = torch.cat((held, piece))
-        while len(held) >= start + length:
-            yield held[start : start + length]
-            # From the last window's start: the window at the very end may reach back that far.
-            held = held[start:]
-            start = hop
-    if start == 0 or len(held) > length:
-        yield held[-length:]
 
 
 def _heard(audio: AudioReader, meter: ReferenceMeter, channel: str, tell: Callable[[float], None]) -> Iterator[Tensor]:

@@ -112,9 +112,9 @@ def printable(text: str | bytes) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape", "replace").decode() for char in name)
 
 
-def listed(names: list[str]) -> str:
+def listed(names: list[str], longest: int = 80) -> str:
     """The first names, shortened where they are long, and how many there are more."""
-    shown = [printable(name if len(name) <= 80 else name[:77] + "...") for name in names[:SAMPLE]]
+    shown = [printable(name if len(name) <= longest else name[: longest - 3] + "...") for name in names[:SAMPLE]]
     more = f" and {len(names) - SAMPLE} more" if len(names) > SAMPLE else ""
     return ", ".join(shown) + more
 

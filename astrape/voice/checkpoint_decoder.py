@@ -189,9 +189,9 @@ def _n_fft(part: DecoderPart, reading: Reading) -> int:
         n_fft = len(window)
         # Half-precision files round it.
         if not torch.allclose(window.to(torch.float32), torch.hann_window(n_fft), rtol=0, atol=5e-3):
-            raise part.checkpoint.error(f"{name} is no Hann window, and no other is imported")
+            raise part.checkpoint.error(f"{name} is not a Hann window, which is the only one that is imported")
     else:
-        part.wrong.append(f"{name} is {'x'.join(map(str, window.shape))} and not {n_fft}")
+        part.wrong.append(f"'{name}' is {tuple(window.shape)} and not ({n_fft},)")
     return n_fft
 
 
@@ -202,10 +202,10 @@ def _input_scale(part: DecoderPart, reading: Reading) -> float:
         scale = reading.number("input_std_scale", "input_scale", default=INPUT_SCALE)
         return INPUT_SCALE if scale is None else scale
     if tensor.numel() != 1:
-        part.wrong.append(f"input_scale is {'x'.join(map(str, tensor.shape))} and not a single number")
+        part.wrong.append(f"'input_scale' is {tuple(tensor.shape)} and not ()")
         return INPUT_SCALE
     if tensor.is_complex() or not bool(tensor.isfinite().all()):
-        raise part.checkpoint.error("not finite, or no real numbers: input_scale")
+        raise part.checkpoint.error("not finite or not of real numbers: input_scale")
     return float(tensor)
 
 

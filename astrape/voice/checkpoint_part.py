@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from astrape.graph.fitting import mismatches
 from astrape.voice.checkpoint import Checkpoint, listed
 
 __all__ = ["NodeLine", "Part"]
@@ -74,26 +75,16 @@ class Part:
         """
         given = self.checkpoint.tensors
         taken = [name for names in self.sources.values() for name in names]
-        needed = {*taken, *self.known, *self.skipped()}
-        wrong = [f"missing: {listed(missing)}"] if (missing := [name for name in taken if name not in given]) else []
-        if unknown := [name for name in given if name not in needed]:
-            wrong.append(f"unknown: {listed(unknown)}")
-        shapes = {}
+        # What only the recipe's parameters are read from, and what is not needed, may have any shape.
+        shapes = {name: tuple(given[name].shape) for name in (*self.known, *self.skipped()) if name in given}
         for target, names in self.sources.items():
             first, *rest = own[target].shape if own[target].ndim else (1,)
-            expected = (first // len(names), *rest) if own[target].ndim else ()
-            shapes.update(dict.fromkeys(names, expected))
-        misshapen = [
-            f"{name} is {_shape(given[name].shape)} and not {_shape(shape)}"
-            for name, shape in shapes.items()
-            if name in given and given[name].shape != torch.Size(shape)
-        ]
-        if misshapen or self.wrong:
-            wrong.append(f"mis-shaped: {listed(misshapen + self.wrong)}")
+            shapes.update(dict.fromkeys(names, (first // len(names), *rest) if own[target].ndim else ()))
+        wrong = mismatches(shapes, given) + self.wrong
         if wrong:
-            raise self.checkpoint.error("; ".join(wrong))
+            raise self.checkpoint.error(f"does not fit: {listed(wrong, longest=200)}")
         if bad := [name for name in taken if not _is_finite(given[name])]:
-            raise self.checkpoint.error(f"not finite, or no real numbers: {listed(bad)}")
+            raise self.checkpoint.error(f"not finite or not of real numbers: {listed(bad)}")
         filled = {
             target: torch.cat([given[name].detach().to(torch.float32) for name in names]).clone()
             for target, names in self.sources.items()
@@ -105,7 +96,3 @@ class Part:
 def _is_finite(tensor: Tensor) -> bool:
     """Whether a tensor holds real numbers that are finite in float32 too."""
     return tensor.is_floating_point() and bool(tensor.to(torch.float32).isfinite().all())
-
-
-def _shape(shape: Any) -> str:
-    return "x".join(map(str, shape)) or "a single number"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -29,6 +28,7 @@ from astrape.graph.report.drawing import save_graph_picture
 from astrape.runtime.files import Conversion, process_file
 from astrape.runtime.process import settle
 from astrape.runtime.spectrogram import Sound, save_spectrograms
+from astrape.runtime.timing import one_thread, push_times
 from astrape.voice.building import build_voicebank
 from astrape.voice.conversion import Converter, voice_of
 from astrape.voice.demo_page import write_page
@@ -229,22 +229,12 @@ def time_pushes(graph: Graph, sound: Sound, controls: Mapping[str, Tensor | floa
         controls: values by name.
         chunk_ms: chunk size, milliseconds of the graph's input.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    settle()
-    try:
-        (rate,) = (float(stream.rate) for stream in graph.inputs.values())
-        size = max(1, round(rate * chunk_ms / 1000))
-        session = graph.stream(chunk=size)
-        samples = torch.from_numpy(np.resize(sound.samples, round(7 * rate)))[None, None]
-        took = []
-        for chunk in torch.split(samples, size, dim=-1):
-            begin = time.perf_counter()
-            session.push(chunk, **controls)
-            took.append(1000 * (time.perf_counter() - begin))
-            controls = {}
-    finally:
-        torch.set_num_threads(threads)
+    (rate,) = (float(stream.rate) for stream in graph.inputs.values())
+    size = max(1, round(rate * chunk_ms / 1000))
+    samples = torch.from_numpy(np.resize(sound.samples, round(7 * rate)))[None, None]
+    with one_thread():
+        settle()
+        took = list(push_times(graph.stream(chunk=size), torch.split(samples, size, dim=-1), controls))
     counted = took[round(1000 / chunk_ms) :] or took
     return Pushes(
         chunk_ms=1000 * size / rate,

@@ -17,6 +17,7 @@ from astrape.blocks.base import Stream
 from astrape.blocks.wavlm import RATE, FrozenNorm, WavLMCNN, WavLMLayer
 from astrape.errors import AstrapeError, RecipeError
 from astrape.graph.checksums import read_tensors
+from astrape.graph.fitting import listed, mismatches
 from astrape.voice.checkpoint import CheckpointError, check_tensor, printable, unpickled
 
 __all__ = [
@@ -92,6 +93,13 @@ def read_wavlm(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return found
 
 
+STATISTICS = ("layer_norm.mean", "layer_norm.variance")
+
+
+def _is_real(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and bool(torch.isfinite(tensor).all())
+
+
 def load_wavlm(block: WavLMCNN, path: str | os.PathLike[str]) -> None:
     """Fill a front end with the weights of a checkpoint; layers beyond the block's own are left aside.
 
@@ -103,24 +111,17 @@ def load_wavlm(block: WavLMCNN, path: str | os.PathLike[str]) -> None:
     layers = len(block.conv_layers)
     given = {name: tensor for name, tensor in read_wavlm(path).items() if int(name.split(".")[1]) < layers}
     own = block.state_dict()
-    wrong = [f"'{name}' is unknown" for name in given if name not in own]
-    for name, tensor in own.items():
-        if name not in given:
-            if not name.endswith(("layer_norm.mean", "layer_norm.variance")):
-                wrong.append(f"'{name}' is missing")
-        elif given[name].shape != tensor.shape:
-            wrong.append(f"'{name}' is {tuple(given[name].shape)} and not {tuple(tensor.shape)}")
-        elif not given[name].is_floating_point() or not bool(torch.isfinite(given[name]).all()):
-            wrong.append(f"'{name}' is not finite, or no real numbers")
+    learned = {name: one for name, one in own.items() if name in given or not name.endswith(STATISTICS)}
+    wrong = mismatches(learned, given)
+    wrong += [f"'{name}' is not finite or not of real numbers" for name, one in given.items() if not _is_real(one)]
     if wrong:
         large = "conv_layers.1.layer_norm.weight" in given
-        mend = ""
+        hint = ""
         if large != (block.norm == "layer") and layers > 1:
-            mend = f": {'it has a norm in every layer, build with' if large else 'build without'} norm: layer"
+            hint = f": {'it has a norm in every layer, build with' if large else 'build without'} norm: layer"
         elif any(name.endswith("conv.bias") and name not in own for name in given):
-            mend = ": build with bias: true"
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise WavLMError(f"{path}: does not fit: {', '.join(wrong[:5])}{more}{mend}")
+            hint = ": build with bias: true"
+        raise WavLMError(f"{path}: does not fit: {listed(wrong)}{hint}")
     block.load_state_dict({**own, **given})
 
 

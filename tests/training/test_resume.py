@@ -11,7 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import grounds
 import numpy as np
@@ -27,7 +27,7 @@ from astrape.training.checkpoint import (
     random_state,
     restore_random_state,
     save_checkpoint,
-    write_whole,
+    write_file,
 )
 from astrape.training.errors import TrainingError
 from astrape.training.journal import Journal
@@ -159,13 +159,14 @@ def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: 
     path = tmp_path / "x.pt"
     save_checkpoint(path, {"number": 1, "tensor": torch.arange(3)})
 
-    def fail(temporary: Path) -> None:
-        temporary.write_bytes(b"half of it")
+    def fail(file: BinaryIO) -> None:
+        file.write(b"half of it")
+        file.flush()
         raise OSError(28, "No space left on device")
 
     free = r"\([\d.]+ MB are free there, it takes more than the 10 bytes"
     with pytest.raises(TrainingError, match=rf"x.pt: cannot be written: no space left on the device {free}"):
-        write_whole(path, fail)
+        write_file(path, fail)
     assert load_checkpoint(path)["number"] == 1
     assert [one.name for one in tmp_path.iterdir()] == ["x.pt"]
     link_file(path, tmp_path / "best.pt")

@@ -216,7 +216,7 @@ class TestTensors:
                 lambda s: s.update(
                     {"wave_upsampler.upsample_layers.1.parametrizations.weight.original0": torch.zeros(2, 2, 1)}
                 ),
-                "no magnitudes for",
+                "not a magnitude for",
             ),
             (lambda s: s["istft_head.out.bias"].fill_(torch.nan), "'istft_head.out.bias' holds numbers that are not"),
             (lambda s: s.update({"istft_head.out.bias": torch.zeros(394).int()}), "holds torch.int32, not floating"),

@@ -144,14 +144,14 @@ def test_cycles(tmp_path: Path) -> None:
         (torch.zeros(1).expand(12, 10, 5), "claims 600 numbers"),
         (torch.zeros(12, 10, 5).to_sparse(), "no dense tensor"),
         (torch.zeros(12, 10, 5, device="meta"), "no dense tensor"),
-        (torch.zeros(12, 10, 5, dtype=torch.int64), "no real numbers: input_conv.weight"),
-        (torch.zeros(12, 10, 5, dtype=torch.complex64), "no real numbers: input_conv.weight"),
-        (torch.full((12, 10, 5), float("nan")), "not finite, or no real numbers: input_conv.weight"),
-        (torch.full((12, 10, 5), float("inf")), "not finite, or no real numbers: input_conv.weight"),
+        (torch.zeros(12, 10, 5, dtype=torch.int64), "not of real numbers: input_conv.weight"),
+        (torch.zeros(12, 10, 5, dtype=torch.complex64), "not of real numbers: input_conv.weight"),
+        (torch.full((12, 10, 5), float("nan")), "not finite or not of real numbers: input_conv.weight"),
+        (torch.full((12, 10, 5), float("inf")), "not finite or not of real numbers: input_conv.weight"),
         (torch.full((12, 10, 5), 1e300, dtype=torch.float64), "not finite"),
-        (torch.zeros(12, 10, 0), "mis-shaped: input_conv.weight is 12x10x0 and not 12x10x5"),
-        (torch.zeros(13, 10, 5), "mis-shaped: input_conv.weight is 13x10x5 and not 12x10x5"),
-        (torch.zeros(()), "mis-shaped: input_conv.weight is a single number and not 12x10x5"),
+        (torch.zeros(12, 10, 0), "'input_conv.weight' is (12, 10, 0) and not (12, 10, 5)"),
+        (torch.zeros(13, 10, 5), "'input_conv.weight' is (13, 10, 5) and not (12, 10, 5)"),
+        (torch.zeros(()), "'input_conv.weight' is () and not (12, 10, 5)"),
     ],
 )
 def test_tensors_that_are_none(tmp_path: Path, tensor: Tensor, reason: str) -> None:
@@ -204,10 +204,10 @@ def test_networks_of_no_size_and_of_a_huge_one(tmp_path: Path, part: str, size: 
 
 def test_unknown_tensors_and_whole_layers(tmp_path: Path) -> None:
     message = refused(changed(tmp_path, gives("blocks.1.extra.weight", 3)))
-    assert message == "unknown: blocks.1.extra.weight"
+    assert message == "does not fit: 'blocks.1.extra.weight' is unknown"
     last = [name for name in ENCODER.state_dict() if name.startswith("trans_layers.1.")]
     message = refused(changed(tmp_path, deletes(*last)))
-    assert message.startswith("missing: trans_layers.1.")
+    assert message.startswith("does not fit: 'trans_layers.1.")
     assert f"and {len(last) - 8} more" in message
     assert "say 1 of trans_layers" in refused(changed(tmp_path, nothing, n_layers=1))
     assert "say 5 of blocks" not in refused(changed(tmp_path, nothing, stem_dilations=(1, 2, 3, 4, 5)))
@@ -258,7 +258,7 @@ def test_settings_of_a_decoder(tmp_path: Path, config: dict[str, Any], reason: s
 
 def test_a_window_that_is_no_hann(tmp_path: Path) -> None:
     file = changed(tmp_path, lambda state: state.update({"istft_head.istft.window": torch.ones(1512)}), "decoder")
-    assert "no Hann window" in refused(file, "decoder")
+    assert "is not a Hann window" in refused(file, "decoder")
 
 
 def test_parts_that_do_not_fit(tmp_path: Path) -> None:

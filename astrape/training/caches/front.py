@@ -15,6 +15,7 @@ from astrape.blocks.wavlm import WavLMCNN
 from astrape.errors import RecipeError
 from astrape.graph import compile
 from astrape.graph.checksums import read_tensors, sealed
+from astrape.graph.fitting import listed, mismatches
 from astrape.graph.graph import Graph
 from astrape.graph.recipe import Recipe
 from astrape.graph.subgraph import subgraph
@@ -266,18 +267,12 @@ def _fill(graph: Graph, path: Path) -> None:
     """Take the graph's weights out of a file that may hold those of a larger one."""
     given = _read(path)
     own = graph.state_dict()
-    wrong = [f"'{name}' is missing" for name in own if name not in given]
-    wrong += [
-        f"'{name}' is {tuple(given[name].shape)} and not {tuple(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in given and given[name].shape != tensor.shape
-    ]
+    wrong = mismatches(own, given, subset=True)
     wrong += [
         f"'{name}' is not finite" for name in own if name in given and not bool(torch.isfinite(given[name]).all())
     ]
     if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise CacheError(f"{shown(path)}: does not fit the front end of '{graph.name}': {', '.join(wrong[:5])}{more}")
+        raise CacheError(f"{shown(path)}: does not fit the front end of '{graph.name}': {listed(wrong)}")
     graph.load_state_dict({name: given[name] for name in own})
 
 

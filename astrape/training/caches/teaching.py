@@ -21,12 +21,10 @@ from astrape.training.errors import CacheError
 from astrape.training.teachers import Teacher
 from astrape.training.voicing import RATE as VOICING_RATE
 from astrape.training.voicing import voiced_frames
-from astrape.voice.quality import rms_dbfs
+from astrape.voice.reference import SHORTEST_SECONDS, SILENT_DBFS, level_of, reference_windows
 
 __all__ = ["Content", "Teaching", "teacher_record"]
 
-WINDOW_SECONDS, HOP_SECONDS, SHORTEST_SECONDS = 8, 4, 1
-SILENT_DBFS = -45.0
 SEED = 0
 
 
@@ -155,15 +153,9 @@ class Teaching:
     def _windows(self, utterance: Utterance) -> Iterator[Tensor]:
         rate = self.teacher.sample_rate
         audio = read_recording(utterance.path, Fraction(rate), utterance.channel)
-        length, hop, frames = WINDOW_SECONDS * rate, HOP_SECONDS * rate, audio.shape[-1]
-        begins = list(range(0, max(0, frames - length) + 1, hop))
-        if begins[-1] + length < frames:
-            begins.append(frames - length)
-        for begin in begins:
-            window = audio[..., begin : begin + length]
-            loud = rms_dbfs(float(window.double().square().mean())) >= SILENT_DBFS
-            if loud and window.shape[-1] >= SHORTEST_SECONDS * rate:
-                yield window
+        for window in reference_windows([audio.reshape(-1)], rate):
+            if level_of(window) >= SILENT_DBFS:
+                yield window.reshape(1, 1, -1)
 
 
 def teacher_record(
@@ -175,7 +167,7 @@ def teacher_record(
         what: ``content`` or ``speakers``.
         teacher: who makes it.
         spec: ``use`` and the parameters that opened it.
-        utterances: of each speaker that are taken; of no account to content.
+        utterances: of each speaker that are taken; content does not depend on it.
         per_utterance: of speakers, one embedding for each utterance.
     """
     content = what == "content"

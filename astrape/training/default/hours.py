@@ -7,12 +7,12 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from astrape.training.checkpoint import write_whole
+from astrape.training.checkpoint import write_file
 
 __all__ = ["Hours", "machine"]
 
@@ -45,8 +45,7 @@ class Hours:
                 "core_seconds": time.process_time() - busy,
                 "machine": machine(),
             }
-            text = json.dumps(found) + "\n"
-            write_whole(path, _writer(text))
+            write_file(path, json.dumps(found) + "\n")
 
         def watch() -> None:
             while not done.wait(EVERY):
@@ -93,10 +92,3 @@ def _lines(path: str) -> list[str]:
         return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-
-
-def _writer(text: str) -> Callable[[Path], None]:
-    def write(path: Path) -> None:
-        path.write_text(text, encoding="utf-8")
-
-    return write

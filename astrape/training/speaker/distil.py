@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from astrape.audio.atomic import atomic_path
+from astrape.audio.atomic import write_whole
 from astrape.blocks.statistics import RunningStatistics
 from astrape.errors import AstrapeError
 from astrape.graph import load
-from astrape.graph.checksums import sealed
 from astrape.graph.graph import Graph
+from astrape.training.checkpoint import save_weights as save_tensors
 from astrape.training.speaker.augment import SILENCE, augmented
 from astrape.training.speaker.features import RECIPE, Example
 
@@ -102,10 +102,8 @@ def distilled(
         optimiser.step()
         losses.append(loss.item())
         if (step + 1) % settings.every == 0 or step + 1 == settings.steps:
-            with atomic_path(checkpoint) as temporary:
-                torch.save(
-                    {"step": step + 1, "graph": graph.state_dict(), "optimiser": optimiser.state_dict()}, temporary
-                )
+            kept = {"step": step + 1, "graph": graph.state_dict(), "optimiser": optimiser.state_dict()}
+            write_whole(checkpoint, partial(torch.save, kept))
             near = f", held recordings {agreement(graph, held[:100]):.3f}" if held else ""
             say(f"  step {step + 1}: loss {np.mean(losses):.4f}{near}")
             losses = []
@@ -124,9 +122,7 @@ def agreement(graph: Graph, examples: Sequence[Example]) -> float:
 
 def save_weights(graph: Graph, path: Path) -> None:
     """Write the learned parameters as float16 safetensors."""
-    kept = {name: tensor.detach().half().contiguous() for name, tensor in graph.named_parameters()}
-    with atomic_path(path) as temporary:
-        save_file(kept, temporary, metadata=sealed(kept, METADATA))
+    save_tensors(path, {name: tensor.detach().half() for name, tensor in graph.named_parameters()}, METADATA)
 
 
 def _student(graph: Graph) -> list[Any]:

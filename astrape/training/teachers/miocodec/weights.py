@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from astrape.graph.checksums import archive_fault, checked_tensors
+from astrape.graph.fitting import listed, mismatches
 from astrape.training.errors import TeacherError
 
 __all__ = ["LARGEST_FILE", "TensorFile", "fill", "open_tensors"]
@@ -117,23 +118,18 @@ def fill(module: nn.Module, file: TensorFile, sources: Mapping[str, str], ignore
     """
     own = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     parts = {name: _normed(file, sources[name]) for name in own}
-    taken = set(ignored)
-    wrong = []
-    for name, shape in own.items():
-        source, pair = sources[name], parts[name]
-        taken.update(pair or (source,))
-        if pair is None and source not in file.shapes:
-            wrong.append(f"'{source}' is missing")
-            continue
-        found = file.shapes[pair[1] if pair else source]
-        if found != shape:
-            wrong.append(f"'{pair[1] if pair else source}' is {found} and not {shape}")
-        elif pair and not _magnitudes_fit(file.shapes[pair[0]], shape):
-            wrong.append(f"'{pair[0]}' is {file.shapes[pair[0]]}, no magnitudes for {shape}")
-    wrong += [f"'{name}' is unknown" for name in file.shapes if name not in taken]
+    # A weight norm's direction has the shape of the weight; its magnitude one number for each index of one dimension.
+    wanted = {pair[1] if (pair := parts[name]) else sources[name]: shape for name, shape in own.items()}
+    magnitudes = {pair[0]: own[name] for name, pair in parts.items() if pair}
+    rest = {name: shape for name, shape in file.shapes.items() if name not in magnitudes and name not in set(ignored)}
+    wrong = mismatches(wanted, rest)
+    wrong += [
+        f"'{name}' is {file.shapes[name]}, which is not a magnitude for {shape}"
+        for name, shape in magnitudes.items()
+        if not _magnitudes_fit(file.shapes[name], shape)
+    ]
     if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise TeacherError(f"{file.path}: does not fit its model: {', '.join(wrong[:5])}{more}")
+        raise TeacherError(f"{file.path}: does not fit its model: {listed(wrong)}")
     state = {}
     for name in own:
         pair = parts[name]
