@@ -15,7 +15,7 @@ ROOT = Path(astrape.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "wording"),
-    ("settings",),
+    ("settings", "pages"),
     ("blocks.base", "blocks.parameters", "blocks.state", "blocks.live", "blocks.registry"),
     ("blocks.ops",),
     ("blocks",),
@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("measure",),
     ("graph.recipe",),
     ("graph.compile",),
-    ("graph.checksums", "graph.text", "graph.typed"),
+    ("graph.checksums", "graph.fitting", "graph.text", "graph.typed"),
     ("graph.firing",),
     ("graph.network",),
     ("graph.hosted", "graph.subgraph", "graph.weights"),

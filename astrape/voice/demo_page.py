@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from astrape.audio.atomic import atomic_path
+from astrape.pages import templates
 
 __all__ = ["write_page"]
 
@@ -27,12 +25,6 @@ def write_page(facts: Mapping[str, Any], path: Path) -> None:
         facts: as :meth:`~astrape.voice.demo.Demo.facts` gives them.
         path: the HTML file.
     """
-    place = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (files("astrape.voice") / "assets" / name).read_text("utf-8")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    page = templates("astrape.voice").get_template("demo.html").render(facts=facts, next=NEXT)
     with atomic_path(path) as temporary:
-        temporary.write_text(place.get_template("demo.html").render(facts=facts, next=NEXT), encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")

@@ -111,6 +111,7 @@ def test_other_settings_than_the_checkpoint_s_are_refused_or_told(
     assert any("nothing is left to do" in line for line in done)
 
 
+@pytest.mark.timeout(1200)  # how busy the machine is does not matter
 def test_a_killed_run_leaves_valid_checkpoints_and_goes_on(tmp_path: Path) -> None:
     """kill -9 at random moments of a real process, again and again: the curve is that of a run left alone."""
     root = grounds.ground()
@@ -129,8 +130,7 @@ def test_a_killed_run_leaves_valid_checkpoints_and_goes_on(tmp_path: Path) -> No
             [*command, str(killed), *resume], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         before = _step(killed)
-        limit = time.monotonic() + 120
-        while _step(killed) <= before and process.poll() is None and time.monotonic() < limit:
+        while _step(killed) <= before and process.poll() is None:
             time.sleep(0.01)
         time.sleep(draw.random() * 0.5)
         process.send_signal(signal.SIGKILL)
