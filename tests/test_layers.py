@@ -43,13 +43,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """From the lowest to the highest. A module belongs to the longest name that it begins with, and imports its own layer
 and lower ones. The empty name is ``astrape/__init__.py``, which hands out names of all layers."""
 
-EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("voice.evaluation.codes", "training.code_usage"): "a measure of codes stands with the losses",
-    ("voice.evaluation.pairs", "training.corpus"): "utterances and splits stand with the training",
-}
+EXCEPTIONS: dict[tuple[str, str], str] = {}
 """Imports from a higher layer that are known, with the reason why each is still there."""
 
-CIRCLES: tuple[frozenset[str], ...] = (frozenset({"training.corpus", "training.manifest"}),)
+CIRCLES: tuple[frozenset[str], ...] = ()
 """Modules that import each other and are known to."""
 
 

@@ -100,8 +100,8 @@ def cache(
     """
     from astrape.audio.atomic import shown
     from astrape.audio.endings import named
+    from astrape.corpus.layouts import passed_over, read_corpus
     from astrape.training.caches import Order, make_cache, shard_of, wait_for_all
-    from astrape.training.corpus import passed_over, read_corpus
     from astrape.training.device import choose_device
 
     part = shard_of(shard)

@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from astrape.commands.console import channel_option
-from astrape.training.names import MICROPHONES
 
 __all__ = ["CACHE_ROOT", "corpus_option", "corpus_path", "folder_options", "maker_options"]
 
@@ -33,8 +32,8 @@ def corpus_option(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--mic",
             "microphone",
-            type=click.Choice(MICROPHONES),
-            default=MICROPHONES[0],
+            type=click.Choice(["mic1", "mic2", "both"]),
+            default="mic1",
             show_default=True,
             help="Of recordings by two microphones, as VCTK has them.",
         ),
@@ -81,13 +80,13 @@ def corpus_path(given: Path | None, recorded: str | None = None) -> Path:
     """The corpus: what is given, else where a cache says that it was made of, where that is there, else the default.
 
     Raises:
-        CacheError: where there is none.
+        CorpusError: where there is none.
     """
     if given is not None:
         return given
     if recorded is not None and Path(recorded).exists():
         return Path(recorded)
-    from astrape.training.corpus import default_corpus
+    from astrape.corpus.layouts import default_corpus
 
     return default_corpus()
 

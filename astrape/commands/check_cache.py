@@ -15,8 +15,8 @@ from astrape.training.errors import CacheError
 from astrape.training.names import KINDS
 
 if TYPE_CHECKING:
+    from astrape.corpus.utterances import Utterance
     from astrape.training.caches import Cache, Checked
-    from astrape.training.corpus import Utterance
 
 __all__ = ["check_caches"]
 
@@ -86,9 +86,9 @@ def check_caches(
 
     A folder that `astrape corpus make` filled is checked alike: name it with --cache.
     """
+    from astrape.audio.atomic import shown
     from astrape.corpus.record import is_corpus
     from astrape.training.caches import Order, check_cache, repair_cache
-    from astrape.training.corpus import shown
     from astrape.training.device import choose_device
 
     if is_corpus(root):
@@ -149,13 +149,15 @@ class _Corpora:
         self.read: dict[tuple[Path, str, str], list[Utterance]] = {}
 
     def of(self, cache: Cache) -> list[Utterance] | None:
-        from astrape.training.corpus import read_corpus, shown
+        from astrape.audio.atomic import shown
+        from astrape.corpus.errors import CorpusError
+        from astrape.corpus.layouts import read_corpus
 
         options = cache.record.options
         recorded = options.get("data")
         try:
             source = corpus_path(self.data, recorded if isinstance(recorded, str) else None)
-        except CacheError:
+        except CorpusError:
             if self.needed:
                 raise
             click.echo(
@@ -172,8 +174,8 @@ class _Corpora:
 
 
 def _chosen(root: Path, kinds: list[str], named: dict[str, str | None]) -> list[Cache]:
+    from astrape.audio.atomic import shown
     from astrape.training.caches import Cache, find_caches
-    from astrape.training.corpus import shown
 
     found = [Cache(folder) for folder in find_caches(root)]
     chosen: list[Cache] = []
@@ -195,7 +197,7 @@ def _chosen(root: Path, kinds: list[str], named: dict[str, str | None]) -> list[
 
 
 def _print(found: Checked) -> None:
-    from astrape.training.corpus import shown
+    from astrape.audio.atomic import shown
 
     listed = print_findings(found.findings)
     what = "speakers" if found.what == "speakers" else "utterances"

@@ -9,10 +9,10 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional
 
+from astrape.blocks.code_usage import CodeUsage
 from astrape.blocks.codebook import MARGIN, LevelGrid, MixedRadix, PairGrid
 from astrape.blocks.quantize import FSQ, Q2D2
 from astrape.graph.graph import Graph
-from astrape.training.code_usage import CodeUsage
 from astrape.training.learner import Batch, Learner, loss_key
 from astrape.training.measures import Sums, join_usage
 from astrape.training.section import LossPlan, Stage

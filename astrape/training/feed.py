@@ -11,11 +11,14 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from astrape.audio.atomic import shown
 from astrape.audio.downmix import MEAN
+from astrape.corpus.layouts import default_corpus, read_corpus
+from astrape.corpus.splits import Split, split_corpus
+from astrape.corpus.utterances import Utterance, speakers_of
 from astrape.graph.graph import Graph
 from astrape.training.caches import KINDS, Cache, find_caches, load_front
 from astrape.training.caches.recording import read_header
-from astrape.training.corpus import Split, Utterance, default_corpus, read_corpus, shown, speakers_of, split_corpus
 from astrape.training.errors import CacheError, TrainingError
 from astrape.training.learner import Batch
 from astrape.training.options import Options

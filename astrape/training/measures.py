@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from astrape.training.code_usage import CodeUsage
+from astrape.blocks.code_usage import CodeUsage
 from astrape.training.objectives import Total
 
 __all__ = ["Sums", "join_usage"]

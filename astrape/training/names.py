@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["KINDS", "MICROPHONES"]
+__all__ = ["KINDS"]
 
 KINDS = ("wavlm", "speakers", "content", "audio", "pitch")
 """The caches that training reads."""
-
-MICROPHONES = ("mic1", "mic2", "both")
-"""Of recordings by two microphones, as VCTK has them."""

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from astrape.audio.atomic import shown
 from astrape.blocks.base import Stream
+from astrape.corpus.utterances import Utterance, speakers_of
 from astrape.training.augment import augmented
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.recording import read_crop, read_header
 from astrape.training.caches.waves import unpacked
 from astrape.training.colour import coloured, draw_colour
-from astrape.training.corpus import Utterance, shown, speakers_of
 from astrape.training.errors import CacheError
 from astrape.training.pairs import BAND, PAIR, Pairs
 from astrape.training.tables import NO_PHONE, PHONE_RATE, PITCH_RATE, read_phones, read_pitch, read_vector

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from astrape.training.corpus import shown
+from astrape.audio.atomic import shown
 from astrape.training.errors import CacheError
 
 __all__ = ["NO_PHONE", "PHONE_RATE", "PITCH_RATE", "read_phones", "read_pitch", "read_vector"]

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from astrape.audio.atomic import shown
 from astrape.blocks.base import Stream
+from astrape.corpus.utterances import Utterance, speakers_of
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.files import Fault
 from astrape.training.caches.recording import Header, read_crop, read_header
 from astrape.training.caches.waves import unpacked
-from astrape.training.corpus import Utterance, shown, speakers_of
 from astrape.training.errors import CacheError
 
 __all__ = ["Place", "WindowLoader", "Windows", "common_period", "cut", "mapped"]

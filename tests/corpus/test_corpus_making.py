@@ -26,7 +26,7 @@ from tiny_packages import HELD, VOCABULARY, contents, sentences
 from astrape.corpus.errors import CorpusError, ToolError
 from astrape.corpus.items import Order
 from astrape.corpus.kokoro import Kokoro
-from astrape.training.corpus import read_corpus
+from astrape.corpus.layouts import read_corpus
 
 if TYPE_CHECKING:
     from tiny_packages import Packages

@@ -11,8 +11,8 @@ from typing import Any
 
 from voices import write_vctk
 
+from astrape.corpus.layouts import read_corpus
 from astrape.training.caches import Order, make_cache
-from astrape.training.corpus import read_corpus
 from astrape.training.options import Options
 from astrape.training.run import Outcome, train
 from astrape.training.settings import Setting

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from corpora import arrays, order, speech, vctk, write
 
+from astrape.corpus.errors import CorpusError
+from astrape.corpus.layouts import read_corpus
 from astrape.training import teachers
 from astrape.training.caches import Cache, Order, check_cache, find_caches, make_cache, repair_cache
-from astrape.training.corpus import read_corpus
 from astrape.training.errors import CacheError
 
 
@@ -174,5 +175,5 @@ def test_stereo_that_cancels_is_a_fault_and_one_channel_is_taken(tmp_path: Path)
     left = read_corpus(tmp_path / "corpus", channel="left")
     assert make_cache(order(tmp_path / "cache"), left, channel="left").failed == ()
     assert arrays(folder)["anna/both.npy"] == arrays(folder)["anna/good.npy"]
-    with pytest.raises(CacheError, match="must be mean, left"):
+    with pytest.raises(CorpusError, match="must be mean, left"):
         read_corpus(tmp_path / "corpus", channel="middle")

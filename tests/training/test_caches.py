@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import astrape
 from astrape.audio.atomic import is_stale, temporaries
+from astrape.corpus.layouts import read_corpus
 from astrape.graph import compile
 from astrape.graph.recipe import Recipe
 from astrape.graph.subgraph import subgraph
@@ -26,7 +27,6 @@ from astrape.training.caches import Cache, FrontEnd, StorageError, load_front, m
 from astrape.training.caches.files import Fault, read_array, write_array
 from astrape.training.caches.making import make_items
 from astrape.training.caches.recording import read_crop, read_header, read_recording
-from astrape.training.corpus import read_corpus
 from astrape.training.errors import CacheError
 from astrape.training.teachers import open_teacher
 from astrape.training.voicing import voiced_frames

@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 
 import astrape
 from astrape.blocks.base import Stream
+from astrape.corpus.layouts import read_corpus
 from astrape.training import run as running
 from astrape.training.build import build
 from astrape.training.caches import Order, make_cache
 from astrape.training.checkpoint import load_checkpoint
-from astrape.training.corpus import read_corpus
 from astrape.training.errors import TrainingError
 from astrape.training.learner import loss_key
 from astrape.training.objectives import CrossEntropy

@@ -13,9 +13,12 @@ import parallel
 import pytest
 import torch
 
+from astrape.corpus.errors import CorpusError
+from astrape.corpus.layouts import read_corpus
+from astrape.corpus.splits import split_corpus
+from astrape.corpus.utterances import Utterance
 from astrape.training.augment import build_augmentation
 from astrape.training.caches import Cache, Order, check_cache, make_cache
-from astrape.training.corpus import Utterance, read_corpus, split_corpus
 from astrape.training.errors import CacheError
 from astrape.training.pairs import Pairs
 from astrape.training.sets import SetWindows, sets_of
@@ -232,7 +235,7 @@ def test_a_manifest_s_faults_are_named_by_line(
     line = json.loads(manifest.read_text().splitlines()[0]) | {column: value}
     line["path"] = str(manifest.parent / line["path"])
     (tmp_path / "m.jsonl").write_text(json.dumps(line))
-    with pytest.raises(CacheError, match=said):
+    with pytest.raises(CorpusError, match=said):
         read_corpus(tmp_path / "m.jsonl")
 
 
@@ -245,7 +248,7 @@ def test_what_is_kept_for_evaluation_is_in_neither_part(manifest: Path, tmp_path
     assert {one.speaker for one in split.train} == {"mid", "high"}
     assert {one.speaker for one in split.unseen} == {"held_two"}
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines if line["split"] == "train"))
-    with pytest.raises(CacheError, match=r"12 recordings to train on and 0 with split 'held'"):
+    with pytest.raises(CorpusError, match=r"12 recordings to train on and 0 with split 'held'"):
         split_corpus(read_corpus(tmp_path / "m.jsonl"))
 
 

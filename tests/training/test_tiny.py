@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 import astrape
 from astrape.blocks.base import Stream
+from astrape.corpus.layouts import read_corpus
 from astrape.corpus.packages import SPEECH_PACKAGES, Package
 from astrape.training.caches import Cache, Order, make_cache
-from astrape.training.corpus import read_corpus
 from astrape.training.errors import TrainingError
 from astrape.training.learner import Learner
 from astrape.training.objectives import LogMel

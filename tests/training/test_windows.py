@@ -14,10 +14,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from astrape.corpus.layouts import read_corpus
+from astrape.corpus.utterances import Utterance
 from astrape.training.caches import Cache, Record
 from astrape.training.caches.files import write_array
 from astrape.training.caches.record import keep_record
-from astrape.training.corpus import Utterance, read_corpus
 from astrape.training.errors import CacheError
 from astrape.training.windows import WindowLoader, Windows, common_period
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from astrape.audio.atomic import shown
+from astrape.corpus.utterances import Utterance
 from astrape.training.caches.files import Fault, check_sum, read_array
 from astrape.training.caches.record import BY_UTTERANCE, RECORD, Record, check_record, read_record
 from astrape.training.caches.recording import Header
-from astrape.training.corpus import Utterance, shown
 from astrape.training.errors import CacheError
 
 __all__ = ["Cache", "Holdings", "Stored", "find_caches"]

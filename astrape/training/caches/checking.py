@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from astrape.audio.atomic import is_stale, temporaries
+from astrape.audio.atomic import is_stale, shown, temporaries
+from astrape.corpus.utterances import Utterance, speakers_of
 from astrape.errors import AstrapeError
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.front import FRONT_WEIGHTS, front_state
@@ -18,7 +19,6 @@ from astrape.training.caches.makers import Item, Order, order_of
 from astrape.training.caches.making import Failed, make_items
 from astrape.training.caches.record import hash_of_state
 from astrape.training.caches.recording import read_header
-from astrape.training.corpus import Utterance, shown, speakers_of
 from astrape.training.errors import CacheError
 
 __all__ = ["Checked", "Finding", "check_cache", "repair_cache"]

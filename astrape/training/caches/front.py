@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from astrape.audio.atomic import shown
 from astrape.blocks.wavlm import WavLMCNN
 from astrape.errors import RecipeError
 from astrape.graph import compile
@@ -21,7 +22,6 @@ from astrape.graph.recipe import Recipe
 from astrape.graph.subgraph import subgraph
 from astrape.training.caches.files import write_whole
 from astrape.training.caches.record import RECORD, Record, hash_of_state, hash_of_values, read_record
-from astrape.training.corpus import shown
 from astrape.training.errors import CacheError
 from astrape.voice.wavlm import load_wavlm
 

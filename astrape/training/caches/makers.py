@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from astrape.audio.downmix import MEAN
+from astrape.corpus.utterances import Utterance, speakers_of
 from astrape.graph.recipe import Recipe
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.files import write_array
@@ -27,7 +28,6 @@ from astrape.training.caches.waves import (
     pitch_record,
     tracked_pitch,
 )
-from astrape.training.corpus import Utterance, speakers_of
 from astrape.training.errors import CacheError
 from astrape.training.tables import PITCH_RATE
 from astrape.training.teachers import TEACHERS, Teacher, open_teacher

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import distributed
 
-from astrape.audio.atomic import is_stale, temporaries
+from astrape.audio.atomic import is_stale, shown, temporaries
 from astrape.audio.downmix import MEAN
 from astrape.corpus.processes import ProcessLost, in_processes
+from astrape.corpus.utterances import Utterance
 from astrape.errors import AstrapeError
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.files import StorageError, write_whole
 from astrape.training.caches.makers import Item, Maker, Order
 from astrape.training.caches.recording import read_header
-from astrape.training.corpus import Utterance, shown
 from astrape.training.errors import CacheError
 
 __all__ = ["Failed", "Made", "make_cache", "make_items", "shard_of", "wait_for_all"]

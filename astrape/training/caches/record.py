@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from astrape.audio.atomic import shown
 from astrape.audio.downmix import MEAN
 from astrape.training.caches.files import write_whole
-from astrape.training.corpus import shown
 from astrape.training.errors import CacheError
 from astrape.training.names import KINDS
 

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from astrape.audio.atomic import shown
 from astrape.audio.downmix import MEAN, Downmix
 from astrape.audio.reader import AudioReader, Samples
 from astrape.audio.resampling import resampled, resampling
 from astrape.blocks.base import Stream
 from astrape.errors import AstrapeError, told_as
 from astrape.graph.graph import Graph
-from astrape.training.corpus import shown
 from astrape.training.errors import CacheError
 
 __all__ = ["LONGEST_SECONDS", "Header", "read_crop", "read_header", "read_recording"]

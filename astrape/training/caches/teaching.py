@@ -13,10 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from astrape.audio.atomic import shown
+from astrape.corpus.utterances import Utterance
 from astrape.errors import AstrapeError
 from astrape.training.caches.record import BY_UTTERANCE, Record, hash_of_state
 from astrape.training.caches.recording import read_recording
-from astrape.training.corpus import Utterance, shown
 from astrape.training.errors import CacheError
 from astrape.training.teachers import Teacher
 from astrape.training.voicing import RATE as VOICING_RATE

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from astrape.corpus.layouts import read_corpus
+from astrape.corpus.splits import split_corpus
+from astrape.corpus.utterances import speakers_of
 from astrape.graph.recipe import Recipe
 from astrape.training.caches import Order, make_cache
-from astrape.training.corpus import read_corpus, speakers_of, split_corpus
 from astrape.training.default.hours import Hours
 from astrape.training.default.weights import write_weights
 from astrape.training.errors import TrainingError

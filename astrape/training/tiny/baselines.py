@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from astrape.corpus.utterances import Utterance
 from astrape.training.caches import Cache
-from astrape.training.corpus import Utterance
 from astrape.training.learner import Batch, valid_frames
 from astrape.training.objectives import LogMel
 

@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from astrape.blocks import Mel
+from astrape.corpus.utterances import Utterance
 from astrape.graph import compile
 from astrape.graph.recipe import Recipe
 from astrape.graph.subgraph import subgraph
-from astrape.training.corpus import Utterance
 from astrape.training.tiny.level import write_weights
 from astrape.training.windows import WindowLoader, Windows
 

@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 
+from astrape.corpus.layouts import read_corpus
+from astrape.corpus.splits import Split, split_by_speaker
+from astrape.corpus.utterances import speakers_of
 from astrape.training.build import build
 from astrape.training.caches import Order, make_cache
-from astrape.training.corpus import Split, read_corpus, speakers_of, split_by_speaker
 from astrape.training.decoder import DecoderValidation
 from astrape.training.errors import TrainingError
 from astrape.training.options import Options

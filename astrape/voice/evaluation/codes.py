@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from astrape.blocks.code_usage import CodeUsage
 from astrape.blocks.codebook import count_codes, perplexity, usage
-from astrape.training.code_usage import CodeUsage
 from astrape.voice.evaluation.context import Codes, Context, Tools
 from astrape.voice.evaluation.errors import MetricError
 from astrape.voice.evaluation.metric import Quantity

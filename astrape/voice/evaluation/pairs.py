@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from astrape.audio.endings import is_audio
+from astrape.corpus.layouts import VCTK_AUDIO, read_corpus
+from astrape.corpus.utterances import Utterance
 from astrape.errors import AstrapeError
-from astrape.training.corpus import VCTK_AUDIO, Utterance, read_corpus
 from astrape.voice.evaluation.errors import EvaluationError
 
 __all__ = [
@@ -89,7 +90,7 @@ def utterance(path: Path, text: str | None = None) -> Utterance:
 def read_sources(sources: Sequence[Path]) -> list[Utterance]:
     """Sources from audio files, folders (VCTK's layout among them) and manifests.
 
-    See :func:`astrape.training.corpus.read_corpus` for folders and manifests.
+    See :func:`astrape.corpus.layouts.read_corpus` for folders and manifests.
 
     Raises:
         AstrapeError: for what is missing, or holds no audio, and for two sources of one name.

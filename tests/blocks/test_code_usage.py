@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astrape.training.code_usage import CodeUsage
+from astrape.blocks.code_usage import CodeUsage
 
 
 @given(seed=st.integers(0, 10**6), size=st.integers(1, 60), frames=st.integers(0, 200), parts=st.integers(1, 4))

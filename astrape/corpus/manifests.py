@@ -30,9 +30,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from astrape.audio.atomic import shown
 from astrape.audio.downmix import MEAN
-from astrape.training.corpus import EVALUATE, SPLITS, Utterance, shown
-from astrape.training.errors import CacheError
+from astrape.corpus.errors import CorpusError
+from astrape.corpus.utterances import EVALUATE, SPLITS, Utterance
 
 __all__ = ["ENDINGS", "read_manifest"]
 
@@ -45,14 +46,14 @@ def read_manifest(path: Path) -> list[Utterance]:
     """The utterances of a manifest, in its order.
 
     Raises:
-        CacheError: for a manifest that cannot be read, by line, and for a path that leads to no file.
+        CorpusError: for a manifest that cannot be read, by line, and for a path that leads to no file.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise CacheError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
+        raise CorpusError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise CacheError(f"{shown(path)}: is not UTF-8 at byte {error.start}: save it as UTF-8") from error
+        raise CorpusError(f"{shown(path)}: is not UTF-8 at byte {error.start}: save it as UTF-8") from error
     rows = _objects(path, text) if path.suffix.lower() == ".jsonl" else _table(path, text)
     return [_utterance(path, line, row) for line, row in rows]
 
@@ -66,7 +67,7 @@ def _table(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         columns = [name.strip() for name in next(lines, [])]
         missing = [name for name in REQUIRED if name not in columns]
         if missing:
-            raise CacheError(
+            raise CorpusError(
                 f"{shown(path)}:1: has no column '{missing[0]}': the first line names the columns, path and speaker "
                 f"among them"
             )
@@ -74,10 +75,10 @@ def _table(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             if not any(row):
                 continue
             if len(row) != len(columns):
-                raise CacheError(f"{shown(path)}:{lines.line_num}: has {len(row)} columns and not {len(columns)}")
+                raise CorpusError(f"{shown(path)}:{lines.line_num}: has {len(row)} columns and not {len(columns)}")
             yield lines.line_num, dict(zip(columns, row, strict=True))
     except csv.Error as error:
-        raise CacheError(f"{shown(path)}:{lines.line_num}: {error}") from error
+        raise CorpusError(f"{shown(path)}:{lines.line_num}: {error}") from error
 
 
 def _objects(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -87,9 +88,9 @@ def _objects(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise CacheError(f"{shown(path)}:{number}: is no JSON: {error}") from error
+            raise CorpusError(f"{shown(path)}:{number}: is no JSON: {error}") from error
         if not isinstance(row, dict):
-            raise CacheError(f'{shown(path)}:{number}: is no object: write {{"path": ..., "speaker": ...}}')
+            raise CorpusError(f'{shown(path)}:{number}: is no object: write {{"path": ..., "speaker": ...}}')
         yield number, row
 
 
@@ -98,15 +99,15 @@ def _utterance(manifest: Path, line: int, row: dict[str, Any]) -> Utterance:
         value = row.get(name)
         given = isinstance(value, str) and (value.strip() or name not in REQUIRED)
         if not given and (value is not None or name in REQUIRED):
-            raise CacheError(f"{shown(manifest)}:{line}: '{name}' must be text{' and not empty' * (name in REQUIRED)}")
+            raise CorpusError(f"{shown(manifest)}:{line}: '{name}' must be text{' and not empty' * (name in REQUIRED)}")
     audio = manifest.parent / row["path"].strip()
     if not _is_file(audio):
-        raise CacheError(f"{shown(manifest)}:{line}: there is no file {shown(audio.as_posix().replace(chr(0), '?'))}")
+        raise CorpusError(f"{shown(manifest)}:{line}: there is no file {shown(audio.as_posix().replace(chr(0), '?'))}")
     group = (row.get("set") or "").strip() or None
     split = (row.get("split") or "").strip() or None
     if split is not None and split not in SPLITS:
         known = f"{', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
-        raise CacheError(f"{shown(manifest)}:{line}: split is '{split}': write {known}")
+        raise CorpusError(f"{shown(manifest)}:{line}: split is '{split}': write {known}")
     if row.get("use") == EVALUATE:
         split = EVALUATE
     beside = {"phones": audio.with_name("phones.npy")} if group is not None else {}
@@ -133,7 +134,7 @@ def _table_of(which: str, manifest: Path, line: int, row: dict[str, Any], beside
     if named.endswith(TABLE):
         path = manifest.parent / named
         if not _is_file(path):
-            raise CacheError(f"{shown(manifest)}:{line}: there is no table {shown(path.as_posix())}")
+            raise CorpusError(f"{shown(manifest)}:{line}: there is no table {shown(path.as_posix())}")
         return path
     path_beside = beside.get(which)
     return path_beside if path_beside is not None and _is_file(path_beside) else None

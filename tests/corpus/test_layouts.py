@@ -9,9 +9,11 @@ from corpora import speech, vctk, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from astrape.corpus.errors import CorpusError
+from astrape.corpus.layouts import default_corpus, read_corpus
+from astrape.corpus.splits import split_by_speaker
+from astrape.corpus.utterances import Utterance, speakers_of
 from astrape.training.caches.recording import read_header
-from astrape.training.corpus import Utterance, default_corpus, read_corpus, speakers_of, split_by_speaker
-from astrape.training.errors import CacheError
 
 
 def keys(root: Path, microphone: str = "mic1") -> list[str]:
@@ -73,7 +75,7 @@ def test_links_that_lead_back_end(tmp_path: Path) -> None:
 def test_two_recordings_of_one_name_are_refused_by_path(tmp_path: Path) -> None:
     write(tmp_path / "anna" / "one.wav", speech(0, 0.2))
     write(tmp_path / "anna" / "one.flac", speech(0, 0.2))
-    with pytest.raises(CacheError, match=r"one\.flac and .*one\.wav are both 'anna/one'"):
+    with pytest.raises(CorpusError, match=r"one\.flac and .*one\.wav are both 'anna/one'"):
         read_corpus(tmp_path)
 
 
@@ -127,21 +129,21 @@ def test_manifests_say_who_speaks_and_what(tmp_path: Path, ending: str) -> None:
 def test_what_is_wrong_with_a_manifest_is_named_by_line(tmp_path: Path, name: str, text: str, said: str) -> None:
     write(tmp_path / "x.wav", speech(0, 0.2))
     (tmp_path / name).write_text(text)
-    with pytest.raises(CacheError) as caught:
+    with pytest.raises(CorpusError) as caught:
         read_corpus(tmp_path / name)
     assert said in str(caught.value)
 
 
 def test_manifests_of_other_bytes_and_no_corpus_at_all_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_bytes(b"path\tspeaker\n\xff\tx\n")
-    with pytest.raises(CacheError, match="not UTF-8 at byte 13"):
+    with pytest.raises(CorpusError, match="not UTF-8 at byte 13"):
         read_corpus(tmp_path / "a.tsv")
-    with pytest.raises(CacheError, match="there is no such folder or manifest"):
+    with pytest.raises(CorpusError, match="there is no such folder or manifest"):
         read_corpus(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CacheError, match="holds no audio"):
+    with pytest.raises(CorpusError, match="holds no audio"):
         read_corpus(tmp_path / "empty")
-    with pytest.raises(CacheError, match="microphone must be one of"):
+    with pytest.raises(CorpusError, match="microphone must be one of"):
         read_corpus(tmp_path, "mic3")
 
 
@@ -156,13 +158,13 @@ def test_names_of_any_bytes_are_read_and_can_be_told(tmp_path: Path) -> None:
     (one,) = read_corpus(tmp_path / "corpus")
     assert one.speaker == name
     assert read_header(one.path).frames == 3200
-    with pytest.raises(CacheError, match="there is 'anna\ufffd' alone"):
+    with pytest.raises(CorpusError, match="there is 'anna\ufffd' alone"):
         split_by_speaker([one])
 
 
 def test_the_default_corpus_is_data_or_vctk_right_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CacheError, match="--data"):
+    with pytest.raises(CorpusError, match="--data"):
         default_corpus()
     vctk(tmp_path, speakers=1, utterances=1)
     assert keys(default_corpus()) == ["p225/p225_001"]
@@ -213,7 +215,7 @@ def test_other_seeds_set_others_aside() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])
 def test_a_split_takes_two_speakers_and_a_share_between(share: float) -> None:
-    with pytest.raises(CacheError, match="over 0 and below 1"):
+    with pytest.raises(CorpusError, match="over 0 and below 1"):
         split_by_speaker(utterances(["a", "b"]), share)
-    with pytest.raises(CacheError, match="'a' alone"):
+    with pytest.raises(CorpusError, match="'a' alone"):
         split_by_speaker(utterances(["a"]))
