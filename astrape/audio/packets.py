@@ -47,7 +47,7 @@ def flac_frames(file: BinaryIO | io.FileIO) -> int | None:
 
 
 def _flac_header(data: bytes) -> tuple[bool, int, int] | None:
-    """Whether blocks vary, the number of the frame or its first sample, and its samples; ``None``: is no header."""
+    """Whether blocks vary, the number of the frame or its first sample, and its samples; ``None``: not a header."""
     if len(data) < 6 or data[0] != 0xFF or data[1] & 0xFE != 0xF8 or data[3] & 1 or data[3] >> 4 > 10:
         return None
     code, rate = data[2] >> 4, data[2] & 15
@@ -127,7 +127,7 @@ def _mp3_frames(data: mmap.mmap) -> int:
 
 
 def _mpeg_frame(header: int) -> tuple[int, int] | None:
-    """Bytes and samples of a layer III frame with this header; ``None`` for what is no such header."""
+    """Bytes and samples of a layer III frame with this header; ``None`` where this is not such a header."""
     version, layer, kbit, rate = header >> 19 & 3, header >> 17 & 3, header >> 12 & 15, header >> 10 & 3
     if header >> 21 != 0x7FF or version == 1 or layer != 1 or kbit in (0, 15) or rate == 3:
         return None

@@ -52,7 +52,7 @@ class Pcm:
         channels: 1 or more.
 
     Raises:
-        AudioError: for what is none.
+        AudioError: for any other text.
 
     >>> Pcm.parse("s16le:48000:2")
     Pcm(encoding='s16le', rate=48000, channels=2)
@@ -64,7 +64,7 @@ class Pcm:
 
     def __post_init__(self) -> None:
         if self.encoding not in ENCODINGS:
-            raise AudioError("format", f"'{self.encoding[:40]}': is no encoding of samples: {', '.join(ENCODINGS)}")
+            raise AudioError("format", f"'{self.encoding[:40]}': is not an encoding of samples: {', '.join(ENCODINGS)}")
         if not LOWEST_RATE <= self.rate < HIGHEST_RATE:
             raise AudioError("format", f"{self.rate} Hz: a rate is at least {LOWEST_RATE} and below {HIGHEST_RATE}")
         if not 1 <= self.channels <= MOST_CHANNELS:
@@ -223,7 +223,7 @@ def _format(content: bytes, name: str) -> Pcm:
     kinds = {(PCM, 8): "u8", (PCM, 16): "s16le", (PCM, 24): "s24le", (PCM, 32): "s32le"}
     kinds |= {(IEEE_FLOAT, 32): "f32le", (IEEE_FLOAT, 64): "f64le"}
     if (tag, bits) not in kinds:
-        raise _no_wav(name, f"has samples of form {tag} with {bits} bits, which are no plain ones")
+        raise _no_wav(name, f"has samples of form {tag} with {bits} bits, which are not plain ones")
     try:
         pcm = Pcm(kinds[tag, bits], rate, channels)
     except AudioError as error:

@@ -32,7 +32,7 @@ class PipeReader:
         rate, channels, format, subtype, promised, frames, surplus, missing, is_cut: as of a file.
 
     Raises:
-        AudioError: for a stream that is no WAV of plain samples, or a form that there is not.
+        AudioError: for a stream that is not a WAV of plain samples, and an unknown form.
     """
 
     surplus = 0

@@ -114,7 +114,7 @@ def cache(
     utterances = read_corpus(source, microphone, channel)
     others = passed_over(source)
     if others:
-        _tell(f"{source}: {len(others)} files are no audio by their endings: {named(others)}")
+        _tell(f"{source}: {len(others)} files are not audio by their endings: {named(others)}")
     order = Order(
         what=what,
         root=root.absolute(),

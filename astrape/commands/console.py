@@ -117,7 +117,7 @@ def command(
     Args:
         name: of the command.
         example: lines of a shell.
-        interrupted: what there is after Ctrl-C, for the line that says that it came; what writes nothing, or only
+        interrupted: what is left after Ctrl-C, for the line that says so; what writes nothing, or only
             whole files, needs no word.
         short: what the list of commands says of it; its help up to the first comma or full stop when left out.
     """
@@ -266,7 +266,7 @@ def _plain(content: Any) -> Any:
 
 
 def print_table(table: RenderableType, width: int = 200) -> None:
-    """To stdout: as wide as the terminal, or ``width`` where stdout is no terminal.
+    """To stdout: as wide as the terminal, or ``width`` where stdout is not a terminal.
 
     Where a terminal is too narrow for a table, its last columns are left out whole, and a line says which.
     """
@@ -302,7 +302,7 @@ def _narrowed(table: RenderableType, terminal: Console) -> list[str]:
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[float, float | None], None]]:
-    """A progress bar on stderr for what takes over two seconds; none where stderr is no terminal.
+    """A progress bar on stderr for what takes over two seconds; none where stderr is not a terminal.
 
     Yields:
         A function to call with how much is done and how much there is in all (``None``: unknown).

@@ -30,7 +30,7 @@ def write_results(
     listen: int | None,
     tracker: str | None,
 ) -> list[str]:
-    """Write what there is a place for; lines that say what was written."""
+    """Write the files of a run; returns a line for each."""
     from astrape.voice.evaluation.page import write_page
     from astrape.voice.evaluation.result import write_json
 

@@ -23,7 +23,7 @@ LEVELS = (1.0, 0.1, 4.0)
 
 
 def draws_behind_transforms(graph: Graph) -> dict[str, Draw]:
-    """A way to draw input for each block with one input that is no audio, by the block's name.
+    """A way to draw input for each block with one input that is not audio, by the block's name.
 
     A pitch shifter on spectra does nothing on noise: it takes spectra of a voice. The graph hears a hum between 110 and
     140 Hz with all its harmonics, and a little noise so that no frame is quite like another, and each block is drawn

@@ -1,4 +1,4 @@
-"""``astrape recipes``: what there is to compose with."""
+"""``astrape recipes``: the blocks and recipes that can be used."""
 
 from __future__ import annotations
 

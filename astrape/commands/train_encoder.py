@@ -45,7 +45,7 @@ def _levels(context: click.Context, option: click.Parameter, value: str | None) 
     try:
         return [int(part) for part in value.split(",")]
     except ValueError:
-        raise click.BadParameter(f"{value!r} is no list of whole numbers such as 9,9,9,9,9,9") from None
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 9,9,9,9,9,9") from None
 
 
 @command(

@@ -235,7 +235,7 @@ def _described(bank: Voicebank, path: Path) -> dict[str, Any]:
 
 
 def _warnings(bank: Voicebank) -> list[str]:
-    """What its user should know: of the recording, and that the embedding is no learned one."""
+    """What its user should know: of the recording, and that the embedding is not a learned one."""
     from astrape.voice.quality import WARNINGS
     from astrape.voice.speaker import MelStatistics
 

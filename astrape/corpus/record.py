@@ -177,7 +177,7 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path}: cannot be read: {error.strerror or error}; hint: `astrape corpus make parallel` makes a corpus"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise CorpusError(f"{path}: is no record of a corpus: {error}; hint: delete it and run again") from error
+        raise CorpusError(f"{path}: is not a record of a corpus: {error}; hint: delete it and run again") from error
     return dict(found)
 
 

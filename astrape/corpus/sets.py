@@ -125,7 +125,7 @@ def plan_of(info: dict[str, Any]) -> Plan:
     """The plan that a set was rendered from, as far as ``set.json`` has it: enough to render it again.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError: for what is no such content.
+        KeyError, TypeError, ValueError, AttributeError: for other content.
     """
     renderings = []
     for name, voice in info["voices"].items():
@@ -226,7 +226,7 @@ def _table_fault(name: str, content: bytes, frames: int) -> tuple[str, str] | No
     bad = int(table.size - np.isfinite(table).sum())
     if bad:
         return "non-finite", f"has {bad} values that are not finite"
-    return ("shape", f"holds {float(table.min()):g}, and there is nothing below 0") if table.min() < 0 else None
+    return ("shape", f"holds {float(table.min()):g}, and no value may be below 0") if table.min() < 0 else None
 
 
 def _voice(one: Rendering, gain: float) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def checked(utterances: Iterable[Utterance]) -> list[Utterance]:
     """The same, sorted by key.
 
     Raises:
-        CorpusError: for two of one key, and names that are none for a file.
+        CorpusError: for two of one key, and names that a file cannot have.
     """
     by_key: dict[str, Utterance] = {}
     for utterance in utterances:

@@ -79,7 +79,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         fault = archive_fault(path)
         if fault is not None:
-            raise TrainingError(f"{path}: is damaged, or no checkpoint of a training: {fault}")
+            raise TrainingError(f"{path}: is damaged, or not a checkpoint of a training: {fault}")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except TrainingError:
         raise
@@ -87,14 +87,14 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise TrainingError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # what a damaged file does to the reader has many names
         first = str(error).strip().partition("\n")[0]
-        raise TrainingError(f"{path}: is damaged, or no checkpoint of a training: {first}") from error
+        raise TrainingError(f"{path}: is damaged, or not a checkpoint of a training: {first}") from error
     if not isinstance(state, dict) or "format" not in state:
         mend = (
             ": that is the original's form: bring it over with `astrape import-checkpoint`"
             if isinstance(state, dict) and "state_dict" in state
             else ""
         )
-        raise TrainingError(f"{path}: is no checkpoint of a training{mend}")
+        raise TrainingError(f"{path}: is not a checkpoint of a training{mend}")
     if state["format"] != FORMAT:
         raise TrainingError(f"{path}: is of the form '{state['format']}', and this version reads '{FORMAT}'")
     return state

@@ -1,4 +1,4 @@
-"""Where to compute: what a command line asks for, or what there is instead of it."""
+"""Where to compute: what a command line asks for, or what is available instead."""
 
 from __future__ import annotations
 

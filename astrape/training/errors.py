@@ -8,7 +8,7 @@ __all__ = ["CacheError", "TeacherError", "TrainingError"]
 
 
 class TrainingError(AstrapeError):
-    """Training that cannot begin or go on. It names what is wrong, with the numbers, and the mend."""
+    """Training that cannot begin or go on. It names what is wrong, with the numbers, and a hint."""
 
 
 class CacheError(TrainingError):

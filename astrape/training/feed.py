@@ -307,8 +307,8 @@ def _check(utterances: list[Utterance], windows: Windows | SetWindows, audio: bo
         first, fault = faults[0]
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise TrainingError(
-            f"{shown(first.key)}: {fault}{more}: mend caches with `astrape check-cache --repair`, and take recordings "
-            f"that cannot be read out of the corpus"
+            f"{shown(first.key)}: {fault}{more}: repair caches with `astrape check-cache --repair`, and take "
+            f"recordings that cannot be read out of the corpus"
         )
 
 

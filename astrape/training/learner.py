@@ -23,7 +23,7 @@ from astrape.training.tables import PITCH_RATE
 __all__ = ["Batch", "Learner", "build_losses", "entered", "key_of", "loss_key", "trained_parameters", "valid_frames"]
 
 Batch = dict[str, Tensor]
-"""Windows of the corpus, a tensor for each signal. ``valid``: seconds of each row that are no padding."""
+"""Windows of the corpus, a tensor for each signal. ``valid``: seconds of each row without padding."""
 
 SPEAKER = "speaker"
 

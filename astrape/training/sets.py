@@ -146,7 +146,7 @@ class SetWindows(Dataset[dict[str, Tensor]]):
         """The window of a source as it is, to the next rendering of its set.
 
         Raises:
-            CacheError: for a file that is damaged or gone, and a begin that is no whole multiple of the period.
+            CacheError: for a file that is damaged or gone, and a begin that is not a whole multiple of the period.
         """
         if begin < 0 or (begin / self.period).denominator != 1:
             raise CacheError(f"a window begins at a whole multiple of {self.period} s, not at {begin} s")

@@ -36,7 +36,7 @@ def read_phones(path: Path) -> npt.NDArray[np.int64]:
     """The number of the phone in each frame, ``(frames,)``.
 
     Raises:
-        CacheError: for a file that is no such table.
+        CacheError: for a file that is not such a table.
     """
     table = _read(path, "iu")
     if table.size and int(table.min()) < 0:
@@ -48,11 +48,11 @@ def read_pitch(path: Path) -> npt.NDArray[np.float32]:
     """The fundamental of each frame in Hz, ``(frames,)``, 0 where there is none.
 
     Raises:
-        CacheError: for a file that is no such table, or holds what is no pitch.
+        CacheError: for a file that is not such a table, or holds values that are not a pitch.
     """
     table = _read(path, "f").astype(np.float32)
     if not np.isfinite(table).all() or (table.size and not 0 <= float(table.min()) <= float(table.max()) <= HIGHEST_HZ):
-        raise CacheError(f"{shown(path)}: holds values that are no pitch: 0, or up to {HIGHEST_HZ:g} Hz")
+        raise CacheError(f"{shown(path)}: holds values that are not a pitch: 0, or up to {HIGHEST_HZ:g} Hz")
     return table
 
 
@@ -60,7 +60,7 @@ def read_vector(path: Path) -> npt.NDArray[np.float32]:
     """Who speaks, ``(channels,)``.
 
     Raises:
-        CacheError: for a file that is no such table.
+        CacheError: for a file that is not such a table.
     """
     vector = _read(path, "f").astype(np.float32)
     if not vector.size or not np.isfinite(vector).all():
@@ -72,7 +72,7 @@ def _read(path: Path, kinds: str) -> npt.NDArray[Any]:
     try:
         table: npt.NDArray[Any] = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise CacheError(f"{shown(path)}: is no table that can be read: {error}") from error
+        raise CacheError(f"{shown(path)}: is not a readable table: {error}") from error
     if not isinstance(table, np.ndarray) or table.ndim != 1 or table.dtype.kind not in kinds:
         held = f"{table.shape} of {table.dtype}" if isinstance(table, np.ndarray) else "several arrays"
         wanted = "whole numbers" if "i" in kinds else "real numbers"

@@ -31,7 +31,7 @@ from astrape.training.section import Optimiser, Phase, Stage
 __all__ = ["Listener", "Model", "Position", "Trainer", "make_accelerator", "total_loss"]
 
 MOST_SKIPPED = 20
-"""Steps in a row without a finite loss or gradient, after which something is wrong that patience does not mend."""
+"""Steps in a row without a finite loss or gradient, after which going on does not help."""
 
 
 def make_accelerator(device: str) -> Accelerator:

@@ -46,7 +46,7 @@ class Windows(Dataset[dict[str, Tensor]]):
     - ``audio``: float32 ``(1, samples)``, where a rate is given: mono, from a cache of audio where that is given, else
       read from the recording and resampled,
     - ``speaker_index``: int64, the place of the speaker in ``speakers``,
-    - ``valid``: float64, seconds that are no padding in any signal,
+    - ``valid``: float64, seconds without padding in any signal,
     - ``frames``: int64, whole content frames in these (frames of the slowest signal, without content).
 
     Args:
@@ -300,7 +300,7 @@ def mapped(caches: Iterable[Cache], utterance: Utterance) -> dict[str, npt.NDArr
                 found[name] = stored.map()
             except Fault as fault:
                 raise CacheError(
-                    f"{shown(stored.path)}: {fault}: look at it with `astrape check-cache`, mend it with --repair"
+                    f"{shown(stored.path)}: {fault}: look at it with `astrape check-cache`, repair it with --repair"
                 ) from fault
     return found
 

@@ -41,7 +41,7 @@ LARGEST_PICKLE = 64 << 20
 """Bytes of the part of a file that names its tensors; some 100 KiB in a real one."""
 
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""How files of PyTorch begin that are no zip archives."""
+"""How files of PyTorch begin that are not zip archives."""
 
 PREFIXES = ("module.", "_orig_mod.")
 """What parallel and compiled training put before every name."""
@@ -85,7 +85,7 @@ def read_checkpoint(path: str | os.PathLike[str], part: str) -> Checkpoint:
             ``state_dict``.
 
     Raises:
-        CheckpointError: for what is no such file, or holds anything but numbers.
+        CheckpointError: for a file that is not such an archive, or holds anything but numbers.
     """
     file = printable(os.fspath(path))
     content = unpickled(path)
@@ -93,7 +93,7 @@ def read_checkpoint(path: str | os.PathLike[str], part: str) -> Checkpoint:
         raise CheckpointError(f"{file}: holds a {type(content).__name__} and not a dict with 'state_dict'")
     own, other = ("config", "decoder_config") if part == "encoder" else ("decoder_config", "config")
     if "state_dict" not in content:
-        raise CheckpointError(f"{file}: has no 'state_dict', so it is no checkpoint of the {part}")
+        raise CheckpointError(f"{file}: has no 'state_dict', so it is not a checkpoint of the {part}")
     if own not in content and other in content:
         mistaken = "decoder" if part == "encoder" else "encoder"
         raise CheckpointError(f"{file}: has '{other}' and not '{own}': it is a {mistaken}'s, give it as --{mistaken}")
@@ -127,7 +127,7 @@ def _check_container(path: str | os.PathLike[str], file: str, legacy: bool) -> b
     try:
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):
-            raise CheckpointError(f"{file}: is no regular file")
+            raise CheckpointError(f"{file}: is not a regular file")
         if found.st_size > LARGEST_FILE:
             raise CheckpointError(f"{file}: has {found.st_size} bytes, more than {LARGEST_FILE}")
         with zipfile.ZipFile(path) as archive:
@@ -138,14 +138,14 @@ def _check_container(path: str | os.PathLike[str], file: str, legacy: bool) -> b
                 if legacy:
                     return False
                 raise CheckpointError(f"{file}: is of the form before PyTorch 1.6: load it and save it again") from None
-        raise CheckpointError(f"{file}: is no checkpoint of PyTorch, or is cut short") from None
+        raise CheckpointError(f"{file}: is not a checkpoint of PyTorch, or is cut short") from None
     except OSError as error:
         raise CheckpointError(f"{file}: {error.strerror or error}") from None
     except (ValueError, RuntimeError, NotImplementedError) as error:
-        raise CheckpointError(f"{file}: is no checkpoint of PyTorch: {_first_line(error)}") from None
+        raise CheckpointError(f"{file}: is not a checkpoint of PyTorch: {_first_line(error)}") from None
     pickles = [entry for entry in entries if Path(entry.filename).name == "data.pkl"]
     if len(pickles) != 1:
-        raise CheckpointError(f"{file}: is no checkpoint of PyTorch: it has no data.pkl")
+        raise CheckpointError(f"{file}: is not a checkpoint of PyTorch: it has no data.pkl")
     if pickles[0].file_size > LARGEST_PICKLE:
         raise CheckpointError(f"{file}: its data.pkl has {pickles[0].file_size} bytes, more than {LARGEST_PICKLE}")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
@@ -216,14 +216,14 @@ def check_tensor(name: str, tensor: Any, file: str) -> int:
     """How many numbers a tensor has.
 
     Raises:
-        CheckpointError: for what is no dense tensor, has more than ``MOST_ELEMENTS``, or more than its file has bytes
-            for, as one with a stride of 0 may.
+        CheckpointError: for anything but a dense tensor, for more than ``MOST_ELEMENTS``, or more than its file has
+            bytes for, as one with a stride of 0 may.
     """
     what = f"{file}: {listed([name])}"
     if not isinstance(tensor, Tensor):
         raise CheckpointError(f"{what} is a {type(tensor).__name__} and not a tensor")
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-        raise CheckpointError(f"{what} is no dense tensor")
+        raise CheckpointError(f"{what} is not a dense tensor")
     size = math.prod(tensor.shape)
     if size > MOST_ELEMENTS:
         shape = " x ".join(map(str, tensor.shape))

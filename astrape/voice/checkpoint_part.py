@@ -16,7 +16,7 @@ __all__ = ["NodeLine", "Part"]
 
 @dataclass(frozen=True)
 class NodeLine:
-    """A node as the recipe has it: its name, its block's name and parameters, and what there is to say about it."""
+    """A node as the recipe has it: its name, its block's name and parameters, and a comment."""
 
     name: str
     use: str

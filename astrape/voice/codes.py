@@ -112,12 +112,12 @@ def read_codes(path: str | os.PathLike[str]) -> CodeStream:
     """Read either form; which of them it is, its first bytes say.
 
     Raises:
-        CodesError: for a file that cannot be read, that is none of the two, or holds what is no code.
+        CodesError: for a file that cannot be read, that is neither of the two, or holds values that are not codes.
     """
     file = Path(path)
     try:
         if not stat.S_ISREG(file.stat().st_mode):
-            raise CodesError(f"{file}: is no regular file")
+            raise CodesError(f"{file}: is not a regular file")
         size = file.stat().st_size
         if size > LARGEST + (1 << 20):
             raise CodesError(f"{file}: has {size} bytes, more than {LARGEST}: cut it into parts")
@@ -141,7 +141,7 @@ def _archived(content: bytes) -> CodeStream:
     except CodesError:
         raise
     except Exception as error:  # zipfile fails on damaged bytes with whatever they lead it into
-        raise CodesError(f"is no .npz archive that can be read: {type(error).__name__}") from None
+        raise CodesError(f"is not a readable .npz archive: {type(error).__name__}") from None
     version = _whole(arrays["format_version"], "format_version", 1 << 31)
     if version != VERSION:
         raise CodesError(f"is of format {version}, and this reads {VERSION}")
@@ -182,9 +182,9 @@ def _array(content: bytes, what: str, most: int) -> npt.NDArray[Any]:
         read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(opened)
     except Exception as error:  # a damaged header fails in NumPy's evaluation of it with whatever it leads to
-        raise CodesError(f"{what} is no array of NumPy: neither codes nor audio") from error
+        raise CodesError(f"{what} is not an array of NumPy: neither codes nor audio") from error
     if dtype.hasobject or dtype.kind not in "iuU":
-        raise CodesError(f"{what} holds {dtype} and not whole numbers: these are no codes")
+        raise CodesError(f"{what} holds {dtype} and not whole numbers: these are not codes")
     held = len(content) - opened.tell()
     if math.prod(shape) * dtype.itemsize != held or held > most:
         raise CodesError(f"{what} claims to be {shape} of {dtype}, and holds {held} bytes: it is damaged")
@@ -195,23 +195,23 @@ def _codes(array: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
     if array.dtype.kind not in "iu" or array.ndim not in (1, 2) or 0 in array.shape[1:]:
         raise CodesError(f"holds {array.dtype} {array.shape}, and codes are whole numbers, (frames, channels)")
     if array.size and (int(array.min()) < 0 or int(array.max()) >= 1 << 31):
-        raise CodesError("holds numbers below 0 or over 2^31: these are no codes")
+        raise CodesError("holds numbers below 0 or over 2^31: these are not codes")
     return np.array(array.reshape(len(array), math.prod(array.shape[1:])), np.int32)
 
 
 def _whole(array: npt.NDArray[Any], name: str, most: int) -> int:
     if array.size != 1 or array.dtype.kind not in "iu" or not 0 <= int(array.reshape(())) <= most:
-        raise CodesError(f"its '{name}' is no whole number from 0 to {most}")
+        raise CodesError(f"its '{name}' is not a whole number from 0 to {most}")
     return int(array.reshape(()))
 
 
 def _text(array: npt.NDArray[Any], name: str) -> str:
     if array.size != 1 or array.dtype.kind != "U":
-        raise CodesError(f"its '{name}' is no text")
+        raise CodesError(f"its '{name}' is not text")
     try:
         text = str(array.reshape(()))
     except ValueError as error:  # NumPy takes any four bytes for a character, and Python does not
-        raise CodesError(f"its '{name}' is no text") from error
+        raise CodesError(f"its '{name}' is not text") from error
     return "".join(char if char.isprintable() else "?" for char in text)
 
 

@@ -75,7 +75,7 @@ def decode_header(header: bytes, size: int) -> Layout:
         raise VoicebankError(f"has {size} bytes, and the header alone takes {HEADER.size}: it is cut off, copy it anew")
     magic, version, flags, reserved, start, length, text_start, text_length, tail = HEADER.unpack(header[: HEADER.size])
     if magic != MAGIC:
-        raise VoicebankError(f"field 'magic' is {magic!r}, not {MAGIC!r}: this is no .astrape file")
+        raise VoicebankError(f"field 'magic' is {magic!r}, not {MAGIC!r}: this is not an .astrape file")
     if version != VERSION:
         raise VoicebankError(
             f"field 'version' is {version}, and this reads version {VERSION}: build the voicebank anew"

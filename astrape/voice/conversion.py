@@ -311,7 +311,7 @@ def voice_of(
     Which of them it is, its first bytes say; one that is called .astrape or .npz is never taken for a recording.
 
     Raises:
-        VoicebankError: for a file that is neither, and a recording that is no good reference.
+        VoicebankError: for a file that is neither, and a recording that is not good enough as a reference.
     """
     path = Path(target)
     shipped = shipped_voices().get(os.fspath(target))
@@ -336,7 +336,7 @@ def voice_of(
 
 
 def _begin(path: Path) -> bytes:
-    """A regular file's first bytes; none of what is no file, which whoever reads it says better."""
+    """The first bytes of a regular file; empty for anything else, which its reader reports better."""
     try:
         if not path.is_file():
             return b""

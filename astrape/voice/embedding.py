@@ -31,6 +31,6 @@ def checked_embedding(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         at = int(bad[0])
         raise VoicebankError(f"the embedding is not finite: {bad.size} of {CHANNELS} values, the first at {at}")
     if not embedding.any():
-        raise VoicebankError("the embedding is all zeros (norm 0), which is no voice: build the voicebank anew")
+        raise VoicebankError("the embedding is all zeros (norm 0), which is not a voice: build the voicebank anew")
     embedding.setflags(write=False)
     return embedding

@@ -8,4 +8,4 @@ __all__ = ["VoicebankError"]
 
 
 class VoicebankError(AstrapeError):
-    """A voicebank, or a recording to build one from, that cannot be used. It names file, field, numbers and mend."""
+    """A voicebank, or a recording to build one from, that cannot be used. It names file, field, numbers and a hint."""

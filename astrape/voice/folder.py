@@ -36,7 +36,7 @@ class Batch:
     Attributes:
         converted: in the order of their paths.
         failed: what could not be converted.
-        others: files that are no audio by their endings.
+        others: files whose endings are not those of audio.
     """
 
     converted: tuple[Conversion, ...]
@@ -73,9 +73,9 @@ def pairs_of_folder(
             overwritten, under its own name or another.
     """
     if not source.is_dir():
-        raise AstrapeError(f"{source}: is no folder")
+        raise AstrapeError(f"{source}: is not a folder")
     if out.exists() and not out.is_dir():
-        raise AstrapeError(f"{out}: is no folder, and a folder converts to one: name another")
+        raise AstrapeError(f"{out}: is not a folder, and a folder converts to one: name another")
     files = sorted(_below(source, out))
     audio = [path for path in files if is_audio(path)]
     if not audio:

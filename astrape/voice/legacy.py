@@ -124,7 +124,7 @@ def _arrays(content: bytes) -> dict[str, bytes]:
                     found[name] = _inflated(archive, member, name)
     except ZIP_FAULTS as error:
         reason = ascii(str(error))[1:-1][:120] or type(error).__name__
-        raise VoicebankError(f"is no .npz archive that can be read ({reason}): it is damaged, copy it anew") from None
+        raise VoicebankError(f"is not a readable .npz archive ({reason}): it is damaged, copy it anew") from None
     return found
 
 
@@ -143,10 +143,10 @@ def _inflated(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> b
 def _array(arrays: dict[str, bytes], name: str) -> npt.NDArray[Any]:
     """An array of numbers or strings from the bytes of a ``.npy`` file."""
     if name not in arrays:
-        raise VoicebankError(f"has no array '{name}', so it is no voicebank, or damaged")
+        raise VoicebankError(f"has no array '{name}', so it is not a voicebank, or is damaged")
     content = arrays[name]
     if content[:6] != b"\x93NUMPY" or content[6:8] not in (b"\x01\x00", b"\x02\x00") or len(content) < 12:
-        raise VoicebankError(f"array '{name}' is no NumPy array of version 1 or 2")
+        raise VoicebankError(f"array '{name}' is not a NumPy array of version 1 or 2")
     wide = content[6] == 2
     begin = 12 if wide else 10
     end = begin + int.from_bytes(content[8:begin], "little")
@@ -201,4 +201,4 @@ def _text(name: str, value: Any) -> str:
     try:
         return str(np.asarray(value).astype(value.dtype.newbyteorder("<")).tobytes().decode("utf-32-le").rstrip("\0"))
     except (UnicodeDecodeError, ValueError):
-        raise VoicebankError(f"array '{name}' holds what is no character") from None
+        raise VoicebankError(f"array '{name}' holds a value that is not a character") from None

@@ -25,7 +25,7 @@ class Difference:
         frames: how many were compared.
         largest: largest absolute difference; ``None`` for codes, whose size means nothing.
         relative_db: power of the difference against that of the output; ``None`` for codes, and for silence.
-        flipped: codes that are others; ``None`` for an output that is no codes.
+        flipped: codes that are others; ``None`` for an output that does not hold codes.
         used: how many different codes there were in float64.
     """
 

@@ -3,7 +3,7 @@
 A decoder converts to voices in the space of the encoder that it was trained with, so a voicebank takes that encoder:
 ``astrape-speaker``, which ships with its weights and goes with ``astrape-mini``
 (:class:`~astrape.voice.own_encoder.AstrapeSpeaker`), one by the name of an entry point in the group
-``astrape.speaker_encoders``, or ``package.module:factory``. ``mel-statistics`` is no substitute for it: it is there to
+``astrape.speaker_encoders``, or ``package.module:factory``. ``mel-statistics`` does not replace it: it is there to
 build voicebanks that try things out, and for decoders that are trained with it.
 """
 
@@ -89,7 +89,7 @@ def speaker_encoder(name: str = MEL_STATISTICS) -> SpeakerEncoder:
             runs its code.
 
     Raises:
-        VoicebankError: when there is none of that name, it cannot be imported, or it is no speaker encoder.
+        VoicebankError: when there is none of that name, it cannot be imported, or it is not a speaker encoder.
     """
     encoder = _factory(name)()
     if not isinstance(encoder, SpeakerEncoder):

@@ -80,7 +80,7 @@ def read_voicebank(path: str | os.PathLike[str]) -> Voicebank:
     replaced or removed afterwards. Memory stays below a few MiB whatever the file claims. Nothing is ever unpickled.
 
     Raises:
-        VoicebankError: for a file that cannot be opened, or is no valid voicebank, naming the field that is wrong.
+        VoicebankError: for a file that cannot be opened, or is not a valid voicebank, naming the field that is wrong.
     """
     try:
         with _opened(path) as file:
@@ -183,7 +183,7 @@ def _opened(path: str | os.PathLike[str]) -> Any:
     if stat.S_ISDIR(mode):
         raise VoicebankError("is a folder, not a voicebank")
     if not stat.S_ISREG(mode):
-        raise VoicebankError("is no regular file")
+        raise VoicebankError("is not a regular file")
     return open(path, "rb")
 
 

@@ -77,7 +77,7 @@ def read_wavlm(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             continue
         index, part = match[1] or match[3], match[2] or match[4]
         if part not in PARTS:
-            raise WavLMError(f"{file}: '{printable(name)[:80]}' is no part of WavLM's convolutions")
+            raise WavLMError(f"{file}: '{printable(name)[:80]}' is not part of WavLM's convolutions")
         try:
             check_tensor(name, tensor, printable(str(file)))
         except CheckpointError as error:
@@ -89,7 +89,7 @@ def read_wavlm(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             )
         found[own] = tensor
     if not found:
-        raise WavLMError(f"{file}: has no 'feature_extractor.conv_layers.*', so it is no WavLM checkpoint")
+        raise WavLMError(f"{file}: has no 'feature_extractor.conv_layers.*', so it is not a WavLM checkpoint")
     return found
 
 

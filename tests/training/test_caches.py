@@ -548,5 +548,5 @@ def test_a_record_that_says_nothing_is_refused(tmp_path: Path, corpus: list[Any]
     wanted = order(tmp_path / "cache")
     make_cache(wanted, corpus[:1])
     (tmp_path / "cache" / "wavlm_L2_800hz" / "cache.json").write_text(held)
-    with pytest.raises(CacheError, match="no record of a cache"):
+    with pytest.raises(CacheError, match="not a record of a cache"):
         make_cache(wanted, corpus)

@@ -174,7 +174,7 @@ def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: 
     assert (load_checkpoint(path)["number"], load_checkpoint(tmp_path / "best.pt")["number"]) == (2, 1)
     for content in (b"", path.read_bytes()[:-40], b"x" * 1000):
         (tmp_path / "bad.pt").write_bytes(content)
-        with pytest.raises(TrainingError, match=r"bad.pt: is damaged, or no checkpoint"):
+        with pytest.raises(TrainingError, match=r"bad.pt: is damaged, or not a checkpoint"):
             load_checkpoint(tmp_path / "bad.pt")
     torch.save({"state_dict": {}, "config": {}}, tmp_path / "original.pt")
     with pytest.raises(TrainingError, match=r"import-checkpoint"):

@@ -186,7 +186,7 @@ class TestPlaces:
             content(folder)
         for part in ("WavLM-base+", f"--local-dir {folder}/wavlm-base-plus", "wavlm_base_plus.pth", "378 MB"):
             assert part in str(caught.value)
-        with pytest.raises(TeacherError, match="nowhere: is no file, and no folder with one of"):
+        with pytest.raises(TeacherError, match="nowhere: is neither a file nor a folder with one of"):
             content(folder, wavlm="nowhere")
 
     def test_a_missing_package_is_named(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +276,7 @@ class TestHostileFiles:
     def test_pickles_run_nothing(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(folder)
         (folder / "wavlm-base-plus" / "wavlm_base_plus.pth").write_bytes(pickle.dumps({"x": Harmful()}, protocol=2))
-        with pytest.raises(TeacherError, match=r"not read for safety|no checkpoint of PyTorch"):
+        with pytest.raises(TeacherError, match=r"not read for safety|not a checkpoint of PyTorch"):
             content(folder)
         assert not (folder / "harmed").exists()
 

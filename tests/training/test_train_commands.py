@@ -153,7 +153,7 @@ def _converts(folder: Path, run: Path) -> None:
         ("--no-swiglu", "--no-swiglu: the block 'transformer' is gated"),
         ("--stem-block-type standard", "--stem-block-type standard: the stem is made of depthwise blocks"),
         ("--q2d2-levels 9,9,9", "--q2d2-levels 9,9,9: axes are paired"),
-        ("--q2d2-levels 9,x", "'9,x' is no list of whole numbers"),
+        ("--q2d2-levels 9,x", "'9,x' is not a list of whole numbers"),
         ("--q2d2-levels 8,8", "levels[0] must be odd on a rhombic grid"),
         ("--n-heads 3", "heads must divide"),
         ("--conv-dim 12 --ssl-weight 1", "--ssl-weight: training.encoder of this recipe has no losses.ssl_0.weight"),

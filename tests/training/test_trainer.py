@@ -252,7 +252,7 @@ def test_what_hinders_is_told_before_the_first_step(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"name one with --encoder-ckpt"):
         train(decoder, print)
     (tmp_path / "junk.pt").write_bytes(b"junk")
-    with pytest.raises(TrainingError, match=r"junk.pt: is damaged, or no checkpoint"):
+    with pytest.raises(TrainingError, match=r"junk.pt: is damaged, or not a checkpoint"):
         train(replace(decoder, encoder=tmp_path / "junk.pt"), print)
     with pytest.raises(CacheError, match=r"another --recipe"):
         train(replace(decoder, encoder=grounds.trained_encoder() / "encoder.best.pt", recipe="astrape-vc"), print)

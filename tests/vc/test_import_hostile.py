@@ -77,7 +77,7 @@ def test_a_pickle_that_would_run_something_is_named_and_does_not_run(tmp_path: P
 def test_other_bytes(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "x.pt"
     file.write_bytes(content)
-    assert "is no checkpoint of PyTorch" in refused(file)
+    assert "is not a checkpoint of PyTorch" in refused(file)
 
 
 def test_other_archives_and_places(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_other_archives_and_places(tmp_path: Path) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a.txt", "b")
     assert "no data.pkl" in refused(file)
-    assert "no regular file" in refused(tmp_path)
+    assert "not a regular file" in refused(tmp_path)
     assert "No such file" in refused(tmp_path / "absent.pt")
     torch.save({"state_dict": {}}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     assert "before PyTorch 1.6" in refused(tmp_path / "old.pt")

@@ -152,8 +152,8 @@ def pickled() -> bytes:
 
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
-    "text": (lambda: b"no codes", "no array of NumPy"),
-    "nothing": (lambda: b"", "no array of NumPy"),
+    "text": (lambda: b"no codes", "not an array of NumPy"),
+    "nothing": (lambda: b"", "not an array of NumPy"),
     "a damaged archive": (lambda: archive()[:200], r"no \.npz archive"),
     "another archive": (lambda: archive(codes=None), "no array 'codes'"),
     "a later format": (lambda: archive(format_version=np.int64(2)), "is of format 2"),
@@ -168,7 +168,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "an exponent": (lambda: archive(rate=np.str_("1e999999999")), "rate must be"),
     "a negative latency": (lambda: archive(latency=np.str_("-1")), "must be 0 or more"),
     "a hundred years": (lambda: archive(source_frames=np.int64(1 << 47)), "cut short"),
-    "not text": (lambda: archive(recipe=np.int64(5)), "'recipe' is no text"),
+    "not text": (lambda: archive(recipe=np.int64(5)), "'recipe' is not text"),
     "a bomb": (bomb, "has 269484032 bytes, more than"),
     "a claim": (lambda: claiming((1 << 40,)), "claims to be"),
     "a negative claim": (lambda: claiming((-1, -4)), "claims to be|no array"),
@@ -235,7 +235,7 @@ def test_what_does_not_go_together_is_said(tmp_path: Path, from_codes: Path, ban
     fails(run("convert", codes, *ends, "--live-latency"), "SRC is stored codes already")
     fails(run("convert", codes, *ends, "--codes", tmp_path / "more.npz"), "SRC is stored codes already")
     fails(run("convert", codes, "--target", bank, "-o", out, "--recipe", SMALL), "'astrape-vc-small' decodes no codes")
-    fails(run("convert", speech, *ends), "25 Hz and is no audio")
+    fails(run("convert", speech, *ends), "25 Hz and is not audio")
     fails(
         run("convert", speech, "--target", bank, "-o", out, "--recipe", SMALL, "--codes", bank), "is the voice itself"
     )

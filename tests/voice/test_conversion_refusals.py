@@ -52,7 +52,7 @@ def refusals(folder: Path, speech: Path, bank: Path, through: Path) -> dict[str,
             ["'no-voice' converts to no voice", "'speaker' of 128 channels", "no such control"],
         ),
         "narrow": ((speech, "--target", bank, "-o", out, "--recipe", folder / "narrow.yaml"), ["it has one of 64"]),
-        "slow": ((speech, "--target", bank, "-o", out, "--recipe", folder / "slow.yaml"), ["200 Hz and is no audio"]),
+        "slow": ((speech, "--target", bank, "-o", out, "--recipe", folder / "slow.yaml"), ["200 Hz and is not audio"]),
         "weights": ((speech, "--target", bank, *ends, "--weights", folder / "text.txt"), ["text.txt: cannot be read"]),
         "port": ((speech, "--target", bank, *ends, "--port", "wave"), ["no output 'wave' (there is: wav)"]),
         "no codes": ((speech, "--target", bank, *ends, "--codes", folder / "c.npy"), ["no output 'codes' to store"]),
@@ -79,7 +79,7 @@ def refusals(folder: Path, speech: Path, bank: Path, through: Path) -> dict[str,
             ["nobody: there is no such file, and no voice of that name ships", "emma"],
         ),
         "another encoder": ((speech, "--target", bank, "-o", out), ["'learned elsewhere'", "voicebank build"]),
-        "folder to file": ((folder, "--target", bank, "-o", short, "--recipe", through), ["short.wav: is no folder"]),
+        "folder to file": ((folder, "--target", bank, "-o", short, "--recipe", through), ["is not a folder"]),
         "onto itself": ((folder, "--target", bank, "-o", folder, "--recipe", through), ["would overwrite the source"]),
     }
 
@@ -99,5 +99,5 @@ def test_the_converter_refuses_what_it_was_not_made_for(tmp_path: Path, through:
     converter = Converter(astrape.load(through))
     with pytest.raises(AstrapeError, match="keeps no codes"):
         converter.file(speech, tmp_path / "out.wav", voicebank(1), codes=tmp_path / "c.npy")
-    with pytest.raises(AstrapeError, match="is no folder"):
+    with pytest.raises(AstrapeError, match="is not a folder"):
         converter.folder(speech, tmp_path / "out", voicebank(1))

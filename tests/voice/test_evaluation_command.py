@@ -304,10 +304,10 @@ def test_a_metric_that_breaks_is_named_with_the_file(folder: Path) -> None:
         del _FACTORIES["broken"]
     succeeds(result)
     assert "anna/1 to p225: broken: IndexError: out of everything" in result.stderr
-    assert "ben/1 to p225: broken: 'broken' came out as nan, which is no value" in result.stderr
+    assert "ben/1 to p225: broken: 'broken' came out as nan, which is not a number" in result.stderr
     # What goes wrong in many pairs in the same way is told once.
     assert result.stderr.count("'broken' came out as nan") == 1
-    assert "which is no value (so in 1 more)" in result.stderr
+    assert "which is not a number (so in 1 more)" in result.stderr
     assert json.loads((folder / "run" / "report.json").read_text())["aggregate"] == {}
 
 
@@ -409,7 +409,7 @@ class TestWrongUse:
         fails(run("--source", source, "-o", out), "no voice to convert to")
         fails(run("--source", source, "--target", voice), "no place for the results")
         fails(run("--source", source, "--target", voice, "-o", folder), "is a folder, and --source is one file")
-        fails(run("--sources", folder / "speech", "--targets", voice, "-o", source), "is no folder")
+        fails(run("--sources", folder / "speech", "--targets", voice, "-o", source), "is not a folder")
         fails(through(folder, "--source", source, "--target", voice, "--late", 5, "-o", out), "--late")
         fails(run("--source", source, "--converted", source, "--late", -1), "--late must be 0 to 60000 ms, not -1")
         fails(

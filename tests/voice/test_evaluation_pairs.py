@@ -173,7 +173,7 @@ class TestTables:
     def test_wrong_files_are_named(self, folder: Path) -> None:
         with pytest.raises(EvaluationError, match="pairs are listed in a table"):
             read_pairs(text(folder / "a.txt", "source\n"))
-        with pytest.raises(EvaluationError, match=r"a\.jsonl:2: is no JSON"):
+        with pytest.raises(EvaluationError, match=r"a\.jsonl:2: is not JSON"):
             read_pairs(text(folder / "a.jsonl", '{"source": "s.wav", "target": "t.wav"}\n{"source"\n'))
         with pytest.raises(EvaluationError, match="'source' must be text"):
             read_pairs(text(folder / "a.jsonl", '{"source": 3}\n'))

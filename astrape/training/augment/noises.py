@@ -82,7 +82,7 @@ class Babble(Augmentation):
 
 
 def speech_level(wave: Tensor, rate: float) -> float:
-    """Root mean square over frames of 20 ms that are no pauses; of ``(samples,)``."""
+    """Root mean square over frames of 20 ms that are not pauses; of ``(samples,)``."""
     size = min(wave.shape[-1], max(1, int(FRAME_SECONDS * rate)))
     power = wave.unfold(-1, size, size).square().mean(dim=-1)
     loud = power >= power.max() * 10 ** (-QUIET_DB / 10)

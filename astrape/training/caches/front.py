@@ -54,7 +54,7 @@ class FrontEnd:
         random: the weights were drawn with seed 0, since none were given.
 
     Raises:
-        CacheError: for a recipe without such an output or with an input that is no audio, and weights that do not fit.
+        CacheError: for a recipe without such an output or with an input that is not audio, and weights that do not fit.
         RecipeError, WavLMError: for a recipe or a checkpoint that cannot be read.
     """
 

@@ -219,7 +219,7 @@ def _make(maker: Maker, cache: Cache, item: Item) -> _Outcome:
     except MemoryError:
         return _Outcome(False, ("out of memory",))
     except Exception as error:
-        # Teachers of others fail in whatever way, and one odd utterance is no reason to lose the night.
+        # Teachers of others fail in whatever way, and one odd utterance must not lose the night.
         return _Outcome(False, (f"{type(error).__name__}: {error}",))
 
 

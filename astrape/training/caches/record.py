@@ -109,7 +109,7 @@ def read_record(folder: Path) -> Record:
         raise CacheError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
     except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
         raise CacheError(
-            f"{shown(path)}: is no record of a cache ({type(error).__name__}): remove the folder and make it anew"
+            f"{shown(path)}: is not a record of a cache ({type(error).__name__}): remove the folder and make it anew"
         ) from error
     return record
 
@@ -125,7 +125,7 @@ def keep_record(folder: Path, wanted: Record) -> Record:
         What is in the folder now.
 
     Raises:
-        CacheError: when the folder holds another cache. It names both and the mend.
+        CacheError: when the folder holds another cache. It names both and a hint.
     """
     if not (folder / RECORD).exists():
         write_whole(folder / RECORD, wanted.to_json().encode())
@@ -138,7 +138,7 @@ def check_record(folder: Path, found: Record, wanted: Record) -> None:
     """Refuse a cache that another recipe, other weights or another teacher made.
 
     Raises:
-        CacheError: naming both and the mend.
+        CacheError: naming both and a hint.
     """
     difference = found.differs(wanted)
     if difference is not None:

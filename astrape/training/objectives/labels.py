@@ -46,7 +46,7 @@ class CrossEntropy(Objective):
             signal: ``(batch, classes, n)``.
             target: ``(batch, 1, n)`` int64.
             weights: ``(batch, 1, n)``, at least 0.
-            band: of no account.
+            band: does not matter.
         """
         rows = (signal.shape[0], 1, signal.shape[-1])
         if target.shape != rows or weights.shape != rows:

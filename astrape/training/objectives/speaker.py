@@ -84,7 +84,7 @@ class SpeakerAdversary(Objective):
             signal: ``(batch, channels, n)``.
             target: the speaker's index, ``(batch,)``, int64.
             weights: ``(batch, 1, n)``; all frames above 0 count alike in the mean.
-            band: of no account.
+            band: does not matter.
         """
         if target.shape != signal.shape[:1] or weights.shape != (signal.shape[0], 1, signal.shape[-1]):
             raise ValueError(

@@ -17,7 +17,7 @@ __all__ = ["FLOOR", "Spectrum", "check_wave"]
 
 FLOOR = 1e-5
 """Magnitudes below this count as this: -100 dB of white noise at full scale. There is nothing to learn from them, and
-their logarithms and phases would drown what there is."""
+their logarithms and phases would drown the rest."""
 
 
 class Spectrum(nn.Module):

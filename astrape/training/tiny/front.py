@@ -88,5 +88,5 @@ def learn_front(
 
 
 def _centred(bands: torch.Tensor) -> torch.Tensor:
-    """Less the mean over the window: level and channel are no merit."""
+    """Less the mean over the window: level and channel earn nothing."""
     return bands - bands.mean(dim=-1, keepdim=True)

@@ -8,7 +8,7 @@ __all__ = ["EvaluationError", "MetricError"]
 
 
 class EvaluationError(AstrapeError):
-    """An evaluation that cannot start: sources, targets or settings that are wrong. It names the mend."""
+    """An evaluation that cannot start: sources, targets or settings that are wrong. It says what to do."""
 
 
 class MetricError(EvaluationError):

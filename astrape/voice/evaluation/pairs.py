@@ -116,7 +116,7 @@ def read_targets(targets: Sequence[Path], audio: Path | None = None) -> list[Tar
             a recording of the same name beside the voicebank.
 
     Raises:
-        EvaluationError: for what is missing, is of no such kind, or has a name twice.
+        EvaluationError: for what is missing, is of another kind, or has a name twice.
     """
     files: list[Path] = []
     for path in targets:
@@ -254,9 +254,9 @@ def _object(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"{path}:{number}: is no JSON: {error}") from error
+        raise EvaluationError(f"{path}:{number}: is not JSON: {error}") from error
     if not isinstance(row, dict):
-        raise EvaluationError(f'{path}:{number}: is no object: write {{"source": ..., "target": ...}}')
+        raise EvaluationError(f'{path}:{number}: is not an object: write {{"source": ..., "target": ...}}')
     return row
 
 

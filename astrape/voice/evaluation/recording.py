@@ -39,7 +39,7 @@ class Recording:
         seconds: length, without what is left out.
 
     Raises:
-        EvaluationError: for what is no audio file, is cut short, has no samples, or a rate beyond 4 to 384 kHz.
+        EvaluationError: for a file that is not audio, is cut short, has no samples, or a rate beyond 4 to 384 kHz.
     """
 
     def __init__(self, path: str | os.PathLike[str], late: float = 0.0) -> None:

@@ -81,7 +81,7 @@ class Evaluation:
         settings: of the run, seeds among them.
         packages: versions.
         quantities: what was to be measured, with the family of each.
-        skipped: families that could not be measured at all, and the line that mends it.
+        skipped: families that could not be measured at all, and what to install.
         results: pair by pair.
         aggregate: over all pairs, by quantity.
         created_utc: when, ISO 8601.

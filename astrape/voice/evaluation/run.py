@@ -160,10 +160,10 @@ def _checked(metric: Metric, found: Mapping[str, float | Score]) -> dict[str, Sc
     scores = {}
     for name, value in found.items():
         if name not in names:
-            raise MetricError(f"'{metric.name}' gives '{name}', which is none of its quantities")
+            raise MetricError(f"'{metric.name}' gives '{name}', which is not one of its quantities")
         score = value if isinstance(value, Score) else Score(float(value))
         if not (math.isfinite(score.value) and math.isfinite(score.weight) and score.weight > 0):
-            raise MetricError(f"'{name}' came out as {score.value:g}, which is no value")
+            raise MetricError(f"'{name}' came out as {score.value:g}, which is not a number")
         scores[name] = score
     return scores
 

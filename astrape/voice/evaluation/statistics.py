@@ -22,7 +22,7 @@ class Aggregate:
     Attributes:
         value: the weighted mean, or what holds for all files together.
         low, high: the 95 % confidence interval; ``None`` for a single source, which says nothing of others, and for
-            what is no mean.
+            not a mean.
         files: how many went in.
         pooled: it is of all files together, and no mean over them.
     """

@@ -116,7 +116,7 @@ class Conversions:
         """The target's voice, embedded once.
 
         Raises:
-            VoicebankError: for a file that is no voice.
+            VoicebankError: for a file that is not a voice.
         """
         if target.files not in self._voices:
             try:

@@ -104,7 +104,7 @@ class MioCodecTeacher:
         """Content of stored codes, ``(batch, 1, frames)``: what :meth:`content` gave with them.
 
         Raises:
-            TeacherError: for another shape, or numbers that are no codes.
+            TeacherError: for another shape, or numbers that are not codes.
         """
         if codes.dim() != 3 or codes.shape[1] != 1 or codes.is_floating_point():
             raise TeacherError(f"codes must be whole numbers of shape (batch, 1, frames), not {tuple(codes.shape)}")

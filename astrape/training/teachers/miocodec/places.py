@@ -87,7 +87,7 @@ def find_wavlm(folder: str | os.PathLike[str] | None, given: str | os.PathLike[s
             if (place / name).is_file():
                 return place / name
     if given is not None:
-        raise TeacherError(f"{given}: is no file, and no folder with one of {', '.join(WAVLM_FILES)}")
+        raise TeacherError(f"{given}: is neither a file nor a folder with one of {', '.join(WAVLM_FILES)}")
     raise TeacherError(
         f"teacher 'miocodec' lacks the weights of WavLM-base+ in {own}: download them (378 MB) with: "
         f"hf download {WAVLM} config.json pytorch_model.bin --local-dir {own}; or put {TORCHAUDIO} "

@@ -139,7 +139,7 @@ def _own_names(file: TensorFile) -> dict[str, str]:
         names[own] = name
     if "encoder.layers.0.attention.rel_attn_embed.weight" not in names:
         raise TeacherError(
-            f"{file.path}: has no relative positions of a first layer, so it is no WavLM in the layout of Hugging Face "
+            f"{file.path}: has no relative positions of a first layer, so it is not a WavLM in Hugging Face's layout "
             f"or torchaudio"
         )
     return names

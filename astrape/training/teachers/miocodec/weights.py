@@ -63,7 +63,7 @@ def open_tensors(path: Path) -> TensorFile:
 
 def _check_size(path: Path, size: int) -> None:
     if size > LARGEST_FILE:
-        raise TeacherError(f"{path}: has {size} bytes, more than {LARGEST_FILE}: this is no such checkpoint")
+        raise TeacherError(f"{path}: has {size} bytes, more than {LARGEST_FILE}: this is not such a checkpoint")
 
 
 def _safetensors(path: Path) -> TensorFile:
@@ -94,7 +94,7 @@ def _unpickled(path: Path) -> TensorFile:
     except pickle.UnpicklingError as error:
         raise TeacherError(f"{path}: holds more than tensors and plain values, and is not read for safety") from error
     except Exception as error:  # the unpickler fails on damaged bytes with whatever they lead it into
-        raise TeacherError(f"{path}: is no checkpoint of PyTorch: {type(error).__name__}") from error
+        raise TeacherError(f"{path}: is not a checkpoint of PyTorch: {type(error).__name__}") from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping):
