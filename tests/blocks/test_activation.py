@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from chunks import assert_chunks_agree, assert_declared, noise
 
 from astrape.blocks import Stream, block_class
 from astrape.blocks.activation import Activation
+from tests.blocks.chunks import assert_chunks_agree, assert_declared, noise
 
 ORACLES: dict[str, Callable[[float], float]] = {
     "gelu": lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from attention_oracle import naive_attention, noise, shaken
-from chunks import run_chunks
 from hypothesis import given
 from hypothesis import strategies as st
 
 from astrape.blocks import Stream
 from astrape.blocks.attention import Attention
 from astrape.blocks.live import Live
+from tests.blocks.attention_oracle import naive_attention, noise, shaken
+from tests.blocks.chunks import run_chunks
 
 
 @pytest.fixture(autouse=True)

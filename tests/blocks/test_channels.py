@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from chunks import assert_chunks_agree, assert_declared, chunk_lists
 from hypothesis import given, settings
 from scipy import signal
 
@@ -15,6 +14,7 @@ from astrape.blocks import Stream
 from astrape.blocks.channels import Matrix, Pan
 from astrape.blocks.hilbert import Hilbert
 from astrape.errors import RateError
+from tests.blocks.chunks import assert_chunks_agree, assert_declared, chunk_lists
 
 RATE = 16000
 

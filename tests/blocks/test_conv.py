@@ -4,7 +4,6 @@ from fractions import Fraction
 
 import pytest
 import torch
-from chunks import assert_chunks_agree, assert_declared, chunk_lists, influence, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -13,6 +12,7 @@ from torch.nn import functional
 from astrape.blocks import Stream, block_class
 from astrape.blocks.conv import Conv, Downsample, RepeatUpsample, TransposedConv
 from astrape.blocks.state import state_bytes, state_leaves
+from tests.blocks.chunks import assert_chunks_agree, assert_declared, chunk_lists, influence, noise
 
 RATE = 1000
 

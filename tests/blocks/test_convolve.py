@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from chunks import assert_chunks_agree, chunk_lists
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
@@ -16,6 +15,7 @@ from scipy import signal
 from astrape.blocks import Stream
 from astrape.blocks.convolve import SOUND, Convolve, Room, room_response
 from astrape.errors import RateError
+from tests.blocks.chunks import assert_chunks_agree, chunk_lists
 
 RATE = 16000
 

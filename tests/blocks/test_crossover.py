@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from chunks import assert_chunks_agree, chunk_lists
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
 
 from astrape.blocks import Stream
 from astrape.blocks.crossover import Crossover
+from tests.blocks.chunks import assert_chunks_agree, chunk_lists
 
 RATE = 44100
 

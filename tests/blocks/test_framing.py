@@ -5,13 +5,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from chunks import assert_chunks_agree, assert_declared, chunk_lists, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astrape.blocks import Stream, block_class
 from astrape.blocks.framing import Framing, OverlapAdd
 from astrape.errors import RateError
+from tests.blocks.chunks import assert_chunks_agree, assert_declared, chunk_lists, noise
 
 sizes = st.integers(1, 12).flatmap(lambda size: st.tuples(st.just(size), st.integers(1, size)))
 overlapping = sizes.filter(lambda pair: pair[0] > pair[1])

@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lattice_oracle import all_points, search
 from torch import Tensor
 
 from astrape.blocks.ops.planar import GRIDS
+from tests.blocks.lattice_oracle import all_points, search
 
 KINDS = ("rhombic", "rectangular", "hexagonal")
 

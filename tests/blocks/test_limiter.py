@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from chunks import assert_chunks_agree, chunk_lists
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astrape.blocks import Stream
 from astrape.blocks.limiter import Limiter, Saturation, sliding_maximum
+from tests.blocks.chunks import assert_chunks_agree, chunk_lists
 
 RATE = 8000
 

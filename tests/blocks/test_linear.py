@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from chunks import assert_chunks_agree, assert_declared, chunk_lists, noise
 from hypothesis import given, settings
 from torch import nn
 
 from astrape.blocks import Stream, block_class
 from astrape.blocks.linear import Affine, Linear
+from tests.blocks.chunks import assert_chunks_agree, assert_declared, chunk_lists, noise
 
 
 @pytest.mark.parametrize("bias", [True, False])

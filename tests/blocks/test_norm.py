@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from chunks import assert_chunks_agree, assert_declared, chunk_lists, noise, run_chunks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -14,6 +13,7 @@ from torch import nn
 from astrape.blocks import Stream, block_class
 from astrape.blocks.norm import Norm
 from astrape.errors import CausalityError
+from tests.blocks.chunks import assert_chunks_agree, assert_declared, chunk_lists, noise, run_chunks
 
 SOURCE = Stream(100, 4)
 

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from chunks import assert_chunks_agree, chunk_lists
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
@@ -15,6 +14,7 @@ from scipy import signal
 from astrape.blocks import Stream
 from astrape.blocks.oscillator import SHAPES, TURN, Oscillator
 from astrape.errors import RateError
+from tests.blocks.chunks import assert_chunks_agree, chunk_lists
 
 RATE = 16000
 CLOCK = torch.zeros(1, 1, RATE, dtype=torch.float64)

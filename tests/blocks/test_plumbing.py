@@ -6,13 +6,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from chunks import assert_chunks_agree, assert_declared, chunk_lists, noise, run_chunks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astrape.blocks import Stream, block_class
 from astrape.blocks.plumbing import Add, Concat, Delay, Gain, Mix, Multiply, Split
 from astrape.errors import RateError, StreamError
+from tests.blocks.chunks import assert_chunks_agree, assert_declared, chunk_lists, noise, run_chunks
 
 AUDIO = Stream(16000, 2)
 

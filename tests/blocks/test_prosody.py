@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from chunks import chunk_lists, run_chunks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from astrape.blocks import LogPitch, Loudness, Register, Stream
 from astrape.errors import RateError
+from tests.blocks.chunks import chunk_lists, run_chunks
 
 AUDIO, FRAMES = Stream(16000, 1), Stream(100, 1)
 Array = npt.NDArray[np.float64]

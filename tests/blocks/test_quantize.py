@@ -6,9 +6,7 @@ import math
 
 import pytest
 import torch
-from chunks import assert_chunks_agree, chunk_lists, noise
 from hypothesis import given, settings
-from lattice_oracle import all_points
 from torch import Tensor, nn
 
 import astrape
@@ -16,6 +14,8 @@ from astrape.blocks import FSQ, Q2D2, FSQDecode, Q2D2Decode, Stream
 from astrape.blocks.codebook import MixedRadix, check_codes, count_codes, perplexity, usage
 from astrape.blocks.ops.planar import GRIDS
 from astrape.errors import RateError
+from tests.blocks.chunks import assert_chunks_agree, chunk_lists, noise
+from tests.blocks.lattice_oracle import all_points
 
 FRAMES = Stream(25, 16)
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from chunks import assert_chunks_agree, chunk_lists, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from torch.nn import functional
 
 from astrape.blocks import Stream, block_class
 from astrape.blocks.recurrent import GRU, SCAN_FRAMES, SSM, scan
+from tests.blocks.chunks import assert_chunks_agree, chunk_lists, noise
 
 SOURCE = Stream(50, 5)
 

@@ -9,7 +9,6 @@ import pytest
 import scipy.signal
 import soxr
 import torch
-from chunks import assert_chunks_agree, assert_declared, chunk_lists, noise, run_chunks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ import astrape.blocks.resample as family
 from astrape.blocks import Stream, block_class
 from astrape.blocks.resample import Resampler
 from astrape.errors import RateError
+from tests.blocks.chunks import assert_chunks_agree, assert_declared, chunk_lists, noise, run_chunks
 
 Array = npt.NDArray[np.float64]
 

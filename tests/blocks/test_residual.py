@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from chunks import assert_chunks_agree, assert_declared, chunk_lists, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch.nn import functional
 
 from astrape.blocks import Stream, block_class
 from astrape.blocks.residual import ResidualConv, SnakeConv
+from tests.blocks.chunks import assert_chunks_agree, assert_declared, chunk_lists, noise
 
 SOURCE = Stream(50, 6)
 

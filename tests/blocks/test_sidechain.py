@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from chunks import assert_chunks_agree, chunk_lists
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
@@ -16,6 +15,7 @@ from scipy import signal
 from astrape.blocks import Compressor, Gate, Stream
 from astrape.blocks.sidechain import Envelope, SidechainCompressor, SidechainGate
 from astrape.errors import RateError
+from tests.blocks.chunks import assert_chunks_agree, chunk_lists
 
 RATE = 8000
 PAIR = {"music": Stream(RATE, 2), "voice": Stream(RATE, 1)}

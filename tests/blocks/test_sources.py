@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from chunks import chunk_lists, run_chunks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from astrape.blocks import Noise, PulseSource, Stream
 from astrape.errors import RateError
+from tests.blocks.chunks import chunk_lists, run_chunks
 
 FRAMES = Stream(100, 1)
 Array = npt.NDArray[np.float64]

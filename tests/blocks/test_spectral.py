@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from chunks import run_chunks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from astrape.blocks import Stream, StreamBlock
 from astrape.blocks.spectral import ISTFT, STFT, ExpPolar, Magnitude, spectral_window
 from astrape.errors import RateError
 from astrape.testing import check_block
+from tests.blocks.chunks import run_chunks
 
 SIZES = [(1512, 252), (392, 98), (2048, 512), (50, 16), (21, 7), (33, 33 - 10), (9, 2), (8, 1)]
 ISTFT_SIZES = [(n, h) for n, h in SIZES if (n - h) % 2 == 0] + [(51, 17), (25, 9), (10, 8)]

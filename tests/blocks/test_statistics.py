@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from chunks import assert_chunks_agree, chunk_lists, noise
 from hypothesis import given
 from hypothesis import strategies as st
 
 from astrape.blocks import RunningStatistics, Stream, block_class
 from astrape.errors import RateError
+from tests.blocks.chunks import assert_chunks_agree, chunk_lists, noise
 
 SOURCE = Stream(50, 4)
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from attention_oracle import naive_layer, naive_norm, noise, shaken
-from chunks import assert_declared, run_chunks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -21,6 +19,8 @@ from astrape.blocks.attention import Attention
 from astrape.blocks.transformer import Transformer, TransformerLayer
 from astrape.errors import StreamError
 from astrape.testing import check_block
+from tests.blocks.attention_oracle import naive_layer, naive_norm, noise, shaken
+from tests.blocks.chunks import assert_declared, run_chunks
 
 
 @pytest.fixture(autouse=True)

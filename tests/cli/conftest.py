@@ -3,7 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from audio import IDENTITY
+
+from tests.cli.audio import IDENTITY
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from audio import astrape, fails, read
 from scipy.signal import resample_poly
 
 from astrape.blocks import Stream, StreamBlock, block_names, register
@@ -21,6 +20,7 @@ from astrape.cli import cli
 from astrape.graph.recipe import shipped_recipes
 from astrape.voice.shipped import shipped_voices
 from astrape.voice.voicebank import read_voicebank
+from tests.cli.audio import astrape, fails, read
 
 
 @register("test_cli_one_late")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from audio import astrape, fails, noise, read, write
+
+from tests.cli.audio import astrape, fails, noise, read, write
 
 
 def test_a_wav_that_is_cut_short_is_told_by_how_much(tmp_path: Path, identity: Path) -> None:

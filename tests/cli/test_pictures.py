@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pytest
-from audio import astrape, fails
+from tests.cli.audio import astrape, fails
 
 import astrape as library
 from astrape.graph.report.drawing import save_graph_picture

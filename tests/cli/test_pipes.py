@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from audio import astrape, fails, noise, read, write
 from click.testing import CliRunner
 
 from astrape.audio.pcm import Pcm, encoded, wav_header
 from astrape.cli import cli
+from tests.cli.audio import astrape, fails, noise, read, write
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 

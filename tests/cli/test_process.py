@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from audio import noise, write
+from tests.cli.audio import noise, write
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 

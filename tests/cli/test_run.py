@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from audio import astrape, fails, noise, read, write
 from scipy.signal import lfilter
+
+from tests.cli.audio import astrape, fails, noise, read, write
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 44100, 48000, 96000])

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from audio import IDENTITY, astrape, fails, noise, write
 
 import astrape as package
 from astrape.blocks import block_class, block_names
@@ -25,6 +24,7 @@ from astrape.voice.evaluation.context import Tools
 from astrape.voice.evaluation.pitch import TRACKERS
 from astrape.voice.evaluation.published import REFERENCES
 from astrape.voice.evaluation.registry import available
+from tests.cli.audio import IDENTITY, astrape, fails, noise, write
 
 HEAVY = ("torch", "numpy", "rich", "soundfile", "yaml", "networkx", "hypothesis")
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tiny_packages import Packages
+    from tests.corpus.tiny_packages import Packages
 
 
 @pytest.fixture(scope="session", autouse=True)
 def programs(tmp_path_factory: pytest.TempPathFactory) -> None:
     """espeak-ng and flite are stand-ins, in the processes that tests start too."""
-    from tiny_programs import write_programs
+    from tests.corpus.tiny_programs import write_programs
 
     folder = write_programs(tmp_path_factory.mktemp("programs"))
     before = os.environ["PATH"]
@@ -28,7 +28,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("pyworld")
     pytest.importorskip("av")
-    from tiny_packages import Packages
+    from tests.corpus.tiny_packages import Packages
 
     return Packages(tmp_path_factory.mktemp("registry") / "archives")
 

@@ -19,13 +19,12 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("pyworld")
 pytest.importorskip("av")
 
-from tiny_packages import contents
-
 from astrape.cli import cli
 from astrape.corpus import CorpusError, check_corpus, repair_corpus
+from tests.corpus.tiny_packages import contents
 
 if TYPE_CHECKING:
-    from tiny_packages import Packages
+    from tests.corpus.tiny_packages import Packages
 
 
 def astrape(*words: Any) -> Result:

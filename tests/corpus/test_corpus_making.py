@@ -20,16 +20,15 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("pyworld")
 pytest.importorskip("av")
 
-import tiny_model
-from tiny_packages import HELD, VOCABULARY, contents, sentences
-
 from astrape.corpus.errors import CorpusError, ToolError
 from astrape.corpus.items import Order
 from astrape.corpus.kokoro import Kokoro
 from astrape.corpus.layouts import read_corpus
+from tests.corpus import tiny_model
+from tests.corpus.tiny_packages import HELD, VOCABULARY, contents, sentences
 
 if TYPE_CHECKING:
-    from tiny_packages import Packages
+    from tests.corpus.tiny_packages import Packages
 
 
 def infos(work: Path) -> dict[str, dict[str, Any]]:
@@ -106,7 +105,7 @@ def test_every_rendering_is_in_step_and_all_that_is_known_of_it_is_so(whole: Pat
 
 
 def tiny_style(name: str) -> bytes:
-    from tiny_packages import style
+    from tests.corpus.tiny_packages import style
 
     return style(name)
 
@@ -218,7 +217,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import pickle
 from astrape.corpus import sets
-from tiny_packages import Packages
+from tests.corpus.tiny_packages import Packages
 packages = pickle.loads(Path({pickled!r}).read_bytes())
 left = [{after}]
 writes = sets.write_whole
@@ -245,7 +244,7 @@ def test_a_killed_run_goes_on_where_it_was(packages: Packages, work: Path, tmp_p
     pickled.write_bytes(pickle.dumps(packages))
     machine = "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:32]
     script = KILLED.format(
-        tests=str(Path(__file__).parent), pickled=str(pickled), after=after, work=str(work), machine=machine
+        tests=str(Path(__file__).parents[2]), pickled=str(pickled), after=after, work=str(work), machine=machine
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240)
     assert ended.returncode == -signal.SIGKILL, ended.stderr

@@ -15,7 +15,7 @@ from astrape.corpus.packages import PACKAGES, Package, fetch, join_model, sha256
 from astrape.corpus.sources import SOURCES, packages_of
 
 if TYPE_CHECKING:
-    from tiny_packages import Packages
+    from tests.corpus.tiny_packages import Packages
 
 
 def test_every_package_of_a_source_is_known_by_one_checksum() -> None:

@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 import pytest
-from corpora import speech, vctk, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from astrape.corpus.layouts import default_corpus, read_corpus
 from astrape.corpus.splits import split_by_speaker
 from astrape.corpus.utterances import Utterance, speakers_of
 from astrape.training.caches.recording import read_header
+from tests.training.corpora import speech, vctk, write
 
 
 def keys(root: Path, microphone: str = "mic1") -> list[str]:

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from tiny_model import write_model
 
 from astrape.corpus.items import Order
 from astrape.corpus.making import MadeCorpus, make_parallel
 from astrape.corpus.packages import PACKAGES, Package
+from tests.corpus.tiny_model import write_model
 
 TRAINED = ("af_bella", "am_adam", "bf_lily", "zf_xiaoni")
 HELD = ("af_heart", "bf_emma", "bm_george")

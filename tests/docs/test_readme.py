@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from snippets import Page, snippets
+
+from tests.docs.snippets import Page, snippets
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

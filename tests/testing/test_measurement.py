@@ -11,12 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sound_blocks import Convolution, Delay, Gate, Interpolator, Rounding, Smooth, Upsampler
 from torch import Tensor
 
 from astrape.blocks import State, Stream, StreamBlock
 from astrape.measure.measurement import sampled
 from astrape.testing import measure
+from tests.testing.sound_blocks import Convolution, Delay, Gate, Interpolator, Rounding, Smooth, Upsampler
 
 RATE = 1000
 MONO = Stream(RATE, 1)

@@ -10,9 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sound_blocks import Convolution, Delay, Gate, Interpolator, LiveGain, Rounding, Smooth, Sum, Upsampler
 from torch import Tensor
-from zoo import ZOO, LongRing
 
 from astrape.blocks import State, Stream, StreamBlock
 from astrape.measure import measurement
@@ -20,6 +18,18 @@ from astrape.measure.measurement import _first_true
 from astrape.measure.subject import MOST_GIVEN
 from astrape.measure.timing import check_latency, check_oldest_input, check_receptive_field
 from astrape.testing import ContractError, Subject, check_block, measure
+from tests.testing.sound_blocks import (
+    Convolution,
+    Delay,
+    Gate,
+    Interpolator,
+    LiveGain,
+    Rounding,
+    Smooth,
+    Sum,
+    Upsampler,
+)
+from tests.testing.zoo import ZOO, LongRing
 
 MONO = Stream(1000, 1)
 SOUND: dict[str, Callable[[], StreamBlock]] = {

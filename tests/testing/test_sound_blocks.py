@@ -6,7 +6,10 @@ from fractions import Fraction
 
 import pytest
 import torch
-from sound_blocks import (
+
+from astrape.blocks import Stream, StreamBlock
+from astrape.testing import check_block
+from tests.testing.sound_blocks import (
     Bend,
     CentredAverage,
     Convolution,
@@ -25,9 +28,6 @@ from sound_blocks import (
     Upsampler,
     UtteranceNorm,
 )
-
-from astrape.blocks import Stream, StreamBlock
-from astrape.testing import check_block
 
 STEREO = Stream(1000, 2)
 BOUNDED = {

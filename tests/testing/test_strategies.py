@@ -7,10 +7,10 @@ from fractions import Fraction
 import torch
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
-from sound_blocks import Convolution
 
 from astrape.blocks import Stream
 from astrape.testing import strategies
+from tests.testing.sound_blocks import Convolution
 
 BLOCK = Convolution(Stream(1000, 2), kernel=6, stride=4)
 quick = settings(derandomize=True, database=None, deadline=None, max_examples=50)

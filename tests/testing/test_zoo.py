@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from zoo import ZOO
 
 from astrape.errors import AstrapeError
 from astrape.measure import causality, timing
@@ -23,6 +22,7 @@ from astrape.testing import (
     states,
     streaming,
 )
+from tests.testing.zoo import ZOO
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -10,12 +10,12 @@ from fractions import Fraction
 from typing import Any
 
 import torch
-from sound_blocks import Convolution, Delay, Interpolator, LiveGain, RunningMean, Smooth
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from astrape.blocks import Signal, State, Stream, StreamBlock
 from astrape.blocks.state import map_state
+from tests.testing.sound_blocks import Convolution, Delay, Interpolator, LiveGain, RunningMean, Smooth
 
 __all__ = ["ZOO"]
 

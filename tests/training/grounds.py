@@ -9,13 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from voices import write_vctk
-
 from astrape.corpus.layouts import read_corpus
 from astrape.training.caches import Order, make_cache
 from astrape.training.options import Options
 from astrape.training.run import Outcome, train
 from astrape.training.settings import Setting
+from tests.training.voices import write_vctk
 
 RECIPE = "astrape-vc-small"
 

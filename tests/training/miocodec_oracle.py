@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from miocodec_tensors import KERNELS, State
 from torch import Tensor
+
+from tests.training.miocodec_tensors import KERNELS, State
 
 
 class Oracle:

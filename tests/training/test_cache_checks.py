@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from corpora import arrays, order, speech, vctk, write
 
 from astrape.corpus.errors import CorpusError
 from astrape.corpus.layouts import read_corpus
 from astrape.training import teachers
 from astrape.training.caches import Cache, Order, check_cache, find_caches, make_cache, repair_cache
 from astrape.training.errors import CacheError
+from tests.training.corpora import arrays, order, speech, vctk, write
 
 
 @pytest.fixture

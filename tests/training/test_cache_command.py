@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from corpora import arrays, recipe, speech, vctk, write
 
 from astrape.cli import cli
 from astrape.training.caches.files import read_array
+from tests.training.corpora import arrays, recipe, speech, vctk, write
 
 
 def astrape(*words: Any) -> Result:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from corpora import LevelTeacher, arrays, order, recipe, speech, vctk, write
 from safetensors.torch import load_file, save_file
 
 import astrape
@@ -32,6 +31,7 @@ from astrape.training.teachers import open_teacher
 from astrape.training.voicing import voiced_frames
 from astrape.voice.building import build_voicebank
 from astrape.voice.speaker import MelStatistics
+from tests.training.corpora import LevelTeacher, arrays, order, recipe, speech, vctk, write
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import parallel
 import pytest
 import torch
 from safetensors import safe_open
@@ -19,6 +18,7 @@ from astrape.training.default.hours import Hours, machine
 from astrape.training.default.run import Plan, run
 from astrape.training.default.weights import write_weights
 from astrape.training.errors import TrainingError
+from tests.training import parallel
 
 
 @pytest.fixture(scope="module")

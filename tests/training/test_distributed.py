@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import grounds
 import pytest
 import torch
 
 from astrape.training.checkpoint import load_checkpoint
+from tests.training import grounds
+from tests.training.launching import launch
 
-SCRIPT = Path(__file__).parent / "two_processes.py"
 
-
-def launch(processes: int, folder: Path, batch: int) -> None:
-    encoder = str(grounds.trained_encoder() / "encoder.best.pt")
-    start = [sys.executable]
-    if processes > 1:
-        start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    done = subprocess.run(
-        [*start, str(SCRIPT), str(grounds.ground()), str(folder), str(batch), encoder],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parent)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def launched(processes: int, folder: Path, batch: int) -> None:
+    encoder = grounds.trained_encoder() / "encoder.best.pt"
+    launch("tests.training.two_processes", processes, grounds.ground(), folder, batch, encoder)
 
 
 def test_two_processes_are_one_with_all_their_windows(tmp_path: Path) -> None:
     """The gradients of a step in float64, encoder's, decoder's and discriminators'; a whole training in float32."""
-    launch(1, tmp_path / "one", 4)
-    launch(2, tmp_path / "two", 2)
+    launched(1, tmp_path / "one", 4)
+    launched(2, tmp_path / "two", 2)
     for stage in ("encoder", "decoder"):
         paths = [tmp_path / name / stage / "gradients.pt" for name in ("one", "two")]
         _same_gradients(*(torch.load(path, weights_only=True) for path in paths))

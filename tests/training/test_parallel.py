@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import grounds
 import numpy as np
-import parallel
 import pytest
 import torch
 import torch.nn.functional as F
@@ -36,8 +31,8 @@ from astrape.training.pairing import Clock, pitch_at
 from astrape.training.run import train
 from astrape.training.section import read_section
 from astrape.training.trainer import Trainer
-
-SCRIPT = Path(__file__).parent / "two_processes_of_sets.py"
+from tests.training import grounds, parallel
+from tests.training.launching import launch
 
 
 @pytest.fixture(scope="module")
@@ -123,18 +118,7 @@ def test_two_processes_are_one_with_all_their_windows(root: Path, tmp_path: Path
     judged(root)
     make_cache(Order("audio", root / "decoded", rate=16000), read_corpus(root / "manifest.jsonl"))
     for processes, name, batch in ((1, "one", 4), (2, "two", 2)):
-        start = [sys.executable]
-        if processes > 1:
-            start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        done = subprocess.run(
-            [*start, str(SCRIPT), str(root), str(tmp_path / name), str(batch)],
-            env=os.environ
-            | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{SCRIPT.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
-            capture_output=True,
-            text=True,
-            timeout=280,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        launch("tests.training.two_processes_of_sets", processes, root, tmp_path / name, batch)
     one, two = (torch.load(tmp_path / name / "gradients.pt", weights_only=True) for name in ("one", "two"))
     assert list(one["gradients"]) == list(two["gradients"])
     assert len(one["gradients"]) > 20

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import grounds
 import numpy as np
 import pytest
 import torch
@@ -32,6 +31,7 @@ from astrape.training.checkpoint import (
 from astrape.training.errors import TrainingError
 from astrape.training.journal import Journal
 from astrape.training.run import train
+from tests.training import grounds
 
 
 def losses(folder: Path, name: str) -> list[tuple[int, dict[str, float]]]:

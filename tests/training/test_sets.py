@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import parallel
 import pytest
 import torch
 
@@ -24,6 +23,7 @@ from astrape.training.pairs import Pairs
 from astrape.training.sets import SetWindows, sets_of
 from astrape.training.tables import NO_PHONE
 from astrape.training.windows import WindowLoader
+from tests.training import parallel
 
 NEEDS = ("audio", "pair.wav", "pair.pitch", "phones", "speaker", "pair.speaker")
 PERIOD = Fraction(1, 100)

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import miocodec_tensors as tensors
 import numpy as np
 import pytest
 import torch
@@ -19,6 +18,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import tests.training.miocodec_tensors as tensors
 from astrape.training.errors import TeacherError
 from astrape.training.teachers import open_teacher
 from astrape.training.teachers.miocodec import weights as weights_module

@@ -7,8 +7,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import miocodec_oracle as oracles
-import miocodec_tensors as tensors
 import numpy as np
 import pytest
 import torch
@@ -17,6 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
+import tests.training.miocodec_oracle as oracles
+import tests.training.miocodec_tensors as tensors
 from astrape.blocks.base import Stream
 from astrape.blocks.quantize import FSQ, FSQDecode
 from astrape.training.errors import TeacherError

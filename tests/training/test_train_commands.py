@@ -8,7 +8,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import grounds
 import numpy as np
 import pytest
 import soundfile
@@ -21,6 +20,7 @@ from astrape.commands import train_encoder as encoding
 from astrape.training.architecture import changed
 from astrape.training.options import Options
 from astrape.training.settings import apply
+from tests.training import grounds
 
 ENCODER_LINE = """
   --device mps --epochs 60 --steps-per-epoch 2000 --batch-size 2

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import grounds
 import pytest
 import torch
 from hypothesis import given
@@ -30,6 +29,7 @@ from astrape.training.errors import CacheError, TrainingError
 from astrape.training.objectives import L1, Total, register_loss
 from astrape.training.pairing import Clock, delay_of, delayed, frame_weights, partners, said
 from astrape.training.run import train
+from tests.training import grounds
 
 
 @given(

@@ -1,6 +1,6 @@
 """What each of several processes does, for ``torchrun``: the gradient of one step in float64, and a short training.
 
-torchrun --nproc-per-node 2 two_processes.py GROUND OUT BATCH ENCODER
+torchrun --nproc-per-node 2 -m tests.training.two_processes GROUND OUT BATCH ENCODER
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import grounds
 import torch
 
 from astrape.training.build import build
@@ -17,6 +16,7 @@ from astrape.training.journal import Journal
 from astrape.training.options import Options
 from astrape.training.run import train
 from astrape.training.trainer import Trainer
+from tests.training import grounds
 
 
 def options(ground: Path, out: Path, batch: int, stage: str, encoder: str | None) -> Options:

@@ -1,6 +1,6 @@
 """What each of several processes does with parallel sets, for ``torchrun``.
 
-torchrun --nproc-per-node 2 two_processes_of_sets.py ROOT OUT BATCH
+torchrun --nproc-per-node 2 -m tests.training.two_processes_of_sets ROOT OUT BATCH
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import parallel
 import torch
-import two_processes
 
 from astrape.training.run import train
+from tests.training import parallel, two_processes
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from original_oracle import Attention, Holder, LeftPadded, over_channels
 from torch import Tensor, nn
+
+from tests.vc.original_oracle import Attention, Holder, LeftPadded, over_channels
 
 __all__ = ["DecoderSizes", "OriginalDecoder"]
 

@@ -7,9 +7,10 @@ from pathlib import Path, PosixPath
 from typing import Any, TypeVar
 
 import torch
-from original_decoder_oracle import DecoderSizes, OriginalDecoder
-from original_oracle import EncoderSizes, OriginalEncoder
 from torch import nn
+
+from tests.vc.original_decoder_oracle import DecoderSizes, OriginalDecoder
+from tests.vc.original_oracle import EncoderSizes, OriginalEncoder
 
 __all__ = ["SMALL_DECODER", "SMALL_ENCODER", "decoder_file", "encoder_file", "random_decoder", "random_encoder"]
 

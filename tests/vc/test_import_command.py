@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from original_files import SMALL_DECODER, SMALL_ENCODER, decoder_file, encoder_file, random_decoder, random_encoder
 
 import astrape
 from astrape.cli import main
+from tests.vc.original_files import (
+    SMALL_DECODER,
+    SMALL_ENCODER,
+    decoder_file,
+    encoder_file,
+    random_decoder,
+    random_encoder,
+)
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:

@@ -10,9 +10,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from original_decoder_oracle import DecoderSizes, OriginalDecoder
-from original_files import SMALL_DECODER, SMALL_ENCODER, decoder_file, encoder_file, random_decoder, random_encoder
-from original_oracle import OriginalEncoder, grid_points
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,6 +18,16 @@ from astrape.blocks.wavlm import WavLMCNN
 from astrape.graph.graph import Graph
 from astrape.voice.checkpoint_import import import_checkpoints, save_imported
 from astrape.voice.wavlm import freeze, measure_statistics
+from tests.vc.original_decoder_oracle import DecoderSizes, OriginalDecoder
+from tests.vc.original_files import (
+    SMALL_DECODER,
+    SMALL_ENCODER,
+    decoder_file,
+    encoder_file,
+    random_decoder,
+    random_encoder,
+)
+from tests.vc.original_oracle import OriginalEncoder, grid_points
 
 FLOAT32 = 1e-4
 """What the import promises."""

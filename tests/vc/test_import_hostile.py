@@ -14,11 +14,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from original_files import SMALL_DECODER, SMALL_ENCODER, decoder_file, encoder_file, random_decoder, random_encoder
 from torch import Tensor
 
 from astrape.voice.checkpoint import CheckpointError, read_checkpoint
 from astrape.voice.checkpoint_import import import_checkpoints, save_imported
+from tests.vc.original_files import (
+    SMALL_DECODER,
+    SMALL_ENCODER,
+    decoder_file,
+    encoder_file,
+    random_decoder,
+    random_encoder,
+)
 
 ENCODER = random_encoder(0, **SMALL_ENCODER, expand=5, speakers=3)
 DECODER = random_decoder(0, **SMALL_DECODER, nsf=True)

@@ -8,11 +8,11 @@ import pytest
 import soundfile
 import soxr
 import torch
-from conversion_files import SAMPLE, SMALL, THROUGH, voicebank, write
 from safetensors.torch import save_file
 
 import astrape
 from astrape.voice.voicebank import write_voicebank
+from tests.voice.conversion_files import SAMPLE, SMALL, THROUGH, voicebank, write
 
 
 @pytest.fixture(scope="session")

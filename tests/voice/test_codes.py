@@ -15,7 +15,6 @@ import pytest
 import soundfile
 import torch
 import yaml
-from conversion_files import SMALL, fails, read, run, sines, succeeds, voicebank, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ import astrape
 from astrape.voice.codes import CodesError, CodeStream, Recording, read_codes, write_codes
 from astrape.voice.conversion import Converter
 from astrape.voice.decoding import CodeDecoder
+from tests.voice.conversion_files import SMALL, fails, read, run, sines, succeeds, voicebank, write
 
 SHIPPED = Path(astrape.__file__).parent / "recipes"
 

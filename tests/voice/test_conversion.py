@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conversion_files import SAMPLE, SMALL, fails, read, run, sines, succeeds, voicebank, write
-from test_voicebank_building import voice as hum
 
 import astrape
 import astrape.voice
@@ -23,6 +21,8 @@ from astrape.voice.building import build_voicebank
 from astrape.voice.conversion import SEED, Converter, voice_of
 from astrape.voice.speaker import MelStatistics
 from astrape.voice.voicebank import write_voicebank
+from tests.voice.conversion_files import SAMPLE, SMALL, fails, read, run, sines, succeeds, voicebank, write
+from tests.voice.test_voicebank_building import voice as hum
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import soundfile
-from conversion_files import fails, run, sines, succeeds, voicebank, write
 
 import astrape
 from astrape.errors import AstrapeError
 from astrape.voice.conversion import Converter
+from tests.voice.conversion_files import fails, run, sines, succeeds, voicebank, write
 
 
 def test_a_folder_keeps_its_paths_and_goes_past_what_cannot_be_read(tmp_path: Path, through: Path, bank: Path) -> None:

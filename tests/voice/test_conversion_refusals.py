@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conversion_files import SILENT_VOICE, SMALL, THROUGH, fails, run, sines, voicebank, write
 
 import astrape
 from astrape.errors import AstrapeError
 from astrape.voice.conversion import Converter
+from tests.voice.conversion_files import SILENT_VOICE, SMALL, THROUGH, fails, run, sines, voicebank, write
 
 
 def refusals(folder: Path, speech: Path, bank: Path, through: Path) -> dict[str, tuple[Sequence[Any], Sequence[str]]]:

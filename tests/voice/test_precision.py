@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conversion_files import SMALL, fails, read, run, sines, succeeds, voicebank, write
 
 import astrape
 from astrape.blocks.base import Stream
@@ -16,6 +15,7 @@ from astrape.errors import AstrapeError
 from astrape.graph.graph import Graph
 from astrape.voice.precision import precision
 from astrape.voice.recordings import pieces_of
+from tests.voice.conversion_files import SMALL, fails, read, run, sines, succeeds, voicebank, write
 
 
 def spread(graph: Graph, x: torch.Tensor) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conversion_files import fails, run, sines, succeeds, voicebank, write
 
 import astrape
 from astrape.training.checkpoint import save_weights
@@ -18,6 +17,7 @@ from astrape.voice.metadata import Metadata
 from astrape.voice.names import MIOCODEC, SPEAKER_ENCODER
 from astrape.voice.spaces import Space, check_voice, encoder_for, space_of, space_of_weights
 from astrape.voice.voicebank import Voicebank, read_voicebank, write_voicebank
+from tests.voice.conversion_files import fails, run, sines, succeeds, voicebank, write
 
 MEL = "astrape/mel-statistics-v1 (untrained)"
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from test_voicebank_building import voice, wav
-from test_voicebank_format import FIELDS, VALUES, astrape, compact, save
 
 from astrape.cli import cli
 from astrape.voice.voicebank import read_voicebank
+from tests.voice.test_voicebank_building import voice, wav
+from tests.voice.test_voicebank_format import FIELDS, VALUES, astrape, compact, save
 
 
 def run(*args: Any) -> Result:

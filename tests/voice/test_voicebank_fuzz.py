@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_voicebank_format import FIELDS, VALUES, astrape, compact, npz_fields, refused, save
 
 from astrape.voice.voicebank import VoicebankError, map_embedding, read_voicebank
+from tests.voice.test_voicebank_format import FIELDS, VALUES, astrape, compact, npz_fields, refused, save
 
 VALID = astrape()
 MOST_MEMORY = 8 << 20
