@@ -12,11 +12,11 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pytest
-from tests.cli.audio import astrape, fails
 
 import astrape as library
 from astrape.graph.report.drawing import save_graph_picture
 from astrape.graph.report.plot import waterfall
+from tests.cli.audio import astrape, fails
 
 
 @pytest.fixture(params=["graphviz", "networkx"])
