@@ -18,7 +18,7 @@ ALIGNMENT = 64
 
 
 def held_copy(tree: Any, name: str) -> Any:
-    """A copy of what a unit prepared, to be written to."""
+    """A copy of what an actor prepared, to be written to."""
     if isinstance(tree, Tensor):
         return _copy_as_it_lies(tree.detach())
     if isinstance(tree, dict):
@@ -32,7 +32,7 @@ def held_copy(tree: Any, name: str) -> Any:
 
 
 def assign(held: Any, new: Any, name: str) -> None:
-    """Write what a unit prepared anew to where the tapes read it."""
+    """Write what an actor prepared anew to where the tapes read it."""
     if isinstance(held, Tensor) and isinstance(new, Tensor) and _form(held) == _form(new):
         _spread_once(held).copy_(_spread_once(new))
     elif isinstance(held, dict) and isinstance(new, dict) and held.keys() == new.keys():
@@ -89,10 +89,10 @@ def equal(one: State, other: State) -> bool:
 
 
 def laid_out(x: Tensor) -> Tensor:
-    """``x`` in the one form in which units are given frames and states: contiguous, beginning where vectors do.
+    """``x`` in the one form in which actors are given frames and states: contiguous, beginning where vectors do.
 
     Kernels take another way through a strided view, or one that begins amid a vector, and round otherwise on it. What
-    units compute would depend, in its last bits, on how the frames before them happened to be cut.
+    actors compute would depend, in its last bits, on how the frames before them happened to be cut.
     """
     if not x.is_contiguous() or x.storage_offset() * x.element_size() % ALIGNMENT:
         return x.clone(memory_format=torch.contiguous_format)

@@ -13,7 +13,7 @@ from astrape.blocks.state import map_state
 from astrape.capture.buffers import equal
 from astrape.capture.lowering import Memory
 from astrape.capture.record import Clock, Unrecordable, Watched
-from astrape.capture.step import Tape
+from astrape.capture.step import CapturedStep
 from astrape.errors import AstrapeError
 
 __all__ = ["checked_tape", "is_taken"]
@@ -30,11 +30,11 @@ CHECKS = ((2, 0.0, 0.1), (3, 0.0, 0.1), (4, -2.0, 2.0), (5, -0.01, 0.01))
 
 def checked_tape(
     function: Callable[[Any, Any], tuple[Any, Any]], form: State, state: State, memory: Memory, clock: Clock
-) -> Tape:
+) -> CapturedStep:
     """A tape of ``function``, which gives what the function gives on other values, results and states to the last bit.
 
     Args:
-        function: as a :class:`~astrape.capture.step.Tape` takes it.
+        function: as a :class:`~astrape.capture.step.CapturedStep` takes it.
         form: a tree of tensors of the shapes and the kind of what is fresh; their values are not read.
         state: where the state lies. Afterwards it is that of a stream of noise.
         memory: where to take memory from.
@@ -54,7 +54,7 @@ def checked_tape(
     with Watched(clock):
         function(noise(0, 0.0, 0.1), map_state(torch.clone, state))
     clock.check(FIRINGS * (time.thread_time() - begun))
-    tape = Tape(function, noise(1, 0.0, 0.1), state, memory, clock)
+    tape = CapturedStep(function, noise(1, 0.0, 0.1), state, memory, clock)
     expected: State = map_state(torch.clone, state)
     for seed, low, high in CHECKS:
         fresh = noise(seed, low, high)

@@ -14,7 +14,7 @@ from astrape.capture.buffers import assign, held_copy, overwrite
 from astrape.capture.checked import checked_tape
 from astrape.capture.lowering import Memory
 from astrape.capture.record import Clock, inference, tensors
-from astrape.capture.step import Tape
+from astrape.capture.step import CapturedStep
 
 __all__ = ["Iterations", "may_be_captured"]
 
@@ -23,7 +23,7 @@ Pass = Callable[[int, Mapping[str, Tensor], Any, Any], tuple[dict[str, Tensor], 
 
 
 class Iterations:
-    """A loop's passes on tape: each length of a pass, in iterations, is one :class:`~astrape.capture.step.Tape`.
+    """The passes of a loop as captured steps: one :class:`~astrape.capture.step.CapturedStep` for each length of a pass.
 
     A pass of a loop of one frame is one iteration, and the loop's Python, some 20 us for each of its blocks, is most of
     what it costs. From tape a block is about 2 us. Tapes are checked when they are made: what comes out is the same to
@@ -55,7 +55,7 @@ class Iterations:
         self._takes, self._gives = frames
         self._controlled = controlled
         self._memory = Memory()
-        self._tapes: dict[int, Tape] = {}
+        self._tapes: dict[int, CapturedStep] = {}
         with inference(True):
             self._state = map_state(_copy, state)
             self._prepared = {name: held_copy(own, name) if controlled[name] else own for name, own in prepared.items()}

@@ -14,10 +14,10 @@ from astrape.capture.arithmetic import quiet
 from astrape.capture.lowering import Lowering, Memory
 from astrape.capture.record import Clock, Recorder, inference
 
-__all__ = ["Tape"]
+__all__ = ["CapturedStep"]
 
 
-class Tape:
+class CapturedStep:
     """``function(fresh, state)`` as a list of kernels: what it did once, for other values of the same shapes.
 
     Every operator that reaches PyTorch's kernels is recorded (``__torch_dispatch__``), the function's Python is not:
@@ -31,7 +31,7 @@ class Tape:
     What depends on values beyond what operators do with them is refused: a branch on ``bool(tensor)``, a number from
     ``tensor.item()``, values read by ``tolist`` or ``numpy``. What the function keeps in Python, a clock of its own
     say, is not seen. Whoever records compares with the function on other values
-    (:class:`~astrape.graph.session.replay.Playback` does).
+    (:class:`~astrape.graph.session.replay.Replay` does).
 
     Args:
         function: of ``fresh`` and ``state``, trees of tensors; returns any tree of tensors, and the next state.

@@ -1,4 +1,4 @@
-"""Firing: which units of a graph run, how often and on what, when new frames arrive."""
+"""Firing: which actors of a graph run, how often and on what, when new frames arrive."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from astrape.blocks.base import State
 from astrape.blocks.state import map_state
 from astrape.capture.buffers import laid_out
-from astrape.graph.compile.plan import Signal
-from astrape.graph.compile.schedule import Edge, Unit
+from astrape.graph.compile.plan import Wire
+from astrape.graph.compile.schedule import Actor, Edge
 
 __all__ = ["Firing", "frames_of"]
 
@@ -23,46 +23,46 @@ MOST_COUNTED = 1024
 
 
 class Firing:
-    """The units of a graph, or some of them, fired as often as their inputs allow.
+    """The actors of a graph, or some of them, fired as often as their inputs allow.
 
     One push falls into three parts: counting, which is whole numbers alone; taking what enters from outside, where
-    frames that do not fill a quantum are set aside; and running the units. What the last part does depends on its
-    counts and on the lengths of what waits between units, and on nothing else: see :mod:`astrape.capture.step`.
+    frames that do not fill a quantum are set aside; and running the actors. What the last part does depends on its
+    counts and on the lengths of what waits between actors, and on nothing else: see :mod:`astrape.capture.step`.
 
     Args:
-        units: in execution order.
+        actors: in execution order.
 
     Attributes:
-        entries: edges that read what none of the units makes: ``unit.port`` as keys, in order.
+        entries: edges that read what none of the actors makes: ``actor.port`` as keys, in order.
         inner: all others.
     """
 
-    def __init__(self, units: Sequence[Unit]) -> None:
-        self.units = units
-        made = {signal for unit in units for signal in unit.signals.values()}
-        edges = [edge for unit in units for edge in unit.edges]
+    def __init__(self, actors: Sequence[Actor]) -> None:
+        self.actors = actors
+        made = {signal for actor in actors for signal in actor.signals.values()}
+        edges = [edge for actor in actors for edge in actor.edges]
         self.entries = dict.fromkeys(edge.key for edge in edges if edge.read not in made)
         self.inner = dict.fromkeys(edge.key for edge in edges if edge.read in made)
         self._entering = [
-            (place, edge) for place, unit in enumerate(units) for edge in unit.edges if edge.key in self.entries
+            (place, edge) for place, actor in enumerate(actors) for edge in actor.edges if edge.key in self.entries
         ]
         self._counted: dict[tuple[object, ...], tuple[int, ...]] = {}
 
-    def counts(self, arrived: Mapping[Signal, int], waiting: Mapping[str, int]) -> tuple[int, ...]:
-        """How often each unit fires.
+    def counts(self, arrived: Mapping[Wire, int], waiting: Mapping[str, int]) -> tuple[int, ...]:
+        """How often each actor fires.
 
         Args:
             arrived: new frames from outside.
-            waiting: frames that wait, by ``unit.port``.
+            waiting: frames that wait, by ``actor.port``.
         """
         key = (*arrived.items(), None, *waiting.items())
         if key in self._counted:
             return self._counted[key]
         frames = dict(arrived)
         found = []
-        for unit in self.units:
-            firings = min((frames.get(e.read, 0) + waiting.get(e.key, 0)) // e.consumes for e in unit.edges)
-            for signal, produced in unit.produced:
+        for actor in self.actors:
+            firings = min((frames.get(e.read, 0) + waiting.get(e.key, 0)) // e.consumes for e in actor.edges)
+            for signal, produced in actor.produced:
                 frames[signal] = firings * produced
             found.append(firings)
         if len(self._counted) >= MOST_COUNTED:
@@ -71,24 +71,24 @@ class Firing:
         return self._counted[key]
 
     def remaining(
-        self, counts: Sequence[int], arrived: Mapping[Signal, int], waiting: Mapping[str, int]
+        self, counts: Sequence[int], arrived: Mapping[Wire, int], waiting: Mapping[str, int]
     ) -> dict[str, int]:
-        """Frames that wait after units have fired ``counts`` times, by ``unit.port``; edges with none are left out."""
+        """Frames that wait after actors have fired ``counts`` times, by ``actor.port``; edges with none are left out."""
         frames = dict(arrived)
         found = {}
-        for unit, firings in zip(self.units, counts, strict=True):
-            for signal, produced in unit.produced:
+        for actor, firings in zip(self.actors, counts, strict=True):
+            for signal, produced in actor.produced:
                 frames[signal] = firings * produced
-            for edge in unit.edges:
+            for edge in actor.edges:
                 rest = frames.get(edge.read, 0) + waiting.get(edge.key, 0) - firings * edge.consumes
                 if rest:
                     found[edge.key] = rest
         return found
 
     def enter(
-        self, counts: Sequence[int], arrived: Mapping[Signal, Tensor], waiting: Mapping[str, Tensor]
+        self, counts: Sequence[int], arrived: Mapping[Wire, Tensor], waiting: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What units take from outside, by ``unit.port``, and what of it waits now."""
+        """What actors take from outside, by ``actor.port``, and what of it waits now."""
         entering: dict[str, Tensor] = {}
         kept: dict[str, Tensor] = {}
         for place, edge in self._entering:
@@ -104,39 +104,39 @@ class Firing:
         state: Mapping[str, State],
         waiting: Mapping[str, Tensor],
         prepared: Mapping[str, Any],
-    ) -> tuple[dict[Signal, Tensor], dict[str, State], dict[str, Tensor]]:
-        """Run the units.
+    ) -> tuple[dict[Wire, Tensor], dict[str, State], dict[str, Tensor]]:
+        """Run the actors.
 
         Args:
-            counts: firings of each unit.
+            counts: firings of each actor.
             entering: what :meth:`enter` gave.
-            state, prepared: of the units.
-            waiting: what waits between units, by ``unit.port``.
+            state, prepared: of the actors.
+            waiting: what waits between actors, by ``actor.port``.
 
         Returns:
-            All signals that came to be, the next state of the units that fired, and what waits between units now.
+            All signals that came to be, the next state of the actors that fired, and what waits between actors now.
         """
-        signals: dict[Signal, Tensor] = {}
+        signals: dict[Wire, Tensor] = {}
         after: dict[str, State] = {}
         kept: dict[str, Tensor] = {}
-        for unit, firings in zip(self.units, counts, strict=True):
+        for actor, firings in zip(self.actors, counts, strict=True):
             taken = {}
-            for edge in unit.edges:
+            for edge in actor.edges:
                 inner = edge.key in self.inner
                 x = _take(edge, firings, signals, waiting, kept) if inner else entering.get(edge.key)
                 if x is not None:
                     taken[edge.port] = x
             if not firings:
                 continue
-            name, block = unit.name, unit.block
+            name, block = actor.name, actor.block
             given = taken if block.variadic or len(taken) > 1 else next(iter(taken.values()))
             y, left = block.step(given, state[name], prepared[name])
             after[name] = map_state(laid_out, left)
             if isinstance(y, dict):
-                for port, signal in unit.signals.items():
+                for port, signal in actor.signals.items():
                     signals[signal] = y[port]
             else:
-                signals[unit.output] = y
+                signals[actor.output] = y
         return signals, after, kept
 
 
@@ -148,11 +148,11 @@ def frames_of(tensors: Mapping[Key, Tensor]) -> dict[Key, int]:
 def _take(
     edge: Edge,
     firings: int,
-    signals: Mapping[Signal, Tensor],
+    signals: Mapping[Wire, Tensor],
     waiting: Mapping[str, Tensor],
     kept: dict[str, Tensor],
 ) -> Tensor | None:
-    """What an edge has for its unit's firings; the rest goes to ``kept``."""
+    """What an edge has for its actor's firings; the rest goes to ``kept``."""
     new, old = signals.get(edge.read), waiting.get(edge.key)
     if new is None and old is None:
         return None

@@ -40,9 +40,9 @@ class Graph(Network[Out]):
     Attributes:
         name: the recipe's.
         nodes: the nodes in execution order, by flat name, the inserted delays among them.
-        units: what fires as one: a node, or a whole feedback loop.
+        actors: what fires as one: a node, or a whole feedback loop.
         period: seconds after which the schedule repeats; ``quantum`` is this in frames of the first input.
-        repetitions: firings of every unit in one period: the repetition vector.
+        repetitions: firings of every actor in one period: the repetition vector.
         training_only: training-only nodes are present, and there is no ``step``.
         wiring: the signal that each output carries.
         signal_latency: algorithmic latency of every signal, seconds.
@@ -149,7 +149,7 @@ def compile(recipe: Recipe | Mapping[str, Any], *, training: bool = False) -> Gr
             outputs; its ``deploy()`` is the graph that streams.
 
     Raises:
-        RecipeError: and its kinds ``CausalityError``, ``RateError``, ``AlignmentError``, with file, line and mend.
+        RecipeError: and its kinds ``CausalityError``, ``RateError``, ``AlignmentError``, with file, line and hint.
     """
     _refuse_others(recipe)
     parsed = recipe if isinstance(recipe, Recipe) else Recipe.from_dict(recipe)
@@ -163,7 +163,7 @@ def compile(recipe: Recipe | Mapping[str, Any], *, training: bool = False) -> Gr
 def _refuse_others(given: object) -> None:
     if isinstance(given, (Recipe, Mapping)):
         return
-    told, mend = f"a {type(given).__name__}", "give one of those"
+    told, hint = f"a {type(given).__name__}", "give one of those"
     if isinstance(given, (str, os.PathLike)):
-        told, mend = repr(os.fspath(given)[:80]), "astrape.load takes a file or the name of a shipped recipe"
-    raise RecipeError(f"compile takes a recipe as a dict or a Recipe, not {told}: {mend}")
+        told, hint = repr(os.fspath(given)[:80]), "astrape.load takes a file or the name of a shipped recipe"
+    raise RecipeError(f"compile takes a recipe as a dict or a Recipe, not {told}: {hint}")

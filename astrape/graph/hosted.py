@@ -10,9 +10,9 @@ from astrape.blocks.base import Stream
 from astrape.blocks.resample import Resampler
 from astrape.errors import AlignmentError, CausalityError, RateError
 from astrape.graph.compile.align import align
-from astrape.graph.compile.plan import Plan, PlannedNode, Signal
+from astrape.graph.compile.plan import Plan, PlannedNode, Wire
 from astrape.graph.network import Network
-from astrape.graph.recipe.location import Where, recipe_error
+from astrape.graph.recipe.location import FileLocation, recipe_error
 
 __all__ = ["SLOWEST_AUDIO", "hosted"]
 
@@ -51,33 +51,33 @@ def hosted(graph: GraphLike, rate: Fraction | int | str, *, zeros: int = ZEROS) 
         raise RateError(f"a host at {target} Hz: the rate must be {SLOWEST_AUDIO} Hz or more")
     streams = graph.plan.streams()
 
-    def differs(signal: Signal) -> bool:
+    def differs(signal: Wire) -> bool:
         return SLOWEST_AUDIO <= streams[signal].rate != target
 
-    entering = {name: _free(graph, f"host/{name}") for name in graph.inputs if differs(Signal(name, "out"))}
+    entering = {name: _free(graph, f"host/{name}") for name in graph.inputs if differs(Wire(name, "out"))}
     leaving = {name: _free(graph, f"host/to/{name}") for name, signal in graph.wiring.items() if differs(signal)}
     if not entering and not leaving:
         return graph
 
     inputs = dict(graph.inputs)
     nodes: dict[str, PlannedNode] = {}
-    moved: dict[Signal, Signal] = {}
+    moved: dict[Wire, Wire] = {}
     for name, added in entering.items():
         inputs[name] = Stream(target, graph.inputs[name].channels)
-        nodes[added] = _resampler(graph, added, inputs[name], Signal(name, "out"), graph.inputs[name].rate, zeros)
-        moved[Signal(name, "out")] = Signal(added, "out")
+        nodes[added] = _resampler(graph, added, inputs[name], Wire(name, "out"), graph.inputs[name].rate, zeros)
+        moved[Wire(name, "out")] = Wire(added, "out")
     loops = {name: number for name, number in graph.loops.items() if not graph.nodes[name].inserted}
     for node in graph.nodes.values():
         # Delays that aligned the graph are left out, and found anew: inputs of several rates come with several ages.
         if node.inserted:
-            moved[Signal(node.name, "out")] = moved.get(node.sources["in"], node.sources["in"])
+            moved[Wire(node.name, "out")] = moved.get(node.sources["in"], node.sources["in"])
             continue
         sources = {port: moved.get(signal, signal) for port, signal in node.sources.items()}
         nodes[node.name] = replace(node, sources=sources)
     wiring = {name: moved.get(signal, signal) for name, signal in graph.wiring.items()}
     for name, added in leaving.items():
         nodes[added] = _resampler(graph, added, streams[graph.wiring[name]], wiring[name], target, zeros)
-        wiring[name] = Signal(added, "out")
+        wiring[name] = Wire(added, "out")
 
     try:
         aligned, latency = align(nodes, inputs, loops)
@@ -93,8 +93,8 @@ def _free(graph: Network[Any], name: str) -> str:
     return name
 
 
-def _resampler(graph: Network[Any], name: str, source: Stream, read: Signal, rate: Fraction, zeros: int) -> PlannedNode:
-    where = Where(graph.name)
+def _resampler(graph: Network[Any], name: str, source: Stream, read: Wire, rate: Fraction, zeros: int) -> PlannedNode:
+    where = FileLocation(graph.name)
     try:
         block = Resampler(source, rate=rate, zeros=zeros).to(graph.device, graph.dtype)
     except ValueError as error:

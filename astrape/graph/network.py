@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Generic, Self, cast
 import torch
 from torch import Tensor, nn
 
-from astrape.blocks.base import Signal as Frames
-from astrape.blocks.base import State, StreamBlock, check_signal
+from astrape.blocks.base import Signal, State, StreamBlock, check_signal
 from astrape.errors import CausalityError, StreamError
-from astrape.graph.compile.actors import group_units
-from astrape.graph.compile.plan import Plan, Signal
+from astrape.graph.compile.actors import group_actors
+from astrape.graph.compile.plan import Plan, Wire
 from astrape.graph.compile.schedule import Framing, TokenCounts, hyperperiod, period_of
 from astrape.graph.firing import Firing, frames_of
 from astrape.graph.recipe.location import suggest
@@ -24,7 +23,7 @@ __all__ = ["Network", "Prepared"]
 
 
 class Prepared(dict[str, Any]):
-    """What the units of a graph derived from its controls, by unit."""
+    """What the actors of a graph derived from its controls, by actor."""
 
 
 class Network(StreamBlock, Generic[Out]):
@@ -37,10 +36,10 @@ class Network(StreamBlock, Generic[Out]):
         plan: what it was made of.
         name: the recipe's.
         nodes: the nodes in execution order, by flat name, the inserted delays among them.
-        units: what fires as one: a node, or a whole feedback loop.
+        actors: what fires as one: a node, or a whole feedback loop.
         firing: runs them.
         period: seconds after which the schedule repeats; ``quantum`` is this in frames of the first input.
-        repetitions: firings of every unit in one period: the repetition vector.
+        repetitions: firings of every actor in one period: the repetition vector.
         training_only: training-only nodes are present, and there is no ``step``.
         wiring: the signal that each output carries.
         signal_latency: algorithmic latency of every signal, seconds.
@@ -65,14 +64,14 @@ class Network(StreamBlock, Generic[Out]):
             if not node.inserted:
                 _add_module(self, node.name, node.block)
         self.outputs = {name: streams[signal] for name, signal in self.wiring.items()}
-        self.units = group_units(self.nodes, self.loops, streams, self.wiring)
-        self.firing = Firing(self.units)
-        self.period = hyperperiod(self.units, self.inputs)
-        self.repetitions = {unit.name: int(self.period / period_of(unit.block)) for unit in self.units}
+        self.actors = group_actors(self.nodes, self.loops, streams, self.wiring)
+        self.firing = Firing(self.actors)
+        self.period = hyperperiod(self.actors, self.inputs)
+        self.repetitions = {actor.name: int(self.period / period_of(actor.block)) for actor in self.actors}
         self.quantum = self.consumes[next(iter(self.inputs))]
         self.ratio = self.rate_out / self.rate_in
         self._latencies = {name: plan.latency[signal] for name, signal in self.wiring.items()}
-        self._counts = TokenCounts(self.units, self.inputs, self.period)
+        self._counts = TokenCounts(self.actors, self.inputs, self.period)
         self._framings = {name: self._counts.framing(signal) for name, signal in self.wiring.items()}
         self._host_latencies = {
             name: math.ceil((self._latencies[name] + self._framings[name].seconds) * stream.rate)
@@ -147,20 +146,20 @@ class Network(StreamBlock, Generic[Out]):
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:
-        return {unit.name: unit.block.init_state(batch_size, device, dtype) for unit in self.units}
+        return {actor.name: actor.block.init_state(batch_size, device, dtype) for actor in self.actors}
 
     def prepare(self, controls: Mapping[str, Tensor]) -> Prepared:
         prepared = Prepared()
-        self.prepare_units(prepared, controls, self.controls)
+        self.prepare_actors(prepared, controls, self.controls)
         return prepared
 
-    def prepare_units(self, prepared: Prepared, controls: Mapping[str, Tensor], changed: Iterable[str]) -> None:
-        """Bring ``prepared`` up to date for the units that listen to a changed control, and for new ones."""
+    def prepare_actors(self, prepared: Prepared, controls: Mapping[str, Tensor], changed: Iterable[str]) -> None:
+        """Bring ``prepared`` up to date for the actors that listen to a changed control, and for new ones."""
         new = set(changed)
-        for unit in self.units:
-            if unit.name not in prepared or not new.isdisjoint(unit.controls.values()):
-                own = {name: controls[outer] for name, outer in unit.controls.items()}
-                prepared[unit.name] = unit.block.prepare(own)
+        for actor in self.actors:
+            if actor.name not in prepared or not new.isdisjoint(actor.controls.values()):
+                own = {name: controls[outer] for name, outer in actor.controls.items()}
+                prepared[actor.name] = actor.block.prepare(own)
 
     def read_controls(self, given: Mapping[str, Tensor | float], like: Tensor) -> dict[str, Tensor]:
         defaults = {name: torch.tensor(c.default) for name, c in self.control_specs.items() if c.default is not None}
@@ -184,7 +183,7 @@ class Network(StreamBlock, Generic[Out]):
                 allowed = " and ".join(f"{which} {end:g}" for which, end in ends if end is not None)
                 raise StreamError(f"control '{name}' is {extreme:g}, {word} {bound:g}: give {allowed}")
 
-    def step(self, x: Frames, state: State, controls: Any = None) -> tuple[Out, State]:
+    def step(self, x: Signal, state: State, controls: Any = None) -> tuple[Out, State]:
         """Whole quanta: ``k * consumes[name]`` frames at every input.
 
         Args:
@@ -211,31 +210,31 @@ class Network(StreamBlock, Generic[Out]):
 
     if TYPE_CHECKING:
 
-        def __call__(self, x: Frames, **controls: Tensor | float) -> Out: ...
+        def __call__(self, x: Signal, **controls: Tensor | float) -> Out: ...
 
-    def forward(self, x: Frames, **controls: Tensor | float) -> Out:
+    def forward(self, x: Signal, **controls: Tensor | float) -> Out:
         arrived = self.as_inputs(x)
         lead = next(iter(arrived.values()))
         values = self.read_controls(controls, lead)
-        signals = {Signal(name, "out"): tensor for name, tensor in arrived.items()}
-        for unit in self.units:
-            own = {name: values[outer] for name, outer in unit.controls.items()}
-            taken = {port: signals[read] for port, read in unit.sources.items()}
-            y = unit.block(taken if unit.block.variadic else next(iter(taken.values())), **own)
-            for port, signal in unit.signals.items():
+        signals = {Wire(name, "out"): tensor for name, tensor in arrived.items()}
+        for actor in self.actors:
+            own = {name: values[outer] for name, outer in actor.controls.items()}
+            taken = {port: signals[read] for port, read in actor.sources.items()}
+            y = actor.block(taken if actor.block.variadic else next(iter(taken.values())), **own)
+            for port, signal in actor.signals.items():
                 signals[signal] = y[port] if isinstance(y, dict) else y
         return self.as_output({name: signals[signal] for name, signal in self.wiring.items()}, lead)
 
     def advance(
         self, arrived: Mapping[str, Tensor], state: State, waiting: Mapping[str, Tensor], prepared: Prepared
     ) -> tuple[dict[str, Tensor], State, dict[str, Tensor]]:
-        """Fire every unit as often as its inputs allow.
+        """Fire every actor as often as its inputs allow.
 
         Args:
             arrived: new frames by input.
-            state: of the units.
-            waiting: frames that did not fill a quantum yet, by ``unit.port``.
-            prepared: of the units.
+            state: of the actors.
+            waiting: frames that did not fill a quantum yet, by ``actor.port``.
+            prepared: of the actors.
 
         Returns:
             New frames by output (an output with none is left out), the next state, and what is waiting now.
@@ -246,15 +245,15 @@ class Network(StreamBlock, Generic[Out]):
         made, after, inner = self.firing.fire(counts, entering, state, waiting, prepared)
         return self.leaving({**signals, **made}), {**state, **after}, {**outer, **inner}
 
-    def arriving(self, arrived: Mapping[str, Tensor]) -> dict[Signal, Tensor]:
+    def arriving(self, arrived: Mapping[str, Tensor]) -> dict[Wire, Tensor]:
         """The inputs as signals; those with no new frame are left out."""
-        return {Signal(name, "out"): x for name, x in arrived.items() if x.shape[-1]}
+        return {Wire(name, "out"): x for name, x in arrived.items() if x.shape[-1]}
 
-    def leaving(self, signals: Mapping[Signal, Tensor]) -> dict[str, Tensor]:
+    def leaving(self, signals: Mapping[Wire, Tensor]) -> dict[str, Tensor]:
         """The signals that are outputs, by name; those that did not come to be are left out."""
         return {name: signals[signal] for name, signal in self.wiring.items() if signal in signals}
 
-    def as_inputs(self, x: Frames) -> dict[str, Tensor]:
+    def as_inputs(self, x: Signal) -> dict[str, Tensor]:
         """Check the input's form and name its parts."""
         if isinstance(x, Tensor):
             if len(self.inputs) != 1:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from astrape.errors import StreamError
 from astrape.graph.compile.passes import needed_nodes, read_inputs, refuse_lookahead, used_controls
-from astrape.graph.compile.plan import Plan, PlannedNode, Signal
+from astrape.graph.compile.plan import Plan, PlannedNode, Wire
 from astrape.graph.network import Network
 from astrape.graph.recipe.reach import reached
 from astrape.wording import suggest
@@ -18,13 +18,13 @@ __all__ = ["named_signals", "subgraph", "without_training"]
 Whole = TypeVar("Whole", bound=Network[Any])
 
 
-def named_signals(graph: Network[Any]) -> dict[str, Signal]:
+def named_signals(graph: Network[Any]) -> dict[str, Wire]:
     """What can be named in a graph: its outputs, its inputs, and every node's output by its flat name.
 
     An output's name goes before an input's, and that before a node's.
     """
     streams = {str(signal): signal for node in graph.nodes.values() for signal, _ in node.output_streams()}
-    return streams | {name: Signal(name, "out") for name in graph.inputs} | graph.wiring
+    return streams | {name: Wire(name, "out") for name in graph.inputs} | graph.wiring
 
 
 def subgraph(graph: Whole, outputs: Sequence[str], entries: Iterable[str] = ()) -> Whole:
@@ -70,7 +70,7 @@ def subgraph(graph: Whole, outputs: Sequence[str], entries: Iterable[str] = ()) 
     wired = {name: graph.wiring[name] for name in dict.fromkeys(outputs)}
     wanted = reached((marked.get(signal, signal.node) for signal in wired.values()), reads)
     _check(graph, entered, wanted)
-    renamed = {signal: Signal(name, "out") for name, signal in entered.items()}
+    renamed = {signal: Wire(name, "out") for name, signal in entered.items()}
     streams = graph.plan.streams()
     part = Plan(
         graph.name,
@@ -105,24 +105,24 @@ def _narrowed(plan: Plan) -> Plan:
     return replace(plan, loops=loops, controls=used_controls(plan.controls, plan.nodes))
 
 
-def _trains(graph: Network[Any], signal: Signal) -> bool:
+def _trains(graph: Network[Any], signal: Wire) -> bool:
     return signal.node in graph.nodes and graph.nodes[signal.node].training
 
 
-def _signal(graph: Network[Any], name: str, known: Mapping[str, Signal]) -> Signal:
+def _signal(graph: Network[Any], name: str, known: Mapping[str, Wire]) -> Wire:
     if name not in known:
         raise StreamError(f"'{graph.name}' has no signal '{name}': {suggest(name, known, 'signal')}")
     return known[name]
 
 
-def _entered(node: PlannedNode, renamed: Mapping[Signal, Signal]) -> PlannedNode:
+def _entered(node: PlannedNode, renamed: Mapping[Wire, Wire]) -> PlannedNode:
     """The node, with its sources at the entries."""
     if not any(signal in renamed for signal in node.sources.values()):
         return node
     return replace(node, sources={port: renamed.get(signal, signal) for port, signal in node.sources.items()})
 
 
-def _check(graph: Network[Any], entered: Mapping[str, Signal], wanted: Mapping[str, object]) -> None:
+def _check(graph: Network[Any], entered: Mapping[str, Wire], wanted: Mapping[str, object]) -> None:
     for name, signal in entered.items():
         if f"entry:{name}" not in wanted:
             raise StreamError(f"'{graph.name}': nothing that was asked for depends on '{name}': leave it out")

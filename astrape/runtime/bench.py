@@ -139,7 +139,7 @@ def bench(
     tell = progress or (lambda done, total: None)
     with one_thread(), torch.inference_mode(), Live().run():
         session = graph.stream()
-        weights = sum(_bytes(unit.block) for unit in graph.units)
+        weights = sum(_bytes(unit.block) for unit in graph.actors)
         machine = measure_machine(max(weights + session.state_bytes, 2**18))
         found = []
         for index, chunk_ms in enumerate(chunks_ms):
@@ -282,9 +282,9 @@ class _Part:
         by_hand = ByHand(graph, Runner(graph, self.controls).prepared)
         for chunk in calls[:WARM_UP]:
             by_hand.run(chunk)
-        times = [[0.0] * len(graph.units) for _ in calls]
-        counts = [0] * len(graph.units)
-        weights = [_bytes(unit.block) for unit in graph.units]
+        times = [[0.0] * len(graph.actors) for _ in calls]
+        counts = [0] * len(graph.actors)
+        weights = [_bytes(unit.block) for unit in graph.actors]
         states = [state_bytes(state) for state in by_hand.state]
         traffic = 0
         for chunk, taken in zip(calls, times, strict=True):
@@ -295,7 +295,7 @@ class _Part:
                 counts[index] += 1
                 traffic += weights[index] + states[index] + state_bytes(x) + state_bytes(y)
         # A mean that leaves out what an interrupted chunk took; not every chunk fires every block.
-        each = [_trimmed_mean([taken[index] for taken in times]) for index in range(len(graph.units))]
+        each = [_trimmed_mean([taken[index] for taken in times]) for index in range(len(graph.actors))]
         total = sum(each) or 1.0
         scale = statistics.median(sums) / total
         kinds = {node.name: node.use for node in graph.nodes.values()}
@@ -309,7 +309,7 @@ class _Part:
                 weight_bytes=weights[index],
                 state_bytes=states[index],
             )
-            for index, unit in enumerate(graph.units)
+            for index, unit in enumerate(graph.actors)
         ]
         return shares, traffic / len(calls)
 

@@ -34,9 +34,9 @@ class ByHand:
     """What a person would write: ``step`` of each block in order, its state handed on, and nothing else."""
 
     def __init__(self, graph: Graph, prepared: Mapping[str, Any]) -> None:
-        self.blocks = [unit.block for unit in graph.units]
+        self.blocks = [unit.block for unit in graph.actors]
         self.state = [block.init_state(1) for block in self.blocks]
-        self.prepared = [prepared[unit.name] for unit in graph.units]
+        self.prepared = [prepared[unit.name] for unit in graph.actors]
 
     def call(self, index: int, x: Any) -> Any:
         y, self.state[index] = self.blocks[index].step(x, self.state[index], self.prepared[index])
@@ -59,7 +59,7 @@ def recorded(graph: Graph, record: Callable[[Call], None]) -> Iterator[None]:
 
         return call
 
-    blocks = [unit.block for unit in graph.units]
+    blocks = [unit.block for unit in graph.actors]
     try:
         for index, block in enumerate(blocks):
             block.__dict__["step"] = watched(index, block.step)

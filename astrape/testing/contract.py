@@ -33,10 +33,10 @@ from astrape.testing.session import (
     check_flush,
     check_session_chunks,
     check_session_faults,
+    check_session_replay,
     check_session_reset,
     check_session_snapshot,
     check_session_state,
-    check_session_tape,
 )
 from astrape.testing.states import check_reset, check_row_reset, check_state
 from astrape.testing.streaming import (
@@ -81,7 +81,7 @@ SESSIONS: tuple[Callable[[Subject], None], ...] = (
     check_session_snapshot,
     check_session_faults,
     check_session_state,
-    check_session_tape,
+    check_session_replay,
     check_control_position,
 )
 

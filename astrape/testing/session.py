@@ -34,10 +34,10 @@ __all__ = [
     "check_flush",
     "check_session_chunks",
     "check_session_faults",
+    "check_session_replay",
     "check_session_reset",
     "check_session_snapshot",
     "check_session_state",
-    "check_session_tape",
 ]
 
 SESSION_CHUNKS = "session chunks"
@@ -296,7 +296,7 @@ def check_session_state(subject: Subject) -> None:
                 )
 
 
-def check_session_tape(subject: Subject) -> None:
+def check_session_replay(subject: Subject) -> None:
     """A session that was told its chunk gives, to the last bit, what one gives that was not.
 
     Nothing is done for a graph whose recording would take long.

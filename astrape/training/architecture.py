@@ -41,9 +41,9 @@ class Change:
 
 def standalone(recipe: Recipe) -> dict[str, Any]:
     """A recipe as plain values, with every recipe that it nests written out in its place."""
-    if recipe.spot is None:
+    if recipe.located is None:
         raise TrainingError(f"'{recipe.name}' is not known as text: load it from a file")
-    return _unfolded(recipe.spot.value, recipe.spot.source.base)
+    return _unfolded(recipe.located.value, recipe.located.source.base)
 
 
 def recipe_text(values: Mapping[str, Any]) -> str:

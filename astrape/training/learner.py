@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from astrape.graph.compile.plan import Signal
+from astrape.graph.compile.plan import Wire
 from astrape.graph.graph import Graph
 from astrape.graph.subgraph import named_signals, subgraph
 from astrape.training.errors import TrainingError
@@ -116,7 +116,7 @@ class Learner(nn.Module):
 
     def clocks_told(self, name: str) -> tuple[Clock, Clock]:
         """Of a signal that the data gives: how its frames lie in time, and how those of the data do."""
-        own = Clock(self.part.inputs[name].rate, self.part.signal_latency[Signal(name, "out")])
+        own = Clock(self.part.inputs[name].rate, self.part.signal_latency[Wire(name, "out")])
         return own, Clock(PITCH_RATE)
 
     def _told(self, name: str, seconds: Fraction, batch: Batch) -> Tensor:

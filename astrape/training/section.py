@@ -382,7 +382,7 @@ def read_section(recipe: Recipe, section: Mapping[str, Any] | None = None) -> Se
         raise TrainingError(f"{recipe.where}: '{recipe.name}' has no training section: add training, or name another")
 
     def where(keys: Location) -> object:
-        return recipe.where if recipe.spot is None else recipe.spot.where_of(*keys)
+        return recipe.where if recipe.located is None else recipe.located.where_of(*keys)
 
     written = read_settings(_Section, dict(values), TrainingError, where, ("training",), _names(recipe))
     stages = {name: getattr(written, name) for name in ("encoder", "decoder", "voice")}

@@ -17,7 +17,7 @@ from astrape.audio.resampling import resampled, resampling_to
 from astrape.audio.writer import AudioWriter
 from astrape.errors import AstrapeError, StreamError
 from astrape.graph import load
-from astrape.graph.compile.plan import Signal
+from astrape.graph.compile.plan import Wire
 from astrape.graph.graph import Graph
 from astrape.graph.subgraph import subgraph
 from astrape.runtime.files import SLOWEST_AUDIO, check_chunk
@@ -195,7 +195,7 @@ class CodeDecoder(Spoken):
             raise CodesError(
                 f"{name}: has codes of {channels} channels, and '{self.graph.name}' takes {self.stream.channels}"
             )
-        entry = Signal(self.input, "out")
+        entry = Wire(self.input, "out")
         sizes = [
             size
             for node in self.graph.nodes.values()

@@ -52,7 +52,7 @@ def is_deaf(graph: Graph) -> bool:
 
     So it is with fresh weights, whose adaptive norms begin at zero (AdaLN-Zero).
     """
-    listening = [unit for unit in graph.units if SPEAKER in unit.controls.values()]
+    listening = [unit for unit in graph.actors if SPEAKER in unit.controls.values()]
     like = torch.zeros(1, 1, 1, device=graph.device, dtype=graph.dtype)
     seeds = torch.Generator().manual_seed(SEED)
     one, other = (torch.randn(1, CHANNELS, generator=seeds).to(like) for _ in range(2))

@@ -24,7 +24,7 @@ def test_replayed_calls_are_all_the_work_there_is(name: str) -> None:
     with torch.no_grad():
         by_hand.run(calls)
     seen = 0
-    for unit, replayed in zip(graph.units, by_hand.state, strict=True):
+    for unit, replayed in zip(graph.actors, by_hand.state, strict=True):
         kept = []
         map_state(lambda tensor, kept=kept: kept.append(tensor) or tensor, runner.state[unit.name])
         again = []
@@ -34,7 +34,7 @@ def test_replayed_calls_are_all_the_work_there_is(name: str) -> None:
         seen += len(kept)
     assert seen > 0
     # Nothing is left watching.
-    assert all("step" not in unit.block.__dict__ for unit in graph.units)
+    assert all("step" not in unit.block.__dict__ for unit in graph.actors)
 
 
 def test_the_floor_is_the_slower_of_work_and_traffic() -> None:

@@ -305,15 +305,15 @@ def arrivals(graph: Graph, periods: int = 1) -> list[tuple[Fraction, list[str]]]
 
 
 def counted_framings(graph: Graph, periods: int = 2) -> dict[str, Fraction]:
-    """Framing latency of every output, found by firing the units one by one as frames arrive in order of time."""
-    held = {(unit.name, port): 0 for unit in graph.units for port in unit.sources}
+    """Framing latency of every output, found by firing the actors one by one as frames arrive in order of time."""
+    held = {(actor.name, port): 0 for actor in graph.actors for port in actor.sources}
     produced = dict.fromkeys(graph.outputs, 0)
     late = dict.fromkeys(graph.outputs, Fraction(0))
     readers: dict[Any, list[tuple[str, str]]] = {}
-    for unit in graph.units:
-        for port, read in unit.sources.items():
-            readers.setdefault(read, []).append((unit.name, port))
-    rules = [(unit, unit.block.consumes, unit.block.produces) for unit in graph.units]
+    for actor in graph.actors:
+        for port, read in actor.sources.items():
+            readers.setdefault(read, []).append((actor.name, port))
+    rules = [(actor, actor.block.consumes, actor.block.produces) for actor in graph.actors]
 
     def arrive(signal: Any, count: int, now: Fraction) -> None:
         for output, wired in graph.wiring.items():
@@ -329,11 +329,11 @@ def counted_framings(graph: Graph, periods: int = 2) -> dict[str, Fraction]:
         fired = True
         while fired:
             fired = False
-            for unit, consumes, produces in rules:
-                if all(held[unit.name, port] >= need for port, need in consumes.items()):
+            for actor, consumes, produces in rules:
+                if all(held[actor.name, port] >= need for port, need in consumes.items()):
                     for port, need in consumes.items():
-                        held[unit.name, port] -= need
-                    for port, signal in unit.signals.items():
+                        held[actor.name, port] -= need
+                    for port, signal in actor.signals.items():
                         arrive(signal, produces[port], now)
                     fired = True
     return late

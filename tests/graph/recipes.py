@@ -18,10 +18,10 @@ def recipe(blocks: dict[str, Any], *, rate: Any = 1000, channels: int = 1, **res
 def counted_framing(graph: Graph, output: str, frames: int) -> Fraction:
     """Framing latency found by firing the nodes one by one, as tokens arrive one frame at a time.
 
-    The slow way: queues of counters for every edge, one input frame a turn, each node fired while it can.
+    The slow path: queues of counters for every edge, one input frame a turn, each node fired while it can.
     """
     ((name, stream),) = graph.inputs.items()
-    held = {(unit.name, port): 0 for unit in graph.units for port in unit.sources}
+    held = {(actor.name, port): 0 for actor in graph.actors for port in actor.sources}
     produced = 0
     latest = Fraction(0)
 
@@ -32,10 +32,10 @@ def counted_framing(graph: Graph, output: str, frames: int) -> Fraction:
                 end = Fraction(produced + 1) / graph.outputs[output].rate
                 lateness.append(Fraction(heard) / stream.rate - end)
                 produced += 1
-        for unit in graph.units:
-            for port, read in unit.sources.items():
+        for actor in graph.actors:
+            for port, read in actor.sources.items():
                 if read == signal:
-                    held[unit.name, port] += count
+                    held[actor.name, port] += count
 
     lateness: list[Fraction] = []
     for heard in range(1, frames + 1):  # noqa: B007
@@ -43,13 +43,13 @@ def counted_framing(graph: Graph, output: str, frames: int) -> Fraction:
         fired = True
         while fired:
             fired = False
-            for unit in graph.units:
-                need = unit.block.consumes
-                if all(held[unit.name, port] >= need[port] for port in unit.sources):
-                    for port in unit.sources:
-                        held[unit.name, port] -= need[port]
-                    for port, signal in unit.signals.items():
-                        arrive(signal, unit.block.produces[port])
+            for actor in graph.actors:
+                need = actor.block.consumes
+                if all(held[actor.name, port] >= need[port] for port in actor.sources):
+                    for port in actor.sources:
+                        held[actor.name, port] -= need[port]
+                    for port, signal in actor.signals.items():
+                        arrive(signal, actor.block.produces[port])
                     fired = True
     latest = max([latest, *lateness])
     return latest

@@ -281,7 +281,7 @@ def test_a_long_push_is_many_short_ones(monkeypatch):
     want, session = graph.stream(), graph.stream()
     whole = want.push(x)
     longest = 0
-    real = graph.units[0].block.step
+    real = graph.actors[0].block.step
 
     def watched(part, state, controls):
         nonlocal longest
@@ -289,7 +289,7 @@ def test_a_long_push_is_many_short_ones(monkeypatch):
         return real(part, state, controls)
 
     monkeypatch.setattr("astrape.graph.session.session.MOST_AT_ONCE", 64)
-    monkeypatch.setattr(graph.units[0].block, "step", watched)
+    monkeypatch.setattr(graph.actors[0].block, "step", watched)
     torch.testing.assert_close(session.push(x), whole, rtol=0, atol=1e-12)
     assert longest <= 64 + 5
     assert session.faults == want.faults

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from astrape.capture.arithmetic import MOST, exact
 from astrape.capture.lowering import Memory
-from astrape.capture.step import Tape
+from astrape.capture.step import CapturedStep
 
 aten = torch.ops.aten
 ONES = torch.linspace(-2, 2, 15).reshape(3, 5)
@@ -77,7 +77,7 @@ WHOLE: list[Callable[[Tensor], Tensor]] = [
 
 
 def play(function: Callable[[Tensor], Tensor], values: list[Tensor]) -> None:
-    tape = Tape(lambda fresh, state: (function(fresh), state), values[0], (), Memory())
+    tape = CapturedStep(lambda fresh, state: (function(fresh), state), values[0], (), Memory())
     for value in values:
         got, want = tape.play(value), function(value)
         assert got.dtype == want.dtype

@@ -1,4 +1,4 @@
-"""Every mistake in a recipe: told with file, line, node and what would mend it."""
+"""Every mistake in a recipe: told with file, line, node and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What recipes mean: references, nesting, repeats, controls, exact rates; and every error with its line and mend."""
+"""What recipes mean: references, nesting, repeats, controls, exact rates; and every error with its line and hint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from astrape import RateError, RecipeError
 from astrape.blocks.base import Stream
-from astrape.graph.recipe.location import Where, recipe_error
+from astrape.graph.recipe.location import FileLocation, recipe_error
 from astrape.graph.recipe.recipe import Recipe, Reference
 
 TINY = """\
@@ -54,13 +54,13 @@ def test_places_are_kept() -> None:
     assert str(recipe.nodes[1].where_of("from")) == "tiny.yaml:6"
     assert str(recipe.where_of("outputs", "wav")) == "tiny.yaml:10"
     assert str(recipe.where_of("outputs", "no")) == "tiny.yaml:9"
-    assert str(Where("<dict>")) == "<dict>"
+    assert str(FileLocation("<dict>")) == "<dict>"
 
 
 def test_the_form_of_an_error() -> None:
-    error = recipe_error("rate -1 is not positive", Where("voice.yaml", 12), "down", "give a rate above 0")
+    error = recipe_error("rate -1 is not positive", FileLocation("voice.yaml", 12), "down", "give a rate above 0")
     assert str(error) == "voice.yaml:12: node 'down': rate -1 is not positive: give a rate above 0"
-    assert type(recipe_error("x", Where("f"), cls=RateError)) is RateError
+    assert type(recipe_error("x", FileLocation("f"), cls=RateError)) is RateError
 
 
 def test_ports_follow_the_form_of_from() -> None:

@@ -19,9 +19,9 @@ from astrape import CausalityError, RateError, RecipeError
 from astrape.blocks.base import Stream, StreamBlock
 from astrape.blocks.registry import register
 from astrape.graph.compile.budget import memory_budget
-from astrape.graph.compile.coerce import Misfit, kind_of
+from astrape.graph.compile.coerce import Mismatch, kind_of
 from astrape.graph.compile.params import build_block, parameters_of
-from astrape.graph.recipe.location import Where
+from astrape.graph.recipe.location import FileLocation
 from astrape.graph.recipe.node import Node, Reference
 
 MIC = Stream(44100, 2)
@@ -103,9 +103,9 @@ class Layers(StreamBlock):
 
 
 def node(use: str, /, **params: Any) -> Node:
-    wheres = {key: Where("f.yaml", 5 + index) for index, key in enumerate(params)}
-    wheres["use"] = Where("f.yaml", 4)
-    return Node("n", use, (("in", Reference("mic")),), params, False, {}, Where("f.yaml", 3), wheres)
+    wheres = {key: FileLocation("f.yaml", 5 + index) for index, key in enumerate(params)}
+    wheres["use"] = FileLocation("f.yaml", 4)
+    return Node("n", use, (("in", Reference("mic")),), params, False, {}, FileLocation("f.yaml", 3), wheres)
 
 
 def failure(use: str, source: Any = MIC, /, **params: Any) -> str:
@@ -283,7 +283,7 @@ HINTS = [int, float, bool, str, None, Fraction, Any, object, list, dict, tuple, 
 def test_a_hint_takes_a_value_or_says_what_it_expected(hint: Any, value: Any) -> None:
     try:
         taken = kind_of(hint).take(value)
-    except Misfit as misfit:
+    except Mismatch as misfit:
         assert misfit.expected  # noqa: PT017
         return
     if hint in (int, bool, str):

@@ -6,18 +6,18 @@ from collections.abc import Callable
 
 from astrape.blocks.base import Stream
 from astrape.graph.compile.loop import FeedbackLoop
-from astrape.graph.compile.plan import PlannedNode, Signal, digraph, execution_order
-from astrape.graph.compile.schedule import Unit
+from astrape.graph.compile.plan import PlannedNode, Wire, digraph, execution_order
+from astrape.graph.compile.schedule import Actor
 
-__all__ = ["group_units", "loop_name"]
+__all__ = ["group_actors", "loop_name"]
 
 
-def group_units(
-    nodes: dict[str, PlannedNode], loops: dict[str, int], streams: dict[Signal, Stream], outputs: dict[str, Signal]
-) -> list[Unit]:
-    """Group the nodes of every feedback loop, and put the units into execution order.
+def group_actors(
+    nodes: dict[str, PlannedNode], loops: dict[str, int], streams: dict[Wire, Stream], outputs: dict[str, Wire]
+) -> list[Actor]:
+    """Group the nodes of every feedback loop, and put the actors into execution order.
 
-    A delay that closes a loop is part of it, and once more a unit of its own where something outside hears it.
+    A delay that closes a loop is part of it, and once more an actor of its own where something outside hears it.
 
     Args:
         nodes: in execution order.
@@ -44,7 +44,7 @@ def group_units(
     for name, node in nodes.items():
         if name in loops:
             inside.setdefault(loops[name], []).append(node)
-    units: dict[str, Unit] = {}
+    actors: dict[str, Actor] = {}
     for number, component in inside.items():
         names = {node.name for node in component}
         crossing = read | {s for n in names for r in readers.get(n, set()) - names for s in nodes[r].sources.values()}
@@ -53,22 +53,22 @@ def group_units(
         loop = FeedbackLoop(members, {node.name: node for node in component if node.cut}, streams, visible)
         sources = {str(s): s for m in members for s in m.sources.values() if str(s) in loop.inputs}
         controls, signals = {name: name for name in loop.controls}, {str(signal): signal for signal in visible}
-        units[loop_name(number)] = Unit(loop_name(number), loop, sources, controls, signals)
+        actors[loop_name(number)] = Actor(loop_name(number), loop, sources, controls, signals)
     for name, node in nodes.items():
         if name not in loops or name in heard:
-            signals = {port: Signal(name, port) for port in node.block.outputs}
-            units[name] = Unit(name, node.block, dict(node.sources), dict(node.controls), signals)
-    producer = {signal: unit.name for unit in units.values() for signal in unit.signals.values()}
+            signals = {port: Wire(name, port) for port in node.block.outputs}
+            actors[name] = Actor(name, node.block, dict(node.sources), dict(node.controls), signals)
+    producer = {signal: actor.name for actor in actors.values() for signal in actor.signals.values()}
     reads = {
-        name: [producer[signal] for signal in unit.sources.values() if signal in producer]
-        for name, unit in units.items()
+        name: [producer[signal] for signal in actor.sources.values() if signal in producer]
+        for name, actor in actors.items()
     }
-    rank = [name if name in units else loop_name(loops[name]) for name in nodes]
-    return [units[name] for name in execution_order(digraph(reads.items()), dict.fromkeys(rank))]
+    rank = [name if name in actors else loop_name(loops[name]) for name in nodes]
+    return [actors[name] for name in execution_order(digraph(reads.items()), dict.fromkeys(rank))]
 
 
 def loop_name(number: int) -> str:
-    """Name of a feedback loop among the units; no node can have it."""
+    """Name of a feedback loop among the actors; no node can have it."""
     return f"loop:{number}"
 
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 from astrape.blocks.base import Stream
 from astrape.blocks.plumbing import Delay
 from astrape.errors import AlignmentError
-from astrape.graph.compile.plan import PlannedNode, Signal
+from astrape.graph.compile.plan import PlannedNode, Wire
 from astrape.graph.recipe.location import recipe_error
 from astrape.graph.recipe.reach import reached
 
@@ -20,7 +20,7 @@ MOST_TRIALS = 400
 
 def align(
     nodes: dict[str, PlannedNode], inputs: dict[str, Stream], loops: dict[str, int]
-) -> tuple[dict[str, PlannedNode], dict[Signal, Fraction]]:
+) -> tuple[dict[str, PlannedNode], dict[Wire, Fraction]]:
     """Insert the delays that make every fan-in meet at one algorithmic latency.
 
     Example: a dry path with latency 0 meets, at 44100 Hz, an STFT and its inverse of 1512 and 252 with latency
@@ -40,8 +40,8 @@ def align(
     Raises:
         AlignmentError: where the difference is no whole number of frames, with the delay that would make it one.
     """
-    latency: dict[Signal, Fraction | None] = {Signal(name, "out"): Fraction(0) for name in inputs}
-    streams = {Signal(name, "out"): stream for name, stream in inputs.items()}
+    latency: dict[Wire, Fraction | None] = {Wire(name, "out"): Fraction(0) for name in inputs}
+    streams = {Wire(name, "out"): stream for name, stream in inputs.items()}
     for node in nodes.values():
         streams.update(node.output_streams())
     aligned: dict[str, PlannedNode] = {}
@@ -64,15 +64,15 @@ def align(
                 loops[delay.name] = loops[node.name]
             aligned[delay.name] = delay
             streams.update(delay.output_streams())
-            node.sources[port] = Signal(delay.name, "out")
+            node.sources[port] = Wire(delay.name, "out")
             latency[node.sources[port]] = latest
         aligned[node.name] = node
         for port, own in node.block.latencies.items():
-            latency[Signal(node.name, port)] = None if latest is None else latest + own
+            latency[Wire(node.name, port)] = None if latest is None else latest + own
     return aligned, {signal: age or Fraction(0) for signal, age in latency.items()}
 
 
-def _feeds_back(node: PlannedNode, read: Signal, nodes: dict[str, PlannedNode], loops: dict[str, int]) -> bool:
+def _feeds_back(node: PlannedNode, read: Wire, nodes: dict[str, PlannedNode], loops: dict[str, int]) -> bool:
     reads = nodes.get(read.node)
     inside = node.name in loops and loops.get(read.node) == loops[node.name]
     return inside and not node.cut and reads is not None and reads.cut
@@ -85,14 +85,14 @@ def _delay(node: PlannedNode, port: str, frames: int, stream: Stream) -> Planned
     return PlannedNode(name, "delay", block, {"in": read}, node.where, training=node.training, inserted=True)
 
 
-def _refusal(node: PlannedNode, early: Signal, late: Signal, difference: Fraction, ages: _Ages) -> Exception:
+def _refusal(node: PlannedNode, early: Wire, late: Wire, difference: Fraction, ages: _Ages) -> Exception:
     rate = ages.streams[early].rate
     return recipe_error(
         f"'{ages.written(early)}' and '{ages.written(late)}' meet {float(difference * 1000):.6g} ms apart, "
         f"which is {difference * rate} frames at {rate} Hz and no whole number",
         node.where,
         node=node.name,
-        mend=_mend(node, difference * rate, rate, ages),
+        hint=_mend(node, difference * rate, rate, ages),
         cls=AlignmentError,
     )
 
@@ -153,20 +153,20 @@ class _Ages:
         loops: dict[str, int],
     ) -> None:
         self.nodes = nodes
-        self.streams = {Signal(name, "out"): stream for name, stream in inputs.items()}
+        self.streams = {Wire(name, "out"): stream for name, stream in inputs.items()}
         for node in (*nodes.values(), *aligned.values()):
             self.streams.update(node.output_streams())
         self._inputs = inputs
         self._loops = loops
         self._aligned = aligned
 
-    def written(self, read: Signal) -> Signal:
+    def written(self, read: Wire) -> Wire:
         """What a recipe has where an inserted delay is read."""
         while read.node in self._aligned and self._aligned[read.node].inserted:
             read = self._aligned[read.node].sources["in"]
         return read
 
-    def read(self, name: str, port: str) -> Signal:
+    def read(self, name: str, port: str) -> Wire:
         """What the recipe has a port read."""
         return self.written(self.nodes[name].sources[port])
 
@@ -184,7 +184,7 @@ class _Ages:
 
     def meet(self, last: str, extra: dict[tuple[str, str], Fraction]) -> bool:
         """Whether every fan-in down to the node ``last`` can be aligned with ``extra`` seconds at some ports."""
-        latency: dict[Signal, Fraction | None] = {Signal(name, "out"): Fraction(0) for name in self._inputs}
+        latency: dict[Wire, Fraction | None] = {Wire(name, "out"): Fraction(0) for name in self._inputs}
         for node in self.nodes.values():
             ages = []
             for port in node.sources:
@@ -196,7 +196,7 @@ class _Ages:
             if latest is not None and any(((latest - age) * rate).denominator != 1 for age, rate in ages):
                 return False
             for port, own in node.block.latencies.items():
-                latency[Signal(node.name, port)] = None if latest is None else latest + own
+                latency[Wire(node.name, port)] = None if latest is None else latest + own
             if node.name == last:
                 break
         return True

@@ -13,11 +13,11 @@ from astrape.errors import AstrapeError, CausalityError, RateError
 from astrape.graph.compile.budget import memory_budget
 from astrape.graph.compile.clocks import strange_time
 from astrape.graph.compile.params import build_block
-from astrape.graph.compile.plan import PlannedNode, Signal, digraph, execution_order
+from astrape.graph.compile.plan import PlannedNode, Wire, digraph, execution_order
 from astrape.graph.recipe import Recipe
-from astrape.graph.recipe.location import Where, recipe_error, suggest
+from astrape.graph.recipe.location import FileLocation, recipe_error, suggest
 from astrape.graph.recipe.node import Node, Reference
-from astrape.graph.recipe.sheet import exact_number
+from astrape.graph.recipe.written import exact_number
 
 __all__ = ["Built", "build"]
 
@@ -34,7 +34,7 @@ class Built:
     def __init__(self, recipe: Recipe, nodes: Iterable[Node]) -> None:
         self.nodes: dict[str, PlannedNode] = {}
         self.loops: dict[str, int] = {}
-        self.streams = {Signal(name, "out"): stream for name, stream in recipe.inputs.items()}
+        self.streams = {Wire(name, "out"): stream for name, stream in recipe.inputs.items()}
         self._specs = {node.name: node for node in nodes}
         self._place = {name: place for place, name in enumerate(self._specs)}
         self._leading = dict(recipe.inputs)
@@ -42,7 +42,7 @@ class Built:
         self._entering: dict[int, list[str]] = {}
         self._delays = {name for name, node in self._specs.items() if _is_delay(node)}
 
-    def resolve(self, reference: Reference, where: Where, node: str | None) -> Signal:
+    def resolve(self, reference: Reference, where: FileLocation, node: str | None) -> Wire:
         """The signal a reference means.
 
         Raises:
@@ -50,17 +50,17 @@ class Built:
         """
         planned = self.nodes.get(reference.node)
         if planned is None:
-            return Signal(reference.node, reference.port or "out")
+            return Wire(reference.node, reference.port or "out")
         ports = planned.block.outputs
         if reference.port is None and len(ports) == 1:
-            return Signal(reference.node, next(iter(ports)))
+            return Wire(reference.node, next(iter(ports)))
         if reference.port is None:
             choices = ", ".join(f"{reference.node}.{port}" for port in ports)
             raise recipe_error(f"'{reference.node}' has several outputs", where, node, f"name one of {choices}")
         if reference.port not in ports:
-            mend = suggest(reference.port, ports, "output")
-            raise recipe_error(f"'{reference.node}' has no output '{reference.port}'", where, node, mend)
-        return Signal(reference.node, reference.port)
+            hint = suggest(reference.port, ports, "output")
+            raise recipe_error(f"'{reference.node}' has no output '{reference.port}'", where, node, hint)
+        return Wire(reference.node, reference.port)
 
     def run(self) -> None:
         """Build every node."""
@@ -88,8 +88,8 @@ class Built:
             if not nx.is_directed_acyclic_graph(body):
                 cycle = [edge[0] for edge in nx.find_cycle(body)]
                 path = " -> ".join([*cycle, cycle[0]])
-                mend = f"put a delay of at least one frame into it, between '{cycle[-1]}' and '{cycle[0]}'"
-                raise recipe_error(f"a cycle without a delay: {path}", first.where, first.name, mend, CausalityError)
+                hint = f"put a delay of at least one frame into it, between '{cycle[-1]}' and '{cycle[0]}'"
+                raise recipe_error(f"a cycle without a delay: {path}", first.where, first.name, hint, CausalityError)
             if not body or not entering:
                 raise recipe_error(
                     f"nothing enters the loop through {', '.join(repr(n) for n in sorted(component))}",
@@ -109,7 +109,7 @@ class Built:
         return execution_order(graph, self._specs)
 
     def _build(self, spec: Node) -> None:
-        signals: dict[str, Signal] = {}
+        signals: dict[str, Wire] = {}
         for port, reference in spec.sources:
             if self._opens(spec, reference):
                 self._assume(reference.node)
@@ -134,7 +134,7 @@ class Built:
 
     def _assume(self, delay: str) -> None:
         """What comes back through a loop's delay is taken to be like what enters the loop, unless the delay says."""
-        signal = Signal(delay, "out")
+        signal = Wire(delay, "out")
         if signal in self.streams:
             return
         spec = self._specs[delay]
@@ -148,7 +148,7 @@ class Built:
 
     def _close(self, name: str, number: int) -> None:
         """Check that what reaches a loop's delay is what was assumed to come out of it."""
-        planned, signal = self.nodes[name], Signal(name, "out")
+        planned, signal = self.nodes[name], Wire(name, "out")
         if not isinstance(planned.block, Delay) or planned.block.frames < 1:
             raise recipe_error(
                 "a cycle whose delay has no frames", planned.where, name, "make it at least one frame", CausalityError
@@ -168,8 +168,8 @@ class Built:
         outer = spec.controls.get(name)
         declared = self._recipe.controls.get(outer) if outer is not None else None
         if declared is None:
-            mend = suggest(name, spec.controls, "control") if spec.controls else f"declare it under controls: {name}"
-            raise recipe_error(f"there is no control '{name}'", spec.where, spec.name, mend)
+            hint = suggest(name, spec.controls, "control") if spec.controls else f"declare it under controls: {name}"
+            raise recipe_error(f"there is no control '{name}'", spec.where, spec.name, hint)
         if declared.channels != channels:
             raise recipe_error(
                 f"control '{name}' has {declared.channels} channels, and {channels} are needed",

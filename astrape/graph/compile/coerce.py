@@ -11,23 +11,23 @@ from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from astrape.graph.recipe.location import quote
-from astrape.graph.recipe.sheet import exact_number
+from astrape.graph.recipe.written import exact_number
 
-__all__ = ["Kind", "Misfit", "kind_of"]
+__all__ = ["Kind", "Mismatch", "kind_of"]
 
 
-class Misfit(Exception):
+class Mismatch(Exception):
     """A value that a hint does not take.
 
     Attributes:
         expected: what would have fitted, in words.
         found: the value that did not, in words.
-        way: where it is inside of the parameter's value, such as ``[2]``.
+        path: where it is inside of the parameter's value, such as ``[2]``.
     """
 
-    def __init__(self, expected: str, found: str, way: str = "") -> None:
-        super().__init__(f"{way or 'it'} is {found}, not {expected}")
-        self.expected, self.found, self.way = expected, found, way
+    def __init__(self, expected: str, found: str, path: str = "") -> None:
+        super().__init__(f"{path or 'it'} is {found}, not {expected}")
+        self.expected, self.found, self.path = expected, found, path
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Kind:
 
     Attributes:
         expected: in words, singular: ``a whole number``.
-        take: returns the value as the constructor gets it, or raises ``Misfit``.
+        take: returns the value as the constructor gets it, or raises ``Mismatch``.
         rank: the order in which the members of a union are tried, the narrowest first.
     """
 
@@ -82,7 +82,7 @@ _MAPPINGS = (dict, collections.abc.Mapping)
 def _when(expected: str, test: Callable[[Any], bool], rank: int, convert: Callable[[Any], Any] | None = None) -> Kind:
     def take(value: Any) -> Any:
         if not test(value):
-            raise Misfit(expected, quote(value))
+            raise Mismatch(expected, quote(value))
         return value if convert is None else convert(value)
 
     return Kind(expected, take, rank)
@@ -100,7 +100,7 @@ def _exact(value: Any) -> Fraction:
     try:
         return exact_number(value)
     except ValueError:
-        raise Misfit("an exact number such as 44100, 44100.5 or '200/3'", quote(value)) from None
+        raise Mismatch("an exact number such as 44100, 44100.5 or '200/3'", quote(value)) from None
 
 
 _PLAIN: dict[Any, Kind] = {
@@ -135,10 +135,10 @@ def _union(members: list[Kind]) -> Kind:
         for kind in ordered:
             try:
                 return kind.take(value)
-            except Misfit as misfit:
-                misfits.append(misfit)
-        inside = [misfit for misfit in misfits if misfit.way]
-        raise inside[0] if len(inside) == 1 else Misfit(expected, quote(value))
+            except Mismatch as mismatch:
+                misfits.append(mismatch)
+        inside = [mismatch for mismatch in misfits if mismatch.path]
+        raise inside[0] if len(inside) == 1 else Mismatch(expected, quote(value))
 
     return Kind(expected, take, min(kind.rank for kind in kinds))
 
@@ -148,8 +148,8 @@ def _items(kinds: list[Kind], value: list[Any]) -> list[Any]:
     for index, (kind, item) in enumerate(zip(kinds, value, strict=True)):
         try:
             items.append(kind.take(item))
-        except Misfit as misfit:
-            raise Misfit(misfit.expected, misfit.found, f"[{index}]{misfit.way}") from None
+        except Mismatch as mismatch:
+            raise Mismatch(mismatch.expected, mismatch.found, f"[{index}]{mismatch.path}") from None
     return items
 
 
@@ -158,7 +158,7 @@ def _list(kind: Kind, make: Callable[[list[Any]], Any]) -> Kind:
 
     def take(value: Any) -> Any:
         if not isinstance(value, list):
-            raise Misfit(expected, quote(value))
+            raise Mismatch(expected, quote(value))
         return make(_items([kind] * len(value), value))
 
     return Kind(expected, take, 6)
@@ -174,7 +174,7 @@ def _tuple(arguments: tuple[Any, ...]) -> Kind:
 
     def take(value: Any) -> Any:
         if not isinstance(value, list) or len(value) != len(kinds):
-            raise Misfit(expected, quote(value))
+            raise Mismatch(expected, quote(value))
         return tuple(_items(kinds, value))
 
     return Kind(expected, take, 6)
@@ -185,13 +185,13 @@ def _mapping(kind: Kind) -> Kind:
 
     def take(value: Any) -> Any:
         if not isinstance(value, dict):
-            raise Misfit(expected, quote(value))
+            raise Mismatch(expected, quote(value))
         entries = {}
         for key, item in value.items():
             try:
                 entries[key] = kind.take(item)
-            except Misfit as misfit:
-                raise Misfit(misfit.expected, misfit.found, f".{key}{misfit.way}") from None
+            except Mismatch as mismatch:
+                raise Mismatch(mismatch.expected, mismatch.found, f".{key}{mismatch.path}") from None
         return entries
 
     return Kind(expected, take, 6)

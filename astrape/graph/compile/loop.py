@@ -18,7 +18,7 @@ from astrape.capture.checked import is_taken
 from astrape.capture.iteration import Iterations, may_be_captured
 from astrape.capture.record import MOST_SECONDS, MOST_WAITING, Clock
 from astrape.errors import CausalityError
-from astrape.graph.compile.plan import PlannedNode, Signal
+from astrape.graph.compile.plan import PlannedNode, Wire
 from astrape.graph.compile.schedule import common_multiple, period_of
 
 __all__ = ["FeedbackLoop"]
@@ -35,7 +35,7 @@ class _Edge:
     """One input port of a member: what it reads, and how many frames of silence lie in it at time zero."""
 
     port: str
-    read: Signal
+    read: Wire
     consumes: int
     initial: int
     delay: str = ""
@@ -75,8 +75,8 @@ class FeedbackLoop(StreamBlock):
         self,
         members: list[PlannedNode],
         delays: dict[str, PlannedNode],
-        streams: Mapping[Signal, Stream],
-        visible: list[Signal],
+        streams: Mapping[Wire, Stream],
+        visible: list[Wire],
     ) -> None:
         inside = {member.name for member in members}
         period = common_multiple([period_of(member.block) for member in members])
@@ -243,9 +243,9 @@ class FeedbackLoop(StreamBlock):
     ) -> tuple[dict[str, Tensor], State]:
         """One pass of ``count`` turns: what comes out, and the next state."""
         blocks, tokens = dict(state["blocks"]), state["tokens"]
-        parts: dict[Signal, list[Tensor]] = {signal: [] for signal in self._visible}
+        parts: dict[Wire, list[Tensor]] = {signal: [] for signal in self._visible}
         queues: dict[str, Tensor] = dict(tokens)
-        readers: dict[Signal, list[str]] = {}
+        readers: dict[Wire, list[str]] = {}
         for member in self._members:
             for edge in member.edges:
                 key = f"{member.name}.{edge.port}"
@@ -268,7 +268,7 @@ class FeedbackLoop(StreamBlock):
             blocks[member.name] = map_state(laid_out, left)
             produced = y if isinstance(y, dict) else {next(iter(member.block.outputs)): y}
             for port, tensor in produced.items():
-                signal = Signal(member.name, port)
+                signal = Wire(member.name, port)
                 if signal in parts:
                     parts[signal].append(tensor)
                 for key in readers.get(signal, []):
@@ -322,7 +322,7 @@ class FeedbackLoop(StreamBlock):
         return min(e.initial // (e.consumes * m.firings) for m in self._members for e in m.edges if e.initial)
 
 
-def _through_delays(read: Signal, delays: dict[str, PlannedNode]) -> tuple[Signal, int]:
+def _through_delays(read: Wire, delays: dict[str, PlannedNode]) -> tuple[Wire, int]:
     """Follow a signal back through cut delays; the frames of silence they hold add up."""
     initial = 0
     while read.node in delays:

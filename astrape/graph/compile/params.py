@@ -13,7 +13,7 @@ from astrape.blocks.base import Stream, StreamBlock
 from astrape.blocks.registry import block_class
 from astrape.errors import AstrapeError, RecipeError
 from astrape.graph.compile.budget import memory_budget
-from astrape.graph.compile.coerce import Kind, Misfit, kind_of
+from astrape.graph.compile.coerce import Kind, Mismatch, kind_of
 from astrape.graph.recipe.location import quote, recipe_error, suggest
 from astrape.graph.recipe.node import Node
 
@@ -90,16 +90,16 @@ def _fitted(node: Node, cls: type[StreamBlock]) -> dict[str, Any]:
     given = {}
     for name, value in node.params.items():
         if name not in known:
-            mend = suggest(name, known, "parameter")
+            hint = suggest(name, known, "parameter")
             raise recipe_error(
-                f"block '{node.use}' has no parameter {quote(name)}", node.where_of(name), node.name, mend
+                f"block '{node.use}' has no parameter {quote(name)}", node.where_of(name), node.name, hint
             )
         kind = known[name].kind
         try:
             given[name] = kind.take(value)
-        except Misfit as misfit:
-            fault = f"{name}{misfit.way} is {misfit.found}"
-            raise recipe_error(fault, node.where_of(name), node.name, f"give {misfit.expected}") from None
+        except Mismatch as mismatch:
+            fault = f"{name}{mismatch.path} is {mismatch.found}"
+            raise recipe_error(fault, node.where_of(name), node.name, f"give {mismatch.expected}") from None
     for name, parameter in known.items():
         if parameter.required and name not in given:
             fault = f"block '{node.use}' lacks the parameter '{name}'"
@@ -116,8 +116,8 @@ def _inputs(node: Node, cls: type[StreamBlock], source: Stream | Mapping[str, St
         return source["in"]
     given = ", ".join(str(reference) for _, reference in node.sources)
     fault = f"block '{node.use}' takes one input, and from gives {given}"
-    mend = "write from: NODE" if len(source) == 1 else "name one, or join them first, with add or concat"
-    raise recipe_error(fault, node.where_of("from"), node.name, mend)
+    hint = "write from: NODE" if len(source) == 1 else "name one, or join them first, with add or concat"
+    raise recipe_error(fault, node.where_of("from"), node.name, hint)
 
 
 def _failed(node: Node, error: Exception, what: str, key: str) -> RecipeError:

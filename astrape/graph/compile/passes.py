@@ -11,7 +11,7 @@ from astrape.blocks.base import Stream
 from astrape.errors import CausalityError, RateError
 from astrape.graph.compile.align import align
 from astrape.graph.compile.build import build
-from astrape.graph.compile.plan import Plan, PlannedNode, Signal, digraph
+from astrape.graph.compile.plan import Plan, PlannedNode, Wire, digraph
 from astrape.graph.compile.schedule import period_of
 from astrape.graph.recipe import Recipe
 from astrape.graph.recipe.location import recipe_error
@@ -55,7 +55,7 @@ def plan_recipe(recipe: Recipe, *, training: bool = False) -> Plan:
     return Plan(recipe.name, aligned, loops, inputs, used_controls(recipe.controls, aligned), wired, latency)
 
 
-def needed_nodes(nodes: Mapping[str, PlannedNode], outputs: Mapping[str, Signal]) -> dict[str, PlannedNode]:
+def needed_nodes(nodes: Mapping[str, PlannedNode], outputs: Mapping[str, Wire]) -> dict[str, PlannedNode]:
     """The nodes that an output depends on; proves that no training-only node is among those of a streaming graph."""
     reads = {name: [signal.node for signal in node.sources.values()] for name, node in nodes.items()}
     wanted = reached((signal.node for signal in outputs.values()), reads)
@@ -68,7 +68,7 @@ def needed_nodes(nodes: Mapping[str, PlannedNode], outputs: Mapping[str, Signal]
 
 
 def read_inputs(
-    inputs: Mapping[str, Stream], nodes: Mapping[str, PlannedNode], outputs: Mapping[str, Signal]
+    inputs: Mapping[str, Stream], nodes: Mapping[str, PlannedNode], outputs: Mapping[str, Wire]
 ) -> dict[str, Stream]:
     """The inputs that something reads; one for training-only nodes alone is left out of the streaming graph."""
     read = {signal.node for node in nodes.values() for signal in node.sources.values()}

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import networkx as nx
 
 from astrape.blocks.base import Stream, StreamBlock
-from astrape.graph.recipe.location import Where
+from astrape.graph.recipe.location import FileLocation
 from astrape.graph.recipe.node import Control
 
-__all__ = ["Plan", "PlannedNode", "Signal", "digraph", "execution_order"]
+__all__ = ["Plan", "PlannedNode", "Wire", "digraph", "execution_order"]
 
 
-class Signal(NamedTuple):
+class Wire(NamedTuple):
     """What one output port of a node, or one input of the graph, carries."""
 
     node: str
@@ -41,17 +41,17 @@ class PlannedNode:
     name: str
     use: str
     block: StreamBlock
-    sources: dict[str, Signal]
-    where: Where
+    sources: dict[str, Wire]
+    where: FileLocation
     controls: dict[str, str] = field(default_factory=dict)
     training: bool = False
     inserted: bool = False
     cut: bool = False
 
-    def output_streams(self) -> Iterator[tuple[Signal, Stream]]:
+    def output_streams(self) -> Iterator[tuple[Wire, Stream]]:
         """The node's output signals with their streams."""
         for port, stream in self.block.outputs.items():
-            yield Signal(self.name, port), stream
+            yield Wire(self.name, port), stream
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,12 @@ class Plan:
     loops: dict[str, int]
     inputs: dict[str, Stream]
     controls: dict[str, Control]
-    outputs: dict[str, Signal]
-    latency: Mapping[Signal, Fraction]
+    outputs: dict[str, Wire]
+    latency: Mapping[Wire, Fraction]
 
-    def streams(self) -> dict[Signal, Stream]:
+    def streams(self) -> dict[Wire, Stream]:
         """The stream of every signal."""
-        streams = {Signal(name, "out"): stream for name, stream in self.inputs.items()}
+        streams = {Wire(name, "out"): stream for name, stream in self.inputs.items()}
         for node in self.nodes.values():
             streams.update(node.output_streams())
         return streams

@@ -20,25 +20,25 @@ from numpy.typing import NDArray
 
 from astrape.blocks.base import Stream, StreamBlock
 from astrape.errors import RateError
-from astrape.graph.compile.plan import Signal
+from astrape.graph.compile.plan import Wire
 
-__all__ = ["Edge", "Framing", "TokenCounts", "Unit", "common_multiple", "hyperperiod", "period_of"]
+__all__ = ["Actor", "Edge", "Framing", "TokenCounts", "common_multiple", "hyperperiod", "period_of"]
 
 MOST_FRAMES = 2**22
 """Longest hyperperiod, in frames of the fastest stream: 95 s at 44.1 kHz."""
 
 
 class Edge(NamedTuple):
-    """One input port of a unit: the signal it reads, and the frames one firing takes of it."""
+    """One input port of an actor: the signal it reads, and the frames one firing takes of it."""
 
     port: str
     key: str
-    """Name of what waits at the port: ``unit.port``."""
-    read: Signal
+    """Name of what waits at the port: ``actor.port``."""
+    read: Wire
     consumes: int
 
 
-class Unit:
+class Actor:
     """What fires as one: a node, or a whole feedback loop.
 
     Args:
@@ -51,9 +51,9 @@ class Unit:
         self,
         name: str,
         block: StreamBlock,
-        sources: dict[str, Signal],
+        sources: dict[str, Wire],
         controls: dict[str, str],
-        signals: dict[str, Signal],
+        signals: dict[str, Wire],
     ) -> None:
         self.name = name
         self.block = block
@@ -89,16 +89,16 @@ def period_of(block: StreamBlock) -> Fraction:
     return periods.pop()
 
 
-def hyperperiod(units: Sequence[Unit], inputs: Mapping[str, Stream]) -> Fraction:
+def hyperperiod(actors: Sequence[Actor], inputs: Mapping[str, Stream]) -> Fraction:
     """Seconds after which the schedule of the graph repeats.
 
     Raises:
         RateError: when that takes more than ``MOST_FRAMES`` frames.
     """
-    periods = [1 / stream.rate for stream in inputs.values()] + [period_of(unit.block) for unit in units]
+    periods = [1 / stream.rate for stream in inputs.values()] + [period_of(actor.block) for actor in actors]
     period = common_multiple(periods)
     rates = [stream.rate for stream in inputs.values()]
-    rates += [stream.rate for unit in units for stream in unit.block.outputs.values()]
+    rates += [stream.rate for actor in actors for stream in actor.block.outputs.values()]
     if period * max(rates) > MOST_FRAMES:
         raise RateError(
             f"the rates and quanta meet only every {float(period):.6g} s, {int(period * max(rates))} frames of the "
@@ -122,26 +122,26 @@ class TokenCounts:
     """Counts of frames through a graph over one hyperperiod, from which framing and reach follow.
 
     Args:
-        units: in execution order, without cycles between them.
+        actors: in execution order, without cycles between them.
         inputs: the graph's inputs.
         period: the hyperperiod, seconds.
     """
 
-    def __init__(self, units: Sequence[Unit], inputs: Mapping[str, Stream], period: Fraction) -> None:
-        self._units = units
-        self._place = {unit.name: index for index, unit in enumerate(units)}
+    def __init__(self, actors: Sequence[Actor], inputs: Mapping[str, Stream], period: Fraction) -> None:
+        self._actors = actors
+        self._place = {actor.name: index for index, actor in enumerate(actors)}
         self._inputs = inputs
         self._period = period
-        self._producer = {Signal(name, "out"): (name, stream.rate, 1) for name, stream in inputs.items()}
-        for unit in units:
-            outputs, produces = unit.block.outputs, unit.block.produces
-            for port, signal in unit.signals.items():
-                self._producer[signal] = (unit.name, outputs[port].rate, produces[port])
+        self._producer = {Wire(name, "out"): (name, stream.rate, 1) for name, stream in inputs.items()}
+        for actor in actors:
+            outputs, produces = actor.block.outputs, actor.block.produces
+            for port, signal in actor.signals.items():
+                self._producer[signal] = (actor.name, outputs[port].rate, produces[port])
 
-    def framing(self, output: Signal) -> Framing:
+    def framing(self, output: Wire) -> Framing:
         """Framing latency of an output.
 
-        Counts go backwards: for firing ``j`` of the output's unit, how many frames must have arrived at every input.
+        Counts go backwards: for firing ``j`` of the output's actor, how many frames must have arrived at every input.
         Frame ``m`` covers ``[m/r, (m+1)/r)`` and is late by the end of the last input frame it needs minus
         ``(m+1)/r``. The first frame of a firing is its latest.
 
@@ -151,12 +151,12 @@ class TokenCounts:
         firings = int(self._period * rate_out) // produce
         first_frames = np.arange(firings, dtype=np.int64) * produce
         needed = {producer: np.arange(1, firings + 1, dtype=np.int64)}
-        # From the last unit to the first, only those that the output needs: a graph may have thousands of outputs.
+        # From the last actor to the first, only those that the output needs: a graph may have thousands of outputs.
         places = [-self._place[producer]] if producer in self._place else []
         while places:
-            unit = self._units[-heapq.heappop(places)]
-            count = needed.pop(unit.name)
-            for edge in unit.edges:
+            actor = self._actors[-heapq.heappop(places)]
+            count = needed.pop(actor.name)
+            for edge in actor.edges:
                 source, _, produced = self._producer[edge.read]
                 wanted = count if edge.consumes == produced else -(-count * edge.consumes // produced)
                 known = needed.get(source)
@@ -169,15 +169,15 @@ class TokenCounts:
             seconds = max(seconds, _largest(count, 1 / rate_in, first_frames + 1, 1 / rate_out))
         return Framing(seconds)
 
-    def available(self, outputs: Sequence[Signal], seconds: Fraction) -> dict[Signal, int]:
+    def available(self, outputs: Sequence[Wire], seconds: Fraction) -> dict[Wire, int]:
         """Frames of each output that can be computed once every input has been heard for ``seconds``."""
-        frames = {Signal(name, "out"): int(seconds * stream.rate) for name, stream in self._inputs.items()}
-        for unit in self._units:
-            firings = min(frames[edge.read] // edge.consumes for edge in unit.edges)
-            frames.update({signal: firings * produced for signal, produced in unit.produced})
+        frames = {Wire(name, "out"): int(seconds * stream.rate) for name, stream in self._inputs.items()}
+        for actor in self._actors:
+            firings = min(frames[edge.read] // edge.consumes for edge in actor.edges)
+            frames.update({signal: firings * produced for signal, produced in actor.produced})
         return {output: frames[output] for output in outputs}
 
-    def oldest_input(self, outputs: Collection[Signal]) -> Fraction | None:
+    def oldest_input(self, outputs: Collection[Wire]) -> Fraction | None:
         """Time of the oldest input that the first hyperperiod of any output depends on, seconds (0 or less).
 
         A later frame never reaches further back than an earlier one, once what "any later frame" needs is counted in
@@ -187,29 +187,29 @@ class TokenCounts:
         if self._unbounded(outputs):
             return None
         oldest = dict.fromkeys(outputs, 0)
-        for unit in reversed(self._units):
-            for port, signal in unit.signals.items():
+        for actor in reversed(self._actors):
+            for port, signal in actor.signals.items():
                 if signal not in oldest:
                     continue
-                produced = unit.block.produces[port]
+                produced = actor.block.produces[port]
                 firing, within = divmod(oldest.pop(signal), produced)
-                reach = _reach(unit.block, within, produced)
+                reach = _reach(actor.block, within, produced)
                 if reach is None:
                     return None
-                for edge in unit.edges:
-                    back = firing * edge.consumes + reach * edge.consumes // unit.block.quantum
+                for edge in actor.edges:
+                    back = firing * edge.consumes + reach * edge.consumes // actor.block.quantum
                     oldest[edge.read] = min(back, oldest.get(edge.read, back))
         times = (frame / self._inputs[signal.node].rate for signal, frame in oldest.items())
         return min(times, default=Fraction(0))
 
-    def _unbounded(self, outputs: Collection[Signal]) -> bool:
+    def _unbounded(self, outputs: Collection[Wire]) -> bool:
         """Whether a block that remembers without bound is on a way to an output: found before any frame is counted."""
         asked = set(outputs)
-        for unit in reversed(self._units):
-            if not asked.isdisjoint(unit.signals.values()):
-                if unit.block.receptive_field is None:
+        for actor in reversed(self._actors):
+            if not asked.isdisjoint(actor.signals.values()):
+                if actor.block.receptive_field is None:
                     return True
-                asked.update(unit.sources.values())
+                asked.update(actor.sources.values())
         return False
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from astrape.graph.recipe.files import locate, read_file
-from astrape.graph.recipe.location import Where, quote, recipe_error, suggest
+from astrape.graph.recipe.location import FileLocation, quote, recipe_error, suggest
 from astrape.graph.recipe.node import Control, Expectation, Node, Reference
 from astrape.graph.recipe.reach import check_reach, reached
-from astrape.graph.recipe.sheet import MOST_NODES, Draft, Sheet, read_sheet
-from astrape.graph.recipe.yaml_source import MOST_VALUES, Spot
+from astrape.graph.recipe.written import MOST_NODES, WrittenNode, WrittenRecipe, read_written
+from astrape.graph.recipe.yaml_source import MOST_VALUES, Located
 
 __all__ = ["Flat", "expand"]
 
@@ -20,7 +20,7 @@ DEEPEST_NESTING = 16
 Symbol = tuple[str, str | None]
 """A flat name and a port. A nested recipe's inputs and outputs are symbols that stand for others."""
 
-_Sources = tuple[tuple[str, Symbol, Where], ...]
+_Sources = tuple[tuple[str, Symbol, FileLocation], ...]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Flat:
     expectations: tuple[Expectation, ...]
 
 
-def expand(sheet: Sheet, origin: Path | None = None) -> Flat:
+def expand(sheet: WrittenRecipe, origin: Path | None = None) -> Flat:
     """Unfold a recipe into one flat graph.
 
     Nodes of nested recipes that nothing outside uses are left out, as are nested training sections, which belong to
@@ -45,7 +45,7 @@ def expand(sheet: Sheet, origin: Path | None = None) -> Flat:
         origin: the file it was read from, to notice when it comes back inside itself.
 
     Raises:
-        RecipeError: with file, line, node and mend.
+        RecipeError: with file, line, node and hint.
     """
     expansion = _Expansion(sheet)
     stack = () if origin is None else (origin.resolve(),)
@@ -59,7 +59,7 @@ def expand(sheet: Sheet, origin: Path | None = None) -> Flat:
 class _Scope:
     """One recipe at one place in the graph: what its names stand for there."""
 
-    sheet: Sheet
+    sheet: WrittenRecipe
     prefix: str
     inputs: Mapping[str, Symbol]
     controls: dict[str, str]
@@ -67,16 +67,16 @@ class _Scope:
     stack: tuple[Path, ...]
     depth: int
 
-    def copies(self, draft: Draft) -> list[str]:
-        name = self.prefix + draft.name
-        return [name] if draft.repeat == 1 else [f"{name}/{index}" for index in range(draft.repeat)]
+    def copies(self, written: WrittenNode) -> list[str]:
+        name = self.prefix + written.name
+        return [name] if written.repeat == 1 else [f"{name}/{index}" for index in range(written.repeat)]
 
 
 @dataclass(frozen=True)
 class _Nested:
     """A recipe that another one nests, and the file it comes from, if it is one of its own."""
 
-    sheet: Sheet
+    sheet: WrittenRecipe
     path: Path | None
 
 
@@ -85,101 +85,107 @@ class _Raw:
     """A flat node whose sources are still symbols."""
 
     node: Node
-    sources: tuple[tuple[str, Symbol, Where], ...]
+    sources: tuple[tuple[str, Symbol, FileLocation], ...]
 
 
 class _Expansion:
-    def __init__(self, outermost: Sheet) -> None:
+    def __init__(self, outermost: WrittenRecipe) -> None:
         self.controls = dict(outermost.controls)
         self.raws: list[_Raw] = []
         self.aliases: dict[Symbol, Symbol] = {}
         self.expectations: list[tuple[Expectation, Symbol]] = []
-        self.sheets: dict[object, Sheet] = {}
+        self.sheets: dict[object, WrittenRecipe] = {}
         self.checked: set[int] = set()
         self.count = 0
-        self.values = outermost.spot.source.values
+        self.values = outermost.located.source.values
 
     def unfold(self, scope: _Scope) -> tuple[dict[str, Symbol], dict[str, Symbol]]:
         """Add the nodes of a recipe; return what its outputs and training outputs stand for."""
         sheet, outermost = scope.sheet, scope.depth == 0
-        drafts = [draft for draft in sheet.drafts if outermost or not draft.training]
-        nested = {draft.name: self.nested(draft, scope) for draft in drafts if draft.recipe is not None}
+        written_nodes = [written for written in sheet.written_nodes if outermost or not written.training]
+        nested = {written.name: self.nested(written, scope) for written in written_nodes if written.recipe is not None}
         names = _Names(scope, {name: tuple(inner.sheet.outputs) for name, inner in nested.items()})
         sources = {
-            draft.name: tuple(
-                (port, names.symbol(text, where, draft.name), where) for port, text, where in draft.sources
+            written.name: tuple(
+                (port, names.symbol(text, where, written.name), where) for port, text, where in written.sources
             )
-            for draft in drafts
+            for written in written_nodes
         }
         outputs = names.outputs(sheet.outputs, "outputs")
         training = names.outputs(sheet.training_outputs, "training", "outputs") if outermost else {}
         if id(sheet) not in self.checked:
             self.checked.add(id(sheet))
             check_reach(sheet)
-        for draft in drafts:
-            self.count += draft.repeat
+        for written in written_nodes:
+            self.count += written.repeat
             if self.count > MOST_NODES:
                 raise recipe_error(
-                    f"that makes more than {MOST_NODES} nodes", draft.where, draft.name, "repeat or nest less"
+                    f"that makes more than {MOST_NODES} nodes", written.where, written.name, "repeat or nest less"
                 )
-            if draft.name in nested:
-                self.add_graphs(draft, scope, nested[draft.name], sources[draft.name])
+            if written.name in nested:
+                self.add_graphs(written, scope, nested[written.name], sources[written.name])
             else:
-                self.add_blocks(draft, scope, sources[draft.name])
+                self.add_blocks(written, scope, sources[written.name])
         return outputs, training
 
-    def nested(self, draft: Draft, scope: _Scope) -> _Nested:
+    def nested(self, written: WrittenNode, scope: _Scope) -> _Nested:
         """The recipe that a node nests, read once however often it is used."""
-        spot = draft.recipe
-        assert spot is not None
+        located = written.recipe
+        assert located is not None
         if scope.depth + 1 > DEEPEST_NESTING:
-            raise recipe_error(f"nested deeper than {DEEPEST_NESTING} recipes", draft.where, draft.name, "nest less")
-        if not isinstance(spot.value, str):
-            key: object = (id(spot.source), spot.way)
+            raise recipe_error(
+                f"nested deeper than {DEEPEST_NESTING} recipes", written.where, written.name, "nest less"
+            )
+        if not isinstance(located.value, str):
+            key: object = (id(located.source), located.path)
             if key not in self.sheets:
-                self.sheets[key] = read_sheet(spot, draft.name)
+                self.sheets[key] = read_written(located, written.name)
             return _Nested(self.sheets[key], None)
-        path = locate(spot.value, spot.source.base, spot.where, draft.name)
+        path = locate(located.value, located.source.base, located.where, written.name)
         known = path.resolve()
         if known in scope.stack:
             circle = " -> ".join(step.name for step in (*scope.stack[scope.stack.index(known) :], known))
-            raise recipe_error(f"the recipe nests itself: {circle}", spot.where, draft.name, "break the circle")
+            raise recipe_error(f"the recipe nests itself: {circle}", located.where, written.name, "break the circle")
         if known not in self.sheets:
-            source = read_file(path, spot.where, draft.name)
+            source = read_file(path, located.where, written.name)
             self.values += source.values
             if self.values > MOST_VALUES:
                 raise recipe_error(
-                    f"all files have more than {MOST_VALUES} values", spot.where, draft.name, "nest less"
+                    f"all files have more than {MOST_VALUES} values", located.where, written.name, "nest less"
                 )
-            self.sheets[known] = read_sheet(Spot(source, source.data))
+            self.sheets[known] = read_written(Located(source, source.data))
         return _Nested(self.sheets[known], known)
 
-    def add_blocks(self, draft: Draft, scope: _Scope, sources: _Sources) -> None:
-        training = scope.training or draft.training
-        for name in scope.copies(draft):
-            node = Node(name, draft.use, (), dict(draft.params), training, scope.controls, draft.where, draft.wheres)
+    def add_blocks(self, written: WrittenNode, scope: _Scope, sources: _Sources) -> None:
+        training = scope.training or written.training
+        for name in scope.copies(written):
+            node = Node(
+                name, written.use, (), dict(written.params), training, scope.controls, written.where, written.wheres
+            )
             self.raws.append(_Raw(node, sources))
-            sources = ((sources[0][0], (name, None), draft.where),)
+            sources = ((sources[0][0], (name, None), written.where),)
 
-    def add_graphs(self, draft: Draft, scope: _Scope, nested: _Nested, sources: _Sources) -> None:
+    def add_graphs(self, written: WrittenNode, scope: _Scope, nested: _Nested, sources: _Sources) -> None:
         sheet = nested.sheet
-        if draft.repeat > 1 and (len(sheet.inputs) > 1 or len(sheet.outputs) > 1):
-            where = draft.wheres["repeat"]
+        if written.repeat > 1 and (len(sheet.inputs) > 1 or len(sheet.outputs) > 1):
+            where = written.wheres["repeat"]
             shown = f"'{sheet.name}' has inputs {', '.join(sheet.inputs)} and outputs {', '.join(sheet.outputs)}"
-            raise recipe_error(f"repeat makes a chain, and {shown}", where, draft.name, "give it one of each")
+            raise recipe_error(f"repeat makes a chain, and {shown}", where, written.name, "give it one of each")
         stack = scope.stack if nested.path is None else (*scope.stack, nested.path)
-        controls = self.bind_controls(draft, scope, sheet)
-        for name in scope.copies(draft):
-            inputs = self.bind_inputs(draft, sheet, name, sources)
-            training = scope.training or draft.training
+        controls = self.bind_controls(written, scope, sheet)
+        for name in scope.copies(written):
+            inputs = self.bind_inputs(written, sheet, name, sources)
+            training = scope.training or written.training
             inner = _Scope(sheet, f"{name}/", inputs, controls, training, stack, scope.depth + 1)
             for port, symbol in self.unfold(inner)[0].items():
                 self.aliases[(name, port)] = symbol
-            sources = ((sources[0][0], (name, next(iter(sheet.outputs))), draft.where),)
+            sources = ((sources[0][0], (name, next(iter(sheet.outputs))), written.where),)
 
-    def bind_inputs(self, draft: Draft, sheet: Sheet, name: str, sources: _Sources) -> dict[str, Symbol]:
+    def bind_inputs(
+        self, written: WrittenNode, sheet: WrittenRecipe, name: str, sources: _Sources
+    ) -> dict[str, Symbol]:
         """What the inputs of a nested recipe stand for: symbols of its own, which are aliases of what it reads."""
-        where = draft.wheres.get("from", draft.where)
+        where = written.wheres.get("from", written.where)
         names = ", ".join(sheet.inputs)
         given = {port: symbol for port, symbol, _ in sources}
         if len(sheet.inputs) == 1 and set(given) == {"in"}:
@@ -187,54 +193,56 @@ class _Expansion:
         unknown = [port for port in given if port not in sheet.inputs]
         missing = [port for port in sheet.inputs if port not in given]
         if unknown or missing:
-            mend = "give it one source" if len(sheet.inputs) == 1 else "write from: {INPUT: NODE, ...}"
+            hint = "give it one source" if len(sheet.inputs) == 1 else "write from: {INPUT: NODE, ...}"
             fault = (
                 f"'{sheet.name}' has no input {quote(unknown[0])}" if unknown else f"input '{missing[0]}' is not fed"
             )
             if set(given) <= {"in"} or "0" in given:
                 fault = f"from gives {len(given)} without names, and '{sheet.name}' does not take that"
-            raise recipe_error(f"{fault} (inputs: {names})", where, draft.name, mend)
+            raise recipe_error(f"{fault} (inputs: {names})", where, written.name, hint)
         inputs: dict[str, Symbol] = {}
         for port, stream in sheet.inputs.items():
             inputs[port] = (f"{name}/{port}", None)
             self.aliases[inputs[port]] = given[port]
-            declared = sheet.spot.where_of("inputs", port)
-            expectation = Expectation(name, Reference(""), stream, draft.where, port, declared)
+            declared = sheet.located.where_of("inputs", port)
+            expectation = Expectation(name, Reference(""), stream, written.where, port, declared)
             self.expectations.append((expectation, given[port]))
         return inputs
 
-    def bind_controls(self, draft: Draft, scope: _Scope, sheet: Sheet) -> dict[str, str]:
+    def bind_controls(self, written: WrittenNode, scope: _Scope, sheet: WrittenRecipe) -> dict[str, str]:
         """The outermost name of each control of a nested recipe.
 
         A control goes by the same name outside unless ``controls`` renames it. One that has a default and no
         counterpart outside becomes a control of the outermost graph under the node's path, such as ``enc/gain``.
         """
-        for name, given in draft.controls.items():
-            where = draft.wheres["controls"]
+        for name, given in written.controls.items():
+            where = written.wheres["controls"]
             if name not in sheet.controls:
-                mend = suggest(name, sheet.controls, "control")
-                raise recipe_error(f"'{sheet.name}' has no control {quote(name)}", where, draft.name, mend)
+                hint = suggest(name, sheet.controls, "control")
+                raise recipe_error(f"'{sheet.name}' has no control {quote(name)}", where, written.name, hint)
             if given not in scope.controls:
-                mend = suggest(given, scope.controls, "control")
-                raise recipe_error(f"there is no control {quote(given)}", where, draft.name, mend)
+                hint = suggest(given, scope.controls, "control")
+                raise recipe_error(f"there is no control {quote(given)}", where, written.name, hint)
         bound: dict[str, str] = {}
         for name, control in sheet.controls.items():
-            outer = draft.controls.get(name, name)
+            outer = written.controls.get(name, name)
             if outer in scope.controls:
                 bound[name] = scope.controls[outer]
-                self.controls[bound[name]] = _narrowed(self.controls[bound[name]], control, draft)
+                self.controls[bound[name]] = _narrowed(self.controls[bound[name]], control, written)
             elif control.default is not None:
-                bound[name] = f"{scope.prefix}{draft.name}/{name}"
+                bound[name] = f"{scope.prefix}{written.name}/{name}"
                 self.controls[bound[name]] = replace(control, name=bound[name])
             else:
                 fault = f"'{sheet.name}' needs a control '{name}' ({control.channels} channels)"
-                mend = f"add it to controls, give it a default, or write controls: {{{name}: NAME}}"
-                raise recipe_error(fault, draft.where, draft.name, mend)
+                hint = f"add it to controls, give it a default, or write controls: {{{name}: NAME}}"
+                raise recipe_error(fault, written.where, written.name, hint)
         return bound
 
-    def finish(self, outputs: Mapping[str, Symbol], training_outputs: Mapping[str, Symbol], sheet: Sheet) -> Flat:
+    def finish(
+        self, outputs: Mapping[str, Symbol], training_outputs: Mapping[str, Symbol], sheet: WrittenRecipe
+    ) -> Flat:
         """Follow all aliases, and keep what the outputs depend on."""
-        where_of = sheet.spot.where_of
+        where_of = sheet.located.where_of
         finals = {name: self.follow(symbol, where_of("outputs", name)) for name, symbol in outputs.items()}
         training_finals = {
             name: self.follow(symbol, where_of("training", "outputs", name))
@@ -260,7 +268,7 @@ class _Expansion:
         expectations = [expectation for expectation in expectations if expectation.reference.node in known]
         return Flat(tuple(kept), self.controls, finals, training_finals, tuple(expectations))
 
-    def follow(self, symbol: Symbol, where: Where) -> Reference:
+    def follow(self, symbol: Symbol, where: FileLocation) -> Reference:
         """What a symbol stands for in the end."""
         seen: set[Symbol] = set()
         while symbol in self.aliases:
@@ -268,7 +276,7 @@ class _Expansion:
                 raise recipe_error(
                     f"'{symbol[0]}' stands for itself: a nested graph hands its input on, and that is its own output",
                     where,
-                    mend="feed it from a node",
+                    hint="feed it from a node",
                 )
             seen.add(symbol)
             symbol = self.aliases[symbol]
@@ -285,20 +293,20 @@ class _Names:
         self.inputs = scope.inputs
         self.nested = nested
         self.last = {
-            draft.name: scope.copies(draft)[-1]
-            for draft in scope.sheet.drafts
-            if scope.depth == 0 or not draft.training
+            written.name: scope.copies(written)[-1]
+            for written in scope.sheet.written_nodes
+            if scope.depth == 0 or not written.training
         }
-        self.training = {draft.name for draft in scope.sheet.drafts if draft.training}
+        self.training = {written.name for written in scope.sheet.written_nodes if written.training}
 
     def outputs(self, references: Mapping[str, str], *section: str) -> dict[str, Symbol]:
-        where_of, what = self.sheet.spot.where_of, " ".join(section)[:-1]
+        where_of, what = self.sheet.located.where_of, " ".join(section)[:-1]
         return {
             name: self.symbol(text, where_of(*section, name), None, f"{what} '{name}': ")
             for name, text in references.items()
         }
 
-    def symbol(self, text: str, where: Where, node: str | None, what: str = "") -> Symbol:
+    def symbol(self, text: str, where: FileLocation, node: str | None, what: str = "") -> Symbol:
         """What a reference stands for.
 
         Raises:
@@ -310,10 +318,10 @@ class _Names:
                 raise recipe_error(f"{what}{quote(text)}: an input has no ports", where, node, f"write {name}")
             return self.inputs[name]
         if name not in self.last:
-            mend = suggest(name, (*self.inputs, *self.last), "node")
+            hint = suggest(name, (*self.inputs, *self.last), "node")
             if name in self.training:
-                mend = "nested recipes leave their training section out: move it to blocks"
-            raise recipe_error(f"{what}there is no node or input {quote(name)}", where, node, mend)
+                hint = "nested recipes leave their training section out: move it to blocks"
+            raise recipe_error(f"{what}there is no node or input {quote(name)}", where, node, hint)
         if name not in self.nested:
             return self.last[name], port or None
         outputs = self.nested[name]
@@ -324,19 +332,19 @@ class _Names:
         return self.last[name], port or outputs[0]
 
 
-def _narrowed(outer: Control, inner: Control, draft: Draft) -> Control:
+def _narrowed(outer: Control, inner: Control, written: WrittenNode) -> Control:
     """The outer control, held within the bounds of the inner one as well.
 
     Raises:
         RecipeError: where the two have different channels, or no value suits both.
     """
-    where = draft.wheres.get("controls", draft.where)
+    where = written.wheres.get("controls", written.where)
     if outer.channels != inner.channels:
         raise recipe_error(
             f"control '{outer.name}' has {outer.channels} channels, and '{inner.name}' of the nested recipe "
             f"({inner.where}) has {inner.channels}",
             where,
-            draft.name,
+            written.name,
             "give them the same number",
         )
     minimum = max((bound for bound in (outer.minimum, inner.minimum) if bound is not None), default=None)
@@ -347,7 +355,7 @@ def _narrowed(outer: Control, inner: Control, draft: Draft) -> Control:
             f"control '{outer.name}' ({outer.where}) and '{inner.name}' of the nested recipe ({inner.where}) "
             "have no default or range in common",
             where,
-            draft.name,
+            written.name,
             "move minimum, maximum or default of one of them",
         )
     return replace(outer, minimum=minimum, maximum=maximum)

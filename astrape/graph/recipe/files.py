@@ -6,7 +6,7 @@ import os
 from importlib import resources
 from pathlib import Path
 
-from astrape.graph.recipe.location import Where, quote, recipe_error, suggest
+from astrape.graph.recipe.location import FileLocation, quote, recipe_error, suggest
 from astrape.graph.recipe.yaml_source import LARGEST_FILE, Source, read_yaml
 
 __all__ = ["locate", "read_file", "shipped_recipes"]
@@ -18,7 +18,9 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def locate(name: str | os.PathLike[str], base: Path, where: Where | None = None, node: str | None = None) -> Path:
+def locate(
+    name: str | os.PathLike[str], base: Path, where: FileLocation | None = None, node: str | None = None
+) -> Path:
     """The file of a recipe: a shipped recipe's name, or a path relative to ``base``.
 
     A bare name means a shipped recipe first; a ``Path``, or text with a suffix or a separator, always means a file.
@@ -27,7 +29,7 @@ def locate(name: str | os.PathLike[str], base: Path, where: Where | None = None,
         RecipeError: when there is none, or it is no regular file, with the nearest names.
     """
     text = os.fspath(name)
-    place = where or Where(text[:200])
+    place = where or FileLocation(text[:200])
     if not isinstance(name, os.PathLike) and text in (shipped := shipped_recipes()):
         return shipped[text]
     path = base / text
@@ -39,18 +41,20 @@ def locate(name: str | os.PathLike[str], base: Path, where: Where | None = None,
         there = False
     if there:
         raise recipe_error(f"{quote(text)} is no regular file", place, node, "name a YAML file")
-    mend = suggest(Path(text).name.removesuffix(".yaml"), shipped_recipes(), "shipped recipe")
+    hint = suggest(Path(text).name.removesuffix(".yaml"), shipped_recipes(), "shipped recipe")
     raise recipe_error(
-        f"there is no recipe {quote(text)}", place, node, f"check the path, or take a shipped one: {mend}"
+        f"there is no recipe {quote(text)}", place, node, f"check the path, or take a shipped one: {hint}"
     )
 
 
-def read_file(path: Path, where: Where | None = None, node: str | None = None) -> Source:
+def read_file(path: Path, where: FileLocation | None = None, node: str | None = None) -> Source:
     """Read a file of bounded size. That it cannot be opened is told at ``where``, or at the file itself."""
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise recipe_error(f"cannot read {quote(str(path))}: {reason}", where or Where(str(path)), node) from None
+        raise recipe_error(
+            f"cannot read {quote(str(path))}: {reason}", where or FileLocation(str(path)), node
+        ) from None
     return read_yaml(content, str(path), path.parent)

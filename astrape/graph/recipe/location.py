@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from astrape.errors import RecipeError
 from astrape.wording import quote, suggest
 
-__all__ = ["Where", "quote", "recipe_error", "suggest"]
+__all__ = ["FileLocation", "quote", "recipe_error", "suggest"]
 
 LONGEST_MESSAGE = 1500
 
 
 @dataclass(frozen=True)
-class Where:
+class FileLocation:
     """A place in a recipe. ``str()`` gives ``voice.yaml:12``, or ``<dict>`` where there are no lines."""
 
     file: str
@@ -25,16 +25,16 @@ class Where:
 
 def recipe_error(
     message: str,
-    where: Where,
+    where: FileLocation,
     node: str | None = None,
-    mend: str | None = None,
+    hint: str | None = None,
     cls: type[RecipeError] = RecipeError,
 ) -> RecipeError:
     """The error for a place in a recipe, in the one form that all of them have.
 
-    >>> print(recipe_error("rate -1 is not positive", Where("voice.yaml", 12), "down", "give a rate above 0"))
+    >>> print(recipe_error("rate -1 is not positive", FileLocation("voice.yaml", 12), "down", "give a rate above 0"))
     voice.yaml:12: node 'down': rate -1 is not positive: give a rate above 0
     """
-    parts = [str(where), f"node {quote(node)}" if node else "", message, mend or ""]
+    parts = [str(where), f"node {quote(node)}" if node else "", message, hint or ""]
     text = " ".join(": ".join(part for part in parts if part).split())
     return cls(text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 3] + "...")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from astrape.blocks.base import Stream
-from astrape.graph.recipe.location import Where
+from astrape.graph.recipe.location import FileLocation
 
 __all__ = ["Control", "Expectation", "Node", "Reference"]
 
@@ -41,7 +41,7 @@ class Control:
     default: tuple[float, ...] | None
     minimum: float | None
     maximum: float | None
-    where: Where
+    where: FileLocation
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class Node:
     params: dict[str, Any]
     training: bool
     controls: dict[str, str]
-    where: Where
-    wheres: dict[str, Where] = field(default_factory=dict, repr=False, compare=False)
+    where: FileLocation
+    wheres: dict[str, FileLocation] = field(default_factory=dict, repr=False, compare=False)
 
-    def where_of(self, key: str) -> Where:
+    def where_of(self, key: str) -> FileLocation:
         """The place of a key of the node, or of the node where the key is not written."""
         return self.wheres.get(key, self.where)
 
@@ -91,6 +91,6 @@ class Expectation:
     node: str
     reference: Reference
     stream: Stream
-    where: Where
+    where: FileLocation
     input: str
-    declared: Where
+    declared: FileLocation

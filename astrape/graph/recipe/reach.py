@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from astrape.graph.recipe.location import recipe_error
-from astrape.graph.recipe.sheet import Draft, Sheet
+from astrape.graph.recipe.written import WrittenNode, WrittenRecipe
 
 __all__ = ["check_reach", "reached"]
 
@@ -23,31 +23,31 @@ def reached(starts: Iterable[str], reads: Mapping[str, Iterable[str]]) -> dict[s
     return parents
 
 
-def check_reach(sheet: Sheet) -> None:
+def check_reach(sheet: WrittenRecipe) -> None:
     """Refuse what feeds nothing, and whatever is live and reads training nodes. References are known to exist.
 
     Raises:
         RecipeError: with the line of the node, input or output, and for a training node in use the path to the output.
     """
-    drafts = {draft.name: draft for draft in sheet.drafts}
-    reads = {name: [_node_of(text) for _, text, _ in draft.sources] for name, draft in drafts.items()}
+    written_nodes = {written.name: written for written in sheet.written_nodes}
+    reads = {name: [_node_of(text) for _, text, _ in written.sources] for name, written in written_nodes.items()}
     outputs = {name: _node_of(text) for name, text in sheet.outputs.items()}
     live = reached(outputs.values(), reads)
-    _check_live(drafts, reads, live, outputs, sheet)
+    _check_live(written_nodes, reads, live, outputs, sheet)
     training = reached((_node_of(text) for text in sheet.training_outputs.values()), reads)
-    for name, draft in drafts.items():
-        if draft.training and name not in training:
-            raise recipe_error("it feeds nothing", draft.where, name, "name it in training.outputs, or remove it")
-        if not draft.training and name not in live:
+    for name, written in written_nodes.items():
+        if written.training and name not in training:
+            raise recipe_error("it feeds nothing", written.where, name, "name it in training.outputs, or remove it")
+        if not written.training and name not in live:
             if name in training:
-                mend = "move it to training.blocks, or name it in outputs"
-                raise recipe_error("it feeds the training section only", draft.where, name, mend)
-            raise recipe_error("it feeds nothing", draft.where, name, "name it in outputs, or remove it")
+                hint = "move it to training.blocks, or name it in outputs"
+                raise recipe_error("it feeds the training section only", written.where, name, hint)
+            raise recipe_error("it feeds nothing", written.where, name, "name it in outputs, or remove it")
     read = {source for sources in reads.values() for source in sources} | set(live) | set(training)
     for name in sheet.inputs:
         if name not in read:
-            where = sheet.spot.where_of("inputs", name)
-            raise recipe_error(f"nothing reads input '{name}'", where, mend="read it with from, or remove it")
+            where = sheet.located.where_of("inputs", name)
+            raise recipe_error(f"nothing reads input '{name}'", where, hint="read it with from, or remove it")
 
 
 def _node_of(reference: str) -> str:
@@ -55,26 +55,26 @@ def _node_of(reference: str) -> str:
 
 
 def _check_live(
-    drafts: Mapping[str, Draft],
+    written_nodes: Mapping[str, WrittenNode],
     reads: Mapping[str, list[str]],
     live: Mapping[str, str | None],
     outputs: Mapping[str, str],
-    sheet: Sheet,
+    sheet: WrittenRecipe,
 ) -> None:
-    mend = "move what reads it to the training section, or the training node to blocks"
+    hint = "move what reads it to the training section, or the training node to blocks"
     for output, name in outputs.items():
-        if name in drafts and drafts[name].training:
-            where = sheet.spot.where_of("outputs", output)
+        if name in written_nodes and written_nodes[name].training:
+            where = sheet.located.where_of("outputs", output)
             raise recipe_error(
-                f"output '{output}' depends on training: '{name}' -> output '{output}'", where, mend=mend
+                f"output '{output}' depends on training: '{name}' -> output '{output}'", where, hint=hint
             )
-    for name, draft in drafts.items():
-        for source in () if draft.training else reads[name]:
-            if source in drafts and drafts[source].training:
+    for name, written in written_nodes.items():
+        for source in () if written.training else reads[name]:
+            if source in written_nodes and written_nodes[source].training:
                 path = [source, name]
                 while (parent := live.get(path[-1])) is not None:
                     path.append(parent)
                 ends = [f"output '{output}'" for output, node in outputs.items() if node == path[-1]][:1]
                 shown = " -> ".join([f"'{step}'" for step in path] + ends)
-                where = draft.wheres.get("from", draft.where)
-                raise recipe_error(f"a live node depends on training: {shown}", where, name, mend)
+                where = written.wheres.get("from", written.where)
+                raise recipe_error(f"a live node depends on training: {shown}", where, name, hint)

@@ -1,7 +1,7 @@
 """Recipes: what YAML says, checked and flat, ready to be compiled.
 
 A recipe is data. Reading one never runs code, and takes bounded time and memory whatever the file holds; everything
-that is wrong with it is a ``RecipeError`` that names the file, the line, the node and what would mend it.
+that is wrong with it is a ``RecipeError`` that names the file, the line, the node and what would hint it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 from astrape.blocks.base import Stream
 from astrape.graph.recipe.expand import expand
 from astrape.graph.recipe.files import locate, read_file, shipped_recipes
-from astrape.graph.recipe.location import Where, recipe_error
+from astrape.graph.recipe.location import FileLocation, recipe_error
 from astrape.graph.recipe.node import Control, Expectation, Node, Reference
-from astrape.graph.recipe.sheet import read_sheet
-from astrape.graph.recipe.yaml_source import Source, Spot, read_dict, read_yaml
+from astrape.graph.recipe.written import read_written
+from astrape.graph.recipe.yaml_source import Located, Source, read_dict, read_yaml
 
-__all__ = ["Control", "Expectation", "Node", "Recipe", "Reference", "Where", "recipe_error", "shipped_recipes"]
+__all__ = ["Control", "Expectation", "FileLocation", "Node", "Recipe", "Reference", "recipe_error", "shipped_recipes"]
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Recipe:
     training: dict[str, Any]
     expectations: tuple[Expectation, ...]
     source: str
-    where: Where
+    where: FileLocation
     description: str = ""
-    spot: Spot | None = field(default=None, repr=False, compare=False)
+    located: Located | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def load(cls, name_or_path: str | os.PathLike[str]) -> Recipe:
@@ -84,7 +84,7 @@ class Recipe:
             base: the folder that nested recipes are relative to; the current one when left out.
 
         Raises:
-            RecipeError: with ``file``, line, node and mend.
+            RecipeError: with ``file``, line, node and hint.
         """
         return cls._of(read_yaml(text, file, base))
 
@@ -99,8 +99,8 @@ class Recipe:
 
     @classmethod
     def _of(cls, source: Source, origin: Path | None = None) -> Recipe:
-        spot = Spot(source, source.data)
-        sheet = read_sheet(spot)
+        located = Located(source, source.data)
+        sheet = read_written(located)
         flat = expand(sheet, origin)
         return cls(
             name=sheet.name,
@@ -112,11 +112,11 @@ class Recipe:
             training=sheet.training,
             expectations=flat.expectations,
             source=source.file,
-            where=spot.where,
+            where=located.where,
             description=sheet.description,
-            spot=spot,
+            located=located,
         )
 
-    def where_of(self, *keys: str) -> Where:
+    def where_of(self, *keys: str) -> FileLocation:
         """The place of what these keys lead to, such as ``("outputs", "wav")``, or of the nearest thing around it."""
-        return self.where if self.spot is None else self.spot.where_of(*keys)
+        return self.where if self.located is None else self.located.where_of(*keys)

@@ -22,9 +22,9 @@ from typing import Any
 
 import yaml
 
-from astrape.graph.recipe.location import Where, quote, recipe_error
+from astrape.graph.recipe.location import FileLocation, quote, recipe_error
 
-__all__ = ["RECIPE_KEYS", "Source", "Spot", "is_recipe", "read_dict", "read_yaml"]
+__all__ = ["RECIPE_KEYS", "Located", "Source", "is_recipe", "read_dict", "read_yaml"]
 
 RECIPE_KEYS = ("recipe", "inputs", "blocks", "outputs")
 """What every recipe has at its top. A file with none of them is no recipe, and no message shows what is in it."""
@@ -35,7 +35,7 @@ MOST_VALUES = 100_000
 MOST_DIGITS = 30
 LONGEST_NUMBER = 64
 
-Way = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """The keys and indices that lead to a value."""
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -58,45 +58,45 @@ class Source:
         file: the name that messages give.
         base: the folder that paths in it are relative to.
         data: its plain values.
-        lines: the line of each value, by the way to it. For an entry of a mapping: the line of its key.
+        lines: the line of each value, by the path to it. For an entry of a mapping: the line of its key.
         values: how many values it holds.
     """
 
     file: str
     base: Path
     data: Any
-    lines: Mapping[Way, int] = field(default_factory=dict, repr=False)
+    lines: Mapping[KeyPath, int] = field(default_factory=dict, repr=False)
     values: int = 0
 
-    def where(self, way: Way = ()) -> Where:
+    def where(self, path: KeyPath = ()) -> FileLocation:
         """The place of a value, or of the nearest thing around it that is there."""
         if not self.lines:
-            return Where(self.file)
-        for length in range(len(way), 0, -1):
-            if way[:length] in self.lines:
-                return Where(self.file, self.lines[way[:length]])
-        return Where(self.file, self.lines.get((), 1))
+            return FileLocation(self.file)
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.lines:
+                return FileLocation(self.file, self.lines[path[:length]])
+        return FileLocation(self.file, self.lines.get((), 1))
 
 
 @dataclass(frozen=True, eq=False)
-class Spot:
-    """A value in a source, and the way that led to it."""
+class Located:
+    """A value in a source, and the path that led to it."""
 
     source: Source
     value: Any
-    way: Way = ()
+    path: KeyPath = ()
 
-    def at(self, key: str | int) -> Spot:
+    def at(self, key: str | int) -> Located:
         """The value under a key or index that exists."""
-        return Spot(self.source, self.value[key], (*self.way, key))
+        return Located(self.source, self.value[key], (*self.path, key))
 
     @property
-    def where(self) -> Where:
-        return self.source.where(self.way)
+    def where(self) -> FileLocation:
+        return self.source.where(self.path)
 
-    def where_of(self, *keys: str | int) -> Where:
+    def where_of(self, *keys: str | int) -> FileLocation:
         """The place of what these keys lead to from here, whether or not it exists."""
-        return self.source.where((*self.way, *keys))
+        return self.source.where((*self.path, *keys))
 
 
 def is_recipe(value: Any) -> bool:
@@ -124,11 +124,11 @@ def read_yaml(text: str | bytes, file: str, base: Path | None = None) -> Source:
         mark = error.problem_mark or error.context_mark
         raise recipe_error(
             f"not valid YAML: {error.problem or error.context}",
-            Where(file, mark.line + 1 if mark else None),
-            mend="check brackets, quotes and indentation there",
+            FileLocation(file, mark.line + 1 if mark else None),
+            hint="check brackets, quotes and indentation there",
         ) from None
     except yaml.YAMLError as error:
-        raise recipe_error(f"not valid YAML: {error}", Where(file)) from None
+        raise recipe_error(f"not valid YAML: {error}", FileLocation(file)) from None
     return Source(file, base or Path(), composer.root, composer.lines, composer.values)
 
 
@@ -141,7 +141,7 @@ def read_dict(data: Any, file: str = "<dict>", base: Path | None = None) -> Sour
         RecipeError: for keys that are not text, values of any other type, or a structure that is too deep (one that
             holds itself is) or too large.
     """
-    where = Where(file)
+    where = FileLocation(file)
     root: list[Any] = []
     waiting: list[tuple[Any, Any, int]] = [(data, root.append, 0)]
     values = 0
@@ -153,7 +153,7 @@ def read_dict(data: Any, file: str = "<dict>", base: Path | None = None) -> Sour
             copy: dict[str, Any] = {}
             for key in value:
                 if not isinstance(key, str):
-                    raise recipe_error(f"key {quote(key)} is no text", where, mend="make it a str")
+                    raise recipe_error(f"key {quote(key)} is no text", where, hint="make it a str")
                 copy[str(key)] = None
             put(copy)
             waiting += [(value[key], _setter(copy, str(key)), depth + 1) for key in value]
@@ -168,7 +168,7 @@ def read_dict(data: Any, file: str = "<dict>", base: Path | None = None) -> Sour
     return Source(file, base or Path(), root[0], {}, values)
 
 
-def _plain(value: Any, where: Where) -> Any:
+def _plain(value: Any, where: FileLocation) -> Any:
     """A scalar as YAML would have given it; NumPy's numbers become Python's."""
     if value is None or isinstance(value, bool):
         return value
@@ -177,12 +177,12 @@ def _plain(value: Any, where: Where) -> Any:
     if isinstance(value, numbers.Rational):
         exact = Fraction(int(value.numerator), int(value.denominator))
         if max(abs(exact.numerator), exact.denominator) >= 10**MOST_DIGITS:
-            raise recipe_error(f"a number has more than {MOST_DIGITS} digits", where, mend="give a smaller one")
+            raise recipe_error(f"a number has more than {MOST_DIGITS} digits", where, hint="give a smaller one")
         return int(value) if isinstance(value, numbers.Integral) else exact
     if isinstance(value, numbers.Real):
         return float(value)
-    mend = "use dicts, lists, str, int, float, bool and None"
-    raise recipe_error(f"a value is a {type(value).__name__}", where, mend=mend)
+    hint = "use dicts, lists, str, int, float, bool and None"
+    raise recipe_error(f"a value is a {type(value).__name__}", where, hint=hint)
 
 
 def _setter(container: Any, key: Any) -> Any:
@@ -192,27 +192,27 @@ def _setter(container: Any, key: Any) -> Any:
     return put
 
 
-def _check_size(values: int, depth: int, where: Where) -> None:
+def _check_size(values: int, depth: int, where: FileLocation) -> None:
     if values > MOST_VALUES:
-        raise recipe_error(f"more than {MOST_VALUES} values", where, mend="use nested recipes, or repeat")
+        raise recipe_error(f"more than {MOST_VALUES} values", where, hint="use nested recipes, or repeat")
     if depth > DEEPEST:
-        raise recipe_error(f"nested deeper than {DEEPEST} levels", where, mend="nest recipes in files of their own")
+        raise recipe_error(f"nested deeper than {DEEPEST} levels", where, hint="nest recipes in files of their own")
 
 
 def _checked_text(text: str | bytes, file: str) -> str:
     if len(text) > LARGEST_FILE:
-        raise recipe_error(f"larger than {LARGEST_FILE} bytes", Where(file), mend="split it into nested recipes")
+        raise recipe_error(f"larger than {LARGEST_FILE} bytes", FileLocation(file), hint="split it into nested recipes")
     if isinstance(text, bytes):
         try:
             text = text.decode("utf-8")
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
-            raise recipe_error("not UTF-8 text", Where(file, line), mend="save it as UTF-8") from None
+            raise recipe_error("not UTF-8 text", FileLocation(file, line), hint="save it as UTF-8") from None
     text = text.removeprefix("\ufeff")
     if found := _CONTROL_CHARACTER.search(text):
         line = text.count("\n", 0, found.start()) + 1
         raise recipe_error(
-            f"character U+{ord(found.group()):04X} has no place in YAML", Where(file, line), mend="remove it"
+            f"character U+{ord(found.group()):04X} has no place in YAML", FileLocation(file, line), hint="remove it"
         )
     return text
 
@@ -223,10 +223,10 @@ class _Composer:
     def __init__(self, file: str) -> None:
         self.file = file
         self.root: Any = None
-        self.lines: dict[Way, int] = {}
+        self.lines: dict[KeyPath, int] = {}
         self.values = 0
         self.documents = 0
-        self.open: list[tuple[Any, Way]] = []
+        self.open: list[tuple[Any, KeyPath]] = []
         self.key: list[str | None] = []  # beside `open`: the key that waits for its value
 
     def take(self, event: Any) -> None:
@@ -243,21 +243,21 @@ class _Composer:
             self.open.pop()
             self.key.pop()
         elif isinstance(event, yaml.AliasEvent):
-            raise recipe_error("aliases (*name) are not taken", self.where(event), mend="write the value out")
+            raise recipe_error("aliases (*name) are not taken", self.where(event), hint="write the value out")
         elif isinstance(event, yaml.DocumentStartEvent):
             self.documents += 1
             if self.documents > 1:
-                raise recipe_error("a second document begins", self.where(event), mend="keep one a file")
+                raise recipe_error("a second document begins", self.where(event), hint="keep one a file")
 
-    def where(self, event: Any) -> Where:
-        return Where(self.file, event.start_mark.line + 1)
+    def where(self, event: Any) -> FileLocation:
+        return FileLocation(self.file, event.start_mark.line + 1)
 
-    def check(self, event: Any) -> Where:
+    def check(self, event: Any) -> FileLocation:
         where = self.where(event)
         if event.anchor is not None:
-            raise recipe_error("anchors (&name) are not taken", where, mend="remove it, and write values out")
+            raise recipe_error("anchors (&name) are not taken", where, hint="remove it, and write values out")
         if event.tag is not None:
-            raise recipe_error(f"{self.shown('tag', event.tag)} is not taken", where, mend="write the plain value")
+            raise recipe_error(f"{self.shown('tag', event.tag)} is not taken", where, hint="write the plain value")
         self.values += 1
         _check_size(self.values, 0, where)
         return where
@@ -266,36 +266,36 @@ class _Composer:
         """A key or tag as a message names it: quoted once the file is known for a recipe, and by its kind before."""
         return f"{what} {quote(value)}" if is_recipe(self.root) else f"a {what}"
 
-    def add(self, value: Any, where: Where) -> Way:
-        """Put a value where it belongs; return the way to it."""
+    def add(self, value: Any, where: FileLocation) -> KeyPath:
+        """Put a value where it belongs; return the path to it."""
         line = where.line or 1
         if not self.open:
             self.root = value
             self.lines[()] = line
             return ()
-        container, way = self.open[-1]
+        container, path = self.open[-1]
         if isinstance(container, list):
-            way = (*way, len(container))
-            self.lines[way] = line
+            path = (*path, len(container))
+            self.lines[path] = line
             container.append(value)
-            return way
+            return path
         key = self.key[-1]
         if key is not None:
             container[key] = value
             self.key[-1] = None
-            return (*way, key)
+            return (*path, key)
         if not isinstance(value, str):
-            raise recipe_error(f"{self.shown('key', value)} is no text", where, mend="put quotes around it")
+            raise recipe_error(f"{self.shown('key', value)} is no text", where, hint="put quotes around it")
         if value in container:
-            first = self.lines[(*way, value)]
+            first = self.lines[(*path, value)]
             key = self.shown("key", value)
-            raise recipe_error(f"{key} was there already, on line {first}", where, mend="remove one")
+            raise recipe_error(f"{key} was there already, on line {first}", where, hint="remove one")
         container[value] = None
-        self.lines[(*way, value)] = line
+        self.lines[(*path, value)] = line
         self.key[-1] = value
-        return way
+        return path
 
-    def scalar(self, event: Any, where: Where) -> Any:
+    def scalar(self, event: Any, where: FileLocation) -> Any:
         text: str = event.value
         if event.style or (text and text[0] not in "~nNtTfF+-.0123456789"):
             return text
@@ -307,5 +307,5 @@ class _Composer:
             return text
         integer = _INTEGER.fullmatch(text)
         if len(text) > (MOST_DIGITS if integer else LONGEST_NUMBER):
-            raise recipe_error(f"a number of {len(text)} digits", where, mend="shorten it, or put it in quotes as text")
+            raise recipe_error(f"a number of {len(text)} digits", where, hint="shorten it, or put it in quotes as text")
         return int(text, 0 if text[:2] in ("0o", "0x") else 10) if integer else float(text)

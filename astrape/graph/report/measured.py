@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from astrape.errors import ContractError
-from astrape.graph.compile.plan import PlannedNode, Signal
+from astrape.graph.compile.plan import PlannedNode, Wire
 from astrape.graph.compile.schedule import period_of
 from astrape.graph.network import Network
 from astrape.graph.session import Session
@@ -175,9 +175,9 @@ def _step_ms(graph: Network[Any], node: PlannedNode, values: Mapping[str, Tensor
     return 1000 * statistics.median(spent)
 
 
-def _ages(graph: Network[Any], nodes: Mapping[str, NodeMeasured]) -> dict[Signal, tuple[Fraction, Fraction]]:
+def _ages(graph: Network[Any], nodes: Mapping[str, NodeMeasured]) -> dict[Wire, tuple[Fraction, Fraction]]:
     """Measured latency of every signal and its tolerance: as the compiler adds up declared ones, feedback left out."""
-    ages = {Signal(name, "out"): (Fraction(0), Fraction(0)) for name in graph.inputs}
+    ages = {Wire(name, "out"): (Fraction(0), Fraction(0)) for name in graph.inputs}
     for name, node in graph.nodes.items():
         before = [ages[read] for read in node.sources.values() if read in ages]
         age = max((age for age, _ in before), default=Fraction(0))

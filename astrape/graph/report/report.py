@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from astrape.graph.compile.plan import Signal
+from astrape.graph.compile.plan import Wire
 from astrape.graph.network import Network
 from astrape.graph.report.measured import GraphMeasured, NodeMeasured, measure_graph
 from astrape.graph.report.notebook import HTML, drawn_svg, latency_line
@@ -156,11 +156,11 @@ class Report:
             signal = max(node.sources.values(), key=lambda read: (self._age(read), not self._inserted(read)))
         return path[::-1]
 
-    def _inserted(self, signal: Signal) -> bool:
+    def _inserted(self, signal: Wire) -> bool:
         node = self.graph.nodes.get(signal.node)
         return node is not None and node.inserted
 
-    def _age(self, signal: Signal) -> Fraction:
+    def _age(self, signal: Wire) -> Fraction:
         return self.graph.signal_latency.get(signal, Fraction(0))
 
     def table(self) -> ReportTable:

@@ -42,7 +42,7 @@ def checked_controls(
     held: tuple[dict[str, Tensor], Prepared | None],
     given: Mapping[str, Tensor | float],
 ) -> tuple[dict[str, Tensor], Prepared]:
-    """All values with new ones among them, and what the units derive from them. Nothing is taken yet.
+    """All values with new ones among them, and what the actors derive from them. Nothing is taken yet.
 
     Args:
         held: values and what was derived from them until now, ``None`` where nothing was yet.
@@ -60,7 +60,7 @@ def checked_controls(
         graph.check_control(name, value)
         _warn_of_gradient(name, value, depth=5)
         new = spread_control(name, value, graph.controls[name], like).detach()
-        # What is given with every push, as it was, is no change: units derive nothing anew.
+        # What is given with every push, as it was, is no change: actors derive nothing anew.
         if prepared is None or not torch.equal(new, values[name]):
             values[name] = new
             changed.append(name)
@@ -74,7 +74,7 @@ def checked_controls(
         if prepared is None:
             return values, graph.prepare(values)
         prepared = Prepared(prepared)
-        graph.prepare_units(prepared, values, changed)
+        graph.prepare_actors(prepared, values, changed)
     return values, prepared
 
 

@@ -1,4 +1,4 @@
-"""Playback: a session's pushes of one size, played from tapes."""
+"""Replay: a session's pushes of one size, played from tapes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from astrape.capture.checked import checked_tape, is_taken
 from astrape.capture.lowering import Memory
 from astrape.capture.pages import use_large_pages
 from astrape.capture.record import MOST_SECONDS, MOST_WAITING, Clock, OutOfTime, Unrecordable
-from astrape.capture.step import Tape
+from astrape.capture.step import CapturedStep
 from astrape.errors import StreamError
 from astrape.graph.compile.loop import FeedbackLoop
-from astrape.graph.compile.plan import Signal
-from astrape.graph.compile.schedule import Unit
+from astrape.graph.compile.plan import Wire
+from astrape.graph.compile.schedule import Actor
 from astrape.graph.firing import Firing, frames_of
 from astrape.graph.network import Network, Prepared
 from astrape.graph.session.steady import Steady
 
-__all__ = ["Playback"]
+__all__ = ["Replay"]
 
 LONGEST = 8192
 """Frames of an input from which on a push is not put on tape: 186 ms, where what tapes save is next to nothing."""
@@ -44,11 +44,11 @@ MOST_LENGTHS = 4
 """Lengths of what waits at an edge, from push to push, up to which the edge is part of a tape."""
 
 Pattern = tuple[tuple[int, ...], tuple[tuple[str, int], ...]]
-"""Firings of every unit, and the frames that wait between units."""
+"""Firings of every actor, and the frames that wait between actors."""
 
 
 class Segment(NamedTuple):
-    """Units that are on tape together.
+    """Actors that are on tape together.
 
     Attributes:
         firing: runs them.
@@ -57,14 +57,14 @@ class Segment(NamedTuple):
     """
 
     firing: Firing
-    heard: frozenset[Signal]
-    tapes: dict[Pattern, Tape | None]
+    heard: frozenset[Wire]
+    tapes: dict[Pattern, CapturedStep | None]
 
 
-class Playback:
+class Replay:
     """What a push does depends on how many frames there are of everything, and on no values: a pattern. For pushes of
     ``chunk`` frames all patterns are known in advance; each is put on tape (:mod:`astrape.capture.step`), and checked
-    against the units themselves on other values, state and result to the last bit. A pattern that has no tape is run as
+    against the actors themselves on other values, state and result to the last bit. A pattern that has no tape is run as
     it is, and so is one for which there is no time: recording ends after ``MOST_SECONDS``. Weights are gathered
     beforehand on large pages of memory, where the system has them.
 
@@ -109,7 +109,7 @@ class Playback:
                 if torch.is_autocast_enabled(like.device.type):
                     raise Unrecordable("autocast is on, and what it does may change from push to push")
                 self._prepare()
-                self._record({Signal(name, "out"): count for name, count in frames.items()})
+                self._record({Wire(name, "out"): count for name, count in frames.items()})
             except Exception as reason:
                 # A block may refuse noise. The graph itself goes on.
                 if not is_taken(reason):
@@ -149,7 +149,9 @@ class Playback:
             kept.update({**outer, **inner})
         outputs = self.graph.leaving(signals)
         if len(self.segments) == 1 and tape is not None and not waiting and not kept:
-            inputs = {edge.key: edge.read.node for unit in firing.units for edge in unit.edges if edge.key in entering}
+            inputs = {
+                edge.key: edge.read.node for actor in firing.actors for edge in actor.edges if edge.key in entering
+            }
             places = {key: (inputs[key], place) for key, place in zip(entering, tape.places, strict=True)}
             if all(signal in made for signal in self.graph.wiring.values()):
                 self.steady = Steady.after(self.graph, tape, places, outputs, (after, prepared))
@@ -157,7 +159,7 @@ class Playback:
 
     def _hold(self, firing: Firing, state: Mapping[str, State]) -> dict[str, State]:
         """Have the state where tapes write it."""
-        mine = {unit.name: self._state[unit.name] for unit in firing.units}
+        mine = {actor.name: self._state[actor.name] for actor in firing.actors}
         for name, own in mine.items():
             if state[name] is not own:
                 overwrite(own, state[name])
@@ -167,7 +169,7 @@ class Playback:
         self.segments, self.refused = [Segment(self.graph.firing, frozenset(), {})], reason
 
     def _prepare(self) -> None:
-        """Memory for what units derive from controls; values come with the first push."""
+        """Memory for what actors derive from controls; values come with the first push."""
         graph = self.graph
         values: dict[str, Tensor | float] = {}
         generator = torch.Generator().manual_seed(0)
@@ -178,24 +180,24 @@ class Playback:
             values[name] = min(low, high) + abs(high - low) * torch.rand(spec.channels, generator=generator)
         read = graph.read_controls(values, self._like)
         prepared = graph.prepare({name: v.clone(memory_format=torch.contiguous_format) for name, v in read.items()})
-        for unit in graph.units:
-            own = prepared[unit.name]
+        for actor in graph.actors:
+            own = prepared[actor.name]
             # What does not depend on controls may be weights themselves: read where they are, and never written.
-            self._prepared[unit.name] = held_copy(own, unit.name) if unit.controls else own
+            self._prepared[actor.name] = held_copy(own, actor.name) if actor.controls else own
 
     def _follow(self, prepared: Prepared) -> None:
         """Take over what the session's controls come to now; that it has another form than on tape ends all tapes."""
         if prepared is self._controls or not self.tapes:
             return
         try:
-            for unit in self.graph.units:
-                if unit.controls:
-                    assign(self._prepared[unit.name], prepared[unit.name], unit.name)
+            for actor in self.graph.actors:
+                if actor.controls:
+                    assign(self._prepared[actor.name], prepared[actor.name], actor.name)
         except Unrecordable as reason:
             self._give_up(str(reason))
         self._controls = prepared
 
-    def _record(self, chunk: Mapping[Signal, int]) -> None:
+    def _record(self, chunk: Mapping[Wire, int]) -> None:
         """Find all patterns that pushes of this size lead to, by counting until what waits comes round again."""
         pushes = list(_pushes(self.graph.firing, chunk))
         lengths: dict[str, set[int]] = {key: set() for key in self.graph.firing.inner}
@@ -203,20 +205,20 @@ class Playback:
             for key, seen in lengths.items():
                 seen.add(waiting.get(key, 0))
         ragged = {key for key, seen in lengths.items() if len(seen) > MOST_LENGTHS}
-        places = {unit.name: place for place, unit in enumerate(self.graph.units)}
+        places = {actor.name: place for place, actor in enumerate(self.graph.actors)}
         wanted: list[tuple[Segment, Pattern]] = []
         loops = {
-            unit.name
-            for place, unit in enumerate(self.graph.units)
-            if any(_passes(unit, counts[place]) > MOST_PASSES for counts, _ in pushes)
+            actor.name
+            for place, actor in enumerate(self.graph.actors)
+            if any(_passes(actor, counts[place]) > MOST_PASSES for counts, _ in pushes)
         }
-        for units in _parted(self.graph.units, ragged, loops):
-            firing = Firing(units)
-            outside = [edge.read for unit in self.graph.units if unit not in units for edge in unit.edges]
-            heard = frozenset((*outside, *self.graph.wiring.values())) & {s for u in units for s in u.signals.values()}
+        for actors in _parted(self.graph.actors, ragged, loops):
+            firing = Firing(actors)
+            outside = [edge.read for actor in self.graph.actors if actor not in actors for edge in actor.edges]
+            heard = frozenset((*outside, *self.graph.wiring.values())) & {s for u in actors for s in u.signals.values()}
             patterns: dict[Pattern, None] = {}
             for counts, waiting in pushes:
-                own = tuple(counts[places[unit.name]] for unit in units)
+                own = tuple(counts[places[actor.name]] for actor in actors)
                 patterns[_pattern(own, {key: waiting[key] for key in firing.inner if key in waiting})] = None
             self.segments.append(Segment(firing, heard, {}))
             wanted += [(self.segments[-1], pattern) for pattern in patterns if any(pattern[0])]
@@ -235,21 +237,23 @@ class Playback:
         if len(wanted) > MOST_TAPES:
             self.refused = f"{MOST_TAPES} of {len(wanted)} patterns are on tape, the others run as they are"
 
-    def _recorded(self, segment: Segment, pattern: Pattern, loops: Collection[str], clock: Clock) -> Tape | None:
+    def _recorded(
+        self, segment: Segment, pattern: Pattern, loops: Collection[str], clock: Clock
+    ) -> CapturedStep | None:
         counts, held = pattern
         firing, frames = segment.firing, dict(held)
-        first = firing.units[0]
+        first = firing.actors[0]
         if first.name in loops:
             assert isinstance(first.block, FeedbackLoop)
             first.block.capture(counts[0], self._state[first.name], self._prepared[first.name], self._like, clock)
             return None
         shapes: tuple[dict[str, tuple[int, int, int]], dict[str, tuple[int, int, int]]] = ({}, {})
-        for unit, firings in zip(firing.units, counts, strict=True):
-            for edge in unit.edges:
+        for actor, firings in zip(firing.actors, counts, strict=True):
+            for edge in actor.edges:
                 entering = edge.key in firing.entries
                 count = firings * edge.consumes if entering else frames.get(edge.key, 0)
                 if count:
-                    channels = unit.block.inputs[edge.port].channels
+                    channels = actor.block.inputs[edge.port].channels
                     shapes[0 if entering else 1][edge.key] = (self._like.shape[0], channels, count)
 
         def fire(fresh: Any, state: Any) -> tuple[Any, Any]:
@@ -258,7 +262,7 @@ class Playback:
             return (heard, left), {**state, **changed}
 
         form = tuple({key: self._like.new_empty(shape) for key, shape in port.items()} for port in shapes)
-        state = {unit.name: self._state[unit.name] for unit in firing.units}
+        state = {actor.name: self._state[actor.name] for actor in firing.actors}
         tape = checked_tape(fire, form, state, self._memory, clock)
         map_state(Tensor.copy_, self._state, self._fresh_state())
         return tape
@@ -267,7 +271,7 @@ class Playback:
         return self.graph.init_state(self._like.shape[0], self._like.device, self._like.dtype)
 
 
-def _pushes(firing: Firing, chunk: Mapping[Signal, int]) -> Iterator[tuple[tuple[int, ...], dict[str, int]]]:
+def _pushes(firing: Firing, chunk: Mapping[Wire, int]) -> Iterator[tuple[tuple[int, ...], dict[str, int]]]:
     """Firings and what waited before them, push by push, until what waits has been there before."""
     waiting: dict[str, int] = {}
     known: set[tuple[tuple[str, int], ...]] = set()
@@ -280,20 +284,20 @@ def _pushes(firing: Firing, chunk: Mapping[Signal, int]) -> Iterator[tuple[tuple
             return
 
 
-def _passes(unit: Unit, firings: int) -> int:
-    """Passes that a feedback loop goes through; 0 for other units."""
-    return sum(count for _, count in unit.block.passes(firings)) if isinstance(unit.block, FeedbackLoop) else 0
+def _passes(actor: Actor, firings: int) -> int:
+    """Passes that a feedback loop goes through; 0 for other actors."""
+    return sum(count for _, count in actor.block.passes(firings)) if isinstance(actor.block, FeedbackLoop) else 0
 
 
-def _parted(units: Sequence[Unit], ragged: Collection[str], alone: Collection[str]) -> list[list[Unit]]:
-    """Units that go together, where ``ragged`` edges lead from one group to a later one; some units are ``alone``."""
-    group: dict[Signal, int] = {}
-    parts: dict[tuple[int, str], list[Unit]] = {}
-    for unit in units:
-        by_itself = unit.name in alone
-        number = max(group.get(edge.read, 0) + (edge.key in ragged or by_itself) for edge in unit.edges)
-        group.update(dict.fromkeys(unit.signals.values(), number + by_itself))
-        parts.setdefault((number, unit.name if by_itself else ""), []).append(unit)
+def _parted(actors: Sequence[Actor], ragged: Collection[str], alone: Collection[str]) -> list[list[Actor]]:
+    """Actors that go together, where ``ragged`` edges lead from one group to a later one; some actors are ``alone``."""
+    group: dict[Wire, int] = {}
+    parts: dict[tuple[int, str], list[Actor]] = {}
+    for actor in actors:
+        by_itself = actor.name in alone
+        number = max(group.get(edge.read, 0) + (edge.key in ragged or by_itself) for edge in actor.edges)
+        group.update(dict.fromkeys(actor.signals.values(), number + by_itself))
+        parts.setdefault((number, actor.name if by_itself else ""), []).append(actor)
     return [parts[key] for key in sorted(parts)]
 
 

@@ -19,7 +19,7 @@ from astrape.errors import StreamError
 from astrape.graph.network import Network, Prepared
 from astrape.graph.session.arrival import checked_controls, checked_frames
 from astrape.graph.session.faults import Fault, FaultGuard
-from astrape.graph.session.replay import Playback
+from astrape.graph.session.replay import Replay
 from astrape.graph.session.snapshot import read_snapshot
 from astrape.graph.session.steady import Steady
 from astrape.graph.text import many, ms, size
@@ -95,7 +95,7 @@ class Session(Generic[Out]):
         self._whole = True
         self._begin()
         with self._live.run():
-            self._playback = None if chunk is None else Playback(self.graph, self._like, chunk)
+            self._replay = None if chunk is None else Replay(self.graph, self._like, chunk)
 
     def __repr__(self) -> str:
         graph = self.graph
@@ -118,12 +118,12 @@ class Session(Generic[Out]):
     @property
     def tapes(self) -> int:
         """Patterns of firings that run from tape; 0 without a ``chunk``, and for graphs that cannot be put on tape."""
-        return 0 if self._playback is None else self._playback.tapes
+        return 0 if self._replay is None else self._replay.tapes
 
     @property
     def untaped(self) -> str | None:
         """Why a session with a ``chunk`` has no tape, or not of all; ``None`` if it has, or was not asked to."""
-        return None if self._playback is None else self._playback.refused
+        return None if self._replay is None else self._replay.refused
 
     @property
     def faults(self) -> list[Fault]:
@@ -256,7 +256,7 @@ class Session(Generic[Out]):
         if not bool(chosen.any()):
             return
         fresh = copy.copy(self)
-        fresh._faults, fresh._playback = FaultGuard(self.batch_size), None
+        fresh._faults, fresh._replay = FaultGuard(self.batch_size), None
         fresh._begin()
         begun = min(self.positions[name] // count for name, count in self.graph.consumes.items())
         silence = {
@@ -343,7 +343,7 @@ class Session(Generic[Out]):
 
     def _steady(self, x: Frames) -> Steady | None:
         """The short way, for a push like the last one."""
-        steady = None if self._playback is None or not self._whole else self._playback.steady
+        steady = None if self._replay is None or not self._whole else self._replay.steady
         fits = steady and not self._faults.silencing and steady.takes(x, self._state, self._prepared)
         return steady if fits else None
 
@@ -365,7 +365,7 @@ class Session(Generic[Out]):
         prepared = self._prepared
         assert prepared is not None
         with inference(True), self._live.run():
-            advance = self.graph.advance if self._playback is None else self._playback.advance
+            advance = self.graph.advance if self._replay is None else self._replay.advance
             outputs, self._state, self._waiting = advance(arrived, self._state, self._waiting, prepared)
         return outputs
 

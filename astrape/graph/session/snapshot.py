@@ -45,7 +45,7 @@ def read_snapshot(saved: dict[str, Any], graph: Network[Any], like: Tensor) -> S
             {name: _as(like, tensor, same_shape=False) for name, tensor in saved[part].items()}
             for part in ("waiting", "late", "controls")
         )
-        strange = waiting.keys() - {edge.key for unit in graph.units for edge in unit.edges}
+        strange = waiting.keys() - {edge.key for actor in graph.actors for edge in actor.edges}
         if strange:
             raise ValueError(f"nothing waits at '{min(strange)}'")
         faults = FaultGuard(batch)

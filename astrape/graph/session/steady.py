@@ -14,7 +14,7 @@ from astrape.blocks.base import State
 from astrape.blocks.live import denormals_are_zero
 from astrape.capture.arithmetic import quiet
 from astrape.capture.record import inference
-from astrape.capture.step import Tape
+from astrape.capture.step import CapturedStep
 from astrape.graph.network import Network, Prepared
 
 __all__ = ["Steady"]
@@ -31,7 +31,7 @@ class Steady:
 
     Args:
         graph: what is streamed.
-        tape: all of its units.
+        tape: all of its actors.
         places: where on the tape the frames of each input go.
         outputs: what comes out, on the tape.
         state, prepared: as of the push that has just been.
@@ -44,7 +44,7 @@ class Steady:
     def __init__(
         self,
         graph: Network[Any],
-        tape: Tape,
+        tape: CapturedStep,
         places: Mapping[str, list[Tensor]],
         outputs: Mapping[str, Tensor],
         state: Mapping[str, State],
@@ -63,7 +63,7 @@ class Steady:
     def after(
         cls,
         graph: Network[Any],
-        tape: Tape,
+        tape: CapturedStep,
         entering: Mapping[str, tuple[str, Tensor]],
         outputs: Mapping[str, Tensor],
         held: tuple[Mapping[str, State], Prepared],
@@ -71,7 +71,7 @@ class Steady:
         """Of a push that has just been, or ``None`` where the long way is taken every time.
 
         Args:
-            entering: for each edge by which a unit reads an input, that input's name and the place on the tape.
+            entering: for each edge by which an actor reads an input, that input's name and the place on the tape.
         """
         places: dict[str, list[Tensor]] = {}
         for name, place in entering.values():

@@ -11,11 +11,11 @@ from typing import Any
 
 from astrape.blocks.base import Stream
 from astrape.errors import RateError
-from astrape.graph.recipe.location import Where, quote, recipe_error, suggest
+from astrape.graph.recipe.location import FileLocation, quote, recipe_error, suggest
 from astrape.graph.recipe.node import Control
-from astrape.graph.recipe.yaml_source import RECIPE_KEYS, Spot, is_recipe
+from astrape.graph.recipe.yaml_source import RECIPE_KEYS, Located, is_recipe
 
-__all__ = ["Draft", "Sheet", "exact_number", "read_sheet"]
+__all__ = ["WrittenNode", "WrittenRecipe", "exact_number", "read_written"]
 
 MOST_CHANNELS = 1 << 16
 FASTEST_RATE = 10**9
@@ -30,7 +30,7 @@ _OWN_KEYS = ("use", "from", "repeat", "recipe", "controls")
 
 
 @dataclass(frozen=True)
-class Draft:
+class WrittenNode:
     """A node as it is written.
 
     Attributes:
@@ -41,79 +41,83 @@ class Draft:
 
     name: str
     use: str
-    sources: tuple[tuple[str, str, Where], ...]
+    sources: tuple[tuple[str, str, FileLocation], ...]
     params: dict[str, Any]
     repeat: int
-    recipe: Spot | None
+    recipe: Located | None
     controls: dict[str, str]
     training: bool
-    where: Where
-    wheres: dict[str, Where]
+    where: FileLocation
+    wheres: dict[str, FileLocation]
 
 
 @dataclass(frozen=True)
-class Sheet:
+class WrittenRecipe:
     """A recipe's sections. ``outputs`` are references as text; ``training`` is that section without its graph."""
 
-    spot: Spot
+    located: Located
     name: str
     description: str
     inputs: dict[str, Stream]
     controls: dict[str, Control]
-    drafts: tuple[Draft, ...]
+    written_nodes: tuple[WrittenNode, ...]
     outputs: dict[str, str]
     training_outputs: dict[str, str]
     training: dict[str, Any]
 
 
-def read_sheet(spot: Spot, name: str | None = None) -> Sheet:
+def read_written(located: Located, name: str | None = None) -> WrittenRecipe:
     """Check one recipe's form.
 
     Args:
-        spot: the recipe.
+        located: the recipe.
         name: what it is called when it does not say so itself; ``None``: it has to say.
 
     Raises:
-        RecipeError: with the line and the mend.
+        RecipeError: with the line and the hint.
     """
-    if spot.value is None:
-        raise recipe_error("there is nothing in it", spot.where, mend=f"a recipe has the keys {', '.join(RECIPE_KEYS)}")
-    if name is None and not is_recipe(spot.value):
-        known: dict[type, str] = {dict: "a mapping", list: "a list", str: "text"}
-        held = known.get(type(spot.value), "a single value")
-        keys = " without any of these keys" if isinstance(spot.value, dict) else ""
+    if located.value is None:
         raise recipe_error(
-            f"this is no recipe: it holds {held}{keys}", spot.where, mend=f"a recipe has {', '.join(RECIPE_KEYS)}"
+            "there is nothing in it", located.where, hint=f"a recipe has the keys {', '.join(RECIPE_KEYS)}"
+        )
+    if name is None and not is_recipe(located.value):
+        known: dict[type, str] = {dict: "a mapping", list: "a list", str: "text"}
+        held = known.get(type(located.value), "a single value")
+        keys = " without any of these keys" if isinstance(located.value, dict) else ""
+        raise recipe_error(
+            f"this is no recipe: it holds {held}{keys}", located.where, hint=f"a recipe has {', '.join(RECIPE_KEYS)}"
         )
     required = RECIPE_KEYS if name is None else RECIPE_KEYS[1:]
-    entries = _entries(spot, "a recipe", required, ("recipe", "description", "controls", "training"))
+    entries = _entries(located, "a recipe", required, ("recipe", "description", "controls", "training"))
     if "recipe" in entries:
         name = _name(entries["recipe"], "the recipe's name")
     description = _text(entries["description"], "description") if "description" in entries else ""
     inputs = {key: _input(key, at) for key, at in _named(entries["inputs"], "inputs", "input").items()}
     if not inputs:
         raise recipe_error(
-            "there are no inputs", entries["inputs"].where, mend="add one: mic: {rate: 44100, channels: 1}"
+            "there are no inputs", entries["inputs"].where, hint="add one: mic: {rate: 44100, channels: 1}"
         )
     controls = {}
     if "controls" in entries:
         controls = {key: _control(key, at) for key, at in _named(entries["controls"], "controls", "control").items()}
-    drafts = _drafts(entries["blocks"], tuple(inputs), training=False)
+    written_nodes = _drafts(entries["blocks"], tuple(inputs), training=False)
     outputs = _outputs(entries["outputs"])
     if not outputs:
-        raise recipe_error("there are no outputs", entries["outputs"].where, mend="add one: NAME: NODE")
+        raise recipe_error("there are no outputs", entries["outputs"].where, hint="add one: NAME: NODE")
     training: dict[str, Any] = {}
     training_outputs: dict[str, str] = {}
     if "training" in entries:
         section = _mapping(entries["training"], "training")
         training = {key: at.value for key, at in section.items() if key not in ("blocks", "outputs")}
         if "blocks" in section:
-            drafts += _drafts(section["blocks"], (), training=True)
+            written_nodes += _drafts(section["blocks"], (), training=True)
         if "outputs" in section:
             training_outputs = _outputs(section["outputs"])
     assert name is not None
-    _check_clashes(drafts, inputs, spot)
-    return Sheet(spot, name, description, inputs, controls, tuple(drafts), outputs, training_outputs, training)
+    _check_clashes(written_nodes, inputs, located)
+    return WrittenRecipe(
+        located, name, description, inputs, controls, tuple(written_nodes), outputs, training_outputs, training
+    )
 
 
 def exact_number(value: Any) -> Fraction:
@@ -137,96 +141,98 @@ def exact_number(value: Any) -> Fraction:
     return -exact if sign == "-" else exact
 
 
-def _mapping(spot: Spot, what: str, node: str | None = None) -> dict[str, Spot]:
-    if not isinstance(spot.value, dict):
-        raise recipe_error(f"{what} is {quote(spot.value)}, not a mapping", spot.where, node, "write it as key: value")
-    return {key: spot.at(key) for key in spot.value}
+def _mapping(located: Located, what: str, node: str | None = None) -> dict[str, Located]:
+    if not isinstance(located.value, dict):
+        raise recipe_error(
+            f"{what} is {quote(located.value)}, not a mapping", located.where, node, "write it as key: value"
+        )
+    return {key: located.at(key) for key in located.value}
 
 
 def _entries(
-    spot: Spot, what: str, required: Sequence[str], optional: Sequence[str] = (), node: str | None = None
-) -> dict[str, Spot]:
-    entries = _mapping(spot, what, node)
+    located: Located, what: str, required: Sequence[str], optional: Sequence[str] = (), node: str | None = None
+) -> dict[str, Located]:
+    entries = _mapping(located, what, node)
     known = (*required, *optional)
     for key, at in entries.items():
         if key not in known:
             raise recipe_error(f"{what} has no key {quote(key)}", at.where, node, suggest(key, known, "key"))
     for key in required:
         if key not in entries:
-            raise recipe_error(f"{what} lacks the key '{key}'", spot.where, node, f"add {key}: ...")
+            raise recipe_error(f"{what} lacks the key '{key}'", located.where, node, f"add {key}: ...")
     return entries
 
 
-def _named(spot: Spot, section: str, what: str) -> dict[str, Spot]:
-    entries = _mapping(spot, section)
+def _named(located: Located, section: str, what: str) -> dict[str, Located]:
+    entries = _mapping(located, section)
     for key, at in entries.items():
         _check_name(key, at.where, what)
     return entries
 
 
-def _check_name(name: str, where: Where, what: str) -> None:
+def _check_name(name: str, where: FileLocation, what: str) -> None:
     if not _NAME.fullmatch(name):
-        raise recipe_error(f"{what} {quote(name)} is no name", where, mend="use 1 to 64 letters, digits, '_' and '-'")
+        raise recipe_error(f"{what} {quote(name)} is no name", where, hint="use 1 to 64 letters, digits, '_' and '-'")
 
 
-def _text(spot: Spot, what: str, node: str | None = None) -> str:
-    if not isinstance(spot.value, str):
-        mend = "put quotes around it" if isinstance(spot.value, (bool, int, float)) else "write a name or text"
-        raise recipe_error(f"{what} is {quote(spot.value)}, not text", spot.where, node, mend)
-    return spot.value
+def _text(located: Located, what: str, node: str | None = None) -> str:
+    if not isinstance(located.value, str):
+        hint = "put quotes around it" if isinstance(located.value, (bool, int, float)) else "write a name or text"
+        raise recipe_error(f"{what} is {quote(located.value)}, not text", located.where, node, hint)
+    return located.value
 
 
-def _name(spot: Spot, what: str) -> str:
-    name = _text(spot, what)
-    _check_name(name, spot.where, what)
+def _name(located: Located, what: str) -> str:
+    name = _text(located, what)
+    _check_name(name, located.where, what)
     return name
 
 
-def _count(spot: Spot, what: str, most: int, node: str | None = None) -> int:
-    value = spot.value
+def _count(located: Located, what: str, most: int, node: str | None = None) -> int:
+    value = located.value
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise recipe_error(f"{what} is {quote(value)}", spot.where, node, f"give a whole number from 1 to {most}")
+        raise recipe_error(f"{what} is {quote(value)}", located.where, node, f"give a whole number from 1 to {most}")
     return value
 
 
-def _number(spot: Spot, what: str) -> float:
-    value = spot.value
+def _number(located: Located, what: str) -> float:
+    value = located.value
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise recipe_error(f"{what} is {quote(value)}", spot.where, mend="give a finite number")
+        raise recipe_error(f"{what} is {quote(value)}", located.where, hint="give a finite number")
     return float(value)
 
 
-def _input(name: str, spot: Spot) -> Stream:
+def _input(name: str, located: Located) -> Stream:
     what = f"input '{name}'"
-    entries = _entries(spot, what, ("rate", "channels"))
+    entries = _entries(located, what, ("rate", "channels"))
     where = entries["rate"].where
     try:
         rate = exact_number(entries["rate"].value)
     except ValueError as error:
         raise recipe_error(f"{what}: rate {error}", where, cls=RateError) from None
     if rate <= 0:
-        raise recipe_error(f"{what}: rate {rate} is not positive", where, mend="give a rate above 0 Hz", cls=RateError)
+        raise recipe_error(f"{what}: rate {rate} is not positive", where, hint="give a rate above 0 Hz", cls=RateError)
     if rate > FASTEST_RATE or rate.denominator > FINEST_RATE:
         raise recipe_error(
             f"{what}: rate {rate} Hz is out of range",
             where,
-            mend=f"give at most {FASTEST_RATE} Hz, as a fraction with a denominator of at most {FINEST_RATE}",
+            hint=f"give at most {FASTEST_RATE} Hz, as a fraction with a denominator of at most {FINEST_RATE}",
             cls=RateError,
         )
     return Stream(rate, _count(entries["channels"], f"{what}: channels", MOST_CHANNELS))
 
 
-def _control(name: str, spot: Spot) -> Control:
+def _control(name: str, located: Located) -> Control:
     what = f"control '{name}'"
     if name in _CALL:
-        mend = "choose another name: graph(x, NAME=value) is how controls are given"
-        raise recipe_error(f"{what} has a name that Python calls use", spot.where, mend=mend)
-    entries = _entries(spot, what, (), ("channels", "default", "min", "max"))
+        hint = "choose another name: graph(x, NAME=value) is how controls are given"
+        raise recipe_error(f"{what} has a name that Python calls use", located.where, hint=hint)
+    entries = _entries(located, what, (), ("channels", "default", "min", "max"))
     channels = _count(entries["channels"], f"{what}: channels", MOST_CHANNELS) if "channels" in entries else 1
     bounds = {key: _number(entries[key], f"{what}: {key}") for key in ("min", "max") if key in entries}
     minimum, maximum = bounds.get("min"), bounds.get("max")
     if minimum is not None and maximum is not None and minimum > maximum:
-        raise recipe_error(f"{what}: min {minimum} is above max {maximum}", spot.where, mend="swap them")
+        raise recipe_error(f"{what}: min {minimum} is above max {maximum}", located.where, hint="swap them")
     default: tuple[float, ...] | None = None
     if "default" in entries:
         at = entries["default"]
@@ -236,44 +242,44 @@ def _control(name: str, spot: Spot) -> Control:
                 raise recipe_error(
                     f"{what}: default has {len(default)} numbers for {channels} channels",
                     at.where,
-                    mend="give one number, or one a channel",
+                    hint="give one number, or one a channel",
                 )
         else:
             default = (_number(at, f"{what}: default"),) * channels
         outside = [v for v in default if (minimum is not None and v < minimum) or (maximum is not None and v > maximum)]
         if outside:
             raise recipe_error(
-                f"{what}: default {outside[0]} lies outside of min and max", at.where, mend="move one of them"
+                f"{what}: default {outside[0]} lies outside of min and max", at.where, hint="move one of them"
             )
-    return Control(name, channels, default, minimum, maximum, spot.where)
+    return Control(name, channels, default, minimum, maximum, located.where)
 
 
-def _outputs(spot: Spot) -> dict[str, str]:
-    return {key: _reference(at, f"output '{key}'") for key, at in _named(spot, "outputs", "output").items()}
+def _outputs(located: Located) -> dict[str, str]:
+    return {key: _reference(at, f"output '{key}'") for key, at in _named(located, "outputs", "output").items()}
 
 
-def _reference(spot: Spot, what: str, node: str | None = None) -> str:
-    text = _text(spot, what, node)
+def _reference(located: Located, what: str, node: str | None = None) -> str:
+    text = _text(located, what, node)
     if not _REFERENCE.fullmatch(text):
         raise recipe_error(
-            f"{what} reads {quote(text)}, which is no reference", spot.where, node, "write NODE or NODE.PORT"
+            f"{what} reads {quote(text)}, which is no reference", located.where, node, "write NODE or NODE.PORT"
         )
     return text
 
 
-def _drafts(spot: Spot, inputs: Sequence[str], training: bool) -> list[Draft]:
+def _drafts(located: Located, inputs: Sequence[str], training: bool) -> list[WrittenNode]:
     """The nodes of a section. ``inputs`` is what the first of them can read when it does not say."""
-    drafts: list[Draft] = []
-    for name, at in _named(spot, "blocks", "node").items():
-        before = (drafts[-1].name,) if drafts else inputs
-        drafts.append(_draft(name, at, before, training))
-    return drafts
+    written_nodes: list[WrittenNode] = []
+    for name, at in _named(located, "blocks", "node").items():
+        before = (written_nodes[-1].name,) if written_nodes else inputs
+        written_nodes.append(_draft(name, at, before, training))
+    return written_nodes
 
 
-def _draft(name: str, spot: Spot, before: Sequence[str], training: bool) -> Draft:
-    entries = _mapping(spot, "it", name)
+def _draft(name: str, located: Located, before: Sequence[str], training: bool) -> WrittenNode:
+    entries = _mapping(located, "it", name)
     if "use" not in entries:
-        raise recipe_error("it lacks the key 'use'", spot.where, name, "add use: BLOCK")
+        raise recipe_error("it lacks the key 'use'", located.where, name, "add use: BLOCK")
     use = _text(entries["use"], "use", name)
     if not 1 <= len(use) <= 64:
         raise recipe_error(f"use is {quote(use)}", entries["use"].where, name, "give a block's name")
@@ -281,32 +287,32 @@ def _draft(name: str, spot: Spot, before: Sequence[str], training: bool) -> Draf
     if nested:
         for key, at in entries.items():
             if key not in _OWN_KEYS:
-                mend = suggest(key, _OWN_KEYS, "key")
-                raise recipe_error(f"a nested graph has no key {quote(key)}", at.where, name, mend)
+                hint = suggest(key, _OWN_KEYS, "key")
+                raise recipe_error(f"a nested graph has no key {quote(key)}", at.where, name, hint)
         if "recipe" not in entries:
-            mend = "add recipe: FILE.yaml, a shipped recipe's name, or a recipe as a mapping"
-            raise recipe_error("a nested graph lacks the key 'recipe'", spot.where, name, mend)
+            hint = "add recipe: FILE.yaml, a shipped recipe's name, or a recipe as a mapping"
+            raise recipe_error("a nested graph lacks the key 'recipe'", located.where, name, hint)
         if not isinstance(entries["recipe"].value, (str, dict)):
             found = quote(entries["recipe"].value)
-            mend = "give a path, a shipped recipe's name, or a mapping"
-            raise recipe_error(f"recipe is {found}", entries["recipe"].where, name, mend)
+            hint = "give a path, a shipped recipe's name, or a mapping"
+            raise recipe_error(f"recipe is {found}", entries["recipe"].where, name, hint)
     else:
         for key in ("recipe", "controls"):
             if key in entries:
-                mend = "remove it, or write use: graph"
-                raise recipe_error(f"'{key}' belongs to nested graphs", entries[key].where, name, mend)
+                hint = "remove it, or write use: graph"
+                raise recipe_error(f"'{key}' belongs to nested graphs", entries[key].where, name, hint)
     controls: dict[str, str] = {}
     if "controls" in entries:
         renamed = _mapping(entries["controls"], "controls", name)
         controls = {key: _text(at, f"controls: {quote(key)}", name) for key, at in renamed.items()}
     repeat = _count(entries["repeat"], "repeat", MOST_NODES, name) if "repeat" in entries else 1
-    sources = _sources(name, spot, entries.get("from"), before, training)
+    sources = _sources(name, located, entries.get("from"), before, training)
     if repeat > 1 and len(sources) > 1:
-        mend = "give it one input, or write the copies out"
+        hint = "give it one input, or write the copies out"
         raise recipe_error(
-            f"repeat makes a chain, and there are {len(sources)} inputs", entries["from"].where, name, mend
+            f"repeat makes a chain, and there are {len(sources)} inputs", entries["from"].where, name, hint
         )
-    return Draft(
+    return WrittenNode(
         name=name,
         use=use,
         sources=sources,
@@ -315,22 +321,22 @@ def _draft(name: str, spot: Spot, before: Sequence[str], training: bool) -> Draf
         recipe=entries.get("recipe"),
         controls=controls,
         training=training,
-        where=spot.where,
+        where=located.where,
         wheres={key: at.where for key, at in entries.items()},
     )
 
 
 def _sources(
-    name: str, spot: Spot, given: Spot | None, before: Sequence[str], training: bool
-) -> tuple[tuple[str, str, Where], ...]:
+    name: str, located: Located, given: Located | None, before: Sequence[str], training: bool
+) -> tuple[tuple[str, str, FileLocation], ...]:
     if given is None:
         if len(before) == 1:
-            return (("in", before[0], spot.where),)
-        mend = f"add from: {before[0]}, or another of {', '.join(before[:12])}" if before else "add from: NODE"
+            return (("in", before[0], located.where),)
+        hint = f"add from: {before[0]}, or another of {', '.join(before[:12])}" if before else "add from: NODE"
         which = (
             "the first training node" if training else f"the first of the blocks, and there are {len(before)} inputs"
         )
-        raise recipe_error(f"what does it read? It is {which}", spot.where, name, mend)
+        raise recipe_error(f"what does it read? It is {which}", located.where, name, hint)
     value = given.value
     if isinstance(value, dict):
         for port in value:
@@ -343,14 +349,14 @@ def _sources(
     if not value:
         raise recipe_error("from is empty", given.where, name, "name what it reads")
     keys: Iterable[str | int] = value if isinstance(value, dict) else range(len(value))
-    ways = [given.at(key) for key in keys]
-    return tuple((str(at.way[-1]), _reference(at, "from", name), at.where) for at in ways)
+    paths = [given.at(key) for key in keys]
+    return tuple((str(at.path[-1]), _reference(at, "from", name), at.where) for at in paths)
 
 
-def _check_clashes(drafts: Sequence[Draft], inputs: Iterable[str], spot: Spot) -> None:
-    taken = {name: f"an input on {spot.where_of('inputs', name)}" for name in inputs}
-    for draft in drafts:
-        if draft.name in taken:
-            fault = f"the name is taken by {taken[draft.name]}"
-            raise recipe_error(fault, draft.where, draft.name, "choose another")
-        taken[draft.name] = f"a node on {draft.where}"
+def _check_clashes(written_nodes: Sequence[WrittenNode], inputs: Iterable[str], located: Located) -> None:
+    taken = {name: f"an input on {located.where_of('inputs', name)}" for name in inputs}
+    for written in written_nodes:
+        if written.name in taken:
+            fault = f"the name is taken by {taken[written.name]}"
+            raise recipe_error(fault, written.where, written.name, "choose another")
+        taken[written.name] = f"a node on {written.where}"

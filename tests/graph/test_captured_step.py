@@ -14,7 +14,7 @@ from torch import Tensor
 from astrape.blocks.state import map_state, state_leaves
 from astrape.capture.lowering import Memory
 from astrape.capture.record import Unrecordable
-from astrape.capture.step import Tape
+from astrape.capture.step import CapturedStep
 
 SIZE = 4
 
@@ -23,10 +23,10 @@ def square(seed: int) -> Tensor:
     return torch.randn(1, SIZE, SIZE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def assert_plays(function: Any, fresh: Any, state: Any, plays: int = 4, memory: Memory | None = None) -> Tape:
+def assert_plays(function: Any, fresh: Any, state: Any, plays: int = 4, memory: Memory | None = None) -> CapturedStep:
     """A tape of ``function`` gives what the function gives, for other values, from the state that each has left."""
     held = map_state(torch.clone, state)
-    tape = Tape(function, fresh(0), held, memory or Memory())
+    tape = CapturedStep(function, fresh(0), held, memory or Memory())
     for (_, before), (_, now) in zip(state_leaves(state), state_leaves(held), strict=True):
         assert torch.equal(before, now), "recording changed the state"
     want_state = map_state(torch.clone, state)
@@ -141,7 +141,7 @@ def test_a_state_of_wholes_counts_on():
 
 def test_weights_are_read_where_they_lie():
     layer = torch.nn.Linear(SIZE, SIZE, dtype=torch.float64)
-    tape = Tape(lambda x, state: (layer(x), state), square(0), (), Memory())
+    tape = CapturedStep(lambda x, state: (layer(x), state), square(0), (), Memory())
     with torch.no_grad():
         layer.weight.mul_(2)
         assert torch.equal(tape.play(square(1)), layer(square(1)))
@@ -191,7 +191,7 @@ def test_what_nobody_needs_but_what_raises_is_played_all_the_same(check):
         return x * 2, state
 
     quiet, loud = torch.arange(16.0, dtype=torch.float64).reshape(1, 4, 4) / 2, torch.full((1, 4, 4), 9.0).double()
-    tape = Tape(checked, quiet, (), Memory())
+    tape = CapturedStep(checked, quiet, (), Memory())
     assert torch.equal(tape.play(quiet / 2), quiet)
     with pytest.raises((RuntimeError, IndexError, ZeroDivisionError)):
         checked(loud, ())
@@ -239,12 +239,12 @@ def test_memory_is_used_again():
 )
 def test_what_cannot_be_recorded_is_refused(function, reason):
     with pytest.raises(Unrecordable, match=reason):
-        Tape(lambda x, state: (function(x), state), square(0), (), Memory())
+        CapturedStep(lambda x, state: (function(x), state), square(0), (), Memory())
 
 
 def test_a_state_that_grows_is_refused():
     with pytest.raises(Unrecordable, match=r"state changed from \(1, 4, 4\) to \(1, 8, 4\)"):
-        Tape(lambda x, state: (x, torch.cat([state, x], dim=1)), square(0), square(1), Memory())
+        CapturedStep(lambda x, state: (x, torch.cat([state, x], dim=1)), square(0), square(1), Memory())
 
 
 def test_a_function_of_too_many_operators_is_refused():
@@ -254,4 +254,4 @@ def test_a_function_of_too_many_operators_is_refused():
         return x, state
 
     with pytest.raises(Unrecordable, match="20000"):
-        Tape(endless, square(0), (), Memory())
+        CapturedStep(endless, square(0), (), Memory())

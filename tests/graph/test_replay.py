@@ -21,7 +21,7 @@ from astrape.blocks import Stream, StreamBlock, register
 from astrape.capture import record
 from astrape.graph.firing import Firing
 from astrape.graph.graph import Graph
-from astrape.graph.session import replay as playback
+from astrape.graph.session import replay
 
 
 def named(graph: Graph, y: Any) -> dict[str, Tensor]:
@@ -276,7 +276,7 @@ def test_recording_ends_when_its_time_is_over(monkeypatch):
     ticks = iter(range(10**6))
     monkeypatch.setattr(record.time, "thread_time", lambda: 0.001 * next(ticks))
     for seconds in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0):
-        monkeypatch.setattr(playback, "MOST_SECONDS", seconds)
+        monkeypatch.setattr(replay, "MOST_SECONDS", seconds)
         some, plain = graph.stream(chunk=13), graph.stream()
         assert some.tapes <= every.tapes
         if some.tapes < every.tapes:
@@ -295,7 +295,7 @@ def test_a_loop_of_a_thousand_turns_does_not_block_its_host():
     graph = astrape.compile(recipe(blocks))
     begun = time.thread_time()
     session = graph.stream(chunk=1000)
-    assert time.thread_time() - begun < playback.MOST_SECONDS + 2
+    assert time.thread_time() - begun < replay.MOST_SECONDS + 2
     assert (session.tapes, session.untaped) == (2, None), "an iteration is recorded, and not a thousand of them"
 
 
