@@ -1,4 +1,4 @@
-"""Buffers that tapes read and write: laid out as what they were made from, and filled in place."""
+"""Buffers that captured steps read and write: laid out as what they were made from, and filled in place."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def held_copy(tree: Any, name: str) -> Any:
 
 
 def assign(held: Any, new: Any, name: str) -> None:
-    """Write what an actor prepared anew to where the tapes read it."""
+    """Write what an actor prepared anew to where the captured steps read it."""
     if isinstance(held, Tensor) and isinstance(new, Tensor) and _form(held) == _form(new):
         _spread_once(held).copy_(_spread_once(new))
     elif isinstance(held, dict) and isinstance(new, dict) and held.keys() == new.keys():
@@ -67,7 +67,7 @@ def _copy_as_it_lies(tensor: Tensor) -> Tensor:
 
 
 def overwrite(own: State, new: State) -> None:
-    """Copy a state to where tapes write it; it may be made of that very memory, in other places."""
+    """Copy a state to where captured steps write it; it may be made of that very memory, in other places."""
     mine = set(addresses(own))
     pairs = [(place, leaf) for (_, place), (_, leaf) in zip(state_leaves(own), state_leaves(new), strict=True)]
     moved = [

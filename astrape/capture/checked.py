@@ -1,4 +1,4 @@
-"""Recording with proof: a tape is compared with what it was made of before it is used."""
+"""Recording with proof: a captured step is compared with what it was made of before it is used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from astrape.errors import AstrapeError
 __all__ = ["checked_tape", "is_taken"]
 
 FIRINGS = 8
-"""Firings that recording a pattern comes to once it has been run: on tape, in four checks, and from tape in each."""
+"""Firings that recording a pattern comes to once it has been run: captured, in four checks, and by replay in each."""
 
 TAKEN = (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError, AttributeError, AssertionError)
 """What a block may raise on noise, and torch in it. Anything else, such as a host's time-out, is for others to hear."""
@@ -31,7 +31,8 @@ CHECKS = ((2, 0.0, 0.1), (3, 0.0, 0.1), (4, -2.0, 2.0), (5, -0.01, 0.01))
 def checked_tape(
     function: Callable[[Any, Any], tuple[Any, Any]], form: State, state: State, memory: Memory, clock: Clock
 ) -> CapturedStep:
-    """A tape of ``function``, which gives what the function gives on other values, results and states to the last bit.
+    """A captured step of ``function``, compared with it on other values: results and states are the same to the last
+    bit.
 
     Args:
         function: as a :class:`~astrape.capture.step.CapturedStep` takes it.
@@ -41,7 +42,7 @@ def checked_tape(
         clock: how long it may take.
 
     Raises:
-        Unrecordable: for what cannot be put on tape, and for what does something else on tape.
+        Unrecordable: for what cannot be captured, and for what does something else captured.
     """
 
     def noise(seed: int, low: float, high: float) -> Any:
@@ -54,7 +55,7 @@ def checked_tape(
     with Watched(clock):
         function(noise(0, 0.0, 0.1), map_state(torch.clone, state))
     clock.check(FIRINGS * (time.thread_time() - begun))
-    tape = CapturedStep(function, noise(1, 0.0, 0.1), state, memory, clock)
+    captured = CapturedStep(function, noise(1, 0.0, 0.1), state, memory, clock)
     expected: State = map_state(torch.clone, state)
     for seed, low, high in CHECKS:
         fresh = noise(seed, low, high)
@@ -66,9 +67,9 @@ def checked_tape(
                 continue  # a graph that takes nothing negative
             raise
         expected = after
-        if not equal((tape.play(fresh), state), (result, expected)):
+        if not equal((captured.play(fresh), state), (result, expected)):
             raise Unrecordable("a step of a block depends on values beyond what operators do with them")
-    return tape
+    return captured
 
 
 def is_taken(reason: Exception) -> bool:

@@ -23,11 +23,11 @@ Pass = Callable[[int, Mapping[str, Tensor], Any, Any], tuple[dict[str, Tensor], 
 
 
 class Iterations:
-    """The passes of a loop as captured steps: one :class:`~astrape.capture.step.CapturedStep` for each length of a pass.
+    """The passes of a loop as captured steps (:mod:`astrape.capture.step`), one for each length of a pass.
 
     A pass of a loop of one frame is one iteration, and the loop's Python, some 20 us for each of its blocks, is most of
-    what it costs. From tape a block is about 2 us. Tapes are checked when they are made: what comes out is the same to
-    the last bit.
+    what it costs. Replayed, a block takes about 2 us. Captured steps are checked when they are made: what comes out is
+    the same to the last bit.
 
     Args:
         run: one pass, as the loop does it.
@@ -55,22 +55,22 @@ class Iterations:
         self._takes, self._gives = frames
         self._controlled = controlled
         self._memory = Memory()
-        self._tapes: dict[int, CapturedStep] = {}
+        self._captured_steps: dict[int, CapturedStep] = {}
         with inference(True):
             self._state = map_state(_copy, state)
             self._prepared = {name: held_copy(own, name) if controlled[name] else own for name, own in prepared.items()}
         self._source: Mapping[str, Any] = prepared
 
     def capture(self, length: int, like: Tensor, clock: Clock) -> None:
-        """Put passes of ``length`` iterations on tape, unless they are.
+        """Capture passes of ``length`` iterations, unless they are captured.
 
         Args:
             like: of the batch size, device and precision of what enters.
 
         Raises:
-            Unrecordable: for what cannot be put on tape.
+            Unrecordable: for what cannot be captured.
         """
-        if length in self._tapes:
+        if length in self._captured_steps:
             return
         form = {
             name: like.new_empty(len(like), stream.channels, length * self._takes[name])
@@ -82,14 +82,14 @@ class Iterations:
 
         with inference(True):
             fresh = map_state(torch.clone, self._state)
-            self._tapes[length] = checked_tape(fire, form, self._state, self._memory, clock)
+            self._captured_steps[length] = checked_tape(fire, form, self._state, self._memory, clock)
             map_state(Tensor.copy_, self._state, fresh)
 
     def follow(self, prepared: Mapping[str, Any]) -> None:
         """Take over other values of the controls.
 
         Raises:
-            Unrecordable: where they take another form than on tape.
+            Unrecordable: where they take another form than captured.
         """
         if prepared is self._source:
             return
@@ -127,7 +127,7 @@ class Iterations:
                     }
                     for whole, frames in ((x, self._takes), (y, self._gives))
                 )
-                self._tapes[length].play_through(fresh, results)
+                self._captured_steps[length].play_through(fresh, results)
                 done += length * passes
         return y, map_state(_copy, self._state)
 

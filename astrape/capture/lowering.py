@@ -85,10 +85,11 @@ FACTORIES = frozenset(
 
 
 class Memory:
-    """Memory for what does not outlast a play. Tapes share it, and within a tape so do kernels that are far apart.
+    """Memory for what does not outlast a play. Captured steps share it, and within a captured step so do kernels that
+    are far apart.
 
-    It stays small, which is why a tape is played from the processor's cache: a new tensor for every result of a step of
-    astrape-vc would be 30 MB.
+    It stays small, which is why a captured step is played from the processor's cache: a new tensor for every result of
+    a step of astrape-vc would be 30 MB.
     """
 
     def __init__(self) -> None:
@@ -246,7 +247,7 @@ class Lowering:
     def _make(self, tensor: Tensor) -> None:
         size = tensor.untyped_storage().nbytes()
         for key in addresses(tensor):
-            # A result is there until the next play, and other tapes play meanwhile.
+            # A result is there until the next play, and other captured steps play meanwhile.
             memory = Memory() if key in self._results else self._memory
             self._storages[key] = self._own[key] = memory.take(size, tensor.device)
 
@@ -256,7 +257,7 @@ class Lowering:
             self._memory.give(storage)
 
     def _place(self, tensor: Tensor) -> Tensor:
-        """Where a recorded tensor lies on the tape; itself, if it was not made by the calls."""
+        """Where a recorded tensor lies in the captured step; itself, if it was not made by the calls."""
         for key in addresses(tensor):
             storage = self._storages.get(key)
             if storage is not None:
@@ -272,7 +273,7 @@ class Lowering:
         return {key: self._placed(item) for key, item in tree.items()} if isinstance(tree, dict) else tree
 
     def _copied(self, tensor: Tensor) -> Tensor:
-        """A copy that the tape makes at its end."""
+        """A copy that the captured step makes at its end."""
         copy = torch.empty_like(tensor)
         self._kernels.append(copying(copy, self._place(tensor)))
         return copy

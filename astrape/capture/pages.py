@@ -27,12 +27,12 @@ def use_large_pages(tensors: Iterable[Tensor]) -> int:
 
     A live step reads every weight once, and there are more of them than a cache holds. With pages of 4 kB a processor
     looks up each page and stops reading ahead at its end. On pages of 2 MB astrape-vc, 160 MB of weights, takes 13.3 ms
-    for 40 ms of sound and not 13.9 (from tape, one core of an AMD EPYC).
+    for 40 ms of sound and not 13.9 (by replay, one core of an AMD EPYC).
 
-    Addresses and values stay as they are, so views, tapes and graphs that hold the tensors need not know. The kernel
-    copies what does not lie on large pages yet, some 0.3 s for 100 MB, once. It is asked page by page, and what it
-    refuses stays as it is: memory of a mapped file, or any where the system has no ``MADV_COLLAPSE`` (Linux before 6.1,
-    other systems). Large pages that are only partly tensors hold their neighbours in memory as well.
+    Addresses and values stay as they are, so views, captured steps and graphs that hold the tensors need not know. The
+    kernel copies what does not lie on large pages yet, some 0.3 s for 100 MB, once. It is asked page by page, and what
+    it refuses stays as it is: memory of a mapped file, or any where the system has no ``MADV_COLLAPSE`` (Linux before
+    6.1, other systems). Large pages that are only partly tensors hold their neighbours in memory as well.
 
     Args:
         tensors: any; those that are not in the memory of the CPU are passed over.

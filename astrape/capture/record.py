@@ -29,10 +29,11 @@ __all__ = [
 aten = torch.ops.aten
 
 MOST_KERNELS = 20_000
-"""Longest tape: 25 times that of a 40 million parameter voice converter, and still recorded within a second."""
+"""Longest captured step: 25 times that of a 40 million parameter voice converter, and still recorded within a
+second."""
 
 MOST_SECONDS = 8.0
-"""Seconds of computing in which what a session puts on tape has to be there: astrape-vc takes 1 to 3, on one core."""
+"""Seconds of computing in which what a session captures has to be there: astrape-vc takes 1 to 3, on one core."""
 
 MOST_WAITING = 60.0
 """The same by the clock on the wall, on a machine that does other things meanwhile."""
@@ -52,7 +53,7 @@ READS = frozenset((Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpac
 
 
 class Unrecordable(Exception):
-    """What a function does cannot be put on a tape; the message says why."""
+    """What a function does cannot be put in a captured step; the message says why."""
 
 
 class OutOfTime(Unrecordable):
@@ -109,7 +110,7 @@ class Recorder(Watched):
 
     Raises:
         Unrecordable: for what would not be the same the next time: random numbers, sizes that depend on values, values
-            that Python asks for. Memory is all that a tape knows of a tensor, so sparse ones are refused too.
+            that Python asks for. Memory is all that a captured step knows of a tensor, so sparse ones are refused too.
             ``OutOfTime`` where the clock is over.
     """
 

@@ -1,4 +1,4 @@
-"""A tape: what a function of tensors does, as a list of kernels over fixed memory, played without the function."""
+"""Captured steps: what a function of tensors does, as a list of kernels over fixed memory."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class CapturedStep:
         """Do what the function did, on other values.
 
         Returns:
-            The function's result, in memory that the next play of this tape writes over.
+            The function's result, in memory that the next play of this captured step writes over.
         """
         with torch.inference_mode():
             for tensor, (_, value) in zip(self.places, state_leaves(fresh), strict=True):

@@ -73,7 +73,7 @@ class Firing:
     def remaining(
         self, counts: Sequence[int], arrived: Mapping[Wire, int], waiting: Mapping[str, int]
     ) -> dict[str, int]:
-        """Frames that wait after actors have fired ``counts`` times, by ``actor.port``; edges with none are left out."""
+        """Frames that wait after actors have fired ``counts`` times, by ``actor.port``; edges with none left out."""
         frames = dict(arrived)
         found = {}
         for actor, firings in zip(self.actors, counts, strict=True):

@@ -25,10 +25,10 @@ __all__ = [
     "FLUSH",
     "SESSION_CHUNKS",
     "SESSION_FAULTS",
+    "SESSION_REPLAY",
     "SESSION_RESET",
     "SESSION_SNAPSHOT",
     "SESSION_STATE",
-    "SESSION_TAPE",
     "check_constant_latency",
     "check_control_position",
     "check_flush",
@@ -61,7 +61,7 @@ SESSION_FAULTS = "session faults"
 SESSION_STATE = "session state"
 """Name of the property: the bytes of a session's state never change."""
 
-SESSION_TAPE = "session tape"
+SESSION_REPLAY = "session replay"
 """Name of the property: pushes of a length that was named beforehand give the same bits as any others."""
 
 MOST_RECORDED = 1500
@@ -302,23 +302,23 @@ def check_session_replay(subject: Subject) -> None:
     Nothing is done for a graph whose recording would take long.
 
     Raises:
-        ContractError: ``"session tape"``.
+        ContractError: ``"session replay"``.
     """
     graph: Any = subject.block
     if effort(subject).of(1) > MOST_RECORDED:
         return
-    with guarded(SESSION_TAPE, f"a session of {subject.name} with a chunk"), torch.no_grad():
+    with guarded(SESSION_REPLAY, f"a session of {subject.name} with a chunk"), torch.no_grad():
         for chunk in ({port: max(1, count // 3) for port, count in graph.consumes.items()}, graph.consumes):
-            taped = graph.stream(batch_size=BATCH, dtype=subject.dtype, device=subject.device, chunk=dict(chunk))
+            captured = graph.stream(batch_size=BATCH, dtype=subject.dtype, device=subject.device, chunk=dict(chunk))
             plain, values = _session(subject), subject.values()
             x = subject.signal(PLAYED, seed=49)
             for push in range(PLAYED):
                 piece = {port: x[port][..., push * count : (push + 1) * count] for port, count in chunk.items()}
-                got, want = (subject.by_port(s.push(subject.given(piece), **values)) for s in (taped, plain))
+                got, want = (subject.by_port(s.push(subject.given(piece), **values)) for s in (captured, plain))
                 values = subject.values(setting=1) if push == PLAYED // 2 else {}
                 what = f"push {push} of {next(iter(chunk.values()))} frames has other bits than without a chunk"
                 mend = "let every run hand blocks the same memory"
-                require_close(SESSION_TAPE, got, want, 0.0, what, mend)
+                require_close(SESSION_REPLAY, got, want, 0.0, what, mend)
 
 
 def check_control_position(subject: Subject) -> None:

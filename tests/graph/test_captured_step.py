@@ -1,4 +1,5 @@
-"""Tapes against the functions that they were recorded from: the same numbers to the last bit, play after play."""
+"""Captured steps against the functions that they were recorded from: the same numbers to the last bit, play after
+play."""
 
 from __future__ import annotations
 
@@ -24,20 +25,20 @@ def square(seed: int) -> Tensor:
 
 
 def assert_plays(function: Any, fresh: Any, state: Any, plays: int = 4, memory: Memory | None = None) -> CapturedStep:
-    """A tape of ``function`` gives what the function gives, for other values, from the state that each has left."""
+    """A captured step gives what its function gives, for other values, from the state that each has left."""
     held = map_state(torch.clone, state)
-    tape = CapturedStep(function, fresh(0), held, memory or Memory())
+    captured = CapturedStep(function, fresh(0), held, memory or Memory())
     for (_, before), (_, now) in zip(state_leaves(state), state_leaves(held), strict=True):
         assert torch.equal(before, now), "recording changed the state"
     want_state = map_state(torch.clone, state)
     for play in range(1, plays + 1):
         values = fresh(play)
         want, want_state = function(map_state(torch.clone, values), map_state(torch.clone, want_state))
-        got = tape.play(values)
+        got = captured.play(values)
         pairs = zip(state_leaves((got, held)), state_leaves((want, want_state)), strict=True)
         for (name, a), (_, b) in pairs:
             assert torch.equal(a, b), f"{name} at play {play}"
-    return tape
+    return captured
 
 
 class Program:
@@ -141,10 +142,10 @@ def test_a_state_of_wholes_counts_on():
 
 def test_weights_are_read_where_they_lie():
     layer = torch.nn.Linear(SIZE, SIZE, dtype=torch.float64)
-    tape = CapturedStep(lambda x, state: (layer(x), state), square(0), (), Memory())
+    captured = CapturedStep(lambda x, state: (layer(x), state), square(0), (), Memory())
     with torch.no_grad():
         layer.weight.mul_(2)
-        assert torch.equal(tape.play(square(1)), layer(square(1)))
+        assert torch.equal(captured.play(square(1)), layer(square(1)))
 
 
 def test_views_and_constants_are_no_kernels():
@@ -191,12 +192,12 @@ def test_what_nobody_needs_but_what_raises_is_played_all_the_same(check):
         return x * 2, state
 
     quiet, loud = torch.arange(16.0, dtype=torch.float64).reshape(1, 4, 4) / 2, torch.full((1, 4, 4), 9.0).double()
-    tape = CapturedStep(checked, quiet, (), Memory())
-    assert torch.equal(tape.play(quiet / 2), quiet)
+    captured = CapturedStep(checked, quiet, (), Memory())
+    assert torch.equal(captured.play(quiet / 2), quiet)
     with pytest.raises((RuntimeError, IndexError, ZeroDivisionError)):
         checked(loud, ())
     with pytest.raises((RuntimeError, IndexError, ZeroDivisionError)):
-        tape.play(loud)
+        captured.play(loud)
 
 
 def test_memory_is_used_again():
@@ -217,7 +218,7 @@ def test_memory_is_used_again():
     assert_plays(chain, square, (), memory=memory)
     assert Counted.taken <= 4
     assert_plays(chain, square, (), memory=memory)
-    assert Counted.taken <= 5, "a second tape has only its result to itself"
+    assert Counted.taken <= 5, "a second captured step has only its result to itself"
 
 
 @pytest.mark.parametrize(

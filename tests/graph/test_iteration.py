@@ -127,8 +127,8 @@ def test_sessions_give_what_blocks_give(drawn, double, batch, chunk, sizes, seed
     graph = astrape.compile(drawn[0]).eval()
     graph = graph.double() if double else graph
     plain = graph.stream(batch)
-    replayed, taped = graph.stream(batch), graph.stream(batch, chunk=chunk)
-    assert taped.untaped is None
+    replayed, captured = graph.stream(batch), graph.stream(batch, chunk=chunk)
+    assert captured.uncaptured is None
     saved: Any = None
     for push, frames in enumerate([*sizes, chunk, 300, chunk, chunk, 40, chunk]):
         x = noise(graph, frames, seed + push, batch)
@@ -136,22 +136,22 @@ def test_sessions_give_what_blocks_give(drawn, double, batch, chunk, sizes, seed
         with as_it_is():
             want = plain.push(x, **controls)
         equal(replayed.push(x, **controls), want)
-        equal(taped.push(x, **controls), want)
+        equal(captured.push(x, **controls), want)
         if push == 4:
             saved = plain.snapshot()
         if push == 7 and batch > 1:
             with as_it_is():
                 plain.reset([1])
             replayed.reset([1])
-            taped.reset([1])
+            captured.reset([1])
         if push == 8:
             plain.restore(saved)
             replayed.restore(saved)
-            taped.restore(saved)
+            captured.restore(saved)
     with as_it_is():
         want = plain.flush()
     equal(replayed.flush(), want)
-    equal(taped.flush(), want)
+    equal(captured.flush(), want)
 
 
 @settings(max_examples=15, deadline=None)
@@ -193,7 +193,7 @@ def test_the_blocks_python_runs_for_a_few_iterations_only(chunk):
         assert 0 < Called.calls < 10
     else:
         assert 0 < Called.calls == captured < 10
-        assert (session.tapes, session.untaped) == (1, None)
+        assert (session.captured_steps, session.uncaptured) == (1, None)
     with torch.no_grad():
         Called.calls = 0
         graph(noise(graph, 5000, 0))
@@ -267,7 +267,7 @@ def test_whole_sequences_follow_the_weights():
 
 @register("test_deciding_in_a_loop")
 class Deciding(StreamBlock):
-    """A block that decides by a value, which no tape can."""
+    """A block that decides by a value, which no captured step can."""
 
     asked = 0
 
@@ -287,8 +287,8 @@ def test_a_loop_that_cannot_be_captured_runs_as_it_is(chunk):
         plain = graph.stream()
     session = graph.stream(chunk=chunk)
     if chunk:
-        assert session.tapes == 0
-        assert "depends on values" in session.untaped
+        assert session.captured_steps == 0
+        assert "depends on values" in session.uncaptured
     for push in range(8):
         x = noise(graph, 100, push)
         Deciding.asked = 0
@@ -327,19 +327,19 @@ def test_a_session_that_is_interrupted_in_a_replay_refuses_to_go_on(monkeypatch)
     session, other, plain = graph.stream(chunk=300), graph.stream(chunk=300), graph.stream()
     session.push(noise(graph, 300, 0))
     (held,) = [found for owner, found in session._live._held.values() if isinstance(owner, loop.FeedbackLoop)]
-    (tape,) = held["captured"]._tapes.values()
+    (captured,) = held["captured"]._captured_steps.values()
     calls = iter(range(500))
 
     def interrupting() -> None:
         if next(calls) == 200:
             raise KeyboardInterrupt
 
-    tape._kernels.insert(1, interrupting)
+    captured._kernels.insert(1, interrupting)
     with pytest.raises(KeyboardInterrupt):
         session.push(noise(graph, 300, 1))
     with pytest.raises(astrape.StreamError, match="interrupted"):
         session.push(noise(graph, 300, 2))
-    tape._kernels.pop(1)
+    captured._kernels.pop(1)
     session.reset()
     for push in range(3):
         x = noise(graph, 300, push)

@@ -77,9 +77,9 @@ WHOLE: list[Callable[[Tensor], Tensor]] = [
 
 
 def play(function: Callable[[Tensor], Tensor], values: list[Tensor]) -> None:
-    tape = CapturedStep(lambda fresh, state: (function(fresh), state), values[0], (), Memory())
+    captured = CapturedStep(lambda fresh, state: (function(fresh), state), values[0], (), Memory())
     for value in values:
-        got, want = tape.play(value), function(value)
+        got, want = captured.play(value), function(value)
         assert got.dtype == want.dtype
         bits = {4: torch.int32, 8: torch.int64}[want.element_size()]
         same = got.view(bits) == want.view(bits)

@@ -1,4 +1,4 @@
-"""Sessions with a chunk: what is played from tape is what the graph gives, to the last bit."""
+"""Sessions with a chunk: what is replayed is what the graph gives, to the last bit."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ def test_random_graphs(recipe, seed, frames, constant):
     graph = compiled(recipe, seed)
     first = next(iter(graph.inputs.values())).rate
     chunk = {name: max(1, int(frames * stream.rate / first)) for name, stream in graph.inputs.items()}
-    taped = graph.stream(chunk=chunk, constant_latency=constant)
+    captured = graph.stream(chunk=chunk, constant_latency=constant)
     plain = graph.stream(constant_latency=constant)
-    assert taped.untaped is None
+    assert captured.uncaptured is None
     for push in range(12):
         # One push of another length leads off the beaten track, and the flush at the end begins anew.
         now = chunk if push != 8 else {name: 2 * count + 1 for name, count in chunk.items()}
         given_now = {"level": 0.3} if push == 5 and "level" in graph.controls else {}
         x = noise(graph, now, seed + push)
-        assert_equal(graph, taped.push(x, **given_now), plain.push(x, **given_now))
+        assert_equal(graph, captured.push(x, **given_now), plain.push(x, **given_now))
         if push == 10:
-            assert_equal(graph, taped.flush(), plain.flush())
+            assert_equal(graph, captured.flush(), plain.flush())
 
 
 @pytest.mark.parametrize(
-    ("name", "chunk", "tapes"),
+    ("name", "chunk", "captured_steps"),
     [
         ("astrape-vc-small", 441, 4),
         ("astrape-vc-small", 512, 8),
@@ -70,11 +70,11 @@ def test_random_graphs(recipe, seed, frames, constant):
         ("voice-changer", 256, 3),
     ],
 )
-def test_shipped_recipes(name, chunk, tapes):
+def test_shipped_recipes(name, chunk, captured_steps):
     torch.manual_seed(0)
     graph = astrape.load(name).eval()
-    taped, plain = graph.stream(2, chunk=chunk), graph.stream(2)
-    assert (taped.tapes, taped.untaped) == (tapes, None)
+    captured, plain = graph.stream(2, chunk=chunk), graph.stream(2)
+    assert (captured.captured_steps, captured.uncaptured) == (captured_steps, None)
     for push in range(24):
         controls = {}
         if push in (0, 9):
@@ -85,17 +85,17 @@ def test_shipped_recipes(name, chunk, tapes):
         if push == 15 and "pitch" in graph.controls:
             controls = {"pitch": 5.0}
         x = noise(graph, {"mic": chunk}, push, batch=2)
-        assert_equal(graph, taped.push(x, **controls), plain.push(x, **controls))
+        assert_equal(graph, captured.push(x, **controls), plain.push(x, **controls))
 
 
 @pytest.mark.parametrize(
-    ("name", "chunk", "tapes"),
+    ("name", "chunk", "captured_steps"),
     [("voice-changer", 441, 10), ("voice-changer", 480, 10), ("denoiser", 512, 10), ("astrape-vc-small", 480, 20)],
 )
-def test_every_push_of_the_length_plays_from_tape(name, chunk, tapes, monkeypatch):
+def test_every_push_of_the_length_plays_from_tape(name, chunk, captured_steps, monkeypatch):
     graph = astrape.load(name).eval()
     session = graph.stream(chunk=chunk)
-    assert 0 < session.tapes <= tapes
+    assert 0 < session.captured_steps <= captured_steps
     controls = {control: torch.zeros(count) for control, count in graph.controls.items() if count > 1}
     run = Firing.fire
 
@@ -112,27 +112,27 @@ def test_snapshots_rows_and_resets_pass_from_tape_to_graph_and_back():
     torch.manual_seed(0)
     graph = astrape.load("astrape-vc-small").double().eval()
     speaker = torch.randn(2, 128, dtype=torch.float64)
-    taped, plain = graph.stream(2, chunk=441), graph.stream(2)
+    captured, plain = graph.stream(2, chunk=441), graph.stream(2)
     saved: list[dict[str, Any]] = []
 
     def both(push: int, **controls: Any) -> None:
         x = noise(graph, {"mic": 441}, push, batch=2)
-        assert_equal(graph, taped.push(x, **controls), plain.push(x, **controls))
+        assert_equal(graph, captured.push(x, **controls), plain.push(x, **controls))
 
     for push in range(9):
         both(push, **({"speaker": speaker} if push == 0 else {}))
         if push == 5:
-            saved = [taped.snapshot(), plain.snapshot()]
+            saved = [captured.snapshot(), plain.snapshot()]
     # Each from the other's snapshot, which what was played since has not changed.
-    taped.restore(saved[1])
+    captured.restore(saved[1])
     plain.restore(saved[0])
     for push in range(6, 12):
         both(push)
-    for session in (taped, plain):
+    for session in (captured, plain):
         session.reset([1])
     for push in range(12, 20):
         both(push)
-    for session in (taped, plain):
+    for session in (captured, plain):
         session.reset()
     for push in range(8):
         both(push, speaker=speaker.flip(0))
@@ -223,18 +223,18 @@ class Secretive(StreamBlock):
 )
 def test_a_block_that_cannot_be_taped_runs_as_it_is(use, reason):
     graph = astrape.compile(recipe({"odd": {"use": use}}, controls={"level": {"channels": 1, "default": 1.0}}))
-    taped, plain = graph.stream(chunk=32), graph.stream()
-    assert taped.tapes == 0
-    assert reason in taped.untaped
+    captured, plain = graph.stream(chunk=32), graph.stream()
+    assert captured.captured_steps == 0
+    assert reason in captured.uncaptured
     for push in range(4):
         x = noise(graph, {"mic": 32}, push)
-        assert_equal(graph, taped.push(x), plain.push(x))
+        assert_equal(graph, captured.push(x), plain.push(x))
 
 
 def test_a_block_that_hides_a_clock_is_found_out():
     session = astrape.compile(recipe({"odd": {"use": "test_counting"}})).stream(chunk=32)
-    assert session.tapes == 0
-    assert "beyond what operators do" in session.untaped
+    assert session.captured_steps == 0
+    assert "beyond what operators do" in session.uncaptured
 
 
 class HostsTimeOut(RuntimeError):
@@ -263,26 +263,29 @@ def test_what_is_not_about_recording_is_for_the_host_to_hear(raises, after, monk
     monkeypatch.setattr(Alarmed, "after", after)
     with pytest.raises(raises, match="long enough"):
         graph.stream(chunk=8)
-    assert graph.stream(chunk=8).tapes == 1
+    assert graph.stream(chunk=8).captured_steps == 1
 
 
 def test_recording_ends_when_its_time_is_over(monkeypatch):
-    """Patterns that it was enough for play from tape, others run as they are, with equal results; and it is told."""
+    """Patterns that it was enough for replayed, others run as they are, with equal results; and it is told."""
     blocks = {"hops": {"use": "framing", "size": 8, "hop": 5}, "back": {"use": "overlap_add", "hop": 5}}
     graph = astrape.compile(recipe(blocks))
     every = graph.stream(chunk=13)
-    assert every.tapes > 1
-    assert every.untaped is None
+    assert every.captured_steps > 1
+    assert every.uncaptured is None
     ticks = iter(range(10**6))
     monkeypatch.setattr(record.time, "thread_time", lambda: 0.001 * next(ticks))
     for seconds in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0):
         monkeypatch.setattr(replay, "MOST_SECONDS", seconds)
         some, plain = graph.stream(chunk=13), graph.stream()
-        assert some.tapes <= every.tapes
-        if some.tapes < every.tapes:
-            assert f"recording takes more than {seconds:g} s" in some.untaped
-        if 0 < some.tapes < every.tapes:
-            assert f"{some.tapes} of {every.tapes} patterns are on tape, the others run as they are" in some.untaped
+        assert some.captured_steps <= every.captured_steps
+        if some.captured_steps < every.captured_steps:
+            assert f"recording takes more than {seconds:g} s" in some.uncaptured
+        if 0 < some.captured_steps < every.captured_steps:
+            assert (
+                f"{some.captured_steps} of {every.captured_steps} patterns are captured, the others run as they are"
+                in some.uncaptured
+            )
         for push in range(12):
             x = noise(graph, {"mic": 13}, push)
             assert_equal(graph, some.push(x), plain.push(x))
@@ -296,7 +299,9 @@ def test_a_loop_of_a_thousand_turns_does_not_block_its_host():
     begun = time.thread_time()
     session = graph.stream(chunk=1000)
     assert time.thread_time() - begun < replay.MOST_SECONDS + 2
-    assert (session.tapes, session.untaped) == (2, None), "an iteration is recorded, and not a thousand of them"
+    assert (session.captured_steps, session.uncaptured) == (2, None), (
+        "an iteration is recorded, and not a thousand of them"
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -317,12 +322,12 @@ def test_what_waits_between_tapes_is_there_in_the_next_push(kernel, hop, stride,
         "slow": {"use": "conv", "kernel": stride, "stride": stride, "channels": 3},
     }
     graph = astrape.compile(recipe(blocks))
-    taped, plain = graph.stream(chunk=chunk), graph.stream()
-    assert taped.untaped is None
+    captured, plain = graph.stream(chunk=chunk), graph.stream()
+    assert captured.uncaptured is None
     for push in range(40):
         now = 3 * chunk + 1 if push == 25 else chunk
         x = noise(graph, {"mic": now}, push)
-        assert_equal(graph, taped.push(x), plain.push(x))
+        assert_equal(graph, captured.push(x), plain.push(x))
 
 
 @register("test_moving")
@@ -340,21 +345,21 @@ class Moving(StreamBlock):
 
 def test_a_state_that_moves_survives_pushes_of_other_lengths():
     graph = astrape.compile(recipe({"m": {"use": "test_moving"}}))
-    taped, plain = graph.stream(chunk=4), graph.stream()
+    captured, plain = graph.stream(chunk=4), graph.stream()
     for push, frames in enumerate([4, 4, 3, 4, 4, 1, 2, 4, 4, 4]):
         x = noise(graph, {"mic": frames}, push)
-        assert_equal(graph, taped.push(x), plain.push(x))
+        assert_equal(graph, captured.push(x), plain.push(x))
 
 
 def test_under_autocast_nothing_is_played():
     graph = astrape.compile(recipe({"l": {"use": "linear", "channels": 8}, "c": {"use": "conv", "kernel": 3}}))
-    taped, plain = graph.stream(chunk=16), graph.stream()
+    captured, plain = graph.stream(chunk=16), graph.stream()
     for push in range(6):
         with torch.autocast("cpu", torch.bfloat16, enabled=push % 2 == 1):
             x = noise(graph, {"mic": 16}, push)
-            assert_equal(graph, taped.push(x), plain.push(x))
+            assert_equal(graph, captured.push(x), plain.push(x))
     with torch.autocast("cpu", torch.bfloat16):
-        assert "autocast" in graph.stream(chunk=16).untaped
+        assert "autocast" in graph.stream(chunk=16).uncaptured
 
 
 CURVES: dict[str, Any] = {
@@ -423,11 +428,11 @@ def test_how_memory_lies_between_units_makes_no_difference(kind, dtype):
     }
     for channels, batch, used in ((7, 1, ["bent"]), (3, 2, ["bent", "turned"]), (1, 3, list(blocks))):
         graph = astrape.compile(recipe({name: blocks[name] for name in used}, channels=channels)).to(dtype)
-        taped, plain = graph.stream(batch, chunk=21), graph.stream(batch)
-        assert taped.tapes, taped.untaped
+        captured, plain = graph.stream(batch, chunk=21), graph.stream(batch)
+        assert captured.captured_steps, captured.uncaptured
         for push in range(40):
             x = noise(graph, {"mic": 21}, push, batch) * 10
-            assert_equal(graph, taped.push(x), plain.push(x))
+            assert_equal(graph, captured.push(x), plain.push(x))
             if push == 20:
                 plain.restore(plain.snapshot())
 
@@ -435,12 +440,12 @@ def test_how_memory_lies_between_units_makes_no_difference(kind, dtype):
 def test_how_what_is_prepared_lies_makes_no_difference():
     controls = {"levels": {"channels": 10, "default": [0.1 * n for n in range(10)]}}
     graph = astrape.compile(recipe({"wide": {"use": "test_wide_level"}}, channels=5, controls=controls))
-    taped, plain = graph.stream(2, chunk=17), graph.stream(2)
-    assert taped.tapes
+    captured, plain = graph.stream(2, chunk=17), graph.stream(2)
+    assert captured.captured_steps
     for push in range(6):
         x = noise(graph, {"mic": 17}, push, 2)
         levels = {"levels": torch.randn(2, 10)} if push % 2 else {}
-        assert_equal(graph, taped.push(x, **levels), plain.push(x, **levels))
+        assert_equal(graph, captured.push(x, **levels), plain.push(x, **levels))
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -451,7 +456,7 @@ def test_tapes_outlast_controls_however_they_are_given(batch):
         "louder": {"use": "gain", "gain": "level", "smooth_ms": 0},
     }
     graph = astrape.compile(recipe(blocks, channels=2, controls=controls))
-    taped, plain = graph.stream(batch, chunk=16), graph.stream(batch)
+    captured, plain = graph.stream(batch, chunk=16), graph.stream(batch)
     given: list[Any] = [
         None,
         0.7,
@@ -464,19 +469,19 @@ def test_tapes_outlast_controls_however_they_are_given(batch):
     for push, level in enumerate(given):
         x = noise(graph, {"mic": 16}, push, batch)
         values = {} if level is None else {"level": level}
-        assert_equal(graph, taped.push(x, **values), plain.push(x, **values))
-        assert taped.tapes
-        assert taped.untaped is None
+        assert_equal(graph, captured.push(x, **values), plain.push(x, **values))
+        assert captured.captured_steps
+        assert captured.uncaptured is None
 
 
 def test_how_the_callers_memory_lies_makes_no_difference():
     graph = astrape.compile(recipe({"a": {"use": "activation", "kind": "gelu"}}, channels=2))
-    taped, plain = graph.stream(chunk=441), graph.stream()
+    captured, plain = graph.stream(chunk=441), graph.stream()
     for push in range(3):
         # As soundfile reads it, frames by channels.
         x = torch.randn(441, 2, generator=torch.Generator().manual_seed(push)).T[None]
         want = plain.push(x.contiguous())
-        assert_equal(graph, taped.push(x), want)
+        assert_equal(graph, captured.push(x), want)
         assert_equal(graph, graph.stream().push(x), want)
 
 
@@ -486,15 +491,15 @@ def test_a_chunk_that_is_no_whole_number_elsewhere_is_refused():
     graph = astrape.compile(recipe(blocks, inputs=inputs))
     with pytest.raises(astrape.StreamError, match="7 frames of 'mic' is 14/5 of 'slow'"):
         graph.stream(chunk=7)
-    assert graph.stream(chunk={"mic": 10}).tapes
-    assert graph.stream(chunk=np.int64(10)).tapes
+    assert graph.stream(chunk={"mic": 10}).captured_steps
+    assert graph.stream(chunk=np.int64(10)).captured_steps
 
 
 def test_long_pushes_are_left_as_they_are():
     graph = astrape.compile(recipe({"g": {"use": "gain", "gain": 2}}))
     session = graph.stream(chunk=10_000)
-    assert session.tapes == 0
-    assert "10000 frames" in session.untaped
+    assert session.captured_steps == 0
+    assert "10000 frames" in session.uncaptured
 
 
 @pytest.mark.parametrize("chunk", [0, -3, True, 2.5, {"nobody": 4}, {}, {"mic": 0}])

@@ -54,7 +54,7 @@ def same(one, other):
 @pytest.mark.parametrize("constant_latency", [False, True])
 def test_all_that_can_be_done_to_a_session_is_done_on_the_short_way_too(graph, ways, constant_latency):
     sessions = [graph.stream(2, constant_latency=constant_latency, chunk=chunk) for chunk in (8, None)]
-    assert sessions[0].tapes
+    assert sessions[0].captured_steps
     x = noise(400)
     saved = None
     for number in range(50):

@@ -155,11 +155,11 @@ class LateControls(Session):
 
 
 class PlaysFalse(Session):
-    """Plays what it has on tape a last bit too loud."""
+    """Plays what it has captured a last bit too loud."""
 
     def push(self, x: Any, **controls: Any) -> Any:
         y = super().push(x, **controls)
-        return {name: tensor * (1 + 2**-50) for name, tensor in y.items()} if self.tapes else y
+        return {name: tensor * (1 + 2**-50) for name, tensor in y.items()} if self.captured_steps else y
 
 
 SESSIONS: dict[type[Session], str] = {
@@ -172,7 +172,7 @@ SESSIONS: dict[type[Session], str] = {
     ForgetsWaiting: "session snapshot",
     SilencesAll: "session faults",
     Grows: "session state",
-    PlaysFalse: "session tape",
+    PlaysFalse: "session replay",
     LateControls: "control position",
 }
 

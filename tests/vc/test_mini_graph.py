@@ -147,10 +147,10 @@ def test_a_voice_comes_out_in_the_targets_register_with_its_own_intonation(
 
 def test_a_push_runs_from_tape_to_the_last_bit() -> None:
     graph, x = awake(dtype=torch.float32), voice(0.8).float()
-    taped, plain = graph.stream(chunk=FRAME), graph.stream()
-    assert taped.tapes >= 1
+    captured, plain = graph.stream(chunk=FRAME), graph.stream()
+    assert captured.captured_steps >= 1
     with torch.no_grad():
         for piece in torch.split(x, FRAME, dim=-1):
-            one, other = (session.push(piece, speaker=SPEAKER.float()) for session in (taped, plain))
+            one, other = (session.push(piece, speaker=SPEAKER.float()) for session in (captured, plain))
             for name in one:
                 assert torch.equal(one[name], other[name]), name

@@ -170,7 +170,7 @@ class FeedbackLoop(StreamBlock):
         return [(count, passes) for count, passes in runs if count and passes]
 
     def capture(self, turns: int, state: State, controls: Any, like: Tensor, clock: Clock) -> None:
-        """Put the passes of ``turns`` turns on tape for the present session, which replays them from now on.
+        """Capture the passes of ``turns`` iterations for the present session, which replays them from now on.
 
         Args:
             state: of the form that it is going to have.
@@ -179,7 +179,7 @@ class FeedbackLoop(StreamBlock):
             clock: how long it may take.
 
         Raises:
-            Unrecordable: for blocks that cannot be put on tape.
+            Unrecordable: for blocks that cannot be captured.
         """
         live = current()
         assert live is not None, "outside of a session nothing is kept"

@@ -1,4 +1,4 @@
-"""Replay: a session's pushes of one size, played from tapes."""
+"""Replay: a session's pushes of one size, replayed."""
 
 from __future__ import annotations
 
@@ -29,51 +29,52 @@ from astrape.graph.session.steady import Steady
 __all__ = ["Replay"]
 
 LONGEST = 8192
-"""Frames of an input from which on a push is not put on tape: 186 ms, where what tapes save is next to nothing."""
+"""Frames of an input from which on a push is not captured: 186 ms, where capturing saves next to nothing."""
 
-MOST_TAPES = 64
-"""Tapes of a session. astrape-vc has 4 at 10 ms, and 8 for a host's 512 samples."""
+MOST_CAPTURED = 64
+"""Captured steps of a session. astrape-vc has 4 at 10 ms, and 8 for a host's 512 samples."""
 
 MOST_PUSHES = 4096
 """Pushes within which patterns are looked for: 512 samples at 44.1 kHz come round after 441 pushes."""
 
 MOST_PASSES = 16
-"""Passes of a feedback loop in a push up to which they are all on one tape, which has no way from one to the next."""
+"""Passes of a feedback loop in a push up to which one captured step holds them all."""
 
 MOST_LENGTHS = 4
-"""Lengths of what waits at an edge, from push to push, up to which the edge is part of a tape."""
+"""Lengths of what waits at an edge, from push to push, up to which the edge is part of a captured step."""
 
 Pattern = tuple[tuple[int, ...], tuple[tuple[str, int], ...]]
 """Firings of every actor, and the frames that wait between actors."""
 
 
 class Segment(NamedTuple):
-    """Actors that are on tape together.
+    """Actors that are captured together.
 
     Attributes:
         firing: runs them.
         heard: signals that other segments or the outside read.
-        tapes: by pattern; ``None`` for a loop of many passes, whose block replays them by itself.
+        captured steps: by pattern; ``None`` for a loop of many passes, whose block replays them by itself.
     """
 
     firing: Firing
     heard: frozenset[Wire]
-    tapes: dict[Pattern, CapturedStep | None]
+    captured_steps: dict[Pattern, CapturedStep | None]
 
 
 class Replay:
     """What a push does depends on how many frames there are of everything, and on no values: a pattern. For pushes of
-    ``chunk`` frames all patterns are known in advance; each is put on tape (:mod:`astrape.capture.step`), and checked
-    against the actors themselves on other values, state and result to the last bit. A pattern that has no tape is run as
-    it is, and so is one for which there is no time: recording ends after ``MOST_SECONDS``. Weights are gathered
-    beforehand on large pages of memory, where the system has them.
+    ``chunk`` frames all patterns are known in advance; each is captured (:mod:`astrape.capture.step`), and checked
+    against the actors themselves on other values, state and result to the last bit. A pattern that has no captured step
+    is run as it is, and so is one for which there is no time: recording ends after ``MOST_SECONDS``. Weights are
+    gathered beforehand on large pages of memory, where the system has them.
 
-    Where what waits at an edge takes many lengths, tapes end there and others begin, or there would be one for every
+    Where what waits at an edge takes many lengths, captured steps end there and others begin, or there would be one for
+    every
     length: 441 samples that go through a filter into hops of 256 leave another rest in each of 256 pushes, but are
     filtered always alike, and fill one hop or two. They end likewise at a feedback loop of more than ``MOST_PASSES``
     passes a push, which is replayed pass by pass (:class:`~astrape.capture.iteration.Iterations`).
 
-    All tapes write one state, which is handed from push to push as the session's.
+    All captured steps write one state, which is handed from push to push as the session's.
 
     Args:
         graph: what is streamed.
@@ -84,7 +85,7 @@ class Replay:
     Attributes:
         segments: in execution order.
         steady: the short way for a push like the last one, where there is one.
-        refused: why there are no tapes, for a graph that cannot be put on tape; or not of all patterns.
+        refused: why there are no captured steps, for a graph that cannot be captured; or not of all patterns.
 
     Raises:
         StreamError: for a chunk that is no number of frames of an input.
@@ -117,9 +118,9 @@ class Replay:
                 self._give_up((str(reason) or type(reason).__name__).splitlines()[0])
 
     @property
-    def tapes(self) -> int:
+    def captured_steps(self) -> int:
         """How many there are."""
-        return sum(len(segment.tapes) for segment in self.segments)
+        return sum(len(segment.captured_steps) for segment in self.segments)
 
     def advance(
         self,
@@ -128,37 +129,37 @@ class Replay:
         waiting: Mapping[str, Tensor],
         prepared: Prepared,
     ) -> tuple[dict[str, Tensor], dict[str, State], dict[str, Tensor]]:
-        """:meth:`Network.advance <astrape.graph.network.Network.advance>`, from tape where there is one."""
+        """:meth:`Network.advance <astrape.graph.network.Network.advance>`, by replay where there is one."""
         self.steady = None
         self._follow(prepared)
         signals, after = self.graph.arriving(arrived), dict(state)
         kept: dict[str, Tensor] = {}
         autocast = torch.is_autocast_enabled(self._like.device.type)
-        for firing, _, tapes in self.segments:
+        for firing, _, captured_steps in self.segments:
             counts = firing.counts(frames_of(signals), frames_of(waiting))
             entering, outer = firing.enter(counts, signals, waiting)
             inner = {key: waiting[key] for key in firing.inner if key in waiting}
-            tape = None if autocast else tapes.get(_pattern(counts, frames_of(inner)))
-            if tape is None:
+            captured = None if autocast else captured_steps.get(_pattern(counts, frames_of(inner)))
+            if captured is None:
                 made, changed, inner = firing.fire(counts, entering, state, inner, prepared)
             else:
                 changed = self._hold(firing, state)
-                made, inner = tape.play((entering, inner))
+                made, inner = captured.play((entering, inner))
             signals.update(made)
             after.update(changed)
             kept.update({**outer, **inner})
         outputs = self.graph.leaving(signals)
-        if len(self.segments) == 1 and tape is not None and not waiting and not kept:
+        if len(self.segments) == 1 and captured is not None and not waiting and not kept:
             inputs = {
                 edge.key: edge.read.node for actor in firing.actors for edge in actor.edges if edge.key in entering
             }
-            places = {key: (inputs[key], place) for key, place in zip(entering, tape.places, strict=True)}
+            places = {key: (inputs[key], place) for key, place in zip(entering, captured.places, strict=True)}
             if all(signal in made for signal in self.graph.wiring.values()):
-                self.steady = Steady.after(self.graph, tape, places, outputs, (after, prepared))
+                self.steady = Steady.after(self.graph, captured, places, outputs, (after, prepared))
         return outputs, after, kept
 
     def _hold(self, firing: Firing, state: Mapping[str, State]) -> dict[str, State]:
-        """Have the state where tapes write it."""
+        """Have the state where captured steps write it."""
         mine = {actor.name: self._state[actor.name] for actor in firing.actors}
         for name, own in mine.items():
             if state[name] is not own:
@@ -186,8 +187,8 @@ class Replay:
             self._prepared[actor.name] = held_copy(own, actor.name) if actor.controls else own
 
     def _follow(self, prepared: Prepared) -> None:
-        """Take over what the session's controls come to now; that it has another form than on tape ends all tapes."""
-        if prepared is self._controls or not self.tapes:
+        """Take over what the session's controls come to now; where its form is another, all captured steps end."""
+        if prepared is self._controls or not self.captured_steps:
             return
         try:
             for actor in self.graph.actors:
@@ -223,19 +224,18 @@ class Replay:
             self.segments.append(Segment(firing, heard, {}))
             wanted += [(self.segments[-1], pattern) for pattern in patterns if any(pattern[0])]
         clock = Clock(MOST_SECONDS, MOST_WAITING)
-        for segment, pattern in wanted[:MOST_TAPES]:
+        for segment, pattern in wanted[:MOST_CAPTURED]:
             try:
-                segment.tapes[pattern] = self._recorded(segment, pattern, loops, clock)
+                segment.captured_steps[pattern] = self._recorded(segment, pattern, loops, clock)
             except OutOfTime as reason:
                 map_state(Tensor.copy_, self._state, self._fresh_state())
-                if not self.tapes:
+                if not self.captured_steps:
                     raise
-                self.refused = (
-                    f"{reason}: {self.tapes} of {len(wanted)} patterns are on tape, the others run as they are"
-                )
+                done = f"{self.captured_steps} of {len(wanted)} patterns are captured, the others run as they are"
+                self.refused = f"{reason}: {done}"
                 return
-        if len(wanted) > MOST_TAPES:
-            self.refused = f"{MOST_TAPES} of {len(wanted)} patterns are on tape, the others run as they are"
+        if len(wanted) > MOST_CAPTURED:
+            self.refused = f"{MOST_CAPTURED} of {len(wanted)} patterns are captured, the others run as they are"
 
     def _recorded(
         self, segment: Segment, pattern: Pattern, loops: Collection[str], clock: Clock
@@ -263,9 +263,9 @@ class Replay:
 
         form = tuple({key: self._like.new_empty(shape) for key, shape in port.items()} for port in shapes)
         state = {actor.name: self._state[actor.name] for actor in firing.actors}
-        tape = checked_tape(fire, form, state, self._memory, clock)
+        captured = checked_tape(fire, form, state, self._memory, clock)
         map_state(Tensor.copy_, self._state, self._fresh_state())
-        return tape
+        return captured
 
     def _fresh_state(self) -> State:
         return self.graph.init_state(self._like.shape[0], self._like.device, self._like.dtype)

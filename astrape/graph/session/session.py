@@ -49,10 +49,10 @@ class Session(Generic[Out]):
         batch_size: independent streams that run in step.
         device, dtype: where and in what precision to run; as the graph's parameters when left out. Where they differ,
             the session works on a converted copy and leaves the graph alone.
-        chunk: frames of the first input (or of each, by name) that a push is going to have. Such pushes are put on tape
+        chunk: frames of the first input (or of each, by name) that a push is going to have. Such pushes are captured
             at once, for which every block is run on noise some times (1 to 3 s for astrape-vc, and no more than
             some 8 s of computing), and then run faster: see :mod:`astrape.graph.session.replay`. Pushes of other
-            lengths work as ever, and so does a graph that cannot be put on tape. Results are the same to the last bit.
+            lengths work as ever, and so does a graph that cannot be captured. Results are the same to the last bit.
             Weights that change afterwards are followed in part or not at all, ``reset`` included: make a new session.
         constant_latency: return exactly as many frames as were given (times the ratio of rates, rounded down): frame
             ``n`` stands for the input at ``n - graph.host_latencies[output]``. It is silence before the first. Where
@@ -116,13 +116,13 @@ class Session(Generic[Out]):
         return f"<Session of '{graph.name}': {'; '.join(parts)}>"
 
     @property
-    def tapes(self) -> int:
-        """Patterns of firings that run from tape; 0 without a ``chunk``, and for graphs that cannot be put on tape."""
-        return 0 if self._replay is None else self._replay.tapes
+    def captured_steps(self) -> int:
+        """Patterns of firings that are replayed; 0 without a ``chunk``, and for graphs that cannot be captured."""
+        return 0 if self._replay is None else self._replay.captured_steps
 
     @property
-    def untaped(self) -> str | None:
-        """Why a session with a ``chunk`` has no tape, or not of all; ``None`` if it has, or was not asked to."""
+    def uncaptured(self) -> str | None:
+        """Why a session with a ``chunk`` has captured nothing, or not all; ``None`` if it has, or was not asked to."""
         return None if self._replay is None else self._replay.refused
 
     @property

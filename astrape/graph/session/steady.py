@@ -1,4 +1,4 @@
-"""A push that finds all as the last one left it: nothing to decide, and next to no Python around the tape."""
+"""A push that finds all as the last one left it: nothing to decide, and next to no Python around the captured step."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Steady:
 
     Args:
         graph: what is streamed.
-        tape: all of its actors.
-        places: where on the tape the frames of each input go.
-        outputs: what comes out, on the tape.
+        captured step: all of its actors.
+        places: where in the captured step the frames of each input go.
+        outputs: what comes out, in the captured step.
         state, prepared: as of the push that has just been.
 
     Attributes:
@@ -44,7 +44,7 @@ class Steady:
     def __init__(
         self,
         graph: Network[Any],
-        tape: CapturedStep,
+        captured: CapturedStep,
         places: Mapping[str, list[Tensor]],
         outputs: Mapping[str, Tensor],
         state: Mapping[str, State],
@@ -52,7 +52,7 @@ class Steady:
     ) -> None:
         self.frames = {name: held[0].shape[-1] for name, held in places.items()}
         self.outputs = dict(outputs)
-        self._graph, self._like, self._tape = graph, graph.like, tape
+        self._graph, self._like, self._captured = graph, graph.like, captured
         self._state, self._prepared = state, prepared
         self._places = [(name, held[0], held[1:]) for name, held in places.items()]
         self._only = self._places[0][0] if len(self._places) == 1 else None
@@ -63,7 +63,7 @@ class Steady:
     def after(
         cls,
         graph: Network[Any],
-        tape: CapturedStep,
+        captured: CapturedStep,
         entering: Mapping[str, tuple[str, Tensor]],
         outputs: Mapping[str, Tensor],
         held: tuple[Mapping[str, State], Prepared],
@@ -71,7 +71,7 @@ class Steady:
         """Of a push that has just been, or ``None`` where the long way is taken every time.
 
         Args:
-            entering: for each edge by which an actor reads an input, that input's name and the place on the tape.
+            entering: for each edge by which an actor reads an input, that input's name and its place in the step.
         """
         places: dict[str, list[Tensor]] = {}
         for name, place in entering.values():
@@ -79,10 +79,10 @@ class Steady:
         small = (t.is_cpu and t.is_contiguous() and t.numel() <= LONGEST for t in (*outputs.values(), *_first(places)))
         real = graph.dtype in (torch.float32, torch.float64) and places.keys() == graph.inputs.keys()
         complete = outputs.keys() == graph.outputs.keys()
-        return cls(graph, tape, places, outputs, *held) if real and complete and all(small) else None
+        return cls(graph, captured, places, outputs, *held) if real and complete and all(small) else None
 
     def takes(self, x: Frames, state: Mapping[str, State], prepared: Prepared | None) -> bool:
-        """Whether a push is such a one; its frames are then on the tape, and finite."""
+        """Whether a push is such a one; its frames are then in the captured step, and finite."""
         if state is not self._state or prepared is not self._prepared or self._graph.like is not self._like:
             return False
         if torch.is_autocast_enabled("cpu") or (self._only is None) is (type(x) is Tensor):
@@ -102,12 +102,12 @@ class Steady:
         return _hold(self._checks_in)
 
     def run(self) -> dict[str, Tensor]:
-        """The outputs, on the tape."""
+        """The outputs, in the captured step."""
         flushed = denormals_are_zero()
         try:
             flushed = flushed or not torch.set_flush_denormal(True)
             with inference(True):
-                self._tape.run()
+                self._captured.run()
         finally:
             if not flushed:
                 torch.set_flush_denormal(False)
