@@ -13,7 +13,7 @@ __all__ = ["CodeUsage"]
 class CodeUsage:
     """Counts of the codes that were seen, of a codebook of any size: only those seen take memory.
 
-    Codes are those the quantiser gave. To quantise its output again and count that reports a fraction of the truth.
+    Codes are those the quantizer gave. To quantize its output again and count that reports a fraction of the truth.
 
     Example: frames with codes 4, 4, 7 and 9 of 145 use 3 / 145 of the codebook, 3 / 4 of what four frames could, and
     their perplexity is ``exp(0.5 ln 2 + 0.5 ln 4) = 2.83``.

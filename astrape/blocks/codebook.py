@@ -131,14 +131,14 @@ class PairGrid(_Points):
         self.register_buffer("halves", torch.tensor(levels).unsqueeze(-1) // 2, persistent=False)
 
     def encode(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Values from -1 to 1, ``(batch, axes, frames)``, to quantised ones and codes ``(batch, 1, frames)``."""
+        """Values from -1 to 1, ``(batch, axes, frames)``, to quantized ones and codes ``(batch, 1, frames)``."""
         levels = self.levels.to(z.dtype)
         place = z.reshape(len(z), len(levels), 2, z.shape[-1]) * ((levels - 1) * (MARGIN / 2))
         point, index = self.grid.nearest(place.detach(), levels)
         codes = None if self.radix is None else self.radix.join(index.squeeze(2))
         soft = self.softened(place)
-        quantised = _straight_through(point.flatten(1, 2), z) if soft is None else soft.flatten(1, 2)
-        return quantised / self.halves, codes
+        quantized = _straight_through(point.flatten(1, 2), z) if soft is None else soft.flatten(1, 2)
+        return quantized / self.halves, codes
 
     def points(self, like: Tensor) -> list[Tensor]:
         levels = self.levels.to(like)
@@ -147,9 +147,9 @@ class PairGrid(_Points):
         return [self.grid.point(index[None], pair) for index, pair in zip(indices, levels, strict=True)]
 
     def decode(self, codes: Tensor) -> Tensor:
-        """The quantised values of codes, as ``encode`` gave them."""
+        """The quantized values of codes, as ``encode`` gave them."""
         if self.radix is None:
-            raise ValueError("this quantiser has no codes to decode: build it with codes: true")
+            raise ValueError("this quantizer has no codes to decode: build it with codes: true")
         index = self.radix.split(codes).unsqueeze(2)
         return self.grid.point(index, self.levels.to(codes.dtype)).flatten(1, 2) / self.halves
 
@@ -166,7 +166,7 @@ class LevelGrid(_Points):
         self.register_buffer("levels", torch.tensor(levels).unsqueeze(-1), persistent=False)
 
     def encode(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Any values, ``(batch, axes, frames)``, to quantised ones from -1 to 1 and codes ``(batch, 1, frames)``."""
+        """Any values, ``(batch, axes, frames)``, to quantized ones from -1 to 1 and codes ``(batch, 1, frames)``."""
         levels = self.levels.to(z.dtype)
         half = torch.floor(levels / 2)
         reach = (levels - 1) * (MARGIN / 2)
@@ -174,22 +174,22 @@ class LevelGrid(_Points):
         place = torch.tanh(z + torch.atanh(lift / reach)) * reach - lift
         level = place.detach().round()
         soft = self.softened(place.unsqueeze(2))
-        quantised = _straight_through(level, place) if soft is None else soft.squeeze(2)
-        return quantised / half, self.radix.join(level + half)
+        quantized = _straight_through(level, place) if soft is None else soft.squeeze(2)
+        return quantized / half, self.radix.join(level + half)
 
     def points(self, like: Tensor) -> list[Tensor]:
         counts = self.levels.squeeze(-1).tolist()
         return [torch.arange(count, device=like.device, dtype=like.dtype)[None] - count // 2 for count in counts]
 
     def decode(self, codes: Tensor) -> Tensor:
-        """The quantised values of codes, as ``encode`` gave them."""
+        """The quantized values of codes, as ``encode`` gave them."""
         half = torch.floor(self.levels.to(codes.dtype) / 2)
         return (self.radix.split(codes) - half) / half
 
 
-def _straight_through(quantised: Tensor, z: Tensor) -> Tensor:
-    """``quantised`` to the last bit, with the gradient of ``z``."""
-    return quantised.detach() + (z - z.detach()) if z.requires_grad else quantised
+def _straight_through(quantized: Tensor, z: Tensor) -> Tensor:
+    """``quantized`` to the last bit, with the gradient of ``z``."""
+    return quantized.detach() + (z - z.detach()) if z.requires_grad else quantized
 
 
 def check_codes(codes: Tensor, size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Quantisers without a codebook to learn: pairs of dimensions on planar grids (Q2D2), and single ones on levels (FSQ).
+"""Quantizers without a codebook to learn: pairs of dimensions on planar grids (Q2D2), and single ones on levels (FSQ).
 
 Both bound a few dimensions, snap them to fixed points, and say which point it was as one number. Each comes with a
 block that goes the way back, from stored codes to content.
@@ -41,8 +41,8 @@ class PairQuantizer(nn.Module):
         self.project_out = None if dim == len(levels) else nn.Linear(len(levels), dim)
 
 
-class _Quantiser(StreamBlock):
-    """What quantisers and their decoders share: each frame by itself, in float32 at least, autocast or not."""
+class _Quantizer(StreamBlock):
+    """What quantizers and their decoders share: each frame by itself, in float32 at least, autocast or not."""
 
     @property
     def receptive_field(self) -> Fraction:
@@ -66,14 +66,14 @@ class _Quantiser(StreamBlock):
     def _points(self) -> PairGrid | LevelGrid:
         raise NotImplementedError
 
-    def _content(self, quantised: Tensor) -> Tensor:
+    def _content(self, quantized: Tensor) -> Tensor:
         raise NotImplementedError
 
     def _from_codes(self, codes: Tensor) -> Tensor:
         return self._content(self._points.decode(codes))
 
 
-class _Encoder(_Quantiser):
+class _Encoder(_Quantizer):
     """Content, and codes where they are wanted."""
 
     def encode(self, x: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class _Encoder(_Quantiser):
         with torch.no_grad():
             _, codes = _widely(self._to_content, x)
         if codes is None:
-            raise ValueError("this quantiser gives no codes: build it with codes: true")
+            raise ValueError("this quantizer gives no codes: build it with codes: true")
         return codes.to(torch.int64)
 
     def step(self, x: Tensor, state: State, controls: Any) -> tuple[dict[str, Tensor], State]:
@@ -93,19 +93,19 @@ class _Encoder(_Quantiser):
         raise NotImplementedError
 
 
-class _Decoder(_Quantiser):
-    """Content from codes, the same that the quantiser gave with them."""
+class _Decoder(_Quantizer):
+    """Content from codes, the same that the quantizer gave with them."""
 
     def __init__(self, source: Stream, channels: int) -> None:
         if source.channels != 1:
-            raise RateError(f"codes are 1 channel, not {source.channels}: read the quantiser's output 'codes'")
+            raise RateError(f"codes are 1 channel, not {source.channels}: read the quantizer's output 'codes'")
         super().__init__(source, channels=bounded("channels", channels, 1, LARGEST_COUNT))
 
     def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
         return _widely(self._from_codes, x).to(x.dtype), state
 
 
-class _Paired(_Quantiser):
+class _Paired(_Quantizer):
     """Content of pairs on planar grids."""
 
     quantizer: PairQuantizer
@@ -115,15 +115,15 @@ class _Paired(_Quantiser):
     def _points(self) -> PairGrid:
         return self.quantizer.pairs
 
-    def _content(self, quantised: Tensor) -> Tensor:
+    def _content(self, quantized: Tensor) -> Tensor:
         if self.quantizer.project_out is not None:
-            quantised = _project(quantised, self.quantizer.project_out)
-        return _project(quantised, self.proj_out)
+            quantized = _project(quantized, self.quantizer.project_out)
+        return _project(quantized, self.proj_out)
 
 
 @register("q2d2")
 class Q2D2(_Paired, _Encoder):
-    """Two-dimensional quantisation (Shuster & Nachmani, arXiv:2512.01537): pairs of dimensions snapped to a grid.
+    """Two-dimensional quantization (Shuster & Nachmani, arXiv:2512.01537): pairs of dimensions snapped to a grid.
 
     ``(batch, channels_in, n)`` to ``content``, ``(batch, channels, n)``, and ``codes``, ``(batch, 1, n)``::
 
@@ -181,8 +181,8 @@ class Q2D2(_Paired, _Encoder):
     def _to_content(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         project_in = cast(nn.Linear, self.quantizer.project_in[0])
         z = torch.tanh(_project(_project(x, self.latent_head), project_in))
-        quantised, codes = self.quantizer.pairs.encode(z)
-        return self._content(quantised), codes
+        quantized, codes = self.quantizer.pairs.encode(z)
+        return self._content(quantized), codes
 
 
 @register("q2d2_decode")
@@ -194,7 +194,7 @@ class Q2D2Decode(_Paired, _Decoder):
 
     Args:
         source: the stream of codes, one channel.
-        levels, grid, dim, channels: as the quantiser has them.
+        levels, grid, dim, channels: as the quantizer has them.
 
     Raises:
         ValueError: as :class:`Q2D2`.
@@ -216,7 +216,7 @@ class Q2D2Decode(_Paired, _Decoder):
         self.proj_out = nn.Linear(width, channels)
 
 
-class _Levelled(_Quantiser):
+class _Levelled(_Quantizer):
     """Content of axes on levels."""
 
     axes: LevelGrid
@@ -226,13 +226,13 @@ class _Levelled(_Quantiser):
     def _points(self) -> LevelGrid:
         return self.axes
 
-    def _content(self, quantised: Tensor) -> Tensor:
-        return quantised if self.project_out is None else _project(quantised, self.project_out)
+    def _content(self, quantized: Tensor) -> Tensor:
+        return quantized if self.project_out is None else _project(quantized, self.project_out)
 
 
 @register("fsq")
 class FSQ(_Levelled, _Encoder):
-    """Finite scalar quantisation (Mentzer et al., arXiv:2309.15505): each axis rounded to its own levels.
+    """Finite scalar quantization (Mentzer et al., arXiv:2309.15505): each axis rounded to its own levels.
 
     ``(batch, channels_in, n)`` to ``content``, ``(batch, channels, n)``, and ``codes``, ``(batch, 1, n)``::
 
@@ -281,8 +281,8 @@ class FSQ(_Levelled, _Encoder):
         self.project_out = nn.Linear(width, count) if project_out else None
 
     def _to_content(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        quantised, codes = self.axes.encode(x if self.project_in is None else _project(x, self.project_in))
-        return self._content(quantised), codes
+        quantized, codes = self.axes.encode(x if self.project_in is None else _project(x, self.project_in))
+        return self._content(quantized), codes
 
 
 @register("fsq_decode")
@@ -294,7 +294,7 @@ class FSQDecode(_Levelled, _Decoder):
 
     Args:
         source: the stream of codes, one channel.
-        levels, project_out: as the quantiser has them.
+        levels, project_out: as the quantizer has them.
         channels: channels of the content; needed where there is a projection.
 
     Raises:

@@ -69,7 +69,7 @@ def _levels(context: click.Context, option: click.Parameter, value: str | None) 
 @click.option("--rope/--no-rope", default=None, help="Rotary positions, which the transformer always has.")
 @click.option("--swiglu/--no-swiglu", default=None, help="Gated feed-forward, which it always has.")
 @click.option("--stem-block-type", type=click.Choice(["depthwise", "standard"]), help="Of the stem, always depthwise.")
-@click.option("--q2d2-grid", type=click.Choice(list(GRIDS)), help="Grid of the quantiser.")
+@click.option("--q2d2-grid", type=click.Choice(list(GRIDS)), help="Grid of the quantizer.")
 @click.option("--q2d2-levels", callback=_levels, metavar="N,N,...", help="Its levels, axis by axis.")
 @click.option("--q2d2-dim", type=click.IntRange(1), help="Its latent's channels.")
 @click.option("--content-cos-weight", type=click.FloatRange(0), help="Weight of 1 - cosine to the teacher.")
@@ -82,7 +82,7 @@ def _levels(context: click.Context, option: click.Parameter, value: str | None) 
 @click.option("--contrastive-weight", type=click.FloatRange(0), help="Weight of InfoNCE.")
 @click.option("--contrastive-tau", type=click.FloatRange(0, min_open=True), help="Its temperature.")
 @click.option("--ssl-weight", type=click.FloatRange(0), help="Weight of WavLM's layers 0, 4 and 8.")
-@click.option("--q2d2-gumbel-start", type=click.FloatRange(0), help="Temperature of a relaxed quantiser at first.")
+@click.option("--q2d2-gumbel-start", type=click.FloatRange(0), help="Temperature of a relaxed quantizer at first.")
 @click.option("--q2d2-gumbel-end", type=click.FloatRange(0), help="At the end.")
 @json_option
 def train_encoder(as_json: bool, **flags: Any) -> None:
@@ -133,7 +133,7 @@ def _changes(flags: dict[str, Any]) -> list[Change]:
         if flags[name] is not None
     ]
     levels, dim = flags["q2d2_levels"], flags["q2d2_dim"]
-    # As wide as it has axes is what the quantiser is by itself: that needs no word in the recipe.
+    # As wide as it has axes is what the quantizer is by itself: that needs no word in the recipe.
     if dim is not None and dim != (6 if levels is None else len(levels)):
         changes.append(Change("--q2d2-dim", "q2d2", "dim", dim))
     return changes

@@ -3,7 +3,7 @@
 One frame's dependence is read from the gradient of a random projection of it, in float64: the frames of input where
 that gradient is not zero. Many output frames are measured in one pass, each in a batch row of its own, or all in one
 row where four would be too large, and all is repeated at other levels, for a gate that is shut or a rectifier that
-is off shows nothing. Where a gradient shows less than was declared, or there is none (a quantiser, an index), input is
+is off shows nothing. Where a gradient shows less than was declared, or there is none (a quantizer, an index), input is
 changed instead, and a bisection finds the oldest and the newest frame that still changes the output.
 """
 

@@ -28,7 +28,7 @@ ControlValues = Mapping[str, Any]
 """A value for each control: a number, ``(channels,)`` or ``(1, channels)``."""
 
 LEVELS = (1.0, 0.1, 4.0)
-"""Gains of the rows of a test signal: gates open and close, saturations bend, quantisers move and stand still."""
+"""Gains of the rows of a test signal: gates open and close, saturations bend, quantizers move and stand still."""
 
 BATCH = 3
 

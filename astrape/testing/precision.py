@@ -25,7 +25,7 @@ FLOAT32_TOLERANCE = 1e-3
 """Greatest difference of float32 from float64, relative to the larger of 1 and the greatest value."""
 
 FLIPPED = 0.01
-"""Part of the values that may differ by more: a quantiser at a boundary flips with the last bit."""
+"""Part of the values that may differ by more: a quantizer at a boundary flips with the last bit."""
 
 QUANTA = 16
 
@@ -130,7 +130,7 @@ def _require_wide_inside(subject: Subject, x: Ports) -> None:
 
     The slope along a random direction is taken over a step of 1e-4 and over one of 1e-9. Over the first, rounding to
     float32 hardly shows; over the second, hardly anything else does. Only where the first agrees with the gradient does
-    the second say something: a quantiser's steps are coarser than both.
+    the second say something: a quantizer's steps are coarser than both.
     """
     generator = torch.Generator().manual_seed(24)
     along = {port: torch.randn(t.shape, generator=generator, dtype=t.dtype) for port, t in x.items()}

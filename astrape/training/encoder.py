@@ -29,7 +29,7 @@ class EncoderValidation:
         content_cosine_centred   the same after the teacher's mean vector is taken from both: where all contents lie
                                  about one point, plain cosines flatter
         mean_vector_cosine       what that mean vector itself scores: the best constant answer, to be beaten
-        code_accuracy            share of frames whose code is that of the teacher's content in the same quantiser
+        code_accuracy            share of frames whose code is that of the teacher's content in the same quantizer
         part_accuracy            the same for single pairs (Q2D2) or axes (FSQ)
         code_usage, code_perplexity, part_usage      on the indices themselves; ``part_usage`` is the mean over pairs
 
@@ -47,7 +47,7 @@ class EncoderValidation:
         self.codes = "codes" if "codes" in graph.outputs else None
         signal = graph.wiring[self.codes] if self.codes else None
         block = graph.nodes[signal.node].block if signal is not None and signal.node in graph.nodes else None
-        self.quantiser = block if isinstance(block, (Q2D2, FSQ)) else None
+        self.quantizer = block if isinstance(block, (Q2D2, FSQ)) else None
         self.mean: Tensor | None = None
 
     @property
@@ -79,16 +79,16 @@ class EncoderValidation:
             ):
                 cosine = functional.cosine_similarity(own, other, dim=1).unsqueeze(1)
                 sums.add(name, (cosine * there).sum(), there.sum())
-            if self.codes is not None and self.quantiser is not None:
-                codes, wanted = signals[self.codes], codes_of_content(self.quantiser, target)
+            if self.codes is not None and self.quantizer is not None:
+                codes, wanted = signals[self.codes], codes_of_content(self.quantizer, target)
                 usage.add(codes, there)
-                ours, theirs = _digits(self.quantiser, codes), _digits(self.quantiser, wanted)
+                ours, theirs = _digits(self.quantizer, codes), _digits(self.quantizer, wanted)
                 sums.add("code_accuracy", ((codes == wanted) * there).sum(), there.sum())
                 sums.add("part_accuracy", ((ours == theirs) * there).sum(), there.sum() * ours.shape[1])
                 for part, counter in enumerate(parts):
                     counter.add(ours[:, part : part + 1], there)
         found = sums.means(accelerator)
-        if self.quantiser is not None:
+        if self.quantizer is not None:
             usage, parts = join_usage(usage, accelerator), [join_usage(part, accelerator) for part in parts]
             found["code_usage"] = usage.usage
             found["code_perplexity"] = usage.perplexity
@@ -108,10 +108,10 @@ class EncoderValidation:
         return (total[:-1] / total[-1].clamp(min=1)).reshape(1, -1, 1)
 
     def _counters(self) -> tuple[CodeUsage, list[CodeUsage]]:
-        if self.quantiser is None:
+        if self.quantizer is None:
             return CodeUsage(1), []
-        sizes = _radix(self.quantiser).sizes.flatten().tolist()
-        return CodeUsage(self.quantiser.codebook_size), [CodeUsage(int(size)) for size in sizes]
+        sizes = _radix(self.quantizer).sizes.flatten().tolist()
+        return CodeUsage(self.quantizer.codebook_size), [CodeUsage(int(size)) for size in sizes]
 
 
 def content_plan(stage: Stage) -> LossPlan | None:
@@ -120,17 +120,17 @@ def content_plan(stage: Stage) -> LossPlan | None:
     return plans[0] if plans else None
 
 
-def codes_of_content(quantiser: Q2D2 | FSQ, content: Tensor) -> Tensor:
-    """The codes of content that the quantiser did not make, a teacher's, ``(batch, channels, n)`` to ``(batch, 1, n)``.
+def codes_of_content(quantizer: Q2D2 | FSQ, content: Tensor) -> Tensor:
+    """The codes of content that the quantizer did not make, a teacher's, ``(batch, channels, n)`` to ``(batch, 1, n)``.
 
-    A quantiser's contents lie in an affine plane of as many dimensions as it has axes. The content is brought there by
-    least squares and snapped by the quantiser itself. What a quantiser made comes back with its own code.
+    A quantizer's contents lie in an affine plane of as many dimensions as it has axes. The content is brought there by
+    least squares and snapped by the quantizer itself. What a quantizer made comes back with its own code.
     """
-    points = quantiser._points
+    points = quantizer._points
     width = points.levels.numel()
     basis = torch.cat([torch.zeros(1, width, 1), torch.eye(width).unsqueeze(-1)]).to(content)
     # On the CPU: a few numbers, and not every device has float64 or solves least squares.
-    made = quantiser._content(basis).cpu().to(torch.float64).squeeze(-1)
+    made = quantizer._content(basis).cpu().to(torch.float64).squeeze(-1)
     offset, columns = made[0], (made[1:] - made[0]).T
     values = torch.einsum("wc,bcn->bwn", torch.linalg.pinv(columns), content.cpu().to(torch.float64) - offset[:, None])
     codes = points.encode(_before(points, values).to(content))[1]
@@ -139,7 +139,7 @@ def codes_of_content(quantiser: Q2D2 | FSQ, content: Tensor) -> Tensor:
 
 
 def _before(points: PairGrid | LevelGrid, values: Tensor) -> Tensor:
-    """What ``encode`` takes to come nearest to quantised values."""
+    """What ``encode`` takes to come nearest to quantized values."""
     levels = points.levels.to(values).reshape(1, -1, 1)
     half = torch.floor(levels / 2)
     reach = (levels - 1) * (MARGIN / 2)
@@ -150,11 +150,11 @@ def _before(points: PairGrid | LevelGrid, values: Tensor) -> Tensor:
     return torch.atanh(((values * half + lift) / reach).clamp(-edge, edge)) - torch.atanh(lift / reach)
 
 
-def _radix(quantiser: Q2D2 | FSQ) -> MixedRadix:
-    radix = quantiser._points.radix
+def _radix(quantizer: Q2D2 | FSQ) -> MixedRadix:
+    radix = quantizer._points.radix
     assert radix is not None, "an output of codes has numbers for them"
     return radix
 
 
-def _digits(quantiser: Q2D2 | FSQ, codes: Tensor) -> Tensor:
-    return _radix(quantiser).split(codes)
+def _digits(quantizer: Q2D2 | FSQ, codes: Tensor) -> Tensor:
+    return _radix(quantizer).split(codes)

@@ -1,4 +1,4 @@
-"""Softer stand-ins for a quantiser's snapping, for as long as a model learns.
+"""Softer stand-ins for a quantizer's snapping, for as long as a model learns.
 
 Snapped values have no slope, and the gradient that passes straight through them is a guess. Relaxed ones have a true
 one. They work frame by frame, so causality is not touched, and they are in force inside of :func:`relaxed` and in
@@ -93,17 +93,17 @@ def build_relaxation(spec: Mapping[str, Any]) -> Relaxation:
 
 @contextmanager
 def relaxed(model: nn.Module, relaxation: Relaxation | None) -> Iterator[None]:
-    """All quantisers of a model work with a relaxation inside of the ``with``, and snap again after it.
+    """All quantizers of a model work with a relaxation inside of the ``with``, and snap again after it.
 
     ``None`` changes nothing. Random numbers are torch's own, so a saved random state repeats them.
     """
-    quantisers = [module for module in model.modules() if hasattr(module, "relaxation")]
-    before = [module.relaxation for module in quantisers]
+    quantizers = [module for module in model.modules() if hasattr(module, "relaxation")]
+    before = [module.relaxation for module in quantizers]
     try:
-        for module in quantisers:
+        for module in quantizers:
             if relaxation is not None:
                 module.relaxation = relaxation  # type: ignore[assignment]
         yield
     finally:
-        for module, own in zip(quantisers, before, strict=True):
+        for module, own in zip(quantizers, before, strict=True):
             module.relaxation = own

@@ -54,12 +54,12 @@ def plan_encoder(checkpoint: Checkpoint) -> tuple[EncoderPart, Reading]:
     if reading.whole("mamba_layers", default=None):
         raise checkpoint.error("its last layers are state-space ones (mamba_layers), which are not imported")
     if reading.flag("q2d2_l2_norm", "use_l2_norm", default=None):
-        raise checkpoint.error("its quantiser normalises pairs (q2d2_l2_norm), which is not imported")
+        raise checkpoint.error("its quantizer normalises pairs (q2d2_l2_norm), which is not imported")
     width = _front(part, reading)
     features = part.lines[-1].name if part.lines else MEL
     dim = _stem(part, reading, width, features)
     trans = _transformer(part, reading, dim)
-    _quantiser(part, reading, trans)
+    _quantizer(part, reading, trans)
     return part, reading
 
 
@@ -193,7 +193,7 @@ def _transformer(part: Part, reading: Reading, dim: int) -> int:
     return trans
 
 
-def _quantiser(part: EncoderPart, reading: Reading, trans: int) -> None:
+def _quantizer(part: EncoderPart, reading: Reading, trans: int) -> None:
     place = "q2d2.quantizer.project_in.0"
     said = reading.numbers("q2d2_levels", "levels", count=None, default=None, single=True)
     count = None if said is None or len(said) == 1 else len(said)

@@ -264,8 +264,8 @@ def _from_codes_text(encoder: EncoderPart | None, decoder: DecoderPart | None) -
     if encoder is None or decoder is None or encoder.codes is None:
         return None
     names = [line.name for line in encoder.lines]
-    quantiser, *behind = encoder.lines[names.index("q2d2") :]
-    decode = NodeLine("q2d2", "q2d2_decode", quantiser.params, quantiser.comment)
+    quantizer, *behind = encoder.lines[names.index("q2d2") :]
+    decode = NodeLine("q2d2", "q2d2_decode", quantizer.params, quantizer.comment)
     files = " and ".join(Path(part.checkpoint.file).name for part in (encoder, decoder))
     return recipe_text(
         name="imported-from-codes",
@@ -282,7 +282,7 @@ def _from_codes_text(encoder: EncoderPart | None, decoder: DecoderPart | None) -
 
 
 def _from_decoded(line: NodeLine) -> NodeLine:
-    """A node behind the quantiser, whose content its decoder gives under the node's own name."""
+    """A node behind the quantizer, whose content its decoder gives under the node's own name."""
     source = line.params.get("from")
     if source is None:
         return line

@@ -1,4 +1,4 @@
-"""Quantisers against their descriptions, evaluated by search; codes both ways; counts of codes."""
+"""Quantizers against their descriptions, evaluated by search; codes both ways; counts of codes."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def reference(block: Q2D2, kind: str, levels: list[int], x: Tensor) -> tuple[Ten
     contents, codes = [], []
     for frame in x.double().permute(0, 2, 1).reshape(-1, x.shape[1]):
         z = torch.tanh(linear("quantizer.project_in.0", linear("latent_head", frame)))
-        quantised, code, base = [], 0, 1
+        quantized, code, base = [], 0, 1
         for pair in range(len(levels) // 2):
             nx, ny = levels[2 * pair : 2 * pair + 2]
             place = [float(z[2 * pair + i]) * (n - 1) * (1 + 1e-3) / 2 for i, n in enumerate((nx, ny))]
             points = all_points(kind, nx, ny)
             index = min(range(len(points)), key=lambda i: math.dist(points[i], place))
-            quantised += [points[index][0] / (nx // 2), points[index][1] / (ny // 2)]
+            quantized += [points[index][0] / (nx // 2), points[index][1] / (ny // 2)]
             code, base = code + base * index, base * len(points)
-        vector = torch.tensor(quantised, dtype=torch.float64)
+        vector = torch.tensor(quantized, dtype=torch.float64)
         if "quantizer.project_out.weight" in weights:
             vector = linear("quantizer.project_out", vector)
         contents.append(linear("proj_out", vector))

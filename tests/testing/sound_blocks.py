@@ -196,7 +196,7 @@ class Gate(StreamBlock):
 
 
 class Rounding(StreamBlock):
-    """A quantiser without any gradient, on the difference to the frame before."""
+    """A quantizer without any gradient, on the difference to the frame before."""
 
     @property
     def receptive_field(self) -> Fraction | None:

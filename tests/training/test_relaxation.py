@@ -1,4 +1,4 @@
-"""Relaxed quantisers: soft while they learn, untouched otherwise."""
+"""Relaxed quantizers: soft while they learn, untouched otherwise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPECS = [{"use": "noise"}, {"use": "gumbel"}]
 GRIDS = ["rhombic", "rectangular", "hexagonal"]
 
 
-def quantisers() -> list[StreamBlock]:
+def quantizers() -> list[StreamBlock]:
     return [
         *(Q2D2(Stream(25, 8), levels=[5, 7], grid=grid, channels=6) for grid in GRIDS),
         FSQ(Stream(25, 8), levels=[4, 5]),
@@ -25,7 +25,7 @@ def quantisers() -> list[StreamBlock]:
 @pytest.mark.parametrize("spec", SPECS)
 def test_only_training_inside_of_the_with_is_soft(spec: dict) -> None:
     x = torch.randn(2, 8, 50)
-    for block in quantisers():
+    for block in quantizers():
         snapped = block(x)
         with relaxed(block, build_relaxation(spec)):
             soft = block(x)
@@ -40,14 +40,14 @@ def test_only_training_inside_of_the_with_is_soft(spec: dict) -> None:
 
 
 def test_an_error_inside_takes_the_relaxation_away() -> None:
-    block = quantisers()[0]
+    block = quantizers()[0]
     with pytest.raises(RuntimeError), relaxed(block, NoiseRelaxation()):
         raise RuntimeError
     assert block.quantizer.pairs.relaxation is None
 
 
 def test_points_are_those_that_codes_stand_for() -> None:
-    for block in quantisers():
+    for block in quantizers():
         points = block.quantizer.pairs if isinstance(block, Q2D2) else block.axes
         tables = points.points(torch.zeros(1))
         half = np.array([2, 3] if isinstance(block, Q2D2) else [2, 2])
@@ -84,7 +84,7 @@ def test_gumbel_draws_points_with_the_odds_it_says() -> None:
 @pytest.mark.parametrize("spec", SPECS)
 def test_frames_stay_by_themselves(spec: dict) -> None:
     """No output frame has a gradient to another frame's input."""
-    for block in quantisers():
+    for block in quantizers():
         x = torch.randn(1, 8, 6, requires_grad=True)
         with relaxed(block, build_relaxation(spec)):
             content = block(x)["content"]
@@ -95,7 +95,7 @@ def test_frames_stay_by_themselves(spec: dict) -> None:
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_random_state_repeats_it(spec: dict) -> None:
-    block, x = quantisers()[0], torch.randn(1, 8, 30)
+    block, x = quantizers()[0], torch.randn(1, 8, 30)
     with relaxed(block, build_relaxation(spec)):
         state = torch.get_rng_state()
         first, second = block(x)["content"], block(x)["content"]

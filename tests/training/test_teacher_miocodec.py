@@ -24,7 +24,7 @@ from astrape.training.teachers import Teacher, open_teacher
 from astrape.training.teachers.miocodec import MioCodecTeacher
 from astrape.training.teachers.miocodec.codec import PREFIXES, MioCodec
 from astrape.training.teachers.miocodec.config import read_config
-from astrape.training.teachers.miocodec.encoder import LevelQuantiser
+from astrape.training.teachers.miocodec.encoder import LevelQuantizer
 from astrape.training.teachers.miocodec.transformer import windowed_attention
 
 pytest.importorskip("transformers")
@@ -198,38 +198,38 @@ def test_windowed_attention_equals_a_mask(frames: int, side: int) -> None:
     torch.testing.assert_close(windowed_attention(query, key, value, side), scores.softmax(-1) @ value)
 
 
-class TestQuantiserAndTheBlock:
+class TestQuantizerAndTheBlock:
     """The block ``fsq`` has the same levels, codes and way back; its borders lie a little elsewhere."""
 
-    def parts(self) -> tuple[LevelQuantiser, FSQ]:
-        quantiser = LevelQuantiser(5, 24, (8, 8, 8, 5, 5)).double()
+    def parts(self) -> tuple[LevelQuantizer, FSQ]:
+        quantizer = LevelQuantizer(5, 24, (8, 8, 8, 5, 5)).double()
         block = FSQ(Stream(25, 5), levels=[8, 8, 8, 5, 5], channels=24, project_in=False).double()
-        block.load_state_dict({f"project_out.{part}": quantiser.proj_out.state_dict()[part] for part in tensors.NORM})
-        return quantiser, block
+        block.load_state_dict({f"project_out.{part}": quantizer.proj_out.state_dict()[part] for part in tensors.NORM})
+        return quantizer, block
 
     def test_content_of_every_code_is_the_same(self) -> None:
-        quantiser, _ = self.parts()
+        quantizer, _ = self.parts()
         block = FSQDecode(Stream(25, 1), levels=[8, 8, 8, 5, 5], channels=24).double()
-        block.load_state_dict({f"project_out.{part}": quantiser.proj_out.state_dict()[part] for part in tensors.NORM})
+        block.load_state_dict({f"project_out.{part}": quantizer.proj_out.state_dict()[part] for part in tensors.NORM})
         codes = torch.arange(12800).reshape(1, 1, -1)
-        content = quantiser.decode(codes[:, 0]).transpose(1, 2)
+        content = quantizer.decode(codes[:, 0]).transpose(1, 2)
         torch.testing.assert_close(content.float(), block.decode(codes), rtol=0, atol=1e-6)
 
     def test_codes_are_the_same_but_beside_borders(self) -> None:
-        quantiser, block = self.parts()
+        quantizer, block = self.parts()
         z = torch.randn(1, 20000, 5, generator=torch.Generator().manual_seed(1)).double() * 2
-        _, codes = quantiser(z)
+        _, codes = quantizer(z)
         same = codes == block.encode(z.transpose(1, 2))[:, 0]
         assert 0.98 < same.double().mean() < 1.0
-        bounded = quantiser.bounded(z)
+        bounded = quantizer.bounded(z)
         beside = ((bounded - bounded.floor() - 0.5).abs() < 0.01).any(2)
         assert bool(beside[~same].all())
 
     def test_the_bounds_are_a_thousandth_to_each_side(self) -> None:
-        quantiser, _ = self.parts()
-        far = quantiser.bounded(torch.full((1, 1, 5), 50.0).double())[0, 0]
+        quantizer, _ = self.parts()
+        far = quantizer.bounded(torch.full((1, 1, 5), 50.0).double())[0, 0]
         assert far.tolist() == pytest.approx([2.9965, 2.9965, 2.9965, 1.998, 1.998])
-        near = quantiser.bounded(torch.zeros(1, 1, 5).double())[0, 0]
+        near = quantizer.bounded(torch.zeros(1, 1, 5).double())[0, 0]
         assert near.abs().max() < 2e-3
 
 

@@ -73,15 +73,15 @@ def test_weights_leave_out_what_is_not_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "quantiser",
+    "quantizer",
     [
         lambda: Q2D2(Stream(25, 12), levels=[9, 9, 5, 7], channels=20),
         lambda: Q2D2(Stream(25, 12), levels=[4, 6, 5, 5], grid="rectangular", channels=20),
         lambda: FSQ(Stream(25, 12), levels=[8, 8, 5, 3], channels=20),
     ],
 )
-def test_content_that_a_quantiser_made_has_the_code_it_came_with(quantiser: Any) -> None:
-    block = quantiser().double()
+def test_content_that_a_quantizer_made_has_the_code_it_came_with(quantizer: Any) -> None:
+    block = quantizer().double()
     made = block(3 * torch.randn(2, 12, 300, dtype=torch.float64))
     assert len(made["codes"].unique()) > 50
     assert torch.equal(codes_of_content(block, made["content"]), made["codes"])

@@ -244,8 +244,8 @@ class OriginalEncoder(nn.Module):
             h = layer(h)
         h = self.norm(h)
         h = h + self.smooth(h.transpose(1, 2)).transpose(1, 2)
-        quantised, codes = self.q2d2.quantizer(self.q2d2.latent_head(h))
-        content = self.q2d2.proj_out(quantised)
+        quantized, codes = self.q2d2.quantizer(self.q2d2.latent_head(h))
+        content = self.q2d2.proj_out(quantized)
         if self.s.expand:
             content = content + self.content_expand(content)
         return content.transpose(1, 2), codes[:, None]

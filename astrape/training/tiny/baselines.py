@@ -21,7 +21,7 @@ RIDGE = 1e-6
 
 
 class FrontEndAlone:
-    """Content by least squares from the front end's features of the same 40 ms: no temporal context, nothing quantised.
+    """Content by least squares from the front end's features of the same 40 ms: no temporal context, nothing quantized.
 
     The strongest linear answer there is to a single content frame: all of its feature frames side by side, with a
     constant, mapped to the teacher's content over all training utterances.

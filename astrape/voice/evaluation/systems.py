@@ -222,7 +222,7 @@ class Converted:
 
 
 def _quantizer(converter: Converter) -> Q2D2 | FSQ | None:
-    """The quantiser behind the output ``codes``, where the graph has both."""
+    """The quantizer behind the output ``codes``, where the graph has both."""
     signal = converter.graph.wiring.get(CODES)
     if signal is None or signal.node not in converter.graph.nodes:
         return None

@@ -68,7 +68,7 @@ class MioCodecTeacher:
         self.content_rate = self.layer_rate / config.main.halve
         self.content_channels = config.quantizer.output_dim
         self.speaker_channels = config.speaker.output_channels
-        self.code_count = codec.content.quantiser.size
+        self.code_count = codec.content.quantizer.size
         self.name = _name(files.weights)
 
     def content(self, audio: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class MioCodecTeacher:
         wrong = codes[(codes < 0) | (codes >= self.code_count)]
         if wrong.numel():
             raise TeacherError(f"codes must be 0 to {self.code_count - 1}, not {int(wrong[0])}")
-        found: Tensor = self.codec.content.quantiser.decode(codes[:, 0].to(self.device))
+        found: Tensor = self.codec.content.quantizer.decode(codes[:, 0].to(self.device))
         return found.transpose(1, 2).to(codes.device)
 
     @torch.no_grad()

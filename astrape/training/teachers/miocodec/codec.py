@@ -22,7 +22,7 @@ __all__ = ["MioCodec", "holds_wavlm", "open_codec"]
 PREFIXES = {
     "content.transformer.": "local_encoder.",
     "content.halve.": "conv_downsample.",
-    "content.quantiser.": "local_quantizer.",
+    "content.quantizer.": "local_quantizer.",
     "speaker.": "global_encoder.",
     "decoder.prenet.": "wave_prenet.",
     "decoder.upsample.": "wave_conv_upsample.",

@@ -11,7 +11,7 @@ from torch.nn import functional
 from astrape.training.teachers.miocodec.config import CodecConfig, SpeakerConfig
 from astrape.training.teachers.miocodec.transformer import Transformer
 
-__all__ = ["ContentEncoder", "LevelQuantiser", "SpeakerEncoder"]
+__all__ = ["ContentEncoder", "LevelQuantizer", "SpeakerEncoder"]
 
 STATISTICS = (1e-4, 1e4)
 """What the pooled variance is kept within."""
@@ -30,7 +30,7 @@ class ContentEncoder(nn.Module):
             self.halve = nn.Conv1d(width, width, self.factor, self.factor)
         elif self.factor > 1:
             self.halve = nn.AvgPool1d(self.factor, self.factor)
-        self.quantiser = LevelQuantiser(width, config.quantizer.output_dim, config.quantizer.levels)
+        self.quantizer = LevelQuantizer(width, config.quantizer.output_dim, config.quantizer.levels)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Content ``(batch, channels, n)`` and int64 codes ``(batch, 1, n)``."""
@@ -38,12 +38,12 @@ class ContentEncoder(nn.Module):
             spread, mean = torch.std_mean(features, dim=1, keepdim=True)
             features = (features - mean) / (spread + 1e-8)
         encoded = self.halve(self.transformer(features).transpose(1, 2))
-        content, codes = self.quantiser(encoded.transpose(1, 2))
+        content, codes = self.quantizer(encoded.transpose(1, 2))
         return content.transpose(1, 2), codes[:, None]
 
 
-class LevelQuantiser(nn.Module):
-    """Finite scalar quantisation (Mentzer et al., arXiv:2309.15505) with the bound that MioCodec was trained with.
+class LevelQuantizer(nn.Module):
+    """Finite scalar quantization (Mentzer et al., arXiv:2309.15505) with the bound that MioCodec was trained with.
 
     ::
 
