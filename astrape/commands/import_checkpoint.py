@@ -10,7 +10,7 @@ import click
 from astrape.commands.console import command, json_option, print_json, progress
 
 if TYPE_CHECKING:
-    from astrape.voice.checkpoint_import import Imported
+    from astrape.voice.checkpoint.importing import Imported
 
 __all__ = ["import_checkpoint"]
 
@@ -44,7 +44,7 @@ def import_checkpoint(
         raise click.UsageError("--wavlm and --from-features go with --encoder")
     if wavlm is not None and from_features:
         raise click.UsageError("--wavlm is for a microphone, and --from-features takes none")
-    from astrape.voice.checkpoint_import import import_checkpoints, save_imported
+    from astrape.voice.checkpoint.importing import import_checkpoints, save_imported
 
     with progress("importing") as tell:
         tell(0, None)
@@ -74,7 +74,7 @@ def import_checkpoint(
 
 
 def _described(imported: Imported, recipe: Path, weights: Path) -> dict[str, Any]:
-    from astrape.voice.checkpoint_import import FROM_CODES
+    from astrape.voice.checkpoint.importing import FROM_CODES
 
     graph = imported.graph
     streams = {

@@ -18,7 +18,7 @@ from astrape.blocks.wavlm import RATE, FrozenNorm, WavLMCNN, WavLMLayer
 from astrape.errors import AstrapeError, RecipeError
 from astrape.graph.checksums import read_tensors
 from astrape.graph.fitting import listed, mismatches
-from astrape.voice.checkpoint import CheckpointError, check_tensor, printable, unpickled
+from astrape.voice.checkpoint.archive import CheckpointError, check_tensor, printable, unpickled
 
 __all__ = [
     "NormCost",
@@ -61,9 +61,9 @@ def read_wavlm(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
     Args:
         path: safetensors, or a file of PyTorch of either form, read as the original's checkpoints are, so that nothing
-            in it runs and nothing inflates (:func:`~astrape.voice.checkpoint.unpickled`): a state dict of Hugging
-            Face, torchaudio or the paper's code, of the whole model or of one that holds it, alone or under ``model``
-            or ``state_dict``. All but the convolutions is passed over.
+            in it runs and nothing inflates (:func:`~astrape.voice.checkpoint.archive.unpickled`): a state dict of
+            Hugging Face, torchaudio or the paper's code, of the whole model or of one that holds it, alone or under
+            ``model`` or ``state_dict``. All but the convolutions is passed over.
 
     Raises:
         WavLMError: for a file that cannot be read, or without such layers.

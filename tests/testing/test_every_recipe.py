@@ -14,7 +14,7 @@ FULL_SIZE = [
     if name == "astrape-mini" or (name.startswith("astrape-vc") and name != "astrape-vc-small")
 ]
 """Millions of parameters; the small twin of astrape-vc, of the same blocks, runs every time, in many more chunkings,
-and what astrape-mini is held to besides is in ``tests/vc/test_mini_graph.py``.
+and what astrape-mini is held to besides is in ``tests/recipes/test_mini_graph.py``.
 
 In float64 and two chunkings each takes 4 minutes of one core (the encoder's attention half of it), in 25 half an hour.
 """

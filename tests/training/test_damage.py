@@ -17,7 +17,7 @@ from astrape.graph.checksums import read_tensors
 from astrape.graph.weights import load_weights, weights_metadata
 from astrape.training.caches.files import Fault, check_sum, read_array, write_array
 from astrape.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
-from astrape.voice.checkpoint import unpickled
+from astrape.voice.checkpoint.archive import unpickled
 from astrape.voice.metadata import Metadata
 from astrape.voice.voicebank import Voicebank, read_voicebank, write_voicebank
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from astrape.graph.fitting import mismatches
-from astrape.voice.checkpoint import Checkpoint, listed
+from astrape.voice.checkpoint.archive import Checkpoint, listed
 
 __all__ = ["NodeLine", "Part"]
 

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from astrape.voice.checkpoint import CheckpointError, read_checkpoint
-from astrape.voice.checkpoint_import import import_checkpoints, save_imported
-from tests.vc.original_files import (
+from astrape.voice.checkpoint.archive import CheckpointError, read_checkpoint
+from astrape.voice.checkpoint.importing import import_checkpoints, save_imported
+from tests.voice.checkpoint.original_files import (
     SMALL_DECODER,
     SMALL_ENCODER,
     decoder_file,

@@ -18,12 +18,12 @@ from astrape.graph import compile
 from astrape.graph.checksums import sealed
 from astrape.graph.graph import Graph
 from astrape.graph.recipe import Recipe
-from astrape.voice.checkpoint import CheckpointError, printable, read_checkpoint
-from astrape.voice.checkpoint_config import Reading
-from astrape.voice.checkpoint_decoder import DecoderPart, plan_decoder
-from astrape.voice.checkpoint_encoder import MEL, EncoderPart, plan_encoder
-from astrape.voice.checkpoint_part import NodeLine, Part
-from astrape.voice.checkpoint_recipe import recipe_text
+from astrape.voice.checkpoint.archive import CheckpointError, printable, read_checkpoint
+from astrape.voice.checkpoint.config import Reading
+from astrape.voice.checkpoint.decoder import DecoderPart, plan_decoder
+from astrape.voice.checkpoint.encoder import MEL, EncoderPart, plan_encoder
+from astrape.voice.checkpoint.part import NodeLine, Part
+from astrape.voice.checkpoint.recipe import recipe_text
 from astrape.voice.names import MIOCODEC, SPEAKER_ENCODER
 from astrape.voice.speaking import SPEAKER
 from astrape.voice.wavlm import load_wavlm, read_wavlm

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from astrape.voice.checkpoint import Checkpoint
-from astrape.voice.checkpoint_config import Reading
-from astrape.voice.checkpoint_part import Part
+from astrape.voice.checkpoint.archive import Checkpoint
+from astrape.voice.checkpoint.config import Reading
+from astrape.voice.checkpoint.part import Part
 
 __all__ = ["DecoderPart", "plan_decoder"]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from astrape.blocks.codebook import LARGEST_CODEBOOK
 from astrape.blocks.ops.planar import GRIDS
-from astrape.voice.checkpoint import Checkpoint
-from astrape.voice.checkpoint_config import GRID_NAMES, Reading
-from astrape.voice.checkpoint_part import Part
+from astrape.voice.checkpoint.archive import Checkpoint
+from astrape.voice.checkpoint.config import GRID_NAMES, Reading
+from astrape.voice.checkpoint.part import Part
 
 __all__ = ["MEL", "EncoderPart", "plan_encoder"]
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from astrape.voice.checkpoint_part import NodeLine
+from astrape.voice.checkpoint.part import NodeLine
 
 __all__ = ["recipe_text"]
 

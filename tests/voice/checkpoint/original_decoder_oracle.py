@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.vc.original_oracle import Attention, Holder, LeftPadded, over_channels
+from tests.voice.checkpoint.original_oracle import Attention, Holder, LeftPadded, over_channels
 
 __all__ = ["DecoderSizes", "OriginalDecoder"]
 

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from tests.vc.original_decoder_oracle import DecoderSizes, OriginalDecoder
-from tests.vc.original_oracle import EncoderSizes, OriginalEncoder
+from tests.voice.checkpoint.original_decoder_oracle import DecoderSizes, OriginalDecoder
+from tests.voice.checkpoint.original_oracle import EncoderSizes, OriginalEncoder
 
 __all__ = ["SMALL_DECODER", "SMALL_ENCODER", "decoder_file", "encoder_file", "random_decoder", "random_encoder"]
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from astrape.voice.checkpoint import Checkpoint, printable
+from astrape.voice.checkpoint.archive import Checkpoint, printable
 
 __all__ = ["GRID_NAMES", "Reading"]
 

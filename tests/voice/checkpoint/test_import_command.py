@@ -10,7 +10,7 @@ import torch
 
 import astrape
 from astrape.cli import main
-from tests.vc.original_files import (
+from tests.voice.checkpoint.original_files import (
     SMALL_DECODER,
     SMALL_ENCODER,
     decoder_file,

@@ -16,10 +16,10 @@ from torch import Tensor
 import astrape
 from astrape.blocks.wavlm import WavLMCNN
 from astrape.graph.graph import Graph
-from astrape.voice.checkpoint_import import import_checkpoints, save_imported
+from astrape.voice.checkpoint.importing import import_checkpoints, save_imported
 from astrape.voice.wavlm import freeze, measure_statistics
-from tests.vc.original_decoder_oracle import DecoderSizes, OriginalDecoder
-from tests.vc.original_files import (
+from tests.voice.checkpoint.original_decoder_oracle import DecoderSizes, OriginalDecoder
+from tests.voice.checkpoint.original_files import (
     SMALL_DECODER,
     SMALL_ENCODER,
     decoder_file,
@@ -27,7 +27,7 @@ from tests.vc.original_files import (
     random_decoder,
     random_encoder,
 )
-from tests.vc.original_oracle import OriginalEncoder, grid_points
+from tests.voice.checkpoint.original_oracle import OriginalEncoder, grid_points
 
 FLOAT32 = 1e-4
 """What the import promises."""
