@@ -52,15 +52,17 @@ class Live:
     @contextmanager
     def run(self) -> Iterator[None]:
         """Blocks that step within this are run live."""
-        token = _CURRENT.set(self)
-        flushed = denormals_are_zero()
+        before, flushed = _CURRENT.get(), denormals_are_zero()
         try:
+            _CURRENT.set(self)
             flushed = flushed or not torch.set_flush_denormal(True)
             yield
         finally:
             if not flushed:
                 torch.set_flush_denormal(False)
-            _CURRENT.reset(token)
+            # Without a token: what an interrupt left open is closed in another context than it began in.
+            if _CURRENT.get() is self:
+                _CURRENT.set(before)
 
     def laid_out(self, weight: Tensor, rows: int) -> Tensor | None:
         """``weight`` for :func:`~astrape.blocks.ops.product.frame_product`, or ``None`` where that is not faster."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 import astrape
 from astrape.blocks.live import Live, denormals_are_zero
+from astrape.blocks.live import current as live
 from astrape.blocks.state import state_leaves
 
 RATE = 44100
@@ -80,3 +82,13 @@ def test_the_callers_arithmetic_is_left_as_it_was():
         assert denormals_are_zero()
     finally:
         torch.set_flush_denormal(False)
+
+
+def test_what_an_interrupt_leaves_open_is_closed_quietly():
+    """Ctrl-C may come before the body is entered; what is left is closed when forgotten, and in another context."""
+    run = Live().run()
+    contextvars.copy_context().run(run.__enter__)
+    assert denormals_are_zero()
+    run.gen.close()
+    assert not denormals_are_zero()
+    assert live() is None
