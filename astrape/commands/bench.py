@@ -35,10 +35,10 @@ __all__ = ["bench"]
 def bench(recipe: str, chunks: tuple[float, ...], seconds: float, settings: tuple[str, ...], as_json: bool) -> None:
     """Measure how fast RECIPE runs live, on one thread.
 
-    The session plays its pushes from tape where it can. What graph and session add is what they take over the very
-    same calls of the blocks' steps made by hand, measured in turns; from tape it is less than nothing. The machine's
-    limit is the larger of the chunk's operations at the measured rate of matrix products and its bytes at the measured
-    bandwidth.
+    The session replays captured steps where it can. What graph and session add is what they take over the very
+    same calls of the blocks' steps made by hand, measured in turns; where it replays, it is less than nothing. The
+    machine's limit is the larger of the chunk's operations at the measured rate of matrix products and its bytes at
+    the measured bandwidth.
     """
     from astrape.graph import load
     from astrape.runtime.bench import bench as measure

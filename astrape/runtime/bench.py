@@ -60,12 +60,12 @@ class ChunkBench:
     Attributes:
         chunk_ms: what was asked for; ``frames`` is what that makes at the first input.
         real_time_factor: time per chunk, on average, over the chunk's length; below 1 is faster than real time.
-        tapes: patterns of firings that the session plays from tape; 0 where ``untaped`` says why it does not.
+        tapes: patterns of firings whose steps the session replays; 0 where ``untaped`` says why it does not.
         blocks_ms, graph_ms, session_ms: medians of the mean over ten chunks, of the very same ``step`` calls made by
             hand and nothing else, of ``graph.advance``, and of ``session.push``.
         graph_overhead, session_overhead: time of ``advance`` and of ``push`` over the calls by hand, less 1. They are
             medians of ratios of neighbouring measurements, so that a busy machine slows both alike. A session that
-            plays from tape is below 0: it does without the blocks' Python.
+            replays is below 0: it does without the blocks' Python.
         floor_ms: the least time that the machine could take, by its measured bandwidth and matrix product rate.
         above_floor: the session's time over the floor.
         gflop: floating-point operations of the matrix products and convolutions per chunk, in 10^9.

@@ -105,8 +105,8 @@ def audio_ports(graph: Graph, output: str | None = None) -> tuple[str, str]:
     heard = [port for port, stream in graph.outputs.items() if _is_audio(stream) and output in (None, port)]
     if len(heard) != 1:
         listed = ", ".join(f"{port} at {stream.rate} Hz" for port, stream in graph.outputs.items())
-        mend = ": name one of them as output" if heard else ""
-        raise AstrapeError(f"'{graph.name}' has {len(heard)} audio outputs (of {listed}), and a file holds one{mend}")
+        hint = ": name one of them as output" if heard else ""
+        raise AstrapeError(f"'{graph.name}' has {len(heard)} audio outputs (of {listed}), and a file holds one{hint}")
     return name, heard[0]
 
 

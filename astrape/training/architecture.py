@@ -104,9 +104,9 @@ def _node(recipe: Recipe, values: dict[str, Any], prefixes: list[str], change: C
     found = [name for name in trained if name.rpartition("/")[2] == change.node]
     if len(found) != 1:
         names = [name.rpartition("/")[2] for name in trained]
-        mend = suggest(change.node, names, "node") if not found else "write the recipe out"
+        hint = suggest(change.node, names, "node") if not found else "write the recipe out"
         raise TrainingError(
-            f"{change.flag}: '{recipe.name}' has {len(found)} nodes '{change.node}' in the part that is trained: {mend}"
+            f"{change.flag}: '{recipe.name}' has {len(found)} nodes '{change.node}' in the part that is trained: {hint}"
         )
     *outer, last = found[0].split("/")
     blocks = values["blocks"]

@@ -89,12 +89,12 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         first = str(error).strip().partition("\n")[0]
         raise TrainingError(f"{path}: is damaged, or not a checkpoint of a training: {first}") from error
     if not isinstance(state, dict) or "format" not in state:
-        mend = (
+        hint = (
             ": that is the original's form: bring it over with `astrape import-checkpoint`"
             if isinstance(state, dict) and "state_dict" in state
             else ""
         )
-        raise TrainingError(f"{path}: is not a checkpoint of a training{mend}")
+        raise TrainingError(f"{path}: is not a checkpoint of a training{hint}")
     if state["format"] != FORMAT:
         raise TrainingError(f"{path}: is of the form '{state['format']}', and this version reads '{FORMAT}'")
     return state

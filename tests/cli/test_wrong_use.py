@@ -1,4 +1,4 @@
-"""Wrong use of commands, sessions and the contract check: what is said names what the user wrote, and the mend."""
+"""Wrong use of commands, sessions and the contract check: what is said names what the user wrote, and a hint."""
 
 from __future__ import annotations
 

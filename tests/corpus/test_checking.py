@@ -1,4 +1,4 @@
-"""Damage of every kind is found, named, and mended to the same bytes; and the commands."""
+"""Damage of every kind is found, named, and repaired to the same bytes; and the commands."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_each_kind_of_damage_is_found(copy: Path, ending: str, damage: Callable[
     assert finding.message
 
 
-def test_all_damage_together_is_mended_to_the_same_bytes(packages: Packages, copy: Path) -> None:
+def test_all_damage_together_is_repaired_to_the_same_bytes(packages: Packages, copy: Path) -> None:
     sound = contents(copy)
     assert check_corpus(copy, jobs=2).findings == ()
     folders = sorted(path.parent for path in copy.rglob("set.json"))
@@ -145,7 +145,7 @@ def test_what_others_keep_in_a_set_is_left_alone(packages: Packages, copy: Path)
     assert vector.read_bytes() == b"who speaks"
 
 
-def test_a_set_that_others_drew_is_mended_from_what_it_says_itself(packages: Packages, copy: Path) -> None:
+def test_a_set_that_others_drew_is_repaired_from_what_it_says_itself(packages: Packages, copy: Path) -> None:
     """Sets of before the generator: other voices than the seed would draw, and neither a seed nor checksums."""
     folder = copy / "sets" / "000" / "000001"
     info = json.loads((folder / "set.json").read_text())
@@ -183,7 +183,7 @@ def test_a_folder_without_a_corpus_is_none(tmp_path: Path) -> None:
         check_corpus(tmp_path)
 
 
-def test_the_commands_make_check_and_mend(packages: Packages, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_make_check_and_repair(packages: Packages, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("astrape.corpus.packages.PACKAGES", packages.table)
     monkeypatch.setattr("astrape.corpus.packages.MODEL_SHA256", packages.model_sha256)
     words = ("corpus", "make", "parallel", "--work", work, "--hours", 0.004, "--flite", 0, "--no-recordings")
@@ -204,9 +204,9 @@ def test_the_commands_make_check_and_mend(packages: Packages, work: Path, monkey
     checked = astrape("check-cache", "--cache", work)
     assert checked.exit_code == 1
     assert f"{path}: ends before its" in checked.stdout
-    mended = astrape("check-cache", "--cache", work, "--repair", "--json")
-    assert mended.exit_code == 0, mended.output
-    assert json.loads(mended.stdout)[0]["repaired"] == 1
+    repaired = astrape("check-cache", "--cache", work, "--repair", "--json")
+    assert repaired.exit_code == 0, repaired.output
+    assert json.loads(repaired.stdout)[0]["repaired"] == 1
     assert path.read_bytes() == sound
 
 

@@ -40,7 +40,7 @@ DAMAGE = {
 }
 
 
-def test_every_kind_of_damage_is_found_and_mended(tmp_path: Path, corpus: list[Any]) -> None:
+def test_every_kind_of_damage_is_found_and_repaired(tmp_path: Path, corpus: list[Any]) -> None:
     wanted = order(tmp_path / "cache")
     make_cache(wanted, corpus)
     (folder,) = find_caches(tmp_path / "cache")

@@ -66,7 +66,7 @@ def test_speakers_without_the_teachers_weights_say_what_to_get(tmp_path: Path, m
     assert not (tmp_path / "cache").exists()
 
 
-def test_all_caches_are_made_checked_and_mended_without_a_path(tmp_path: Path, small: list[str]) -> None:
+def test_all_caches_are_made_checked_and_repaired_without_a_path(tmp_path: Path, small: list[str]) -> None:
     for what in ("wavlm", "speakers", "content"):
         result = astrape("cache", "--what", what, *small, "--json")
         assert result.exit_code == 0, result.output
@@ -89,9 +89,9 @@ def test_all_caches_are_made_checked_and_mended_without_a_path(tmp_path: Path, s
     assert "p226_002.npy: is empty (0 bytes)" in result.stdout
     assert astrape("check-cache", "--speakers-only").exit_code == 0
     assert astrape("check-cache", "--wavlm-only").exit_code == 1
-    mended = astrape("check-cache", "--repair")
-    assert mended.exit_code == 0, mended.output
-    assert "1 made again, 0 left" in mended.stdout
+    repaired = astrape("check-cache", "--repair")
+    assert repaired.exit_code == 0, repaired.output
+    assert "1 made again, 0 left" in repaired.stdout
     assert arrays(tmp_path / "cache") == sound
 
 

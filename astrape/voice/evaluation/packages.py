@@ -39,10 +39,10 @@ def absence(packages: Iterable[Package]) -> str | None:
                 warnings.simplefilter("ignore")
                 importlib.import_module(package.module)
         except ModuleNotFoundError as error:
-            mend = f"pip install {package.requirement}"
+            hint = f"pip install {package.requirement}"
             if error.name and package.module.split(".")[0] == error.name.split(".")[0]:
-                return f"{package.name} is not installed: {mend}"
-            return f"{package.name} lacks '{error.name}': {mend}"
+                return f"{package.name} is not installed: {hint}"
+            return f"{package.name} lacks '{error.name}': {hint}"
         # Importing runs code of others, compiled code too, which fails in whatever way.
         except Exception as error:
             reason = " ".join(str(error).split())

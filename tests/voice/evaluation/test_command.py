@@ -233,7 +233,7 @@ def test_a_file_that_fails_is_named_and_the_others_go_on(folder: Path) -> None:
     assert "is not a readable audio file" in page
 
 
-def test_absent_packages_are_named_with_the_line_that_mends_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absent_packages_are_named_with_the_line_that_helps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("pesq", "moonshine_voice", "matplotlib", "resemblyzer"):
         monkeypatch.setitem(sys.modules, module, None)
     metrics = "pesq,wer,similarity_target,spectrum"
