@@ -271,6 +271,7 @@ class _Show:
             stack.callback(self.engine.stop)
             self.card.open()
             stack.callback(lambda: self.card.close())
+            _warn_of_assumed(self.card)
             try:
                 while most is None or self.engine.heard.written < most:
                     pressed = key(LOOK)
@@ -422,6 +423,7 @@ def _measure(pair: _Pair, block: int, channel: int, engine: Engine, as_json: boo
             if not card.alive:
                 raise AstrapeError(f"'{pair.source.name}' or '{pair.sink.name}' calls no more: hint: try again")
         computed = card.latency_in + card.latency_out
+        _warn_of_assumed(card)
     finally:
         card.close()
     found = trip.result()
@@ -492,6 +494,7 @@ def _facts(shown: Shown, card: Card, pair: _Pair) -> dict[str, Any]:
         **shown.status.to_dict(),
         "device_in": shown.device_in,
         "device_out": shown.device_out,
+        "devices_assumed": card.assumed,
         "total_frames": shown.total,
         "total_ms": 1000 * shown.total / rate,
         "clipped_in": shown.clipped_in,
@@ -499,6 +502,15 @@ def _facts(shown: Shown, card: Card, pair: _Pair) -> dict[str, Any]:
         "xruns": shown.xruns,
         "drift_ppm": shown.bridge,
     }
+
+
+def _warn_of_assumed(card: Card) -> None:
+    device_latency = card.latency_in + card.latency_out
+    if device_latency and card.assumed:
+        _warn(
+            "the devices do not say how late they are, and a block each way is taken for it: hint: --measure-latency "
+            "measures it through a cable"
+        )
 
 
 def _warn(line: str) -> None:

@@ -20,6 +20,9 @@ __all__ = ["Card", "Process", "block_of"]
 Process = Callable[[Frames, Frames], None]
 """Takes ``(channels, frames)`` in, and fills as many out."""
 
+LONGEST = 5.0
+"""Seconds; a device that says that it is later than that, or early, says nothing. PipeWire's JACK does."""
+
 GONE = 1.5
 """Seconds without a callback after which a device is taken to be gone."""
 
@@ -42,6 +45,7 @@ class Card:
 
     Attributes:
         xruns: how often the system says that it lost or lacked sound, by what it says.
+        assumed: whether the system says no latency that can be, and a block each way is taken.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Card:
         self.source, self.sink, self.rate, self.block = source, sink, rate, block
         self.monitor = monitor
         self.xruns: dict[str, int] = {}
+        self.assumed = False
         self.failure: BaseException | None = None
         self._process = process
         self._channel = channel - 1
@@ -194,8 +199,12 @@ class Card:
         if stream >= len(self._streams):
             return 0
         told_of = self._streams[stream].latency
-        seconds = told_of[side] if isinstance(told_of, tuple) else told_of
-        return round(float(seconds) * self.rate)
+        seconds = float(told_of[side] if isinstance(told_of, tuple) else told_of)
+        if not 0 <= seconds <= LONGEST:
+            # A block each way is the least there can be.
+            self.assumed = True
+            return self.block
+        return round(seconds * self.rate)
 
 
 def block_of(source: Device, sink: Device, rate: int, wanted: int | None, quantum: int) -> int:

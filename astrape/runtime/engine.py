@@ -239,6 +239,11 @@ class Engine:
         return True
 
     @property
+    def dropouts(self) -> int:
+        """Gaps in the output so far."""
+        return self._dropouts
+
+    @property
     def waiting(self) -> int:
         """Frames of the input that have not been computed yet."""
         return self.heard.written - self._taken
