@@ -34,7 +34,7 @@ ONE_CORE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_CORE) $(BIN)/python -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint train-tiny train-default train-speaker evaluate-default bench docs clean
+.PHONY: help demo test slow lint train-tiny train-default train-speaker evaluate-default evaluation-page bench docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -70,6 +70,11 @@ evaluate-default: $(VENV)/.installed-evaluate,tiny ## the shipped voice on speak
 			--metrics intelligibility,similarity,pitch,dnsmos,speed --baselines source,own-voice,world,trial,goal \
 			--conditions noise-room --output "$(HELD_OUT)/$$(basename "$$list" .csv)" || exit 1; done
 	$(ONE_CORE) $(BIN)/astrape voicebank verify "$(HELD_OUT)/set/speech"
+
+evaluation-page: $(VENV)/.installed-evaluate ## the page of the docs on which the shipped voice can be heard and seen
+	$(ONE_CORE) $(BIN)/astrape evaluate --recipe astrape-mini --pairs docs/evaluation/pairs.csv \
+		--metrics intelligibility,similarity,pitch,dnsmos --baselines source,world --output "$(OUT)"
+	cp "$(OUT)/index.html" docs/evaluation/astrape-mini.html
 
 bench: $(VENV)/.installed-plot ## time per step and per callback, on one core
 	$(ONE_CORE) $(BIN)/astrape bench $(RECIPE)
