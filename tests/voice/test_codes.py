@@ -154,7 +154,7 @@ def pickled() -> bytes:
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "text": (lambda: b"no codes", "not an array of NumPy"),
     "nothing": (lambda: b"", "not an array of NumPy"),
-    "a damaged archive": (lambda: archive()[:200], r"no \.npz archive"),
+    "a damaged archive": (lambda: archive()[:200], r"not a readable \.npz archive"),
     "another archive": (lambda: archive(codes=None), "no array 'codes'"),
     "a later format": (lambda: archive(format_version=np.int64(2)), "is of format 2"),
     "floats": (lambda: archive(codes=np.zeros((2, 1))), "float64 and not whole numbers"),
