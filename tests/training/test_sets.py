@@ -269,8 +269,8 @@ def test_a_set_s_tables_lie_beside_its_audio(manifest: Path) -> None:
     [
         ("phones", np.array([-2], np.int16), "holds the phone -2"),
         ("phones", np.array([0.5]), r"holds \(1,\) of float64 and not one row of whole numbers"),
-        ("pitch", np.array([9000.0], np.float32), "no pitch"),
-        ("pitch", np.array([np.nan], np.float32), "no pitch"),
+        ("pitch", np.array([9000.0], np.float32), "not a pitch"),
+        ("pitch", np.array([np.nan], np.float32), "not a pitch"),
         ("vector", np.array([np.inf], np.float32), "not all of them finite"),
         ("vector", np.zeros((2, 2), np.float32), r"holds \(2, 2\) of float32"),
     ],
