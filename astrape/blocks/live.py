@@ -74,10 +74,6 @@ class Live:
         """The weight of a convolution, ``(channels, channels_in, kernel)``, as ``(channels, kernel * channels_in)``."""
         return self._kept("taps", weight, _by_taps)
 
-    def by_tap(self, weight: Tensor) -> Tensor:
-        """The weight of a depthwise convolution, ``(channels, 1, kernel)``, as ``(kernel, channels)``."""
-        return self._kept("depth", weight, _turned)
-
     def held_by(self, block: object) -> dict[Any, Any]:
         """What a block keeps for as long as the session lasts, empty at first. No result may depend on it."""
         return self._held.setdefault(id(block), (block, {}))[1]
@@ -96,10 +92,6 @@ class Live:
 def _for_rows(weight: Tensor) -> Tensor:
     layout: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), MOST_ROWS)
     return layout
-
-
-def _turned(weight: Tensor) -> Tensor:
-    return weight[:, 0].t().contiguous()
 
 
 def _by_taps(weight: Tensor) -> Tensor:

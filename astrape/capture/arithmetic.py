@@ -26,7 +26,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Kernel", "exact", "exact_copy", "exact_in_place", "first_of", "quiet"]
+__all__ = ["Kernel", "exact", "exact_copy", "exact_in_place", "quiet"]
 
 aten = torch.ops.aten
 Kernel = Callable[[], Any]
@@ -123,18 +123,6 @@ def exact_in_place(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     if operator not in IN_PLACE or kwargs or len(args) != 2 or not _small(args[0]):
         return None
     return _two(IN_PLACE[operator], (*REAL, *WHOLE), args, args[0])
-
-
-def first_of(kernel: Kernel, place: Tensor) -> Kernel | None:
-    """The kernel that copies the first of the results of another one."""
-    if not (_small(place) and place.is_floating_point()):
-        return None
-    target = _array(place)
-
-    def copied() -> None:
-        target[...] = kernel()[0].numpy()
-
-    return copied
 
 
 def _small(place: Tensor) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from astrape.capture.arithmetic import Kernel, exact, exact_copy, first_of
+from astrape.capture.arithmetic import Kernel, exact, exact_copy
 
 __all__ = ["COPIES", "Kernel", "copying", "into", "several"]
 
@@ -143,7 +143,7 @@ def several(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], places
         return partial(SEVERAL[operator], *args, **kwargs, out=tuple(places))
     kernel = partial(PLAIN.get(operator, operator), *args, **kwargs)
     if places[0] is not None and not any(place is not None for place in places[1:]):
-        return first_of(kernel, places[0]) or partial(_first, kernel, places[0])
+        return partial(_first, kernel, places[0])
     return partial(spread, kernel, places)
 
 
