@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.live import current
 from astrape.blocks.ops.history import empty_history, empty_tail, join_history, own_copy
 from astrape.blocks.ops.product import frame_product
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_choice, check_elements
+from astrape.blocks.policy import policy
 from astrape.blocks.registry import register
 
 __all__ = ["Conv", "Downsample", "RepeatUpsample", "TransposedConv"]
@@ -138,18 +138,13 @@ class Conv(StreamBlock):
             return functional.conv1d(window, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
         if self.groups == self.kernel == self.stride == 1:
             return frame_product(window.transpose(1, 2), self.weight.squeeze(-1), self.bias).transpose(1, 2)
-        taps = window.unfold(-1, self.span, self.stride)[..., :: self.dilation]
+        taps = policy().windows(window, self.span, self.stride)[..., :: self.dilation]
         if self.groups == 1:
-            live = current()
-            if live is None:
-                rows, weight = taps.transpose(1, 2).flatten(2), self.weight.flatten(1)
-            else:
-                # Tap by tap instead of channel by channel: where frames lie one after the other, a row is in place.
-                rows, weight = taps.permute(0, 2, 3, 1).flatten(2), live.taps_first(self.weight)
+            rows, weight = policy().rows_of_taps(taps, self.weight)
             return frame_product(rows, weight, self.bias).transpose(1, 2)
         # One output a group, as in depthwise convolutions. Tap by tap, channels that lie together stay together.
         bias = None if self.bias is None else self.bias[:, None]
-        if frames > 1 and taps.shape[1] == self.groups and self.kernel <= FEW_TAPS:
+        if (frames > 1 or policy().functional) and taps.shape[1] == self.groups and self.kernel <= FEW_TAPS:
             y = taps[..., 0] * self.weight[..., 0] if bias is None else bias
             for tap in range(1 if bias is None else 0, self.kernel):
                 y = torch.addcmul(y, taps[..., tap], self.weight[..., tap])

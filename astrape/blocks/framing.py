@@ -13,6 +13,7 @@ from torch.nn import functional
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.ops.history import empty_history, empty_tail, join_history, own_copy
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_choice
+from astrape.blocks.policy import policy
 from astrape.blocks.registry import register
 from astrape.errors import RateError
 
@@ -63,7 +64,7 @@ class Framing(StreamBlock):
         if x.shape[-1] == 0:
             return x.new_zeros(x.shape[0], self.size, 0), state
         joined, state = join_history(state, x)
-        return own_copy(joined[:, 0].unfold(-1, self.size, self.hop).transpose(1, 2)), state
+        return own_copy(policy().windows(joined[:, 0], self.size, self.hop).transpose(1, 2)), state
 
 
 @register("overlap_add")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from astrape.blocks.ops.split import Layer
+from astrape.blocks.policy import Policy, lowered, policy
 
 __all__ = ["Live", "current"]
-
-_CURRENT: ContextVar[Live | None] = ContextVar("live", default=None)
 
 FEWEST_ROWS, MOST_ROWS = 3, 64
 """Rows between which a product with weights laid out anew pays: below, one reading of the weights is all there is to
@@ -29,8 +30,8 @@ LAID_OUT = torch._C._has_mkldnn and platform.machine() in ("x86_64", "AMD64")
 """Where it was measured. Other processors have other libraries."""
 
 
-class Live:
-    """One session's right to be fast. ``step`` stays a pure function in what it returns.
+class Live(Policy):
+    """One session's right to be fast: the policy `recorded`. ``step`` stays a pure function in what it returns.
 
     **State.** Within :meth:`run`, whoever calls ``step`` never looks at the state it passed again: a block may hand
     back the same memory, changed. A frame writes 32 kB into the 8 MB of keys and values of 8 layers, and copying the
@@ -45,6 +46,9 @@ class Live:
     Processors compute with them some ten to a hundred times more slowly, and each step of a silent stream would.
     """
 
+    name = "recorded"
+    writes_state = True
+
     def __init__(self) -> None:
         self._made: dict[tuple[str, int, torch.Size], tuple[Tensor, int, Tensor]] = {}
         self._held: dict[int, tuple[object, dict[Any, Any]]] = {}
@@ -52,17 +56,26 @@ class Live:
     @contextmanager
     def run(self) -> Iterator[None]:
         """Blocks that step within this are run live."""
-        before, flushed = _CURRENT.get(), denormals_are_zero()
+        flushed = denormals_are_zero()
         try:
-            _CURRENT.set(self)
             flushed = flushed or not torch.set_flush_denormal(True)
-            yield
+            with lowered(self):
+                yield
         finally:
             if not flushed:
                 torch.set_flush_denormal(False)
-            # Without a token: what an interrupt left open is closed in another context than it began in.
-            if _CURRENT.get() is self:
-                _CURRENT.set(before)
+
+    def wide_product(self, x: Tensor, layer: Layer, narrow: bool) -> Tensor:
+        weight, bias = layer
+        layout = self.laid_out(weight, x.shape[0] * x.shape[1]) if narrow else None
+        if layout is None:
+            return functional.linear(x, weight, bias)
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, layout, bias, "none", [], "")
+        return y
+
+    def rows_of_taps(self, taps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        # Tap by tap instead of channel by channel: where frames lie one after the other, a row is in place.
+        return taps.permute(0, 2, 3, 1).flatten(2), self.taps_first(weight)
 
     def laid_out(self, weight: Tensor, rows: int) -> Tensor | None:
         """``weight`` for :func:`~astrape.blocks.ops.product.frame_product`, or ``None`` where that is not faster."""
@@ -105,4 +118,5 @@ def denormals_are_zero() -> bool:
 
 def current() -> Live | None:
     """The session that runs the present ``step``, if it is one."""
-    return _CURRENT.get()
+    held = policy()
+    return held if isinstance(held, Live) else None

@@ -18,6 +18,7 @@ from astrape.blocks.ops.recurrence import Recurrence
 from astrape.blocks.ops.sections import chebyshev_highpass
 from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import bounded
+from astrape.blocks.policy import policy
 from astrape.blocks.registry import register
 from astrape.blocks.state import map_state
 from astrape.errors import RateError
@@ -340,7 +341,7 @@ class PitchTracker(StreamBlock, ExactTables):
         above, below = highpass.run(x, before)
         joined = torch.cat([state["heard"], above[:, 0]], dim=-1)
         heard = joined[:, x.shape[-1] :].clone(memory_format=torch.contiguous_format)
-        frames = joined.unfold(-1, self.window, self.quantum)
+        frames = policy().windows(joined, self.window, self.quantum)
         before, after = frames[..., : self.window // 2].flip(-1), frames[..., self.window // 2 :]
         parts = self.transform(torch.stack([after + before, after - before])).square()
         levels = F.linear(frames.square(), self.to_levels)

@@ -14,6 +14,7 @@ from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.ops.history import own_copy
 from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import bounded, check_real
+from astrape.blocks.policy import policy
 from astrape.blocks.registry import register
 from astrape.errors import RateError
 
@@ -83,7 +84,7 @@ class Loudness(StreamBlock, ExactTables):
         state = own_copy(heard[:, heard.shape[-1] - state.shape[-1] :])
         if not x.shape[-1]:
             return x.new_zeros(x.shape[0], 1, 0), state
-        power = heard.square().unfold(-1, self.window, self.quantum) @ self.shares
+        power = policy().windows(heard.square(), self.window, self.quantum) @ self.shares
         return 0.5 * power.clamp(min=self.least).log()[:, None], state
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.ops.history import empty_history, join_history
 from astrape.blocks.parameters import bounded, check_real
+from astrape.blocks.policy import policy
 from astrape.blocks.registry import register
 
 __all__ = ["Resampler"]
@@ -179,10 +180,10 @@ class Resampler(StreamBlock):
             end = rows.shape[-1] - self.history - self.quantum + window
             y = functional.conv1d(rows[:, None, :end], kernel, stride=self.quantum)
             return y.transpose(1, 2).flatten(1)
-        spans = rows.unfold(-1, self.history + self.quantum, self.quantum)
+        spans = policy().windows(rows, self.history + self.quantum, self.quantum)
         if self._hop:
             # Windows that lie equally far apart are a view: nothing is gathered for a live quantum.
-            windows = spans[..., self._start :].unfold(-1, window, self._hop)[..., :groups, :]
+            windows = policy().windows(spans[..., self._start :], window, self._hop)[..., :groups, :]
         else:
             windows = spans.index_select(-1, self.index.flatten()).view(*spans.shape[:2], *self.index.shape)
         windows = windows.permute(2, 0, 1, 3).flatten(1, 2)

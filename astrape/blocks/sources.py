@@ -13,6 +13,7 @@ from torch import Tensor
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_choice, check_elements
+from astrape.blocks.policy import policy
 from astrape.blocks.registry import register
 from astrape.blocks.state import map_state
 from astrape.errors import RateError
@@ -57,8 +58,7 @@ def mixed(words: Tensor) -> Tensor:
     for number in range(3):
         if number:
             words = words * signed(MULTIPLIER)
-        lower, upper = halves(words)
-        lower.bitwise_xor_(upper)
+        words = policy().fold(words)
     return words
 
 
@@ -128,16 +128,10 @@ class Noise(StreamBlock):
         return (torch.cat(made, dim=-1) if len(made) > 1 else made[0]), state + count
 
 
-def halves(words: Tensor) -> tuple[Tensor, Tensor]:
-    """The lower and the upper half of each int64 word, int32 views of it."""
-    pairs = words.view(torch.int32).view(*words.shape, 2)
-    return pairs[..., 0], pairs[..., 1]
-
-
 def normal(words: Tensor, dtype: torch.dtype) -> Tensor:
     """A normal number of each int64 word, whose halves are two uniform ones (Box and Muller)."""
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    turn, size = (half.to(wide) for half in halves(words))
+    turn, size = (half.to(wide) for half in policy().halves(words))
     # A uniform number from 2^-32 to 1: never 0, whose logarithm is infinite.
     radius = (size.abs() * 2.0**-31 + 2.0**-32).log().mul(-2).clamp(min=0).sqrt()
     return (radius * (turn * (math.pi * 2.0**-31)).cos()).to(dtype)
@@ -155,7 +149,7 @@ class PulseSource(StreamBlock, ExactTables):
     with ``f`` the frequency and ``p`` the phase, in turns, of each sample. The highest harmonic fades as it nears half
     the sample rate, so that their number changes without a step. Nothing aliases. The power spectral density of
     the train is that of white noise of unit variance whatever F0 is, so that an envelope means the same for every voice
-    and for noise. The sum is taken in closed form, Dirichlet's kernel, in float64.
+    and for noise. The sum is taken in closed form, Dirichlet's kernel, of phases that are counted in float64.
 
     The phase goes on without a step over frames, whatever F0 does, and while there is no voice at the last voiced
     frame's frequency. It is kept in int64 fixed point, 2^48 units a turn, so that it neither drifts nor depends on how
@@ -253,25 +247,30 @@ class PulseSource(StreamBlock, ExactTables):
         made = torch.stack([start, here, there], dim=-1).view(-1, 3)
         loudness = (voiced - voiced_before).to(x.dtype)[..., None] * self.ramp + voiced_before.to(x.dtype)[..., None]
         parts = zip(*(torch.split(rows, FRAMES_AT_ONCE) for rows in (made, loudness.view(-1, self.hop))), strict=True)
-        y = [(pulses(part @ self.basis.to(part.dtype)) * gain).to(x.dtype) for part, gain in parts]
+        y = [pulses(part @ self.basis.to(part.dtype), x.dtype) * gain.to(x.dtype) for part, gain in parts]
         after = {"turns": ends[:, -1:].clone(), "f0": f0[:, -1:].clone(), "voiced": voiced[:, -1:].clone()}
         return (torch.cat(y) if len(y) > 1 else y[0]).view(batch, 1, frames * self.hop), after
 
 
-def pulses(made: Tensor) -> Tensor:
+def pulses(made: Tensor, dtype: torch.dtype) -> Tensor:
     """The sum of harmonics of :class:`PulseSource`: ``(rows, n)``, of ``n`` phases, in turns, then frequencies.
 
     The frequencies are in parts of the sample rate. With ``h`` half of the phase's angle and ``m`` the number of the
     highest harmonic, of weight ``r``, the closed form of twice the sum is ``sin(2 m h) / tan(h) + (2 r - 1) cos(2 m h)
-    - 1``. A phase of 0 is moved by less than it is known to, so that there is nothing to divide by 0.
+    - 1``. A phase of 0 is moved by less than it is known to, so that there is nothing to divide by 0. Turns are counted
+    in the type of ``made``, and only what is left of less than one is rounded to ``dtype``: in float32 the result is
+    140 dB from that in float64.
     """
     phase, frequency = made.chunk(2, dim=-1)
-    angle = (phase - phase.round()) * (2 * math.pi) + 1e-18
+    narrow = torch.promote_types(dtype, torch.float32)
+    turn = phase - phase.round() + 1e-19
     ratio = frequency.reciprocal()
     highest = (ratio * 0.5).floor()
-    top = angle * highest
-    share = torch.sub(ratio, highest, alpha=2) - 1
-    return torch.addcmul(top.sin() / (angle * 0.5).tan(), share, top.cos()).sub(1) * frequency.sqrt()
+    whole = turn * highest
+    top = (whole - whole.round()).to(narrow) * (2 * math.pi)
+    share = (torch.sub(ratio, highest, alpha=2) - 1).to(narrow)
+    half = turn.to(narrow) * math.pi
+    return (torch.addcmul(top.sin() / half.tan(), share, top.cos()).sub(1) * frequency.to(narrow).sqrt()).to(dtype)
 
 
 def last_voiced(f0: Tensor, sounds: Tensor, before: Tensor) -> Tensor:

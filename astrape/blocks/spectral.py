@@ -27,6 +27,7 @@ from astrape.blocks.ops.dft import WindowedDFT, WindowedInverseDFT
 from astrape.blocks.ops.history import own_copy
 from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import bounded
+from astrape.blocks.policy import policy
 from astrape.blocks.registry import register
 from astrape.errors import RateError
 
@@ -122,7 +123,7 @@ class STFT(StreamBlock):
         state = own_copy(heard[..., heard.shape[-1] - state.shape[-1] :])
         if x.shape[-1] == 0:
             return x.new_zeros(x.shape[0], self.channels_out, 0), state
-        spectrum: Tensor = self.dft(heard[:, 0].unfold(-1, self.n_fft, self.hop))
+        spectrum: Tensor = self.dft(policy().windows(heard[:, 0], self.n_fft, self.hop))
         return spectrum, state
 
 

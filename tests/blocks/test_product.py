@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from astrape.blocks import Stream
 from astrape.blocks.conv import Conv, TransposedConv
 from astrape.blocks.live import Live
-from astrape.blocks.ops.product import LARGE, frame_product, frame_products
+from astrape.blocks.ops.product import frame_product, frame_products
+from astrape.blocks.ops.split import LARGE
 
 
 @given(

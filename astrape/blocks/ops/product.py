@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
-from astrape.blocks.live import current
+from astrape.blocks.ops.split import Layer
+from astrape.blocks.policy import policy
 
 __all__ = ["frame_product", "frame_products"]
-
-FEW = 2
-"""Frames up to which ``weight @ x`` is taken in place of ``x @ weight.T``."""
-
-LARGE = 1 << 19
-"""Elements of a weight, 2 MB, from which on two frames are a batch that reads it twice, the second time from the cache:
-on a machine whose memory was busy, 270 us for 512 by 1536 and not 420. Smaller ones are alike or slower."""
 
 
 def frame_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -42,50 +34,6 @@ def frame_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     return frame_products(x, (weight, bias))[0]
 
 
-def frame_products(x: Tensor, *layers: tuple[Tensor, Tensor | None]) -> list[Tensor]:
-    """:func:`frame_product` of several weights and biases with the same frames."""
-    batch, frames, _ = x.shape
-    rows = batch * frames
-    narrow = x.is_cpu and x.dtype == torch.float32 and layers[0][0].dtype == torch.float32
-    if not (narrow and 1 <= rows <= FEW):
-        live = current() if narrow else None
-        return [
-            _wide(x, weight, bias, None if live is None else live.laid_out(weight, rows)) for weight, bias in layers
-        ]
-    if rows == 1:
-        # A row turned round: the very same numbers as a column of rows of one are read eight times as slowly.
-        column = x.reshape(1, 1, -1).mT.expand(2, -1, 1)
-        return [_halves(column, weight, bias).reshape(batch, frames, -1) for weight, bias in layers]
-    # Contiguous rows: on transposed ones, the form that channels come in, the product takes five times as long.
-    columns = x.reshape(rows, -1).contiguous()
-    found = []
-    for weight, bias in layers:
-        if weight.numel() >= LARGE:
-            y = _batched(
-                weight.expand(2, -1, -1), columns.unsqueeze(1).mT, None if bias is None else bias.expand(2, -1)
-            )
-            found.append(y.reshape(batch, frames, -1))
-            continue
-        turned = columns.t()
-        y = torch.mm(weight, turned) if bias is None else torch.addmm(bias[:, None], weight, turned)
-        found.append(y.t().reshape(batch, frames, -1))
-    return found
-
-
-def _halves(column: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``weight x + bias`` of a frame, given twice, ``(2, channels_in, 1)``; an odd number of channels is not halved."""
-    if weight.shape[0] % 2:
-        return functional.linear(column[:1, :, 0], weight, bias)
-    return _batched(weight.reshape(2, -1, weight.shape[1]), column, None if bias is None else bias.view(2, -1))
-
-
-def _batched(weights: Tensor, columns: Tensor, biases: Tensor | None) -> Tensor:
-    """A product of a batch of two, ``(2, channels, channels_in)`` with ``(2, channels_in, 1)``."""
-    return torch.bmm(weights, columns) if biases is None else torch.baddbmm(biases.unsqueeze(-1), weights, columns)
-
-
-def _wide(x: Tensor, weight: Tensor, bias: Tensor | None, layout: Tensor | None) -> Tensor:
-    if layout is None:
-        return functional.linear(x, weight, bias)
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, layout, bias, "none", [], "")
-    return y
+def frame_products(x: Tensor, *layers: Layer) -> list[Tensor]:
+    """:func:`frame_product` of several weights and biases with the same frames, as the policy of the moment has it."""
+    return policy().products(x, layers)

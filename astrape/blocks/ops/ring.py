@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from astrape.blocks.live import current
 from astrape.blocks.ops.rotary import Rotary
+from astrape.blocks.policy import policy
 
 __all__ = ["Place"]
 
@@ -35,7 +35,7 @@ class Place:
         positions = age + torch.arange(count, device=age.device)
         self.age, self.after, self.angles = age, age + count, rotary.angles(positions, dtype)
         self.count, self.window, self.dtype = count, window, dtype
-        self.donated = current() is not None
+        self._policy = policy()
         self._kept = min(count, window)
         self._slots = positions[:, count - self._kept :] % window
         self._masks: dict[tuple[int, int], Tensor] = {}
@@ -48,10 +48,7 @@ class Place:
         """The ring with the new frames in it, ``(batch, heads, count, head_dim)``: in place in a live session."""
         newest = new if self._kept == self.count else new[:, :, self.count - self._kept :]
         # Many frames leave the ring in use: those before them are still attended to.
-        ring = ring if self.donated and self.count == 1 else ring.clone()
-        if ring.shape[0] == 1:
-            return ring.index_copy_(2, self._slots[0], newest)
-        return ring.scatter_(2, self._slots[:, None, :, None].expand(newest.shape), newest)
+        return self._policy.write_ring(ring, self._slots, newest, lone=self.count == 1)
 
     def unrolled(self, ring: Tensor, new: Tensor) -> Tensor:
         """The ``window - 1`` frames before the new ones and these, oldest first."""

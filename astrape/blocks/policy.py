@@ -1,0 +1,179 @@
+"""How what blocks mean becomes operators: one policy for a live session, one for compilers, one for exported graphs.
+
+A block says what it computes, once: products at each frame, windows of frames, a ring that is written to. Which
+operators that comes down to is decided here, since what is fastest for one runtime is in the way of another:
+
+============  ==========================  =======================  =========================  ================
+policy        products of 1 or 2 frames   convolutions' weights    windows of frames          ring of keys
+============  ==========================  =======================  =========================  ================
+`plain`       halves of a weight          as they are              a view (``unfold``)        copied
+`recorded`    the same; more in oneDNN's  tap by tap, kept         a view                     written in place
+`compiler`    linear layers               tap by tap, constant     slices, or one gather      written in place
+`portable`    linear layers               tap by tap, constant     slices, or one gather      chosen by a mask
+============  ==========================  =======================  =========================  ================
+
+All give the same numbers up to rounding. ``plain`` holds wherever nothing else was asked for: in training, in
+``graph(x)`` and ``graph.step``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from astrape.blocks.ops.split import FEW, Layer, split_products
+
+__all__ = ["COMPILER", "PLAIN", "PORTABLE", "Compiler", "Policy", "Portable", "lowered", "policy"]
+
+FEW_WINDOWS = 4
+"""Windows up to which they are slices put together; more are gathered by a table of places."""
+
+
+class Policy:
+    """What holds unless something else was asked for, and the base of the others.
+
+    Attributes:
+        name: as tables and manifests call it.
+        writes_state: whoever calls ``step`` never looks again at the state it passed, so that a block may hand back
+            the same memory, changed.
+        functional: views and writes into parts of tensors are avoided.
+    """
+
+    name = "plain"
+    writes_state = False
+    functional = False
+
+    def products(self, x: Tensor, layers: tuple[Layer, ...]) -> list[Tensor]:
+        """``weight x + bias`` of each layer at each frame, ``(batch, n, channels_in)`` to ``(batch, n, channels)``."""
+        rows = x.shape[0] * x.shape[1]
+        narrow = x.is_cpu and x.dtype == torch.float32 and layers[0][0].dtype == torch.float32
+        if narrow and 1 <= rows <= FEW:
+            return split_products(x, layers)
+        return [self.wide_product(x, layer, narrow) for layer in layers]
+
+    def wide_product(self, x: Tensor, layer: Layer, narrow: bool) -> Tensor:
+        """The product of one layer with more than a few frames; ``narrow``: in float32 on a CPU."""
+        return functional.linear(x, *layer)
+
+    def rows_of_taps(self, taps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """A convolution as a product.
+
+        Args:
+            taps: windows, ``(batch, channels, n, kernel)``.
+            weight: ``(channels_out, channels, kernel)``.
+
+        Returns:
+            Rows ``(batch, n, channels * kernel)`` and the matrix ``(channels_out, channels * kernel)`` that fits them.
+        """
+        return taps.transpose(1, 2).flatten(2), weight.flatten(1)
+
+    def windows(self, x: Tensor, size: int, hop: int) -> Tensor:
+        """Windows over the last dimension, ``(..., n)`` to ``(..., (n - size) // hop + 1, size)``."""
+        return x.unfold(-1, size, hop)
+
+    def halves(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        """The lower and the upper half of each int64 word, as signed numbers of 32 bits."""
+        pairs = words.view(torch.int32).view(*words.shape, 2)
+        return pairs[..., 0], pairs[..., 1]
+
+    def fold(self, words: Tensor) -> Tensor:
+        """int64 words with their upper half laid upon the lower (exclusive or); ``words`` may be written over."""
+        lower, upper = self.halves(words)
+        lower.bitwise_xor_(upper)
+        return words
+
+    def write_ring(self, ring: Tensor, slots: Tensor, new: Tensor, lone: bool) -> Tensor:
+        """A ring ``(batch, heads, window, width)`` with new frames in it.
+
+        Args:
+            slots: int64 ``(batch, n)``, where in the window they belong.
+            new: ``(batch, heads, n, width)``.
+            lone: the ring is not read again but for its new self, so that it may be written to.
+        """
+        ring = ring if lone and self.writes_state else ring.clone()
+        if ring.shape[0] == 1:
+            return ring.index_copy_(2, slots[0], new)
+        return ring.scatter_(2, slots[:, None, :, None].expand(new.shape), new)
+
+
+class Compiler(Policy):
+    """For ``torch.compile`` and AOTInductor, which fuse by themselves and know plain linear layers best.
+
+    Split products take twice their time there (1.89 of the recorded session's, plain ones 0.72, on astrape-vc).
+    """
+
+    name = "compiler"
+    writes_state = True
+    functional = True
+
+    def products(self, x: Tensor, layers: tuple[Layer, ...]) -> list[Tensor]:
+        return [functional.linear(x, *layer) for layer in layers]
+
+    def rows_of_taps(self, taps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        # The weight is a constant of the graph: what is done to it is done once, when it is compiled.
+        return taps.permute(0, 2, 3, 1).flatten(2), weight.transpose(1, 2).flatten(1)
+
+    def windows(self, x: Tensor, size: int, hop: int) -> Tensor:
+        count = (x.shape[-1] - size) // hop + 1
+        if count == 1:
+            return x[..., None, :size]
+        if size == hop:
+            return x[..., : count * size].reshape(*x.shape[:-1], count, size)
+        if count <= FEW_WINDOWS:
+            return torch.stack([x[..., start * hop : start * hop + size] for start in range(count)], dim=-2)
+        places = torch.arange(count)[:, None] * hop + torch.arange(size)
+        return x.index_select(-1, places.flatten().to(x.device)).reshape(*x.shape[:-1], count, size)
+
+    def halves(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        # By arithmetic alone: neither views of other types nor shifts are in every runtime.
+        lower = words.remainder(1 << 32)
+        return signed_half(lower), (words - lower).div(1 << 32, rounding_mode="trunc")
+
+    def fold(self, words: Tensor) -> Tensor:
+        return words ^ words.sub(words.remainder(1 << 32)).div(1 << 32, rounding_mode="trunc").remainder(1 << 32)
+
+
+class Portable(Compiler):
+    """For exported graphs: every operator a function of tensors, in forms that ONNX and small runtimes have."""
+
+    name = "portable"
+    writes_state = False
+
+    def write_ring(self, ring: Tensor, slots: Tensor, new: Tensor, lone: bool) -> Tensor:
+        if new.shape[2] != 1:
+            return ring.scatter(2, slots[:, None, :, None].expand(new.shape), new)
+        here = torch.arange(ring.shape[2], device=ring.device) == slots
+        return torch.where(here[:, None, :, None], new, ring)
+
+
+PLAIN, COMPILER, PORTABLE = Policy(), Compiler(), Portable()
+
+_CURRENT: ContextVar[Policy] = ContextVar("policy", default=PLAIN)
+
+
+def policy() -> Policy:
+    """The policy by which blocks are to make operators now."""
+    return _CURRENT.get()
+
+
+@contextmanager
+def lowered(by: Policy) -> Iterator[None]:
+    """Within this, blocks make operators by another policy."""
+    before = _CURRENT.get()
+    try:
+        _CURRENT.set(by)
+        yield
+    finally:
+        # Without a token: what an interrupt left open is closed in another context than it began in.
+        if _CURRENT.get() is by:
+            _CURRENT.set(before)
+
+
+def signed_half(lower: Tensor) -> Tensor:
+    """Numbers from 0 to 2^32 - 1 as those of 32 bits with a sign that have the same bits."""
+    return lower - (lower >= 1 << 31).to(lower.dtype) * (1 << 32)
