@@ -10,6 +10,7 @@ from astrape.errors import (
     AstrapeError,
     CausalityError,
     ContractError,
+    ExportError,
     RateError,
     RecipeError,
     StreamError,
@@ -23,6 +24,7 @@ __all__ = [
     "AstrapeError",
     "CausalityError",
     "ContractError",
+    "ExportError",
     "Graph",
     "RateError",
     "Recipe",
@@ -38,7 +40,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _OF_GRAPH = ("Graph", "Recipe", "Report", "Session", "compile", "load")
-_PACKAGES = ("blocks", "corpus", "graph", "runtime", "testing", "training", "voice")
+_PACKAGES = ("blocks", "corpus", "graph", "portable", "runtime", "testing", "training", "voice")
 
 if not TYPE_CHECKING:
 

@@ -19,6 +19,7 @@ from astrape.commands.convert import convert
 from astrape.commands.corpus import corpus
 from astrape.commands.demo import demo
 from astrape.commands.evaluate import evaluate
+from astrape.commands.export import export
 from astrape.commands.graph import graph
 from astrape.commands.held_out import held_out
 from astrape.commands.import_checkpoint import import_checkpoint
@@ -116,6 +117,7 @@ COMMANDS = (
     voicebank,
     wavlm,
     import_checkpoint,
+    export,
     precision,
     corpus,
     cache,

@@ -11,6 +11,7 @@ __all__ = [
     "AudioError",
     "CausalityError",
     "ContractError",
+    "ExportError",
     "RateError",
     "RecipeError",
     "StreamError",
@@ -41,6 +42,10 @@ class AlignmentError(RecipeError):
 
 class StreamError(AstrapeError):
     """Input that a running block, graph or session cannot take."""
+
+
+class ExportError(AstrapeError):
+    """A graph that cannot be exported, or a folder that is no export."""
 
 
 class AudioError(AstrapeError):

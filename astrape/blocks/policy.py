@@ -130,12 +130,11 @@ class Compiler(Policy):
         return x.index_select(-1, places.flatten().to(x.device)).reshape(*x.shape[:-1], count, size)
 
     def halves(self, words: Tensor) -> tuple[Tensor, Tensor]:
-        # By arithmetic alone: neither views of other types nor shifts are in every runtime.
-        lower = words.remainder(1 << 32)
-        return signed_half(lower), (words - lower).div(1 << 32, rounding_mode="trunc")
+        lower, upper = low_and_high(words)
+        return lower - (lower >= 1 << 31).to(lower.dtype) * (1 << 32), upper
 
     def fold(self, words: Tensor) -> Tensor:
-        return words ^ words.sub(words.remainder(1 << 32)).div(1 << 32, rounding_mode="trunc").remainder(1 << 32)
+        return words ^ low_and_high(words)[1].remainder(1 << 32)
 
 
 class Portable(Compiler):
@@ -174,6 +173,11 @@ def lowered(by: Policy) -> Iterator[None]:
             _CURRENT.set(before)
 
 
-def signed_half(lower: Tensor) -> Tensor:
-    """Numbers from 0 to 2^32 - 1 as those of 32 bits with a sign that have the same bits."""
-    return lower - (lower >= 1 << 31).to(lower.dtype) * (1 << 32)
+def low_and_high(words: Tensor) -> tuple[Tensor, Tensor]:
+    """The lower half of int64 words, from 0 to 2^32 - 1, and the upper, with its sign, as int64.
+
+    By arithmetic alone: neither views as another type nor shifts are in every runtime. A multiple of 2^32 is exact in
+    float64, and whole numbers are not divided, which exporters do in float32.
+    """
+    lower = words.remainder(1 << 32)
+    return lower, ((words - lower).to(torch.float64) * 2.0**-32).to(torch.int64)

@@ -70,7 +70,8 @@ class Controls(nn.Module):
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         quantum = self.quantum
-        return tuple(quantum.prepare(dict(zip(quantum.graph.controls, values, strict=True))).values())
+        with lowered(quantum.policy):
+            return tuple(quantum.prepare(dict(zip(quantum.graph.controls, values, strict=True))).values())
 
 
 class Quantum:
@@ -105,8 +106,8 @@ class Quantum:
         self._like = like
         with torch.no_grad():
             self._state = graph.init_state(batch_size, like.device, like.dtype)
-            self._prepared = graph.prepare(self._some_controls(0))
-            self._refuse_hidden(graph.prepare(self._some_controls(1)))
+            self._prepared = graph.prepare(self.some_controls(0))
+            self._refuse_hidden(graph.prepare(self.some_controls(1)))
         self.inputs = [
             Leaf(name, (batch_size, stream.channels, quanta * graph.consumes[name]), like.dtype)
             for name, stream in graph.inputs.items()
@@ -208,7 +209,8 @@ class Quantum:
             if unit.controls:
                 yield from leaves_of(prepared[unit.name], unit.name)
 
-    def _some_controls(self, seed: int) -> dict[str, Tensor]:
+    def some_controls(self, seed: int = 0) -> dict[str, Tensor]:
+        """Values of all controls, drawn from their ranges: to trace and to compare with."""
         generator = torch.Generator().manual_seed(seed)
         values: dict[str, Tensor | float] = {}
         for name, spec in self.graph.control_specs.items():
@@ -223,8 +225,8 @@ class Quantum:
         for unit in self.graph.units:
             if unit.controls and _form(self._prepared[unit.name]) != _form(other[unit.name]):
                 raise StreamError(
-                    f"'{unit.name}' prepares something of {', '.join(sorted(unit.controls.values()))} that is no tensor "
-                    "of one shape, so it cannot be an argument of a compiled step: run it in a session"
+                    f"'{unit.name}' makes of {', '.join(sorted(unit.controls.values()))} something that is no tensor of "
+                    "one shape, so it cannot be an argument of a compiled step: run it in a session"
                 )
 
 

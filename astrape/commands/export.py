@@ -1,0 +1,69 @@
+"""``astrape export``: a recipe's streaming step as files, for use without Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from astrape.commands.console import RecipeName, command, json_option, print_json, progress
+
+__all__ = ["export"]
+
+
+@command(
+    "export",
+    "astrape export astrape-mini -o exported/astrape-mini",
+    interrupted="DIR has no manifest, or is as it was before",
+    short="Export a recipe's streaming step to ONNX.",
+)
+@click.argument("recipe", type=RecipeName())
+@click.option(
+    "-o", "--output", "folder", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where to."
+)
+@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights, a safetensors file.")
+@click.option(
+    "--chunk", "chunk_ms", type=float, metavar="MS", help="What a step takes in; the graph's own quantum by default."
+)
+@click.option("--batch", default=1, show_default=True, help="Streams that run in step.")
+@click.option("--format", "form", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="Of the model.")
+@json_option
+def export(
+    recipe: str, folder: Path, weights: Path | None, chunk_ms: float | None, batch: int, form: str, as_json: bool
+) -> None:
+    """Export RECIPE: one step with explicit state, to be run by ONNX Runtime without PyTorch and without Python.
+
+    DIR gets manifest.json (rates, frames of a step, exact latencies, state with its first values, controls with their
+    ranges, checksums, licence), model.onnx, and controls.onnx, which turns the values of the controls into what a step
+    takes: a speaker changes without a new export. Each export is held against the graph before it is written.
+    `astrape.runtime.portable` runs it with numpy and onnxruntime alone.
+    """
+    from astrape.errors import ExportError
+    from astrape.graph.compile import load
+    from astrape.graph.weights import given_or_shipped, weights_metadata
+
+    try:
+        from astrape.runtime.export import export as write
+    except ImportError as error:
+        raise ExportError(f'export needs {error.name}: pip install "astrape[export]"') from error
+    graph = load(recipe, weights=weights)
+    source = given_or_shipped(weights, recipe)
+    quanta = 1
+    if chunk_ms is not None:
+        period_ms = float(graph.period * 1000)
+        quanta = round(chunk_ms / period_ms)
+        if quanta < 1 or abs(quanta * period_ms - chunk_ms) > 1e-9 * chunk_ms:
+            raise ExportError(f"--chunk must be a whole multiple of the quantum, {period_ms:g} ms, not {chunk_ms:g}")
+    about = {} if source is None else weights_metadata(source)
+    with progress(f"exporting {graph.name}") as tell:
+        made = write(graph, folder, quanta=quanta, batch_size=batch, about=about, progress=tell)
+    manifest = made.manifest
+    if as_json:
+        print_json({key: manifest[key] for key in ("recipe", "licence", "step_seconds", "outputs", "onnx", "files")})
+        return
+    size = sum(entry["bytes"] for entry in made.files.values())
+    click.echo(f"{folder}: {size / 1e6:.1f} MB, a step takes in {float(graph.period) * quanta * 1000:g} ms")
+    for port in manifest["outputs"]:
+        late = port["latency"]["host_ms"]
+        differs = manifest["onnx"]["difference_db"][port["name"]]
+        click.echo(f"{port['name']}: {late:g} ms late at the host, {differs:g} dB from the graph")

@@ -1,0 +1,133 @@
+"""A quantum as ONNX: one model of the step with explicit state, and one of what controls come to.
+
+``torch.export`` takes the step apart into functional operators with static shapes, and ``torch.onnx.export`` writes
+each of them. All that is ours is the policy ``portable``, by which blocks stay within what ONNX has. A converter of our own
+would be faster (this one takes 15 s of computing for astrape-mini), but every block that is added would have to be
+added to it, where these two know all of PyTorch's operators already.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from astrape.errors import ExportError
+from astrape.graph.quantum import Leaf, Quantum
+from astrape.portable.step import CONTROL, INPUT, NEXT, OUTPUT, PREPARED, STATE
+
+__all__ = ["Models", "onnx_models", "traced"]
+
+OPSET = 20
+"""Of 2023: ONNX Runtime has it from 1.17 on."""
+
+LARGEST = (1 << 31) - (1 << 24)
+"""Bytes of a model in one file."""
+
+
+class Models(NamedTuple):
+    """Models as bytes; ``controls`` is ``None`` for a graph that listens to none."""
+
+    step: bytes
+    controls: bytes | None
+
+
+def onnx_models(quantum: Quantum) -> Models:
+    """Both models of a quantum, made by the policy ``portable``.
+
+    Raises:
+        ExportError: without onnx and onnxscript, for another precision than float32, and for a graph with an operator
+            that ONNX has not; it is named.
+    """
+    if quantum.graph.dtype != torch.float32:
+        raise ExportError(f"'{quantum.graph.name}' is {quantum.graph.dtype}: ONNX Runtime takes float32, use float()")
+    entering = [*_named(INPUT, quantum.inputs), *_named(PREPARED, quantum.prepared), *_named(STATE, quantum.state)]
+    leaving = [*_named(OUTPUT, quantum.outputs), *_named(NEXT, quantum.state)]
+    step = _model(quantum.step, example(quantum), entering, leaving, quantum.graph.name)
+    if not quantum.prepared:
+        return Models(step, None)
+    values = list(quantum.some_controls().values())
+    names = [CONTROL + name for name in quantum.graph.controls]
+    controls = _model(quantum.controls, values, names, _named(PREPARED, quantum.prepared), quantum.graph.name)
+    return Models(step, controls)
+
+
+def example(quantum: Quantum) -> list[Tensor]:
+    """Arguments of a step to trace it with; values do not matter."""
+    given = {leaf.name: torch.zeros(leaf.shape, dtype=leaf.dtype) for leaf in quantum.inputs}
+    return quantum.flat(given, quantum.prepare(quantum.some_controls()), quantum.first_state())
+
+
+def traced(module: nn.Module, arguments: Sequence[Tensor], name: str) -> torch.export.ExportedProgram:
+    """A module as functional operators with static shapes.
+
+    Raises:
+        ExportError: where what it does depends on values.
+    """
+    try:
+        with torch.no_grad(), quiet():
+            return torch.export.export(module, tuple(arguments), strict=False)
+    except Exception as error:
+        raise ExportError(f"'{name}' cannot be traced: {_line(error)}") from error
+
+
+def _model(
+    module: nn.Module, arguments: Sequence[Tensor], entering: Sequence[str], leaving: Sequence[str], name: str
+) -> bytes:
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ExportError('needs onnx and onnxscript: pip install "astrape[export]"') from error
+    program = traced(module, arguments, name)
+    try:
+        with torch.no_grad(), quiet():
+            found = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                input_names=list(entering),
+                output_names=list(leaving),
+                opset_version=OPSET,
+                optimize=True,
+            )
+        assert found is not None
+        model = found.model_proto
+    except Exception as error:
+        raise ExportError(f"'{name}' has an operator that ONNX has not: {_line(error)}") from error
+    if model.ByteSize() > LARGEST:
+        raise ExportError(f"'{name}' has {model.ByteSize()} bytes of weights and tables, and a model at most {LARGEST}")
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _named(prefix: str, leaves: Sequence[Leaf]) -> list[str]:
+    return [prefix + leaf.name for leaf in leaves]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what exporters tell their own developers."""
+    heard = logging.getLogger("torch.onnx"), logging.getLogger("onnxscript"), logging.getLogger("onnx_ir")
+    levels = [logger.level for logger in heard]
+    for logger in heard:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(heard, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _line(error: BaseException) -> str:
+    """The innermost reason, in one line."""
+    reason: Any = error
+    while reason.__cause__ is not None:
+        reason = reason.__cause__
+    return " ".join(str(reason).split())[:300]

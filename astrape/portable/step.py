@@ -1,0 +1,111 @@
+"""An exported step in ONNX Runtime, with all its memory laid out beforehand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+__all__ = ["CONTROL", "INPUT", "NEXT", "OUTPUT", "PREPARED", "STATE", "Array", "OnnxStep", "open_model"]
+
+Array = npt.NDArray[Any]
+
+INPUT, PREPARED, STATE, OUTPUT, NEXT, CONTROL = "input.", "prepared.", "state.", "output.", "next.", "control."
+"""What tensors of an exported model are called: these, and then the leaf's name."""
+
+TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(bool)": np.bool_,
+}
+
+
+def open_model(model: bytes | str | os.PathLike[str], threads: int = 1) -> Any:
+    """A session of ONNX Runtime on the CPU.
+
+    Denormal numbers count as 0, as in a session of astrape: a recursive filter's state would stay among them after
+    speech, and cost ten to a hundred times as much.
+
+    Args:
+        model: its bytes, or a file.
+        threads: of a step. Default 1: two gain little, and lose several times over once another process runs.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    given = model if isinstance(model, bytes) else os.fspath(model)
+    return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+
+
+class OnnxStep:
+    """``quantum`` of an exported graph: arrays that are filled, a call, arrays that are read.
+
+    All memory is taken once. There are two sets of arrays for the state, each call reads one and writes the other, so
+    that nothing is copied and nothing is allocated from call to call.
+
+    Args:
+        model: the step's bytes, or its file.
+        threads: of a call.
+
+    Attributes:
+        inputs, prepared: arrays by name, to be filled before a call.
+        outputs: arrays by name, whose values hold until the next call.
+    """
+
+    def __init__(self, model: bytes | str | os.PathLike[str], threads: int = 1) -> None:
+        self._session = open_model(model, threads)
+        entering = {item.name: _array(item) for item in self._session.get_inputs()}
+        leaving = {item.name: _array(item) for item in self._session.get_outputs()}
+        self.inputs = _named(entering, INPUT)
+        self.prepared = _named(entering, PREPARED)
+        self.outputs = _named(leaving, OUTPUT)
+        self._states = (_named(entering, STATE), _named(leaving, NEXT))
+        self._at = 0
+        fixed = {INPUT: self.inputs, PREPARED: self.prepared}
+        self._bindings = [
+            self._bound({**fixed, STATE: before}, {OUTPUT: self.outputs, NEXT: after})
+            for before, after in (self._states, self._states[::-1])
+        ]
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """The present state by leaf: the arrays themselves, which the call after the next writes over."""
+        return self._states[self._at]
+
+    @state.setter
+    def state(self, values: Mapping[str, Array]) -> None:
+        for name, held in self._states[self._at].items():
+            held[...] = values[name]
+
+    def run(self) -> None:
+        """One call: from inputs, prepared values and state to outputs and the next state."""
+        self._session.run_with_iobinding(self._bindings[self._at])
+        self._at = 1 - self._at
+
+    def _bound(self, entering: Mapping[str, Mapping[str, Array]], leaving: Mapping[str, Mapping[str, Array]]) -> Any:
+        binding = self._session.io_binding()
+        for prefix, arrays in entering.items():
+            for name, array in arrays.items():
+                binding.bind_ortvalue_input(prefix + name, ort.OrtValue.ortvalue_from_numpy(array))
+        for prefix, arrays in leaving.items():
+            for name, array in arrays.items():
+                binding.bind_ortvalue_output(prefix + name, ort.OrtValue.ortvalue_from_numpy(array))
+        return binding
+
+
+def _array(item: Any) -> Array:
+    return np.zeros(item.shape, TYPES[item.type])
+
+
+def _named(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

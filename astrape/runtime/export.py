@@ -1,0 +1,293 @@
+"""Exports: a graph's step as files that run without astrape's code, and without PyTorch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor
+
+import astrape
+from astrape.audio.atomic import write_whole
+from astrape.blocks.policy import PORTABLE
+from astrape.errors import ExportError
+from astrape.graph.backends.onnx_models import OPSET, onnx_models
+from astrape.graph.graph import Graph
+from astrape.graph.quantum import Leaf, Quantum
+from astrape.portable.exported import FORMAT, MANIFEST, VERSION, Exported
+from astrape.portable.step import OnnxStep, open_model
+
+__all__ = ["export"]
+
+STEP, CONTROLS = "model.onnx", "controls.onnx"
+
+CHECKED_SECONDS = 0.5
+"""Of sound that every export is compared on before it is written."""
+
+WORST_DB = -60.0
+"""Distance from the graph's own step beyond which an export is taken for broken. Sound ones are at -100 dB and less."""
+
+UNKNOWN = "unknown"
+
+
+def export(
+    graph: Graph[Any],
+    folder: str | os.PathLike[str],
+    *,
+    quanta: int = 1,
+    batch_size: int = 1,
+    about: Mapping[str, str] | None = None,
+    progress: Callable[[float, float | None], None] | None = None,
+) -> Exported:
+    """Write a graph's streaming step to a folder, for ONNX Runtime anywhere.
+
+    ``manifest.json`` says what there is: rates, frames of a step, latencies, state, controls, checksums. ``model.onnx``
+    is one step with explicit state, and ``controls.onnx`` what the controls come to, run once per change; so a speaker
+    changes without a new export. ``README.md`` says the same to people.
+
+    Every step is held against the graph's own before anything is written.
+
+    Args:
+        graph: to export, in float32 on the CPU; its ``deploy()`` where it holds training-only nodes.
+        folder: where to, made if it is missing. Another export in it is replaced.
+        quanta: of the graph, in a step. Default 1: the least delay. More take less time each.
+        batch_size: rows of a step.
+        about: what the weights say of themselves (:func:`astrape.graph.weights.weights_metadata`).
+        progress: told seconds of work done, as far as that is known.
+
+    Returns:
+        The export, read back.
+
+    Raises:
+        ExportError: for a graph that ONNX cannot hold, or one whose export differs from it.
+        WriteError: for a folder that cannot be written.
+    """
+    target = Path(folder)
+    _refuse_strangers(target)
+    tell = progress or (lambda done, whole: None)
+    tell(0, None)
+    quantum = Quantum(graph, batch_size, quanta, PORTABLE)
+    models = onnx_models(quantum)
+    differences = compared(quantum, models.step, models.controls)
+    worst = max(differences.values())
+    if worst > WORST_DB:
+        port = max(differences, key=lambda name: differences[name])
+        raise ExportError(
+            f"'{graph.name}' exported differs from the graph: '{port}' by {worst:.0f} dB (at most {WORST_DB:g}). "
+            "This is a fault of astrape: please report the recipe"
+        )
+    manifest = described(quantum, models.controls is not None, differences, dict(about or {}))
+    files: dict[str, bytes] = {STEP: models.step, "README.md": _readme(manifest).encode()}
+    if models.controls is not None:
+        files[CONTROLS] = models.controls
+    manifest["files"] = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in files.items()
+    }
+    # The manifest last: where it is, everything is.
+    (target / MANIFEST).unlink(missing_ok=True)
+    for name, content in files.items():
+        write_whole(target / name, content)
+    write_whole(target / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    return Exported(target)
+
+
+def compared(quantum: Quantum, step: bytes, controls: bytes | None) -> dict[str, float]:
+    """How far a model is from the graph, by output, in dB of the output's power; both begin each step alike.
+
+    The graph steps as it does in ``graph.step``, so that the policy of the export is measured too. What is compared is
+    one step from one state: phases that are summed up over time would drift apart on any two machines.
+    """
+    model = OnnxStep(step)
+    own = Quantum(quantum.graph, quantum.batch_size, quantum.quanta)
+    generator = torch.Generator().manual_seed(0)
+    noise, power = dict.fromkeys(model.outputs, 0.0), dict.fromkeys(model.outputs, 0.0)
+    with torch.no_grad():
+        values = own.some_controls()
+        prepared, state = own.prepare(values), own.first_state()
+        for name, array in _through(controls, values, model.prepared).items():
+            model.prepared[name][...] = array
+        for inputs in _sounds(own, generator):
+            model.state = {name: tensor.numpy() for name, tensor in state.items()}
+            for name, tensor in inputs.items():
+                model.inputs[name][...] = tensor.numpy()
+            model.run()
+            outputs, state = own(inputs, prepared, state)
+            for name, tensor in outputs.items():
+                wanted = tensor.double().numpy()
+                noise[name] += float(np.square(wanted - model.outputs[name]).sum())
+                power[name] += float(np.square(wanted).sum())
+    # Where an output is silent throughout, against a full scale of 1.
+    return {name: 10 * math.log10(noise[name] / (power[name] or 1.0) + 1e-30) for name in noise}
+
+
+def described(
+    quantum: Quantum, listens: bool, differences: Mapping[str, float], about: dict[str, str]
+) -> dict[str, Any]:
+    """The manifest, without its files."""
+    graph = quantum.graph
+    framings, hosts = quantum.framings, quantum.host_latencies
+    late = {
+        name: {
+            "algorithmic_seconds": str(graph.latencies[name]),
+            "framing_seconds": str(framings[name]),
+            "host_seconds": str(Fraction(hosts[name]) / stream.rate),
+            "host_frames": hosts[name],
+            "host_ms": round(float(hosts[name] / stream.rate * 1000), 3),
+        }
+        for name, stream in graph.outputs.items()
+    }
+    first = quantum.first_state()
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "recipe": graph.name,
+        "made_by": {
+            "astrape": astrape.__version__,
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        },
+        "licence": about.get("licence", UNKNOWN),
+        "model_card": about.get("card", UNKNOWN),
+        "weights": about,
+        "precision": "float32",
+        "batch": quantum.batch_size,
+        "step_seconds": str(quantum.period),
+        "inputs": [
+            {"name": name, "rate": str(stream.rate), "channels": stream.channels, "frames": leaf.shape[-1]}
+            for (name, stream), leaf in zip(graph.inputs.items(), quantum.inputs, strict=True)
+        ],
+        "outputs": [
+            {
+                "name": name,
+                "rate": str(stream.rate),
+                "channels": stream.channels,
+                "frames": leaf.shape[-1],
+                "latency": late[name],
+            }
+            for (name, stream), leaf in zip(graph.outputs.items(), quantum.outputs, strict=True)
+        ],
+        "controls": [
+            {
+                "name": name,
+                "channels": spec.channels,
+                "default": None if spec.default is None else list(spec.default),
+                "min": spec.minimum,
+                "max": spec.maximum,
+            }
+            for name, spec in graph.control_specs.items()
+        ],
+        "prepared": [_leaf(leaf) for leaf in quantum.prepared],
+        "state": [{**_leaf(leaf), "first": _first(first[leaf.name])} for leaf in quantum.state],
+        "onnx": {
+            "step": STEP,
+            "controls": CONTROLS if listens else None,
+            "opset": OPSET,
+            "difference_db": {name: round(db, 1) for name, db in differences.items()},
+        },
+    }
+
+
+def _through(controls: bytes | None, values: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model of the controls makes of their values."""
+    if controls is None:
+        return {}
+    model = open_model(controls)
+    entering = {item.name for item in model.get_inputs()}
+    given = {f"control.{name}": value.numpy() for name, value in values.items()}
+    names = [f"prepared.{name}" for name in wanted]
+    found = model.run(names, {name: value for name, value in given.items() if name in entering})
+    return dict(zip(wanted, found, strict=True))
+
+
+def _sounds(quantum: Quantum, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
+    """Inputs of half a second: a voice-like hum with noise where there is one channel, noise elsewhere."""
+    steps = max(3, min(200, math.ceil(CHECKED_SECONDS / quantum.period)))
+    for step in range(steps):
+        inputs = {}
+        for leaf, stream in zip(quantum.inputs, quantum.graph.inputs.values(), strict=True):
+            sound = 0.05 * torch.randn(leaf.shape, generator=generator)
+            if stream.channels == 1 and stream.rate >= 4000:
+                time = (step * leaf.shape[-1] + torch.arange(leaf.shape[-1], dtype=torch.float64)) / float(stream.rate)
+                turns = 120 * time - torch.cos(2 * math.pi * time)
+                sound = 0.01 * sound + (0.4 * (turns % 1 - 0.5)).float()
+            inputs[leaf.name] = sound
+        yield inputs
+
+
+def _leaf(leaf: Leaf) -> dict[str, Any]:
+    return {"name": leaf.name, "shape": list(leaf.shape), "dtype": str(leaf.dtype).removeprefix("torch.")}
+
+
+def _first(tensor: Tensor) -> Any:
+    """First values: one number where all are alike, else those of a row, as rows all begin alike."""
+    if bool((tensor == tensor.flatten()[0]).all()):
+        return tensor.flatten()[0].item()
+    return tensor[0].tolist()
+
+
+def _refuse_strangers(target: Path) -> None:
+    """Nothing of anybody else is replaced."""
+    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
+        raise ExportError(f"{target}: is a folder with other things in it: name a new one, or one of an older export")
+    if target.exists() and not target.is_dir():
+        raise ExportError(f"{target}: is no folder: name a new one")
+
+
+def _readme(manifest: Mapping[str, Any]) -> str:
+    rows = [
+        f"| `{port['name']}` | {port['rate']} Hz | {port['channels']} | {port['frames']} | "
+        f"{port['latency']['host_ms']:g} ms ({port['latency']['host_frames']} frames) | "
+        f"{manifest['onnx']['difference_db'][port['name']]:g} dB |"
+        for port in manifest["outputs"]
+    ]
+    inputs = ", ".join(
+        f"`{port['name']}` ({port['channels']} at {port['rate']} Hz, {port['frames']} frames a step)"
+        for port in manifest["inputs"]
+    )
+    controls = [
+        f"- `{control['name']}`: {control['channels']} channels, "
+        + ("must be given" if control["default"] is None else f"default {control['default'][0]:g}")
+        + ("" if control["min"] is None else f", at least {control['min']:g}")
+        + ("" if control["max"] is None else f", at most {control['max']:g}")
+        for control in manifest["controls"]
+    ]
+    return "\n".join(
+        [
+            f"# {manifest['recipe']}, exported",
+            "",
+            f"Made by astrape {manifest['made_by']['astrape']}. Licence of the weights: {manifest['licence']}. "
+            f"Model card: {manifest['model_card']}.",
+            "",
+            f"Input: {inputs}.",
+            "",
+            "| output | rate | channels | frames a step | latency | differs from the graph by |",
+            "|---|---|---|---|---|---|",
+            *rows,
+            "",
+            "Controls:" if controls else "It listens to no controls.",
+            *controls,
+            "",
+            "```python",
+            "from astrape.runtime.portable import PortableSession      # numpy and onnxruntime alone",
+            "",
+            'session = PortableSession("this folder", constant_latency=True)',
+            "y = session.push(block)                                    # (batch, channels, any number of frames)",
+            "```",
+            "",
+            "Without astrape: `manifest.json` has everything. Fill `prepared.*` of `model.onnx` with what "
+            "`controls.onnx` gives for `control.*`, once per change; then run `model.onnx` per step, `next.*` of one "
+            "being `state.*` of the one after it.",
+            "",
+        ]
+    )

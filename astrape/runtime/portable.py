@@ -1,0 +1,11 @@
+"""Exports run without PyTorch: ``from astrape.runtime.portable import PortableSession``.
+
+NumPy and ONNX Runtime are all that it needs. ``pip install "astrape[portable]"`` has them, and on a machine that is to
+have nothing else, ``pip install numpy onnxruntime`` and ``pip install --no-deps astrape``.
+"""
+
+from __future__ import annotations
+
+from astrape.portable import Exported, Fault, OnnxStep, PortableSession
+
+__all__ = ["Exported", "Fault", "OnnxStep", "PortableSession"]
