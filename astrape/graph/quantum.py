@@ -225,8 +225,8 @@ class Quantum:
         for unit in self.graph.units:
             if unit.controls and _form(self._prepared[unit.name]) != _form(other[unit.name]):
                 raise StreamError(
-                    f"'{unit.name}' makes of {', '.join(sorted(unit.controls.values()))} something that is no tensor of "
-                    "one shape, so it cannot be an argument of a compiled step: run it in a session"
+                    f"'{unit.name}' makes of {', '.join(sorted(unit.controls.values()))} something that is no tensor "
+                    "of one shape, so it cannot be an argument of a compiled step: run it in a session"
                 )
 
 

@@ -1,8 +1,8 @@
 """A quantum as ONNX: one model of the step with explicit state, and one of what controls come to.
 
 ``torch.export`` takes the step apart into functional operators with static shapes, and ``torch.onnx.export`` writes
-each of them. All that is ours is the policy ``portable``, by which blocks stay within what ONNX has. A converter of our own
-would be faster (this one takes 15 s of computing for astrape-mini), but every block that is added would have to be
+each of them. All that is ours is the policy ``portable``, by which blocks stay within what ONNX has. A converter of our
+own would be faster (this one takes 15 s of computing for astrape-mini), but every block that is added would have to be
 added to it, where these two know all of PyTorch's operators already.
 """
 
