@@ -16,7 +16,9 @@ ROOT = Path(astrape.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "wording"),
     ("settings", "pages"),
-    ("blocks.base", "blocks.parameters", "blocks.state", "blocks.live", "blocks.registry"),
+    ("portable",),
+    ("blocks.base", "blocks.parameters", "blocks.state", "blocks.split"),
+    ("blocks.policy", "blocks.live", "blocks.registry"),
     ("blocks.ops",),
     ("blocks",),
     ("capture",),

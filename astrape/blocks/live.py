@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from astrape.blocks.ops.split import Layer
 from astrape.blocks.policy import Policy, lowered, policy
+from astrape.blocks.split import Layer
 
 __all__ = ["Live", "current"]
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from astrape.blocks.ops.split import FEW, Layer, split_products
+from astrape.blocks.split import FEW, Layer, split_products
 
 __all__ = ["COMPILER", "PLAIN", "PORTABLE", "Compiler", "Policy", "Portable", "lowered", "policy"]
 

@@ -13,7 +13,7 @@ from astrape.blocks import Stream
 from astrape.blocks.conv import Conv, TransposedConv
 from astrape.blocks.live import Live
 from astrape.blocks.ops.product import frame_product, frame_products
-from astrape.blocks.ops.split import LARGE
+from astrape.blocks.split import LARGE
 
 
 @given(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from astrape.blocks.ops.split import Layer
 from astrape.blocks.policy import policy
+from astrape.blocks.split import Layer
 
 __all__ = ["frame_product", "frame_products"]
 
