@@ -25,7 +25,7 @@ __all__ = ["export"]
 @click.option(
     "--chunk", "chunk_ms", type=float, metavar="MS", help="What a step takes in; the graph's own quantum by default."
 )
-@click.option("--batch", default=1, show_default=True, help="Streams that run in step.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Streams that run in step.")
 @click.option("--format", "form", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="Of the model.")
 @json_option
 def export(
@@ -39,7 +39,7 @@ def export(
     `astrape.runtime.portable` runs it with numpy and onnxruntime alone.
     """
     from astrape.errors import ExportError
-    from astrape.graph.compile import load
+    from astrape.graph import load
     from astrape.graph.weights import given_or_shipped, weights_metadata
 
     try:

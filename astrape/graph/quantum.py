@@ -99,8 +99,9 @@ class Quantum:
     def __init__(self, graph: Graph[Any], batch_size: int = 1, quanta: int = 1, policy: Policy = PLAIN) -> None:
         if graph.training_only:
             raise StreamError(f"'{graph.name}' holds training-only nodes and has no quantum: take its deploy()")
-        if quanta < 1:
-            raise StreamError(f"quanta must be a whole number of at least 1, not {quanta}")
+        for name, count in (("batch_size", batch_size), ("quanta", quanta)):
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise StreamError(f"{name} must be a whole number of at least 1, not {count!r}")
         self.graph, self.batch_size, self.quanta, self.policy = graph, batch_size, quanta, policy
         like = torch.zeros(batch_size, 1, 1, device=graph.device, dtype=graph.dtype)
         self._like = like

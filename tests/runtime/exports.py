@@ -1,0 +1,70 @@
+"""A small graph that has what an export may stumble over, and streams to run it on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import astrape
+from astrape.graph.graph import Graph
+
+SPOKEN = {"condition": "speaker", "condition_channels": 4}
+
+SMALL: dict[str, Any] = {
+    "recipe": "small",
+    "inputs": {"mic": {"rate": 8000, "channels": 1}},
+    "controls": {"level": {"channels": 1, "default": 0.5, "min": 0.0, "max": 2.0}, "speaker": {"channels": 4}},
+    "blocks": {
+        "down": {"use": "resampler", "rate": 4000, "zeros": 24},
+        "loud": {"use": "gain", "gain": "level", "smooth_ms": 0, "from": "down"},
+        "conv": {"use": "conv", "channels": 8, "kernel": 3},
+        "tf": {"use": "transformer", "layers": 1, "heads": 2, "window": 5, "ffn": 16, "rotary": "half", **SPOKEN},
+        "hiss": {"use": "noise", "from": "down"},
+        "slow": {"use": "conv", "from": "tf", "channels": 3, "kernel": 4, "stride": 4},
+    },
+    "outputs": {"wav": "tf", "hiss": "hiss", "slow": "slow"},
+}
+
+SPEAKER = [0.3, -0.2, 0.1, 0.9]
+
+
+def small() -> Graph[dict[str, torch.Tensor]]:
+    torch.manual_seed(5)
+    graph: Graph[dict[str, torch.Tensor]] = astrape.compile(SMALL)
+    for parameter in graph.parameters():
+        if not bool(parameter.any()):
+            torch.nn.init.normal_(parameter, std=0.1)
+    return graph.eval()
+
+
+def sizes(total: int, most: int, seed: int) -> Iterator[int]:
+    """Chunk sizes at random, 0 among them, that come to ``total``."""
+    generator = np.random.default_rng(seed)
+    while total:
+        count = min(total, int(generator.integers(0, most)))
+        yield count
+        total -= count
+
+
+def streamed(session: Any, x: npt.NDArray[Any], most: int, seed: int = 0, **controls: Any) -> dict[str, Any]:
+    """All of ``x``, ``(batch, channels, frames)``, through a session of either kind, as NumPy arrays."""
+    parts: dict[str, list[npt.NDArray[Any]]] = {}
+    at = 0
+    tensors = not type(session).__module__.startswith("astrape.portable")
+    for count in sizes(x.shape[-1], most, seed):
+        piece = x[..., at : at + count]
+        y = session.push(torch.from_numpy(piece) if tensors else piece, **controls)
+        controls, at = {}, at + count
+        for name, part in y.items():
+            parts.setdefault(name, []).append(np.asarray(part))
+    return {name: np.concatenate(found, axis=-1) for name, found in parts.items()}
+
+
+def decibels(got: npt.NDArray[Any], want: npt.NDArray[Any]) -> float:
+    """The power of the difference over that of what was wanted."""
+    power = float(np.square(want, dtype=np.float64).sum())
+    return float(10 * np.log10(float(np.square(got.astype(np.float64) - want).sum()) / power + 1e-30))
