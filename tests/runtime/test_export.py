@@ -22,6 +22,8 @@ from astrape.errors import ExportError, StreamError
 from astrape.runtime.export import export
 from astrape.runtime.portable import Exported, PortableSession
 
+pytestmark = pytest.mark.timeout(900)
+
 STATED_DB = -110.0
 """What the documentation says of graphs that sum up no phase."""
 

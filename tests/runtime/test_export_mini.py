@@ -21,7 +21,10 @@ from astrape.runtime.portable import PortableSession
 from astrape.voice.shipped import shipped_voices
 from astrape.voice.voicebank import read_voicebank
 
-SECONDS = 8
+SECONDS = 5
+
+pytestmark = pytest.mark.timeout(900)
+"""An export takes some 15 s of computing, on a machine that may do ten other things."""
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +60,16 @@ def test_speech_comes_out_as_from_a_session(folder: Path, speech: np.ndarray) ->
     for seed, voice in enumerate(voices):
         controls = {"speaker": np.asarray(voice.embedding, np.float32), "register": 110.0 + 90 * seed}
         got = streamed(portable, speech, 3000, seed, **controls)
-        want = streamed(session, speech, 442, seed, **{name: torch.as_tensor(v) for name, v in controls.items()})
+        want = streamed(session, speech, 442, seed, **{name: torch.tensor(v) for name, v in controls.items()})
         assert np.array_equal(got["f0"] > 0, want["f0"] > 0)
         assert decibels(got["content"], want["content"]) < -100
         assert decibels(got["f0"], want["f0"]) < -110
         # The phase of the pulses is a sum over time of F0, whose last bits differ: see docs/export.md.
-        assert decibels(got["wav"], want["wav"]) < WAVEFORM_DB
+        turns = np.cumsum(got["f0"].astype(float) - want["f0"].astype(float)) / 100
+        assert np.abs(turns).max() < 1e-3
+        assert decibels(got["wav"][..., :44100], want["wav"][..., :44100]) < -40
         portable.reset()
         session.reset()
-
-
-WAVEFORM_DB = -30.0
 
 
 @pytest.mark.parametrize(
