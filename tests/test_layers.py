@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("graph.firing",),
     ("graph.network",),
     ("graph.hosted", "graph.subgraph", "graph.weights"),
+    ("graph.quantum", "graph.backends"),
     ("graph.session",),
     ("graph.report",),
     ("graph",),

@@ -144,7 +144,7 @@ class Conv(StreamBlock):
             return frame_product(rows, weight, self.bias).transpose(1, 2)
         # One output a group, as in depthwise convolutions. Tap by tap, channels that lie together stay together.
         bias = None if self.bias is None else self.bias[:, None]
-        if (frames > 1 or policy().functional) and taps.shape[1] == self.groups and self.kernel <= FEW_TAPS:
+        if (frames > 1 or policy().sums_taps) and taps.shape[1] == self.groups and self.kernel <= FEW_TAPS:
             y = taps[..., 0] * self.weight[..., 0] if bias is None else bias
             for tap in range(1 if bias is None else 0, self.kernel):
                 y = torch.addcmul(y, taps[..., tap], self.weight[..., tap])

@@ -41,12 +41,13 @@ class Policy:
         name: as tables and manifests call it.
         writes_state: whoever calls ``step`` never looks again at the state it passed, so that a block may hand back
             the same memory, changed.
-        functional: views and writes into parts of tensors are avoided.
+        sums_taps: a lone frame of a depthwise convolution is multiplied and summed tap by tap, and is no product of a
+            batch of channels, which compilers and other runtimes take one by one.
     """
 
     name = "plain"
     writes_state = False
-    functional = False
+    sums_taps = False
 
     def products(self, x: Tensor, layers: tuple[Layer, ...]) -> list[Tensor]:
         """``weight x + bias`` of each layer at each frame, ``(batch, n, channels_in)`` to ``(batch, n, channels)``."""
@@ -109,7 +110,7 @@ class Compiler(Policy):
 
     name = "compiler"
     writes_state = True
-    functional = True
+    sums_taps = True
 
     def products(self, x: Tensor, layers: tuple[Layer, ...]) -> list[Tensor]:
         return [functional.linear(x, *layer) for layer in layers]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from astrape.blocks.policy import PLAIN, Policy, lowered
 from astrape.errors import StreamError
-from astrape.graph.graph import Graph, Prepared
+from astrape.graph.network import Network, Prepared
 
 __all__ = ["Controls", "Leaf", "Quantum", "Step", "leaves_of"]
 
@@ -96,7 +96,7 @@ class Quantum:
             a control.
     """
 
-    def __init__(self, graph: Graph[Any], batch_size: int = 1, quanta: int = 1, policy: Policy = PLAIN) -> None:
+    def __init__(self, graph: Network[Any], batch_size: int = 1, quanta: int = 1, policy: Policy = PLAIN) -> None:
         if graph.training_only:
             raise StreamError(f"'{graph.name}' holds training-only nodes and has no quantum: take its deploy()")
         for name, count in (("batch_size", batch_size), ("quanta", quanta)):
