@@ -78,9 +78,10 @@ class Graph(Network[Out]):
         dtype: torch.dtype | None = None,
         constant_latency: bool = False,
         chunk: int | Mapping[str, int] | None = None,
+        backend: str | None = None,
     ) -> Session[Out]:
         """A live session that takes any number of frames at a time, and ``chunk`` frames fastest. See ``Session``."""
-        return Session(self, batch_size, device, dtype, constant_latency, chunk)
+        return Session(self, batch_size, device, dtype, constant_latency, chunk, backend)
 
     def report(self, measure: bool = False) -> Report:
         """The latency report; with ``measure`` the measured numbers stand beside the declared ones. See ``Report``."""

@@ -60,6 +60,7 @@ class OnnxStep:
     Attributes:
         inputs, prepared: arrays by name, to be filled before a call.
         outputs: arrays by name, whose values hold until the next call.
+        states, at: both sets of the state's arrays, and which of them is the present one.
     """
 
     def __init__(self, model: bytes | str | os.PathLike[str], threads: int = 1) -> None:
@@ -69,28 +70,28 @@ class OnnxStep:
         self.inputs = _named(entering, INPUT)
         self.prepared = _named(entering, PREPARED)
         self.outputs = _named(leaving, OUTPUT)
-        self._states = (_named(entering, STATE), _named(leaving, NEXT))
-        self._at = 0
+        self.states = (_named(entering, STATE), _named(leaving, NEXT))
+        self.at = 0
         fixed = {INPUT: self.inputs, PREPARED: self.prepared}
         self._bindings = [
             self._bound({**fixed, STATE: before}, {OUTPUT: self.outputs, NEXT: after})
-            for before, after in (self._states, self._states[::-1])
+            for before, after in (self.states, self.states[::-1])
         ]
 
     @property
     def state(self) -> dict[str, Array]:
         """The present state by leaf: the arrays themselves, which the call after the next writes over."""
-        return self._states[self._at]
+        return self.states[self.at]
 
     @state.setter
     def state(self, values: Mapping[str, Array]) -> None:
-        for name, held in self._states[self._at].items():
+        for name, held in self.states[self.at].items():
             held[...] = values[name]
 
     def run(self) -> None:
         """One call: from inputs, prepared values and state to outputs and the next state."""
-        self._session.run_with_iobinding(self._bindings[self._at])
-        self._at = 1 - self._at
+        self._session.run_with_iobinding(self._bindings[self.at])
+        self.at = 1 - self.at
 
     def _bound(self, entering: Mapping[str, Mapping[str, Array]], leaving: Mapping[str, Mapping[str, Array]]) -> Any:
         binding = self._session.io_binding()

@@ -37,8 +37,8 @@ class Models(NamedTuple):
     controls: bytes | None
 
 
-def onnx_models(quantum: Quantum) -> Models:
-    """Both models of a quantum, made by the policy ``portable``.
+def onnx_models(quantum: Quantum, controls: bool = True) -> Models:
+    """Both models of a quantum, made by the policy ``portable``; that of the controls only if it is wanted.
 
     Raises:
         ExportError: without onnx and onnxscript, for another precision than float32, and for a graph with an operator
@@ -49,12 +49,11 @@ def onnx_models(quantum: Quantum) -> Models:
     entering = [*_named(INPUT, quantum.inputs), *_named(PREPARED, quantum.prepared), *_named(STATE, quantum.state)]
     leaving = [*_named(OUTPUT, quantum.outputs), *_named(NEXT, quantum.state)]
     step = _model(quantum.step, example(quantum), entering, leaving, quantum.graph.name)
-    if not quantum.prepared:
+    if not quantum.prepared or not controls:
         return Models(step, None)
     values = list(quantum.some_controls().values())
     names = [CONTROL + name for name in quantum.graph.controls]
-    controls = _model(quantum.controls, values, names, _named(PREPARED, quantum.prepared), quantum.graph.name)
-    return Models(step, controls)
+    return Models(step, _model(quantum.controls, values, names, _named(PREPARED, quantum.prepared), quantum.graph.name))
 
 
 def example(quantum: Quantum) -> list[Tensor]:

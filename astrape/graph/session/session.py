@@ -6,6 +6,7 @@ import contextvars
 import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any, Generic, cast
 
 import torch
@@ -16,6 +17,7 @@ from astrape.blocks.live import Live
 from astrape.blocks.state import clone_state, replace_rows, state_bytes
 from astrape.capture.record import inference
 from astrape.errors import StreamError
+from astrape.graph.backends.held import BACKENDS, Chosen, onnx_held
 from astrape.graph.network import Network, Prepared
 from astrape.graph.session.arrival import checked_controls, checked_frames
 from astrape.graph.session.faults import Fault, FaultGuard
@@ -54,6 +56,10 @@ class Session(Generic[Out]):
             some 8 s of computing), and then run faster: see :mod:`astrape.graph.session.replay`. Pushes of other
             lengths work as ever, and so does a graph that cannot be captured. Results are the same to the last bit.
             Weights that change afterwards are followed in part or not at all, ``reset`` included: make a new session.
+        backend: what runs it. ``"eager"``: the blocks themselves. ``"recorded"``: captured steps, for pushes of
+            ``chunk`` frames, or of a quantum. ``"onnx"``: ONNX Runtime, in float32 on the CPU, by whole quanta, for
+            which the graph is exported first (some 10 s; see ``docs/export.md``). Left out, ``recorded`` where a
+            ``chunk`` is given, else ``eager``. None needs a compiler. :attr:`backend` says what came of it.
         constant_latency: return exactly as many frames as were given (times the ratio of rates, rounded down): frame
             ``n`` stands for the input at ``n - graph.host_latencies[output]``. It is silence before the first. Where
             an output has another rate than the input and its framing is no whole number of its frames, one frame of
@@ -72,6 +78,7 @@ class Session(Generic[Out]):
         dtype: torch.dtype | None = None,
         constant_latency: bool = False,
         chunk: int | Mapping[str, int] | None = None,
+        backend: str | None = None,
     ) -> None:
         if graph.training_only:
             raise StreamError(f"'{graph.name}' holds training-only nodes and cannot stream: stream its deploy()")
@@ -93,9 +100,14 @@ class Session(Generic[Out]):
         self.positions: dict[str, int]
         self._given: dict[str, int]
         self._whole = True
+        if backend not in (None, *BACKENDS):
+            raise StreamError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
+        self._asked = backend
+        self._held = onnx_held(self.graph, self._like) if backend == "onnx" else None
         self._begin()
         with self._live.run():
-            self._replay = None if chunk is None else Replay(self.graph, self._like, chunk)
+            captured = {None: chunk, "recorded": self.graph.consumes if chunk is None else chunk}.get(backend)
+            self._replay = None if captured is None else Replay(self.graph, self._like, captured)
 
     def __repr__(self) -> str:
         graph = self.graph
@@ -114,6 +126,18 @@ class Session(Generic[Out]):
         if self.faults:
             parts.append(many(len(self.faults), "fault"))
         return f"<Session of '{graph.name}': {'; '.join(parts)}>"
+
+    @property
+    def backend(self) -> Chosen:
+        """What runs the session, and why: ``session.backend.name`` and ``.why``."""
+        if self._held is not None:
+            return self._held.chosen
+        if self._replay is None:
+            return Chosen("eager", "asked for" if self._asked else "no chunk was named, so pushes may have any length")
+        left = "" if self._replay.refused is None else f"; {self._replay.refused}"
+        if not self._replay.captured_steps:
+            return Chosen("eager", left[2:])
+        return Chosen("recorded", f"{many(self._replay.captured_steps, 'pattern')} of pushes captured{left}")
 
     @property
     def captured_steps(self) -> int:
@@ -190,7 +214,7 @@ class Session(Generic[Out]):
         until = heard
         for name, stream in self.graph.outputs.items():
             last = (self._given[name] + missing[name]) / stream.rate
-            until = max(until, last + self.graph.framings[name].seconds)
+            until = max(until, last + self._framing(name))
         silence = {
             name: self._like.new_zeros(
                 self.batch_size, stream.channels, max(0, math.ceil(until * stream.rate) - self.positions[name])
@@ -213,7 +237,7 @@ class Session(Generic[Out]):
     def latency_frames(self, output: str) -> int:
         """Frames by which this session's output is late: rounded up from the exact latency."""
         if self.constant_latency:
-            return self.graph.host_latencies[output]
+            return self._host_latency(output)
         return math.ceil(self.graph.latencies[output] * self.graph.outputs[output].rate)
 
     def compensated(self, chunks: Iterable[Frames], **controls: Tensor | float) -> Iterator[Out]:
@@ -255,6 +279,8 @@ class Session(Generic[Out]):
             raise StreamError(f"a mask of rows has {self.batch_size} entries, not {tuple(chosen.shape)}")
         if not bool(chosen.any()):
             return
+        # A step made elsewhere has memory of its own, which the fresh session is about to use.
+        self._state = self._state if self._held is None else clone_state(self._state)
         fresh = copy.copy(self)
         fresh._faults, fresh._replay = FaultGuard(self.batch_size), None
         fresh._begin()
@@ -308,13 +334,20 @@ class Session(Generic[Out]):
         for key, value in mine.items():
             if saved.get(key) != value:
                 raise StreamError(f"the snapshot has {key} {saved.get(key)!r} and this session {value!r}")
-        found = read_snapshot(saved, self.graph, self._like)
+        places = (edge.key for actor in self.graph.actors for edge in actor.edges)
+        found = read_snapshot(saved, self.graph, self._like, places if self._held is None else self._held.keys)
         self._whole = False
         self._state, self._waiting, self._late = found.state, found.waiting, found.late
         self.controls, self.positions, self._given = found.controls, found.positions, found.given
         self._faults = found.faults
         self._prepared = None
         self._whole = True
+
+    def _framing(self, output: str) -> Fraction:
+        return self.graph.framings[output].seconds if self._held is None else self._held.framings[output]
+
+    def _host_latency(self, output: str) -> int:
+        return (self.graph if self._held is None else self._held).host_latencies[output]
 
     def _begin(self) -> None:
         graph, like = self.graph, self._like
@@ -328,7 +361,7 @@ class Session(Generic[Out]):
         if self.constant_latency:
             for name, stream in graph.outputs.items():
                 aged = math.ceil(graph.latencies[name] * stream.rate)
-                waits = graph.host_latencies[name] - aged
+                waits = self._host_latency(name) - aged
                 self._late[name] = like.new_zeros(self.batch_size, stream.channels, waits)
 
     def _push(self, arrived: dict[str, Tensor], taken: tuple[dict[str, Tensor], Prepared]) -> dict[str, Tensor]:
@@ -365,7 +398,7 @@ class Session(Generic[Out]):
         prepared = self._prepared
         assert prepared is not None
         with inference(True), self._live.run():
-            advance = self.graph.advance if self._replay is None else self._replay.advance
+            advance = (self._held or self._replay or self.graph).advance
             outputs, self._state, self._waiting = advance(arrived, self._state, self._waiting, prepared)
         return outputs
 
