@@ -57,7 +57,7 @@ class Step(nn.Module):
             outputs, after, waiting = quantum.graph.advance(given, state, {}, prepared)
         if waiting:
             raise StreamError(f"'{quantum.graph.name}' leaves frames waiting at '{min(waiting)}' after whole quanta")
-        return (*(outputs[name] for name in quantum.graph.outputs), *quantum.kept(after))
+        return apart((*(outputs[name] for name in quantum.graph.outputs), *quantum.kept(after)), leaves)
 
 
 class Controls(nn.Module):
@@ -71,7 +71,8 @@ class Controls(nn.Module):
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         quantum = self.quantum
         with lowered(quantum.policy):
-            return tuple(quantum.prepare(dict(zip(quantum.graph.controls, values, strict=True))).values())
+            prepared = quantum.prepare(dict(zip(quantum.graph.controls, values, strict=True)))
+        return apart(tuple(prepared.values()), values)
 
 
 class Quantum:
@@ -229,6 +230,16 @@ class Quantum:
                     f"'{unit.name}' makes of {', '.join(sorted(unit.controls.values()))} something that is no tensor "
                     "of one shape, so it cannot be an argument of a compiled step: run it in a session"
                 )
+
+
+def apart(results: Sequence[Tensor], arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Results of which none is an argument or another result: what a graph hands through has but one name in it."""
+    seen = {id(tensor) for tensor in arguments}
+    own = []
+    for tensor in results:
+        own.append(tensor.clone() if id(tensor) in seen else tensor)
+        seen.add(id(tensor))
+    return tuple(own)
 
 
 def leaves_of(tree: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:

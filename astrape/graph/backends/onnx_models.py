@@ -102,6 +102,10 @@ def _model(
         model = found.model_proto
     except Exception as error:
         raise ExportError(f"'{name}' has an operator that ONNX has not: {_line(error)}") from error
+    found_names = [[item.name for item in model.graph.input], [item.name for item in model.graph.output]]
+    if found_names != [list(entering), list(leaving)]:
+        wrong = sorted({*found_names[0], *found_names[1]} ^ {*entering, *leaving})
+        raise ExportError(f"'{name}' exported has other inputs and outputs than it was to have: {', '.join(wrong[:6])}")
     if model.ByteSize() > LARGEST:
         raise ExportError(f"'{name}' has {model.ByteSize()} bytes of weights and tables, and a model at most {LARGEST}")
     content: bytes = model.SerializeToString()
