@@ -79,7 +79,7 @@ class Quantum:
     """A graph's step on a fixed number of quanta, a pure function with named, ordered leaves of static shapes.
 
     ``quantum(inputs, prepared, state)`` gives ``(outputs, state)``. Nothing waits inside: frames go in by whole quanta,
-    and every unit of the graph fires as often as the repetition vector says. What a control comes to is computed by
+    and every actor of the graph fires as often as the repetition vector says. What a control comes to is computed by
     :meth:`prepare`, once per change, and is an argument: a speaker changes without anything being made anew.
 
     Args:
@@ -168,13 +168,13 @@ class Quantum:
         return {name: tensor.clone() for name, tensor in leaves_of(self._state) if tensor.numel()}
 
     def prepare(self, controls: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the units derive from values of all controls, ``(batch, channels)``, by leaf."""
+        """What the actors derive from values of all controls, ``(batch, channels)``, by leaf."""
         prepared = Prepared()
         # Only what listens: everything else is a constant.
-        for unit in self.graph.units:
-            if unit.controls:
-                own = {name: controls[outer] for name, outer in unit.controls.items()}
-                prepared[unit.name] = unit.block.prepare(own)
+        for actor in self.graph.actors:
+            if actor.controls:
+                own = {name: controls[outer] for name, outer in actor.controls.items()}
+                prepared[actor.name] = actor.block.prepare(own)
         return dict(self._changing(prepared))
 
     def tree(self, state: Mapping[str, Tensor]) -> Any:
@@ -191,9 +191,9 @@ class Quantum:
         inputs = {leaf.name: tensor for leaf, tensor in zip(self.inputs, leaves, strict=False)}
         values = iter(leaves[len(inputs) : len(inputs) + len(self.prepared)])
         prepared = Prepared(self._prepared)
-        for unit in self.graph.units:
-            if unit.controls:
-                prepared[unit.name] = _filled(self._prepared[unit.name], values)
+        for actor in self.graph.actors:
+            if actor.controls:
+                prepared[actor.name] = _filled(self._prepared[actor.name], values)
         return inputs, prepared, _filled(self._state, iter(leaves[len(inputs) + len(self.prepared) :]))
 
     def kept(self, after: Any) -> Iterator[Tensor]:
@@ -207,9 +207,9 @@ class Quantum:
             yield tensor.contiguous()
 
     def _changing(self, prepared: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-        for unit in self.graph.units:
-            if unit.controls:
-                yield from leaves_of(prepared[unit.name], unit.name)
+        for actor in self.graph.actors:
+            if actor.controls:
+                yield from leaves_of(prepared[actor.name], actor.name)
 
     def some_controls(self, seed: int = 0) -> dict[str, Tensor]:
         """Values of all controls, drawn from their ranges: to trace and to compare with."""
@@ -224,10 +224,10 @@ class Quantum:
 
     def _refuse_hidden(self, other: Prepared) -> None:
         """What a control sets has to be a tensor, of one form, to be an argument."""
-        for unit in self.graph.units:
-            if unit.controls and _form(self._prepared[unit.name]) != _form(other[unit.name]):
+        for actor in self.graph.actors:
+            if actor.controls and _form(self._prepared[actor.name]) != _form(other[actor.name]):
                 raise StreamError(
-                    f"'{unit.name}' makes of {', '.join(sorted(unit.controls.values()))} something that is no tensor "
+                    f"'{actor.name}' makes of {', '.join(sorted(actor.controls.values()))} something that is no tensor "
                     "of one shape, so it cannot be an argument of a compiled step: run it in a session"
                 )
 

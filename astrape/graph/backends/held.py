@@ -97,9 +97,9 @@ class Held:
         if self._prepared[0] is not prepared:
             found = {
                 name: tensor
-                for unit in self._quantum.graph.units
-                if unit.controls
-                for name, tensor in leaves_of(prepared[unit.name], unit.name)
+                for actor in self._quantum.graph.actors
+                if actor.controls
+                for name, tensor in leaves_of(prepared[actor.name], actor.name)
             }
             self._prepared = prepared, [found[leaf.name] for leaf in self._quantum.prepared]
         return self._prepared[1]
