@@ -14,6 +14,7 @@ from astrape.blocks.attention import Attention
 from astrape.blocks.bands import BandEnvelope, SpectralProduct
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.channels import Matrix, Pan
+from astrape.blocks.compose import Parallel, Residual, Sequential
 from astrape.blocks.conv import Conv, Downsample, RepeatUpsample, TransposedConv
 from astrape.blocks.convolve import Convolve, Room
 from astrape.blocks.crossover import Crossover
@@ -94,16 +95,19 @@ __all__ = [
     "Oscillator",
     "OverlapAdd",
     "Pan",
+    "Parallel",
     "PitchTracker",
     "PulseSource",
     "Q2D2Decode",
     "Register",
     "RepeatUpsample",
     "Resampler",
+    "Residual",
     "ResidualConv",
     "Room",
     "RunningStatistics",
     "Saturation",
+    "Sequential",
     "SidechainCompressor",
     "SidechainGate",
     "Signal",

@@ -1,15 +1,4 @@
-"""The block: one function on streams, with exact numbers for its time behaviour.
-
-The invariant, as code, for a block, an input of any whole number of quanta, and any way to cut it at quanta::
-
-    whole = block(x)
-    state = block.init_state(batch_size=len(x))
-    parts = []
-    for piece in cut_at_quanta(x):
-        y, state = block.step(piece, state, controls)
-        parts.append(y)
-    assert torch.allclose(whole, torch.cat(parts, dim=-1))
-"""
+"""The block: one function on streams, with exact numbers for its time behaviour."""
 
 from __future__ import annotations
 
@@ -76,6 +65,14 @@ class Stream:
 
 class StreamBlock(nn.Module):
     """A causal block: ``step`` on whole quanta, with state passed in and handed back.
+
+    **The invariant.** However a stream is cut at quanta, the pieces give what the whole gives::
+
+        state, parts = block.init_state(batch_size=len(x)), []
+        for piece in x.split(block.quantum, dim=-1):
+            y, state = block.step(piece, state, block.prepare(controls))
+            parts.append(y)
+        assert torch.allclose(torch.cat(parts, dim=-1), block(x, **controls))
 
     A block is built *on* its input stream, so its rates are known from the start and all its numbers are exact. A
     subclass calls ``super().__init__``, then implements ``step`` (and ``init_state``, if it remembers anything)::

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from astrape.blocks.activation import Activation
 from astrape.blocks.adaln import AdaLN
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
+from astrape.blocks.compose import Sequential
 from astrape.blocks.conv import Conv
 from astrape.blocks.registry import register
-from astrape.blocks.residual import widened
+from astrape.blocks.residual import pointwise_net
 
 __all__ = ["AdaptiveConv", "GatedSkip"]
 
@@ -77,7 +77,7 @@ class GatedSkip(StreamBlock):
 
 
 @register("adaptive_conv")
-class AdaptiveConv(StreamBlock):
+class AdaptiveConv(Sequential):
     """``x + gate * pointwise(SnakeBeta(depthwise(AdaLN x)))``: a vocoder's residual block that a control shapes.
 
     ``(batch, channels, n)`` to the same shape. The gate is :class:`~astrape.blocks.adaln.AdaLN`'s own and zero at
@@ -111,33 +111,10 @@ class AdaptiveConv(StreamBlock):
         dilation: int = 1,
         expand: int = 1,
     ) -> None:
-        super().__init__(source)
-        self.adaln = AdaLN(source, condition=condition, condition_channels=condition_channels, gated=True)
-        self.controls.update(self.adaln.controls)
-        self.depthwise = Conv(source, kernel=kernel, dilation=dilation, depthwise=True)
-        self.widen, wide = widened(source, expand)
-        self.act = Activation(wide, kind="snake_beta")
-        self.pointwise = Conv(wide, channels=source.channels, kernel=1)
-
-    @property
-    def receptive_field(self) -> Fraction:
-        return self.depthwise.receptive_field
-
-    def init_state(
-        self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> State:
-        return self.depthwise.init_state(batch_size, device, dtype)
-
-    def prepare(self, controls: Mapping[str, Tensor]) -> Any:
-        """What the norm and the nonlinearity take."""
-        return self.adaln.prepare(controls), self.act.prepare(controls)
+        adaln = AdaLN(source, condition=condition, condition_channels=condition_channels, gated=True)
+        depthwise = Conv(source, kernel=kernel, dilation=dilation, depthwise=True)
+        super().__init__({"adaln": adaln, "depthwise": depthwise, **pointwise_net(source, "snake_beta", expand)})
 
     def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
-        adaptive, shape = controls
-        y, _ = self.adaln.step(x, (), adaptive)
-        y, state = self.depthwise.step(y, state, ())
-        if self.widen is not None:
-            y, _ = self.widen.step(y, (), ())
-        y, _ = self.act.step(y, (), shape)
-        y, _ = self.pointwise.step(y, (), ())
-        return torch.addcmul(x, adaptive[2].transpose(1, 2), y), state
+        y, state = super().step(x, state, controls)
+        return torch.addcmul(x, controls["adaln"][2].transpose(1, 2), y), state

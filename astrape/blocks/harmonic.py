@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from astrape.blocks.activation import Activation
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
+from astrape.blocks.compose import Sequential
 from astrape.blocks.conv import Conv
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_real
 from astrape.blocks.registry import register
@@ -88,8 +89,8 @@ class HarmonicSource(StreamBlock):
         self.highest = check_real("highest", highest, self.lowest, 1e6)
         self.width = float(source.rate * hop / n_fft)
         self.spk_proj = nn.Linear(condition_channels, source.channels)
-        self.head = nn.ModuleList(
-            [Conv(source, kernel=3), Activation(source, kind="snake_beta"), Conv(source, channels=2, kernel=1)]
+        self.head = Sequential(
+            Conv(source, kernel=3), Activation(source, kind="snake_beta"), Conv(source, channels=2, kernel=1)
         )
         frequencies = torch.arange(bins, dtype=torch.float64) * self.width
         self.register_buffer("frequencies", frequencies.to(torch.get_default_dtype()), persistent=False)
@@ -101,12 +102,12 @@ class HarmonicSource(StreamBlock):
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:
-        return self._stack()[0].init_state(batch_size, device, dtype)
+        return self.head.init_state(batch_size, device, dtype)
 
     def prepare(self, controls: Mapping[str, Tensor]) -> Any:
-        """The speaker's share of every frame, ``(batch, channels, 1)``, and what the nonlinearity takes."""
+        """The speaker's share of every frame, ``(batch, channels, 1)``, and what the head takes."""
         projected: Tensor = self.spk_proj(controls[self.condition])
-        return projected.unsqueeze(-1), self._stack()[1].prepare({})
+        return projected.unsqueeze(-1), self.head.prepare({})
 
     def step(self, x: Tensor, state: State, controls: Any) -> tuple[Signal, State]:
         fundamental, voicing, state = self.pitch(x, state, controls)
@@ -122,13 +123,7 @@ class HarmonicSource(StreamBlock):
 
     def pitch(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, Tensor, State]:
         """The fundamental in Hz and the voicing from 0 to 1, ``(batch, 1, n)`` each, and the next state."""
-        conv, act, out = self._stack()
-        share, shape = controls
-        y, state = conv.step(x + share, state, ())
-        y, _ = act.step(y, (), shape)
-        y, _ = out.step(y, (), ())
+        share, prepared = controls
+        y, state = self.head.step(x + share, state, prepared)
         first, second = torch.sigmoid(y).chunk(2, dim=1)
         return self.lowest + (self.highest - self.lowest) * first, second, state
-
-    def _stack(self) -> list[StreamBlock]:
-        return [block for block in self.head if isinstance(block, StreamBlock)]

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from fractions import Fraction
-from typing import Any
-
-import torch
-from torch import Tensor
-
 from astrape.blocks.activation import Activation
-from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.blocks.base import Stream, StreamBlock
+from astrape.blocks.compose import Residual
 from astrape.blocks.conv import Conv
 from astrape.blocks.norm import Norm
 from astrape.blocks.parameters import bounded
 from astrape.blocks.registry import register
 
-__all__ = ["ResidualConv", "SnakeConv", "widened"]
+__all__ = ["ResidualConv", "SnakeConv", "pointwise_net"]
 
 
 @register("residual_conv")
-class ResidualConv(StreamBlock):
+class ResidualConv(Residual):
     """``x + pointwise(SiLU(depthwise(LN x)))``: ``(batch, channels, n)`` to the same shape.
 
     With ``expand`` above 1 it is ``x + pointwise(SiLU(widen(depthwise(LN x))))``: another pointwise convolution brings
@@ -46,33 +40,13 @@ class ResidualConv(StreamBlock):
     kind = "silu"
 
     def __init__(self, source: Stream, *, kernel: int = 5, dilation: int = 1, expand: int = 1) -> None:
-        super().__init__(source)
-        self.norm = Norm(source, kind="layer")
-        self.depthwise = Conv(source, kernel=kernel, dilation=dilation, depthwise=True)
-        self.widen, wide = widened(source, expand)
-        self.act = Activation(wide, kind=self.kind)
-        self.pointwise = Conv(wide, channels=source.channels, kernel=1)
-
-    @property
-    def receptive_field(self) -> Fraction:
-        return self.depthwise.receptive_field
-
-    def init_state(
-        self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> State:
-        return {"depthwise": self.depthwise.init_state(batch_size, device, dtype)}
-
-    def prepare(self, controls: Mapping[str, Tensor]) -> Any:
-        return self.act.prepare(controls)
-
-    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
-        y, _ = self.norm.step(x, (), ())
-        y, depthwise = self.depthwise.step(y, state["depthwise"], ())
-        if self.widen is not None:
-            y, _ = self.widen.step(y, (), ())
-        y, _ = self.act.step(y, (), controls)
-        y, _ = self.pointwise.step(y, (), ())
-        return x + y, {"depthwise": depthwise}
+        super().__init__(
+            {
+                "norm": Norm(source, kind="layer"),
+                "depthwise": Conv(source, kernel=kernel, dilation=dilation, depthwise=True),
+                **pointwise_net(source, self.kind, expand),
+            }
+        )
 
 
 @register("snake_conv")
@@ -95,7 +69,9 @@ class SnakeConv(ResidualConv):
         super().__init__(source, kernel=kernel, dilation=dilation, expand=expand)
 
 
-def widened(source: Stream, expand: int) -> tuple[Conv | None, Stream]:
-    """The pointwise convolution to ``expand`` times the channels, none where that is 1, and what comes out."""
+def pointwise_net(source: Stream, kind: str, expand: int) -> dict[str, StreamBlock]:
+    """``widen`` to ``expand`` times the channels, where that is more than one; ``act``; and ``pointwise`` back."""
     wide = Stream(source.rate, source.channels * bounded("expand", expand, 1, 16))
-    return (Conv(source, channels=wide.channels, kernel=1) if expand > 1 else None), wide
+    widen = {"widen": Conv(source, channels=wide.channels, kernel=1)} if expand > 1 else {}
+    act = Activation(wide, kind=kind)
+    return {**widen, "act": act, "pointwise": Conv(wide, channels=source.channels, kernel=1)}

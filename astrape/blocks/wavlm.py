@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from astrape.blocks.activation import exact_gelu
 from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.blocks.compose import Sequential
 from astrape.blocks.conv import Conv
 from astrape.blocks.norm import Norm
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_choice
@@ -216,7 +218,7 @@ class WavLMCNN(StreamBlock):
             hop *= stride
             stream = layer.output
             chain.append(layer)
-        self.conv_layers = nn.ModuleList(chain)
+        self.conv_layers = Sequential(*chain)
         self.requires_grad_(False)
 
     @property
@@ -234,14 +236,16 @@ class WavLMCNN(StreamBlock):
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:
-        """The states of the layers, first to last."""
-        return [layer.init_state(batch_size, device, dtype) for layer in self._chain()]
+        return self.conv_layers.init_state(batch_size, device, dtype)
+
+    def prepare(self, controls: Mapping[str, Tensor]) -> Any:
+        return self.conv_layers.prepare(controls)
 
     def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
         if self.norm == "utterance":
             y: tuple[Tensor, State] = super().step(x, state, controls)
             return y
-        return self._layers(x, state)
+        return self.conv_layers.step(x, state, controls)
 
     def forward(self, x: Tensor, **controls: Tensor | float) -> Tensor:
         if self.norm != "utterance":
@@ -249,24 +253,18 @@ class WavLMCNN(StreamBlock):
             return y
         self.read_controls(controls, x)
         x = self._whole_quanta(x)
-        first, *rest = self.init_state(x.shape[0], x.device, x.dtype)
-        norm = self._chain()[0].layer_norm
+        first, *rest = self.conv_layers
+        assert isinstance(first, WavLMLayer)
+        norm = first.layer_norm
         assert isinstance(norm, Norm)
         assert norm.weight is not None
         assert norm.bias is not None
-        y, _ = self._chain()[0].convolve(x, first["conv"])
+        y, _ = first.convolve(x, first.conv.init_state(x.shape[0], x.device, x.dtype))
         heard = y[..., 1:] if y.shape[-1] > 1 else y
         variance, mean = torch.var_mean(heard, dim=-1, correction=0, keepdim=True)
         factor = torch.rsqrt(variance + norm.eps) * norm.weight[:, None]
         y = (y - mean) * factor + norm.bias[:, None]
-        return self._layers(exact_gelu(y), rest, start=1)[0]
-
-    def _layers(self, x: Tensor, state: State, start: int = 0) -> tuple[Tensor, State]:
-        after = []
-        for layer, own in zip(self._chain()[start:], state, strict=True):
-            x, own = layer.step(x, own, ())
-            after.append(own)
-        return x, after
-
-    def _chain(self) -> list[WavLMLayer]:
-        return [layer for layer in self.conv_layers if isinstance(layer, WavLMLayer)]
+        y = exact_gelu(y)
+        for layer in rest:
+            y = layer(y)
+        return y
