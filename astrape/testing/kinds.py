@@ -12,7 +12,7 @@ from astrape.measure.compare import require_close
 from astrape.measure.effort import Effort, effort
 from astrape.measure.subject import Ports, Subject, draw_noise
 
-__all__ = ["check_kinds_of_input", "check_sizes", "landscape"]
+__all__ = ["check_doubling", "check_kinds_of_input", "check_sizes", "landscape"]
 
 SEGMENTS = (
     "noise", "silence", "whisper", "silence", "burst", "silence", "click", "silence", "offset", "loud", "whisper",
@@ -31,6 +31,12 @@ BUDGET = 15_000
 
 LARGEST_SIZE = 1 << 13
 """Input frames of the longest of the sizes."""
+
+LARGEST_CALL = 1 << 17
+"""Input frames of all calls that double, of which the last has half: what a session runs at once."""
+
+DOUBLING_BUDGET = 6_000
+"""Operators for those."""
 
 
 def landscape(subject: Subject, quanta: int, level: str) -> Ports:
@@ -135,6 +141,25 @@ def check_sizes(subject: Subject, name: str, mend: str) -> None:
         if not all(_alike(y[port], want[port], subject.tolerance) for port in want):
             what = f"a chunk of {size} quanta and one of 1 after it, from quantum {lead}, differ from forward"
             require_close(name, y, want, subject.tolerance, what, mend)
+
+
+def check_doubling(subject: Subject, name: str, mend: str) -> None:
+    """Chunks that double from one quantum up to 1.5 s of audio give what ``forward`` gives in one call.
+
+    Beyond some length a block may think that it has a file, and take another way.
+
+    Raises:
+        ContractError: of the given name.
+    """
+    widest = max(subject.block.consumes.values())
+    total = effort(subject, batch=1).quanta(DOUBLING_BUDGET, LARGEST_CALL // widest)
+    chunks = [1 << power for power in range(max(0, total).bit_length() - 1)]
+    if sum(chunks) * widest <= LARGEST_SIZE:
+        return
+    x = subject.signal(sum(chunks), batch=1, seed=53)
+    y, _ = subject.run(x, chunks, subject.fresh(1), subject.prepared(1))
+    what = f"chunks that double, from 1 to {chunks[-1]} quanta, differ from forward in one call"
+    require_close(name, y, subject.forward(x), subject.tolerance * 10, what, mend)
 
 
 def _sizes(subject: Subject, cost: Effort) -> Iterator[int]:

@@ -18,11 +18,16 @@ NAN_ISOLATION = "NaN isolation"
 """Name of the property: NaN in one row reaches no other row."""
 
 QUANTA = 8
+LARGER = (2, 9, 33)
+"""Rows of batches of other sizes, in which each row sounds as it does in that of the checks."""
+
+MOST_WORK = 1 << 31
+"""Products up to which they are run: some seconds. For 40 million weights that is the smallest of them."""
 ROW = 1
 
 
 def check_row_isolation(subject: Subject) -> None:
-    """Another signal or another control in one row leaves the others; a row alone sounds as it does among others.
+    """Another signal or another control in one row leaves the others; a row sounds alike alone and among few or many.
 
     In training mode too, with the random generator started equally, where statistics over the batch would show.
 
@@ -56,6 +61,12 @@ def check_row_isolation(subject: Subject) -> None:
         want = {port: tensor[ROW : ROW + 1] for port, tensor in before.items()}
         what = "a row alone differs from the same row in a batch"
         require_close(ROW_ISOLATION, alone, want, subject.tolerance, what, mend)
+        weights = sum(parameter.numel() for parameter in subject.block.parameters())
+        for rows in (count for count in LARGER if count * QUANTA * weights <= MOST_WORK):
+            crowd_x, values = _repeated(x, rows), _repeated(subject.values(), rows)
+            crowd, _ = subject.run(crowd_x, [3, 1, 4], subject.fresh(rows), subject.block.prepare(values))
+            what = f"rows differ among {rows} from the same rows among {BATCH}"
+            require_close(ROW_ISOLATION, crowd, _repeated(before, rows), subject.tolerance, what, mend)
 
 
 def check_nan_isolation(subject: Subject) -> None:
@@ -94,6 +105,10 @@ def _with_row(x: Ports, other: Ports) -> Ports:
     for port, tensor in changed.items():
         tensor[ROW] = other[port][ROW]
     return changed
+
+
+def _repeated(ports: Ports, rows: int) -> Ports:
+    return {port: tensor[torch.arange(rows) % BATCH] for port, tensor in ports.items()}
 
 
 def _others(y: Ports) -> Ports:

@@ -15,7 +15,7 @@ from astrape.errors import ContractError
 from astrape.measure.causality import gradient
 from astrape.measure.compare import guarded, identical, require_close
 from astrape.measure.subject import BATCH, Subject, concatenate
-from astrape.testing.kinds import check_kinds_of_input, check_sizes
+from astrape.testing.kinds import check_doubling, check_kinds_of_input, check_sizes
 from astrape.testing.states import require_own_memory
 from astrape.testing.strategies import chunkings
 
@@ -62,8 +62,9 @@ def lead_quanta(subject: Subject) -> int:
 def check_step_equals_forward(subject: Subject, examples: int = 25) -> None:
     """Chunkings drawn by Hypothesis, from time zero and from a late start, give the frames that ``forward`` gives.
 
-    So do chunks of every size, and those over silence, clicks, whispers and thunder. The search is derandomised: the
-    same block meets the same chunkings every time, and a failure comes back as the simplest chunking that still fails.
+    So do chunks of every size, chunks up to what a session runs at once, and those over silence, clicks, whispers and
+    thunder. The search is derandomised: the same block meets the same chunkings every time, and a failure comes back as
+    the simplest chunking that still fails.
 
     Raises:
         ContractError: ``"step equals forward"``.
@@ -114,6 +115,7 @@ def check_step_equals_forward(subject: Subject, examples: int = 25) -> None:
             drawn()
         check_kinds_of_input(subject, STEP_EQUALS_FORWARD, mend)
         check_sizes(subject, STEP_EQUALS_FORWARD, mend)
+        check_doubling(subject, STEP_EQUALS_FORWARD, mend)
 
 
 def check_empty_step(subject: Subject) -> None:

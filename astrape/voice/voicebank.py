@@ -104,8 +104,9 @@ def read_voicebank(path: str | os.PathLike[str]) -> Voicebank:
 def map_embedding(path: str | os.PathLike[str]) -> npt.NDArray[np.float32]:
     """The embedding of an ``.astrape`` file as a read-only view of the file itself, mapped to memory.
 
-    Only the header and the embedding are read, not the metadata: for the start of a conversion, or for thousands of
-    voices side by side. The file must stay as long as the view does.
+    Only the header and the embedding are read, not the metadata: for thousands of voices side by side. The checksum is
+    in the metadata, so damage to a number is not seen here; :func:`read_voicebank` sees it. The file must stay as long
+    as the view does.
 
     Raises:
         VoicebankError: as :func:`read_voicebank` does; also for an ``.npz``, which is compressed.

@@ -905,3 +905,21 @@ class GlidesByTheCall(LiveGain):
             return x, state
         now = torch.where(state["begun"], (state["now"] + controls["factor"]) / 2, controls["factor"])
         return x * now, {"now": now, "begun": torch.ones_like(state["begun"])}
+
+
+@breaks("row isolation")
+class OtherInLargeBatches(Memory):
+    """A faster way for eight rows and more, and another result."""
+
+    def step(self, x: Tensor, state: Tensor, controls: Any) -> tuple[Tensor, State]:
+        y, after = super().step(x, state, controls)
+        return y * (1.001 if len(x) >= 8 else 1.0), after
+
+
+@breaks("step equals forward")
+class OtherInLongCalls(Memory):
+    """A faster way for calls beyond thirty thousand frames, and another result."""
+
+    def step(self, x: Tensor, state: Tensor, controls: Any) -> tuple[Tensor, State]:
+        y, after = super().step(x, state, controls)
+        return y * (1.001 if x.shape[-1] > 30_000 else 1.0), after
