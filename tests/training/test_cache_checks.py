@@ -65,7 +65,7 @@ def test_every_kind_of_damage_is_found_and_repaired(tmp_path: Path, corpus: list
 def test_codes_and_voicing_are_held_against_the_content(
     tmp_path: Path, corpus: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(teachers.TEACHERS, "level", "corpora:LevelTeacher")
+    monkeypatch.setitem(teachers.TEACHERS, "level", "tests.training.corpora:LevelTeacher")
     make_cache(order(tmp_path / "cache", "content", teacher={"use": "level"}), corpus)
     folder = tmp_path / "cache" / "content"
     sound = arrays(folder)

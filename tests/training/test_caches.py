@@ -41,7 +41,7 @@ def corpus(tmp_path: Path) -> list[Any]:
 
 @pytest.fixture
 def level(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    monkeypatch.setitem(teachers.TEACHERS, "level", "corpora:LevelTeacher")
+    monkeypatch.setitem(teachers.TEACHERS, "level", "tests.training.corpora:LevelTeacher")
     return {"use": "level"}
 
 

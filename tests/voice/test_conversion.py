@@ -165,7 +165,7 @@ def test_an_untrained_embedding_is_said_in_one_line(tmp_path: Path, through: Pat
     words = ("convert", speech, "-o", tmp_path / "out.wav", "--recipe", through, "--target", voice, "--chunk", 500)
     untrained = succeeds(run(*words))
     assert len([line for line in untrained.stderr.splitlines() if "not trained" in line]) == 1
-    other = succeeds(run(*words, "--encoder", "test_voicebank_building:Windows", "--json"))
+    other = succeeds(run(*words, "--encoder", "tests.voice.test_voicebank_building:Windows", "--json"))
     assert "not trained" not in other.stderr
     assert json.loads(other.stdout)["embedding_model"] == "windows"
 

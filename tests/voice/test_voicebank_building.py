@@ -314,12 +314,12 @@ def test_encoders_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
     import astrape.voice.speaker as speaker
 
-    point = EntryPoint("theirs", "test_voicebank_building:Windows", speaker.ENTRY_POINTS)
+    point = EntryPoint("theirs", "tests.voice.test_voicebank_building:Windows", speaker.ENTRY_POINTS)
     monkeypatch.setattr(speaker, "entry_points", lambda group: [point] if group == speaker.ENTRY_POINTS else [])
     for name, kind in {
         "mel-statistics": "MelStatistics",
         "theirs": "Windows",
-        "test_voicebank_building:Windows": "Windows",
+        "tests.voice.test_voicebank_building:Windows": "Windows",
     }.items():
         encoder = speaker_encoder(name)
         assert isinstance(encoder, SpeakerEncoder)
@@ -327,10 +327,10 @@ def test_encoders_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, said in {
         "none": "there is: astrape-speaker, mel-statistics, theirs",
         "none:None": "cannot be imported",
-        "test_voicebank_building:none": "cannot be imported",
-        "test_voicebank_building:Rateless": "Rateless",
-        "test_voicebank_building:NOTHING": "int",
-        "test_voicebank_building:": "no speaker encoder",
+        "tests.voice.test_voicebank_building:none": "cannot be imported",
+        "tests.voice.test_voicebank_building:Rateless": "Rateless",
+        "tests.voice.test_voicebank_building:NOTHING": "int",
+        "tests.voice.test_voicebank_building:": "no speaker encoder",
         "..:x": "cannot be imported",
     }.items():
         with pytest.raises(VoicebankError, match=said):

@@ -62,7 +62,7 @@ def test_build_says_what_is_wrong_with_the_recording(tmp_path: Path) -> None:
 
 def test_another_encoder(tmp_path: Path, speech: Path) -> None:
     path = tmp_path / "a.astrape"
-    built = run("voicebank", "build", speech, "-o", path, "--encoder", "test_voicebank_building:Windows")
+    built = run("voicebank", "build", speech, "-o", path, "--encoder", "tests.voice.test_voicebank_building:Windows")
     assert built.exit_code == 0
     assert "not trained" not in built.stderr
     assert np.array_equal(read_voicebank(path).embedding, np.ones(128, dtype=np.float32))
