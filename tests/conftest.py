@@ -7,7 +7,7 @@ The profile ``ci`` draws the same examples every time, so that a red build is re
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -43,3 +43,10 @@ def pytest_collection_modifyitems(items: Iterable[Any]) -> None:
 def _seeds() -> None:
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002 - for libraries that draw from the global state
+
+
+@pytest.fixture(autouse=True)
+def _denormals() -> Iterator[None]:
+    """A device's callback, called here by hand, flushes them on its thread for good; what follows is to have them."""
+    yield
+    torch.set_flush_denormal(False)

@@ -112,8 +112,8 @@ def test_what_a_stream_lacks_is_counted() -> None:
 
 @pytest.mark.parametrize(
     ("form", "said"),
-    [("s16", "no encoding"), ("s16le", "write raw samples as"), ("s16le:0", "0 Hz"), ("s16le:8000:0", "0 channels"),
-     ("s16le:8000:1:1", "write raw"), ("s16le:8e3", "write raw"), ("", "write raw"), ("mp3:8000", "no encoding")],
+    [("s16", "not an encoding"), ("s16le", "write raw samples as"), ("s16le:0", "0 Hz"), ("s16le:8000:0", "0 channels"),
+     ("s16le:8000:1:1", "write raw"), ("s16le:8e3", "write raw"), ("", "write raw"), ("mp3:8000", "not an encoding")],
 )  # fmt: skip
 def test_forms_are_checked(form: str, said: str) -> None:
     with pytest.raises(AudioError, match=said):

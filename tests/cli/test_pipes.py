@@ -54,7 +54,7 @@ def test_what_is_wrong_with_a_stream_is_said(tmp_path: Path, identity: Path) -> 
 
     assert "it should be WAV" in piped("-", "-", data=b"")
     assert "--from s16le:48000:1" in piped("-", "-", data=b"fLaC and so on, whatever")
-    assert "no encoding" in piped("-", "-", "--from", "s17le:8000", data=source)
+    assert "is not an encoding" in piped("-", "-", "--from", "s17le:8000", data=source)
     assert "of raw samples u8" in piped("-", "-", "--to", "flac", data=source)
     assert "is for standard input" in piped(str(tmp_path / "in.wav"), "-", "--from", "s16le:8000", data=b"")
     assert "is for standard output" in piped("-", str(tmp_path / "o.wav"), "--to", "s16le", data=source)

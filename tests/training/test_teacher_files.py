@@ -243,7 +243,7 @@ class TestTensors:
                 lambda s: s.update({"feature_extractor.conv_layers.1.layer_norm.weight": torch.ones(24)}),
                 "as WavLM-large does",
             ),
-            (lambda s: s.clear(), "no WavLM in the layout of Hugging Face or torchaudio"),
+            (lambda s: s.clear(), "not a WavLM in Hugging Face.s layout or torchaudio"),
             (
                 lambda s: [s.pop(name) for name in list(s) if ".layers.8." in name or ".layers.9." in name],
                 "has 8 layers, and layer 9 is to be heard",
