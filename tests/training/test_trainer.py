@@ -21,6 +21,7 @@ import astrape
 import astrape.training.architecture
 from astrape.blocks.base import Stream
 from astrape.blocks.quantize import FSQ, Q2D2
+from astrape.corpus.errors import CorpusError
 from astrape.training import teachers
 from astrape.training.adversary import random_windows
 from astrape.training.checkpoint import load_checkpoint
@@ -240,7 +241,7 @@ def test_what_hinders_is_told_before_the_first_step(tmp_path: Path) -> None:
     options = grounds.options(tmp_path / "run")
     with pytest.raises(CacheError, match=r"holds no cache of wavlm.*astrape cache --what wavlm"):
         train(replace(options, cache=tmp_path), print)
-    with pytest.raises(CacheError, match=r"no such folder or manifest"):
+    with pytest.raises(CorpusError, match=r"no such folder or manifest"):
         train(replace(options, data=tmp_path / "nowhere"), print)
     with pytest.raises(CacheError, match=r"has 16 channels at 200 Hz, and 'features' of 'astrape-vc' 512 at 200 Hz"):
         train(replace(options, recipe="astrape-vc"), print)

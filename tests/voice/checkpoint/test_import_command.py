@@ -110,7 +110,7 @@ def test_mistaken_commands(tmp_path: Path, files: tuple[Path, Path], capsys: pyt
         (["--encoder", files[0], "--from-features", "--wavlm", files[0], "-o", tmp_path], "takes none"),
         (["--encoder", files[1], "-o", tmp_path], "give it as --decoder"),
         (["--encoder", tmp_path / "none.pt", "-o", tmp_path], "No such file"),
-        (["--encoder", files[0], "--wavlm", files[1], "-o", tmp_path], "no WavLM"),
+        (["--encoder", files[0], "--wavlm", files[1], "-o", tmp_path], "not a WavLM"),
         (["--decoder", files[1], "-o", files[0]], "File exists"),
         (["--decoder", files[1]], "Missing option"),
     ):

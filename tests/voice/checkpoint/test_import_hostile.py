@@ -149,8 +149,8 @@ def test_cycles(tmp_path: Path) -> None:
     [
         (torch.zeros(1).expand(10**6, 10**6), "more than"),
         (torch.zeros(1).expand(12, 10, 5), "claims 600 numbers"),
-        (torch.zeros(12, 10, 5).to_sparse(), "no dense tensor"),
-        (torch.zeros(12, 10, 5, device="meta"), "no dense tensor"),
+        (torch.zeros(12, 10, 5).to_sparse(), "not a dense tensor"),
+        (torch.zeros(12, 10, 5, device="meta"), "not a dense tensor"),
         (torch.zeros(12, 10, 5, dtype=torch.int64), "not of real numbers: input_conv.weight"),
         (torch.zeros(12, 10, 5, dtype=torch.complex64), "not of real numbers: input_conv.weight"),
         (torch.full((12, 10, 5), float("nan")), "not finite or not of real numbers: input_conv.weight"),
