@@ -127,7 +127,7 @@ class Sequential(Composed):
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Any, State]:
         held, after = dict(state), {}
         for name, block in self.blocks.items():
-            x, own = block.step(x, held.get(name, ()), controls[name])
+            x, own = block.step(x, held.get(name, ()), controls.get(name, {}))
             if name in held:
                 after[name] = own
         return x, after
@@ -216,7 +216,7 @@ class Parallel(Composed):
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
         outputs, held, after = [], dict(state), {}
         for name, block in self.blocks.items():
-            y, own = block.step(x, held.get(name, ()), controls[name])
+            y, own = block.step(x, held.get(name, ()), controls.get(name, {}))
             outputs.append(y)
             if name in held:
                 after[name] = own

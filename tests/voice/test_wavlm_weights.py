@@ -80,9 +80,9 @@ def test_torchaudio_names() -> None:
             "finite",
         ),
         (lambda s: s.update({"feature_extractor.conv_layers.1.layer_norm.weight": torch.ones(12)}), "norm: layer"),
-        (lambda s: s.update({"feature_extractor.conv_layers.1.fc.weight": torch.ones(12)}), "no part"),
+        (lambda s: s.update({"feature_extractor.conv_layers.1.fc.weight": torch.ones(12)}), "not part"),
         (lambda s: s.update({"t.feature_extractor.conv_layers.0.conv.weight": torch.ones(1)}), "more than once"),
-        (lambda s: s.clear(), "no WavLM checkpoint"),
+        (lambda s: s.clear(), "not a WavLM checkpoint"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, change: object, said: str) -> None:
