@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Level", "decibels"]
+__all__ = ["SPOKEN", "Level", "decibels", "sounding_rms"]
+
+SPOKEN = 10 ** (-23 / 20)
+"""Root mean square of what is spoken: -23 dBFS. Recordings of people lie about there, and voices are shown so."""
+
+SOUNDING = 0.05
+"""Of the loudest frame's level: what is below is a pause."""
 
 
 class Level:
@@ -28,6 +34,14 @@ class Level:
     @property
     def rms(self) -> float:
         return math.sqrt(self._power / self._count) if self._count else 0.0
+
+
+def sounding_rms(samples: npt.NDArray[np.float32], frame: int) -> np.float32:
+    """Root mean square over the frames that are not pauses, of ``(samples,)``; 0 for silence or less than a frame."""
+    whole = samples[: len(samples) // frame * frame].reshape(-1, frame)
+    levels = np.sqrt((whole**2).mean(1))
+    sounding = levels[levels > levels.max(initial=0) * SOUNDING]
+    return np.sqrt((sounding**2).mean()) if len(sounding) else np.float32(0)
 
 
 def decibels(value: float) -> float:

@@ -56,14 +56,8 @@ class Live(Policy):
     @contextmanager
     def run(self) -> Iterator[None]:
         """Blocks that step within this are run live."""
-        flushed = denormals_are_zero()
-        try:
-            flushed = flushed or not torch.set_flush_denormal(True)
-            with lowered(self):
-                yield
-        finally:
-            if not flushed:
-                torch.set_flush_denormal(False)
+        with denormals_flushed(), lowered(self):
+            yield
 
     def wide_product(self, x: Tensor, layer: Layer, narrow: bool) -> Tensor:
         weight, bias = layer
@@ -109,6 +103,18 @@ def _for_rows(weight: Tensor) -> Tensor:
 
 def _by_taps(weight: Tensor) -> Tensor:
     return weight.transpose(1, 2).flatten(1).contiguous()
+
+
+@contextmanager
+def denormals_flushed() -> Iterator[None]:
+    """Within this, the thread's arithmetic takes denormal numbers as 0; behind it, as it did before."""
+    flushed = denormals_are_zero()
+    try:
+        flushed = flushed or not torch.set_flush_denormal(True)
+        yield
+    finally:
+        if not flushed:
+            torch.set_flush_denormal(False)
 
 
 def denormals_are_zero() -> bool:

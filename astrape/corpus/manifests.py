@@ -34,8 +34,9 @@ from astrape.audio.atomic import shown
 from astrape.audio.downmix import MEAN
 from astrape.corpus.errors import CorpusError
 from astrape.corpus.utterances import EVALUATE, SPLITS, Utterance
+from astrape.errors import AstrapeError
 
-__all__ = ["ENDINGS", "read_manifest"]
+__all__ = ["ENDINGS", "json_rows", "manifest_text", "read_manifest"]
 
 ENDINGS = (".tsv", ".csv", ".jsonl")
 REQUIRED = ("path", "speaker")
@@ -48,14 +49,42 @@ def read_manifest(path: Path) -> list[Utterance]:
     Raises:
         CorpusError: for a manifest that cannot be read, by line, and for a path that leads to no file.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise CorpusError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{shown(path)}: is not UTF-8 at byte {error.start}: save it as UTF-8") from error
-    rows = _objects(path, text) if path.suffix.lower() == ".jsonl" else _table(path, text)
+    text = manifest_text(path, CorpusError)
+    lines = path.suffix.lower() == ".jsonl"
+    rows = json_rows(path, text, CorpusError, '{"path": ..., "speaker": ...}') if lines else _table(path, text)
     return [_utterance(path, line, row) for line, row in rows]
+
+
+def manifest_text(path: Path, refused: type[AstrapeError]) -> str:
+    """The text of a list.
+
+    Raises:
+        AstrapeError: of the kind ``refused``, for a file that cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise refused(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise refused(f"{shown(path)}: is not UTF-8 at byte {error.start}: save it as UTF-8") from error
+
+
+def json_rows(path: Path, text: str, refused: type[AstrapeError], example: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of JSON lines, with their line numbers.
+
+    Raises:
+        AstrapeError: of the kind ``refused``, for a line that is not an object, with an example of one.
+    """
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise refused(f"{shown(path)}:{number}: is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise refused(f"{shown(path)}:{number}: is not an object: write {example}")
+        yield number, row
 
 
 def _table(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -79,19 +108,6 @@ def _table(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield lines.line_num, dict(zip(columns, row, strict=True))
     except csv.Error as error:
         raise CorpusError(f"{shown(path)}:{lines.line_num}: {error}") from error
-
-
-def _objects(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise CorpusError(f"{shown(path)}:{number}: is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise CorpusError(f'{shown(path)}:{number}: is not an object: write {{"path": ..., "speaker": ...}}')
-        yield number, row
 
 
 def _utterance(manifest: Path, line: int, row: dict[str, Any]) -> Utterance:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from astrape.audio.levels import SPOKEN, sounding_rms
 from astrape.corpus.errors import CorpusError, UnfitError
 from astrape.corpus.phonemes import SILENCE, Vocabulary, phonemise, plain_labels
 from astrape.corpus.plan import Plan, Rendering
@@ -27,13 +28,7 @@ VOICED_HZ = 40.0
 
 REGISTER_HZ = 50.0
 
-LEVEL = 10 ** (-23 / 20)
-"""Root mean square of what is spoken: -23 dBFS. Recordings of people lie about there."""
-
 PEAK = 0.98
-
-ACTIVE = 0.05
-"""Of the loudest frame's level: what is below is a pause."""
 
 AUDIBLE = 0.01
 LEAD, TAIL = 5, 7
@@ -199,10 +194,7 @@ def trimmed(renderings: list[Floats], samples: int) -> tuple[int, int]:
 
 def leveled(audio: Floats, f0: Floats, samples: int) -> Voiced:
     """Brought to -23 dBFS of what is spoken in it, or less where its peak would be above 0.98."""
-    whole = audio[: len(audio) // samples * samples].reshape(-1, samples)
-    levels = np.sqrt((whole**2).mean(1))
-    active = levels[levels > levels.max() * ACTIVE]
-    gain = min(LEVEL / np.sqrt((active**2).mean()), PEAK / np.abs(audio).max())
+    gain = min(SPOKEN / sounding_rms(audio, samples), PEAK / np.abs(audio).max())
     return Voiced((audio * gain).astype(np.float32), f0, float(gain))
 
 

@@ -14,7 +14,7 @@ from astrape.blocks.base import Signal, State, StreamBlock, check_signal
 from astrape.errors import CausalityError, StreamError
 from astrape.graph.compile.actors import group_actors
 from astrape.graph.compile.plan import Plan, Wire
-from astrape.graph.compile.schedule import Framing, TokenCounts, hyperperiod, period_of
+from astrape.graph.compile.schedule import Framing, TokenCounts, frames_in, hyperperiod, period_of
 from astrape.graph.firing import Firing, frames_of
 from astrape.graph.recipe.location import suggest
 from astrape.graph.typed import Out
@@ -81,11 +81,11 @@ class Network(StreamBlock, Generic[Out]):
 
     @property
     def consumes(self) -> dict[str, int]:
-        return {name: int(self.period * stream.rate) for name, stream in self.inputs.items()}
+        return frames_in(self.period, self.inputs)
 
     @property
     def produces(self) -> dict[str, int]:
-        return {name: int(self.period * stream.rate) for name, stream in self.outputs.items()}
+        return frames_in(self.period, self.outputs)
 
     @property
     def lookahead(self) -> Fraction | None:

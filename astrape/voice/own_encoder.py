@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from astrape.audio.levels import SPOKEN, sounding_rms
 from astrape.graph import load
 from astrape.graph.weights import shipped_weights
 from astrape.voice.errors import VoicebankError
@@ -14,9 +15,6 @@ __all__ = ["AstrapeSpeaker"]
 
 FRAME = 1102
 """Samples, 25 ms."""
-SOUNDING = 0.05
-"""Of the loudest frame, -26 dB: quieter frames are pauses."""
-LEVEL = 10 ** (-23 / 20)
 
 
 class AstrapeSpeaker:
@@ -47,10 +45,7 @@ class AstrapeSpeaker:
         return found[0, :, -1]
 
 
-def _gain(samples: Tensor) -> Tensor:
+def _gain(samples: Tensor) -> float:
     """To the level at which decoders were shown voices: quiet bands would sink below the floor of the mel spectrum."""
-    frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME).square().mean(dim=1).sqrt()
-    sounding = frames[frames > SOUNDING * frames.max()] if len(frames) else frames
-    if not len(sounding):
-        return torch.ones(())
-    return LEVEL / sounding.square().mean().sqrt()
+    level = sounding_rms(samples.numpy(), FRAME)
+    return float(SPOKEN / level) if level else 1.0

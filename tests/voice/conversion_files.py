@@ -18,16 +18,24 @@ from astrape.voice.voicebank import Voicebank
 SMALL = "astrape-vc-small"
 SAMPLE = Path(astrape.__file__).parent / "recipes" / "audio" / "sense-and-sensibility.flac"
 
-# A fresh adaptive convolution passes its input through, whatever the speaker; the delay is latency to make up for.
-THROUGH = """
+
+def delaying(rate: int, frames: int) -> str:
+    """A recipe that only delays.
+
+    A fresh adaptive convolution passes its input through, whatever the speaker; the delay is latency to make up for.
+    """
+    return f"""
 recipe: through
-inputs: {mic: {rate: 44100, channels: 1}}
-controls: {speaker: {channels: 128}}
+inputs: {{mic: {{rate: {rate}, channels: 1}}}}
+controls: {{speaker: {{channels: 128}}}}
 blocks:
-  late: {use: delay, frames: 1234}
-  voiced: {use: adaptive_conv, condition: speaker, kernel: 3}
-outputs: {wav: voiced}
+  late: {{use: delay, frames: {frames}}}
+  voiced: {{use: adaptive_conv, condition: speaker, kernel: 3}}
+outputs: {{wav: voiced}}
 """
+
+
+THROUGH = delaying(44100, 1234)
 
 SILENT_VOICE = """
 recipe: no-voice

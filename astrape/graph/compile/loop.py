@@ -19,7 +19,7 @@ from astrape.capture.iteration import Iterations, may_be_captured
 from astrape.capture.record import MOST_SECONDS, MOST_WAITING, Clock
 from astrape.errors import CausalityError
 from astrape.graph.compile.plan import PlannedNode, Wire
-from astrape.graph.compile.schedule import common_multiple, period_of
+from astrape.graph.compile.schedule import common_multiple, frames_in, period_of
 
 __all__ = ["FeedbackLoop"]
 
@@ -110,11 +110,11 @@ class FeedbackLoop(StreamBlock):
 
     @property
     def consumes(self) -> dict[str, int]:
-        return {name: int(self.period * stream.rate) for name, stream in self.inputs.items()}
+        return frames_in(self.period, self.inputs)
 
     @property
     def produces(self) -> dict[str, int]:
-        return {name: int(self.period * stream.rate) for name, stream in self.outputs.items()}
+        return frames_in(self.period, self.outputs)
 
     @property
     def receptive_field(self) -> Fraction | None:

@@ -22,7 +22,7 @@ from astrape.blocks.base import Stream, StreamBlock
 from astrape.errors import RateError
 from astrape.graph.compile.plan import Wire
 
-__all__ = ["Actor", "Edge", "Framing", "TokenCounts", "common_multiple", "hyperperiod", "period_of"]
+__all__ = ["Actor", "Edge", "Framing", "TokenCounts", "common_multiple", "frames_in", "hyperperiod", "period_of"]
 
 MOST_FRAMES = 2**22
 """Longest hyperperiod, in frames of the fastest stream: 95 s at 44.1 kHz."""
@@ -71,6 +71,11 @@ def common_multiple(periods: Sequence[Fraction]) -> Fraction:
     """Least common multiple of fractions: 1/16000 and 441/44100 s meet every 10 ms."""
     numerator = math.lcm(*(period.numerator for period in periods))
     return Fraction(numerator, math.gcd(*(period.denominator for period in periods)))
+
+
+def frames_in(period: Fraction, streams: Mapping[str, Stream]) -> dict[str, int]:
+    """Frames that each stream has in a period, which is a whole number of them."""
+    return {name: int(period * stream.rate) for name, stream in streams.items()}
 
 
 def period_of(block: StreamBlock) -> Fraction:

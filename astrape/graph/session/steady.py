@@ -11,7 +11,7 @@ from torch import Tensor
 
 from astrape.blocks.base import Signal as Frames
 from astrape.blocks.base import State
-from astrape.blocks.live import denormals_are_zero
+from astrape.blocks.live import denormals_flushed
 from astrape.capture.arithmetic import quiet
 from astrape.capture.record import inference
 from astrape.capture.step import CapturedStep
@@ -103,14 +103,8 @@ class Steady:
 
     def run(self) -> dict[str, Tensor]:
         """The outputs, in the captured step."""
-        flushed = denormals_are_zero()
-        try:
-            flushed = flushed or not torch.set_flush_denormal(True)
-            with inference(True):
-                self._captured.run()
-        finally:
-            if not flushed:
-                torch.set_flush_denormal(False)
+        with denormals_flushed(), inference(True):
+            self._captured.run()
         return self.outputs
 
     def sound(self) -> bool:

@@ -19,7 +19,7 @@ from astrape.graph import load
 from astrape.training.speaker.sources import Speech
 from astrape.training.teachers.resemblyzer import WHO, ResemblyzerTeacher
 
-__all__ = ["RECIPE", "Example", "examples", "read_examples"]
+__all__ = ["RECIPE", "Example", "examples", "read_examples", "resampled"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -63,7 +63,7 @@ def examples(speech: Iterable[Speech], folder: Path, say: Callable[[str], None])
             out = folder / f"{_digest(one.path, speed)}.npz"
             if out.is_file():
                 continue
-            samples = _resampled(one.path, speed)
+            samples = resampled(one.path, speed)
             if len(samples) < SHORTEST * RATE:
                 continue
             if one.vector is not None and speed == 1:
@@ -109,7 +109,8 @@ def _key(path: Path) -> str:
     return "/".join(path.parts[-3:])
 
 
-def _resampled(path: Path, speed: float) -> Floats:
+def resampled(path: Path, speed: float = 1.0) -> Floats:
+    """A recording at 16 kHz, played so many times as fast."""
     samples, rate = read_mono(path)
     # To a hundredth of the rate, so that the filter stays short.
     played = round(rate * speed / 100) * 100

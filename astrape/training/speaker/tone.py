@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
-from math import gcd
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.fft import dct
-from scipy.signal import resample_poly
 
-from astrape.audio.whole import read_mono
 from astrape.errors import AstrapeError
 from astrape.graph.graph import Graph
 from astrape.graph.subgraph import subgraph
+from astrape.training.speaker.features import resampled
 
 __all__ = ["fit_tone", "tone_weights"]
 
@@ -65,11 +63,9 @@ def fit_tone(graph: Graph, paths: Iterable[Path]) -> int:
     front = subgraph(graph, ["average"], ["down"])
     found = []
     for path in islice(paths, RECORDINGS):
-        samples, rate = read_mono(path)
-        common = gcd(rate, 16000)
-        heard = resample_poly(samples, 16000 // common, rate // common).astype(np.float32)
+        heard = torch.from_numpy(resampled(path)).reshape(1, 1, -1)
         with torch.no_grad():
-            found.append(front(torch.from_numpy(heard).reshape(1, 1, -1))[0, :, -1].double().numpy())
+            found.append(front(heard)[0, :, -1].double().numpy())
     weight, bias = tone_weights(np.array(found))
     parameters = dict(graph.nodes["tone"].block.named_parameters())
     with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import cached_property
 from importlib import metadata
 
 import numpy as np
@@ -53,7 +54,6 @@ class ResemblyzerTeacher:
         self._voices, self._prepared = voice_encoder()
         self.name = f"astrape/resemblyzer-96 (resemblyzer {metadata.version('resemblyzer')})"
         self._directions = directions()
-        self._own = AstrapeSpeaker()
 
     def speaker(self, audio: Tensor) -> Tensor:
         """Embeddings of voices, ``(batch, 1, samples)`` at 16 kHz to ``(batch, 128)``.
@@ -88,6 +88,11 @@ class ResemblyzerTeacher:
             TeacherError: always.
         """
         raise TeacherError("teacher 'resemblyzer' has no decoder: it hears who speaks, and no more")
+
+    @cached_property
+    def _own(self) -> AstrapeSpeaker:
+        # When the first tone is asked for: who teaches the encoder that ships needs none of its weights.
+        return AstrapeSpeaker()
 
     def who(self, samples: Array) -> Array:
         """``(frames,)`` at 16 kHz, pauses and all, to ``(96,)``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ import numpy as np
 
 from astrape.audio.endings import is_audio
 from astrape.corpus.layouts import VCTK_AUDIO, read_corpus
+from astrape.corpus.manifests import json_rows, manifest_text
 from astrape.corpus.utterances import Utterance
 from astrape.errors import AstrapeError
 from astrape.voice.evaluation.errors import EvaluationError
@@ -218,18 +218,11 @@ def _pair(table: Path, line: int, row: dict[str, Any]) -> Pair:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise EvaluationError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise EvaluationError(f"{path}: is not UTF-8 at byte {error.start}: save it as UTF-8") from error
+    text = manifest_text(path, EvaluationError)
     if path.suffix.lower() not in MANIFESTS:
         raise EvaluationError(f"{path}: pairs are listed in a table, {', '.join(MANIFESTS)}")
     if path.suffix.lower() == ".jsonl":
-        for number, line in enumerate(text.splitlines(), 1):
-            if line.strip():
-                yield number, _object(path, number, line)
+        yield from json_rows(path, text, EvaluationError, '{"source": ..., "target": ...}')
         return
     # Quotes in a TSV are what somebody said, not a way to write a tab.
     tabs = path.suffix.lower() == ".tsv"
@@ -248,16 +241,6 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield table.line_num, {str(name).strip(): value for name, value in row.items()}
     except csv.Error as error:
         raise EvaluationError(f"{path}:{table.line_num}: {error}") from error
-
-
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"{path}:{number}: is not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise EvaluationError(f'{path}:{number}: is not an object: write {{"source": ..., "target": ...}}')
-    return row
 
 
 def _target(path: Path, audio: Path | None, count: int) -> Target:

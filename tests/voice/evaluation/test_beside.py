@@ -19,18 +19,11 @@ from astrape.voice.evaluation.comparison import check_beside
 from astrape.voice.evaluation.conditions import CONDITIONS, degraded, noise_and_room
 from astrape.voice.evaluation.pairs import all_pairs, read_sources, utterance
 from astrape.voice.names import CONDITIONS as NAMED
+from tests.voice.conversion_files import delaying
 
 RATE = 16000
 SAMPLE = Path(astrape.__file__).parent / "recipes" / "audio" / "sense-and-sensibility.flac"
-THROUGH = """
-recipe: through
-inputs: {mic: {rate: 16000, channels: 1}}
-controls: {speaker: {channels: 128}}
-blocks:
-  late: {use: delay, frames: 777}
-  voiced: {use: adaptive_conv, condition: speaker, kernel: 3}
-outputs: {wav: voiced}
-"""
+THROUGH = delaying(16000, 777)
 
 
 @pytest.fixture

@@ -27,19 +27,11 @@ from astrape.voice.evaluation.pitch import PitchTrack
 from astrape.voice.evaluation.registry import _FACTORIES
 from astrape.voice.metadata import Metadata
 from astrape.voice.voicebank import Voicebank, write_voicebank
+from tests.voice.conversion_files import delaying
 
 SAMPLE = Path(astrape.__file__).parent / "recipes" / "audio" / "sense-and-sensibility.flac"
 
-# A fresh adaptive convolution passes its input through, whatever the speaker; the delay is latency to make up for.
-THROUGH = """
-recipe: through
-inputs: {mic: {rate: 16000, channels: 1}}
-controls: {speaker: {channels: 128}}
-blocks:
-  late: {use: delay, frames: 777}
-  voiced: {use: adaptive_conv, condition: speaker, kernel: 3}
-outputs: {wav: voiced}
-"""
+THROUGH = delaying(16000, 777)
 
 LIGHT = ("--metrics", "spectrum,speed")
 """What takes no package."""
