@@ -23,7 +23,8 @@ def schedule_of(optimiser: torch.optim.Optimizer, plan: Optimiser, epochs: int) 
     def share(epoch: int) -> float:
         if plan.schedule == "constant":
             return 1.0
-        return 0.5 * (1 + math.cos(math.pi * min(epoch, epochs) / max(1, epochs)))
+        fallen = 0.5 * (1 + math.cos(math.pi * min(epoch, epochs) / max(1, epochs)))
+        return plan.least + (1 - plan.least) * fallen
 
     return torch.optim.lr_scheduler.LambdaLR(optimiser, share)
 

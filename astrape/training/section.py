@@ -102,7 +102,8 @@ class Optimiser(Settings):
         lr: learning rate at the start.
         betas, weight_decay: AdamW's.
         clip: largest norm of the gradient; 0: unbounded.
-        schedule: ``cosine`` over all epochs to 0, epoch by epoch, or ``constant``.
+        schedule: ``cosine`` over all epochs to ``least``, epoch by epoch, or ``constant``.
+        least: share of ``lr`` at which a cosine ends; 0: it falls to nothing.
         warmup: steps in which the rate rises from nothing to that; 0: it begins there.
     """
 
@@ -112,6 +113,7 @@ class Optimiser(Settings):
     weight_decay: Annotated[float, Between(0, 10)] = 1e-5
     clip: Annotated[float, Between(0, 1e6)] = 1.0
     schedule: Literal["cosine", "constant"] = "cosine"
+    least: Share = 0.0
     warmup: Epochs = 0
 
 
