@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipes import recipe
 from safetensors.torch import save_file
 
 import astrape
 from astrape.blocks import Stream, StreamBlock, register
 from astrape.graph.recipe import Recipe
+from tests.graph.recipes import recipe
 
 
 @register("test_ahead")

@@ -10,10 +10,10 @@ from fractions import Fraction
 
 import pytest
 import torch
-from recipes import recipe
 
 import astrape
 from astrape.blocks.state import state_leaves
+from tests.graph.recipes import recipe
 
 LIVE = {"v": {"channels": 1, "default": 1.0}, "w": {"channels": 1, "default": 1.0, "max": 2.0}}
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recipes import counted_framing, recipe
 
 import astrape
 from astrape.graph.graph import Graph
+from tests.graph.recipes import counted_framing, recipe
 
 HOSTS = [48000, 96000, 32000, 16000]
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recipes import recipe
 from torch import Tensor
 
 import astrape
 from astrape.blocks import Stream, StreamBlock, register
 from astrape.graph.compile import loop
 from astrape.graph.graph import Graph
+from tests.graph.recipes import recipe
 
 
 @contextlib.contextmanager

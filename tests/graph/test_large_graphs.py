@@ -8,11 +8,11 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from recipes import recipe
 
 import astrape
 from astrape.blocks.plumbing import Add
 from astrape.graph.compile.schedule import period_of
+from tests.graph.recipes import recipe
 
 FEW, MANY = 100, 800
 

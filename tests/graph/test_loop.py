@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recipes import recipe
 
 import astrape
 from astrape.testing.strategies import chunkings
+from tests.graph.recipes import recipe
 
 
 def echo(delay: int, feedback: float = 0.5, **rest):

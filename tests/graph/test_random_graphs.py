@@ -13,11 +13,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_recipes import arrivals, compiled, counted_framings, crooked_recipes, random_recipes, uneven_recipes
 from torch import Tensor
 
 from astrape.blocks.state import state_leaves
 from astrape.graph.graph import Graph
+from tests.graph.random_recipes import (
+    arrivals,
+    compiled,
+    counted_framings,
+    crooked_recipes,
+    random_recipes,
+    uneven_recipes,
+)
 
 Ports = dict[str, Tensor]
 seeds = st.integers(0, 2**16)

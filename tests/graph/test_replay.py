@@ -11,8 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_recipes import compiled, random_recipes
-from recipes import recipe
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,6 +20,8 @@ from astrape.capture import record
 from astrape.graph.firing import Firing
 from astrape.graph.graph import Graph
 from astrape.graph.session import replay
+from tests.graph.random_recipes import compiled, random_recipes
+from tests.graph.recipes import recipe
 
 
 def named(graph: Graph, y: Any) -> dict[str, Tensor]:

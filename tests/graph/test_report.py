@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_recipes import compiled, random_recipes
-from recipes import recipe
 from rich.console import Console
 
 import astrape
 from astrape.graph.recipe import shipped_recipes
 from astrape.graph.report import Report
+from tests.graph.random_recipes import compiled, random_recipes
+from tests.graph.recipes import recipe
 
 WIDTHS = (60, 80, 100, 140)
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

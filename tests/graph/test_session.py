@@ -12,12 +12,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from interrupts import interrupted_at
-from recipes import counted_framing, recipe
 
 import astrape
 from astrape.blocks.live import current as live
 from astrape.testing.strategies import chunkings
+from tests.graph.interrupts import interrupted_at
+from tests.graph.recipes import counted_framing, recipe
 
 TANGLE = {
     "level": {"use": "gain", "gain": "level", "smooth_ms": 0, "from": "mic"},

@@ -7,12 +7,12 @@ import math
 
 import pytest
 import torch
-from interrupts import interrupted_at
-from recipes import recipe
 
 import astrape
 from astrape.blocks.live import current as live
 from astrape.graph.session.steady import Steady
+from tests.graph.interrupts import interrupted_at
+from tests.graph.recipes import recipe
 
 BLOCKS = {
     "late": {"use": "delay", "frames": 3, "from": "mic"},

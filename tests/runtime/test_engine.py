@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from virtual import VirtualHost, blocks, delayed, late_frames, speech
 
 import astrape
 from astrape.errors import AstrapeError, StreamError
@@ -18,6 +17,7 @@ from astrape.graph.graph import Graph
 from astrape.runtime.conceal import FADES, RETURN
 from astrape.runtime.engine import Engine
 from astrape.runtime.pacing import framing_hold, needed_hold
+from tests.runtime.virtual import VirtualHost, blocks, delayed, late_frames, speech
 
 CONTROL = {"level": {"channels": 1, "default": 1.0, "min": 0.0, "max": 2.0}}
 

@@ -8,11 +8,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from test_engine import framed
-from virtual import VirtualHost
 
 from astrape.runtime.conceal import RETURN
 from astrape.runtime.engine import Engine
+from tests.runtime.test_engine import framed
+from tests.runtime.virtual import VirtualHost
 
 RATE = 44100
 BLOCKS = [64, 128, 441, 480, 1024]
