@@ -6,7 +6,6 @@ from fractions import Fraction
 
 import pytest
 import torch
-from recipes import recipe
 
 import astrape
 from astrape.errors import StreamError
@@ -14,6 +13,7 @@ from astrape.graph.backends.held import BACKENDS
 from astrape.graph.graph import Graph
 from astrape.measure.subject import Subject
 from astrape.testing import session as contract
+from tests.graph.recipes import recipe
 
 pytestmark = pytest.mark.timeout(900)
 

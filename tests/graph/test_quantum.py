@@ -6,7 +6,6 @@ from fractions import Fraction
 
 import pytest
 import torch
-from recipes import recipe
 
 import astrape
 from astrape.blocks import Stream, StreamBlock, register
@@ -14,6 +13,7 @@ from astrape.blocks.policy import COMPILER, PLAIN, PORTABLE
 from astrape.errors import StreamError
 from astrape.graph.quantum import Quantum
 from astrape.graph.recipe import shipped_recipes
+from tests.graph.recipes import recipe
 
 LIGHT = ["astrape-mini", "astrape-vc-small", "denoiser", "echo", "multirate", "robot-voice", "voice-changer"]
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import RATE, Server, Talker
 
 import astrape
+from tests.live.conftest import RATE, Server, Talker
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -14,13 +14,13 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from exports import SPEAKER, decibels, small, streamed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astrape.errors import ExportError, StreamError
 from astrape.runtime.export import export
 from astrape.runtime.portable import Exported, PortableSession
+from tests.runtime.exports import SPEAKER, decibels, small, streamed
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from exports import decibels, streamed
 
 import astrape
 from astrape.audio.whole import read_mono
@@ -20,6 +19,7 @@ from astrape.cli import cli
 from astrape.runtime.portable import PortableSession
 from astrape.voice.shipped import shipped_voices
 from astrape.voice.voicebank import read_voicebank
+from tests.runtime.exports import decibels, streamed
 
 SECONDS = 5
 
