@@ -36,6 +36,7 @@ __all__ = [
     "channel_option",
     "command",
     "json_option",
+    "note",
     "parse_settings",
     "pipe_options",
     "piped_source",
@@ -45,6 +46,7 @@ __all__ = [
     "print_table",
     "progress",
     "settings_option",
+    "warn",
 ]
 
 INTERRUPTED = 130
@@ -248,6 +250,16 @@ def piped_target(path: Path, form: str | None) -> Any:
     if form is not None and form != "wav" and form not in ENCODINGS:
         raise AstrapeError(f"--to {form}: there is wav, and of raw samples {', '.join(ENCODINGS)}")
     return PipeTarget(sys.stdout.buffer, form)
+
+
+def warn(line: str) -> None:
+    """What may be wrong, in one line beside the output."""
+    click.echo(f"astrape: warning: {line}", err=True)
+
+
+def note(line: str) -> None:
+    """What is good to know, in one line beside the output."""
+    click.echo(f"astrape: {line}", err=True)
 
 
 def print_json(content: Any, *, err: bool = False) -> None:

@@ -21,6 +21,7 @@ from astrape.commands.console import (
     print_json,
     progress,
     settings_option,
+    warn,
 )
 from astrape.commands.run import warnings_of
 from astrape.errors import AstrapeError
@@ -169,11 +170,11 @@ def convert(
     deaf = is_deaf(converter.graph)
     if random:
         same = ", the same for every voice" if deaf else ""
-        _warn(f"no --weights given: the weights of '{name}' are random (seed {SEED}) and the output is noise{same}")
+        warn(f"no --weights given: the weights of '{name}' are random (seed {SEED}) and the output is noise{same}")
     elif deaf and used is not None:
-        _warn(f"{used}: makes nothing of the voice: whoever it is, the output is the same")
+        warn(f"{used}: makes nothing of the voice: whoever it is, the output is the same")
     for line in _warnings_of_voice(bank, voice):
-        _warn(line)
+        warn(line)
     facts = {
         "recipe": name,
         "weights": None if used is None else os.fspath(used),
@@ -254,7 +255,7 @@ def _tell_decoded(done: Decoded, as_json: bool) -> None:
     from astrape.audio.levels import decibels
 
     if done.clipped:
-        _warn(f"{done.target}: {done.clipped} samples beyond full scale, peak {decibels(done.peak_out):+.1f} dB")
+        warn(f"{done.target}: {done.clipped} samples beyond full scale, peak {decibels(done.peak_out):+.1f} dB")
     if not as_json:
         click.echo(
             f"{done.target}: {done.frames_out} frames at {done.rate_out} Hz ({done.subtype}) of {done.codes} codes, "
@@ -267,7 +268,7 @@ def _tell(done: Conversion, as_json: bool, piped: bool = False) -> None:
     from astrape.audio.levels import decibels
 
     for line in warnings_of(done):
-        _warn(line)
+        warn(line)
     if not as_json:
         click.echo(
             f"{done.target}: {done.frames_out} frames at {done.rate_out} Hz ({done.subtype}), "
@@ -290,7 +291,3 @@ def _warnings_of_voice(bank: Voicebank, path: Path) -> list[str]:
             f"another speaker encoder makes nothing of it (--encoder names another)"
         )
     return lines
-
-
-def _warn(line: str) -> None:
-    click.echo(f"astrape: warning: {line}", err=True)

@@ -15,6 +15,7 @@ from astrape.commands.console import (
     print_table,
     progress,
     settings_option,
+    warn,
 )
 from astrape.commands.run import warnings_of
 
@@ -67,7 +68,7 @@ def demo(output: Path, voices: tuple[str, ...], settings: tuple[str, ...], chunk
         )
     for take in done.takes:
         for line in warnings_of(take.conversion) if take.conversion else ():
-            click.echo(f"astrape: warning: {line}", err=True)
+            warn(line)
     if as_json:
         print_json(done.facts())
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from astrape.commands.console import warn
 from astrape.commands.evaluate_inputs import CONVERTED
 from astrape.voice.names import MEL_STATISTICS
 
@@ -59,14 +60,14 @@ def complain(found: Evaluation, recipe: str, encoder: str | None, elsewhere: boo
     from astrape.voice.speaking import SEED
 
     if found.system.get("random_weights"):
-        _warn(f"no --weights given: the weights of '{recipe}' are random (seed {SEED}) and what comes out is noise")
+        warn(f"no --weights given: the weights of '{recipe}' are random (seed {SEED}) and what comes out is noise")
     embedded = any(
         pair.target is not None and pair.target.files[0].suffix.lower() not in (".astrape", ".npz")
         for pair in (result.pair for result in found.results)
     )
     used = found.system.get("speaker_encoder", encoder)
     if embedded and used == MEL_STATISTICS and not elsewhere:
-        _warn(
+        warn(
             f"recordings are embedded by {MEL_STATISTICS}, which is not trained: a decoder that was trained with "
             f"another speaker encoder makes nothing of it (--encoder names another)"
         )
@@ -75,16 +76,12 @@ def complain(found: Evaluation, recipe: str, encoder: str | None, elsewhere: boo
         if result.error is not None:
             click.echo(f"astrape: {result.pair.name}: {result.error}", err=True)
         for line in result.warnings:
-            _warn(f"{result.pair.name}: {line}")
+            warn(f"{result.pair.name}: {line}")
         for family, reason in result.failures.items():
             failed.setdefault((family, reason), []).append(result.pair.name)
     for (family, reason), names in failed.items():
         more = f" (so in {len(names) - 1} more)" if len(names) > 1 else ""
-        _warn(f"{names[0]}: {family}: {reason}{more}")
-
-
-def _warn(line: str) -> None:
-    click.echo(f"astrape: warning: {line}", err=True)
+        warn(f"{names[0]}: {family}: {reason}{more}")
 
 
 def table_beside(found: Evaluation, condition: str) -> Table:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from astrape.commands.console import command, json_option, print_json, progress
+from astrape.commands.console import command, json_option, print_json, progress, warn
 
 if TYPE_CHECKING:
     from astrape.voice.checkpoint.importing import Imported
@@ -51,7 +51,7 @@ def import_checkpoint(
         imported = import_checkpoints(encoder, decoder, wavlm=wavlm, from_features=from_features)
         recipe, weights = save_imported(imported, output)
     for note in imported.notes:
-        click.echo(f"astrape: warning: {note}", err=True)
+        warn(note)
     described = _described(imported, recipe, weights)
     if as_json:
         print_json(described)

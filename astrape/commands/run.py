@@ -20,6 +20,7 @@ from astrape.commands.console import (
     print_json,
     progress,
     settings_option,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def run(
             progress=tell,
         )
     for line in warnings_of(done):
-        click.echo(f"astrape: warning: {line}", err=True)
+        warn(line)
     piped = str(target) == PIPE
     if as_json:
         print_json(done.to_dict(), err=piped)

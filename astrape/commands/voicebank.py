@@ -17,6 +17,7 @@ from astrape.commands.console import (
     print_json,
     print_table,
     progress,
+    warn,
 )
 from astrape.voice.names import ASTRAPE_SPEAKER, RECIPE
 
@@ -97,7 +98,7 @@ def build(
         bank = build_voicebank(references, embeds, channel=channel, progress=tell)
     write_voicebank(bank, output)
     for line in _warnings(bank):
-        click.echo(f"astrape: warning: {line}", err=True)
+        warn(line)
     if as_json:
         print_json(_described(read_voicebank(output), output))
         return
@@ -157,7 +158,7 @@ def info(file: Path, as_json: bool) -> None:
         table.add_row(Text(_line(name)), Text(_line(value)))
     print_table(table)
     for line in _warnings(bank):
-        click.echo(f"astrape: warning: {line}", err=True)
+        warn(line)
 
 
 @command(
