@@ -144,7 +144,7 @@ def exponential_integral(x: Tensor) -> Tensor:
 
     M. Abramowitz and I. Stegun, "Handbook of Mathematical Functions" (1964), 5.1.53 up to 1 and 5.1.54 above.
     """
-    low, high = x.clamp(1e-6, 1), x.clamp(min=1)
+    low, high = x.clamp(1e-6, 1.0), x.clamp(min=1.0)
     series = torch.full_like(low, 0.00107857)
     for coefficient in (-0.00976004, 0.05519968, -0.24991055, 0.99999193, -0.57721566):
         series = series * low + coefficient

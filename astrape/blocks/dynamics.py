@@ -20,6 +20,7 @@ from torch import Tensor
 
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.ops.recurrence import Recurrence
+from astrape.blocks.policy import policy
 from astrape.blocks.registry import register
 
 __all__ = ["Compressor", "Gate", "decaying_maximum", "one_pole", "peak", "samples", "within"]
@@ -120,7 +121,7 @@ class Gate(StreamBlock):
         # A sample that opens the gate is an odd event, one that lets it fall shut an even one, and no sample does both:
         # where the newest event is odd, the gate is open.
         event = torch.where(since_loud > self.hold, 2 * position, -2 + (before_open[:, None] == 0).long())
-        event = torch.where(level >= controls.opens, 2 * position + 1, event).cummax(dim=-1).values
+        event = policy().running_maximum(torch.where(level >= controls.opens, 2 * position + 1, event))
         since_open = since_last((event & 1).bool(), position, before_open[:, None])
         target = torch.exp(since_open.to(level.dtype) * (-1 / self.release))[:, None]
         openness, smoothed = controls.smoother.run(target, state["openness"])
@@ -253,7 +254,7 @@ def peak(x: Tensor) -> Tensor:
 
 def since_last(happened: Tensor, position: Tensor, since_before: Tensor) -> Tensor:
     """Samples since something happened, 0 where it does; ``since_before`` is the count at the sample before these."""
-    return position - torch.where(happened, position, -1 - since_before).cummax(dim=-1).values
+    return position - policy().running_maximum(torch.where(happened, position, -1 - since_before))
 
 
 def decaying_maximum(x: Tensor, before: Tensor, time_constant: float) -> Tensor:
@@ -276,7 +277,7 @@ def decaying_maximum(x: Tensor, before: Tensor, time_constant: float) -> Tensor:
     pieces = []
     for piece in torch.split(x, stretch, dim=-1):
         weight = rise[: piece.shape[-1] + 1]
-        y = (torch.cat([before, piece], dim=-1) * weight).cummax(dim=-1).values / weight
+        y = policy().running_maximum(torch.cat([before, piece], dim=-1) * weight) / weight
         before = y[..., -1:]
         pieces.append(y[..., 1:])
     return torch.cat(pieces, dim=-1) if len(pieces) > 1 else pieces[0]

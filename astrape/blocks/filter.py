@@ -113,7 +113,7 @@ class Biquad(RecursiveFilter):
     def matrices(self, controls: Mapping[str, Tensor], like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rate = float(self.rate_in)
         frequency = value_of(self.frequency, controls, like).clamp(1e-6 * rate, 0.499 * rate)
-        q = value_of(self.q, controls, like).clamp(0.01, 1000)
+        q = value_of(self.q, controls, like).clamp(0.01, 1000.0)
         amplitude = 10 ** (value_of(self.gain_db, controls, like).clamp(-120, 120) / 40)
         g, k = torch.tan(frequency * (math.pi / rate)), 1 / q
         zero, one = torch.zeros_like(g), torch.ones_like(g)

@@ -97,7 +97,7 @@ class Oscillator(StreamBlock):
         if self.frequency is None:
             return None
         if isinstance(self.frequency, str):
-            return controls[self.frequency].detach().to(wide_type(self.like)).clamp(0, self.rate / 2)
+            return controls[self.frequency].detach().to(wide_type(self.like)).clamp(0.0, self.rate / 2)
         return torch.full_like(self.like, self.frequency, dtype=wide_type(self.like))
 
     def step(self, x: Tensor, state: Tensor, controls: Tensor | None) -> tuple[Tensor, State]:
@@ -105,7 +105,7 @@ class Oscillator(StreamBlock):
             return x.new_zeros(x.shape[0], 1, 0), state.clone()
         if controls is None:
             given = x[:, 0].detach().to(wide_type(x))
-            frequency = torch.where(given < math.inf, given, 0.0).clamp(0, self.rate / 2)
+            frequency = torch.where(given < math.inf, given, 0.0).clamp(0.0, self.rate / 2)
             advance = self.units(frequency)
             ends = state + advance.cumsum(dim=-1)
             turns, after = ends - advance, ends[:, -1:] & (TURN - 1)

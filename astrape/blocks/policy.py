@@ -12,6 +12,7 @@ policy        products of 1 or 2 frames   convolutions' weights    windows of fr
 `portable`    linear layers               tap by tap, constant     slices, or one gather      chosen by a mask
 ============  ==========================  =======================  =========================  ================
 
+A running maximum is an operator of PyTorch's, and for ``portable`` the largest of two, four, eight values and so on.
 All give the same numbers up to rounding. ``plain`` holds wherever nothing else was asked for: in training, in
 ``graph(x)`` and ``graph.step``.
 """
@@ -76,6 +77,10 @@ class Policy:
     def windows(self, x: Tensor, size: int, hop: int) -> Tensor:
         """Windows over the last dimension, ``(..., n)`` to ``(..., (n - size) // hop + 1, size)``."""
         return x.unfold(-1, size, hop)
+
+    def running_maximum(self, x: Tensor) -> Tensor:
+        """The largest value so far, over the last dimension."""
+        return x.cummax(dim=-1).values
 
     def halves(self, words: Tensor) -> tuple[Tensor, Tensor]:
         """The lower and the upper half of each int64 word, as signed numbers of 32 bits."""
@@ -143,6 +148,14 @@ class Portable(Compiler):
 
     name = "portable"
     writes_state = False
+
+    def running_maximum(self, x: Tensor) -> Tensor:
+        # ONNX has no such operator: the largest of two, of four, of eight values, and so on until all are covered.
+        span = 1
+        while span < x.shape[-1]:
+            x = torch.cat([x[..., :span], torch.maximum(x[..., span:], x[..., :-span])], dim=-1)
+            span *= 2
+        return x
 
     def write_ring(self, ring: Tensor, slots: Tensor, new: Tensor, lone: bool) -> Tensor:
         if new.shape[2] != 1:

@@ -14,6 +14,7 @@ from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import bounded, full_precision
 from astrape.blocks.pitch import UPPER_SHARE, PitchSearch, lag_grid
+from astrape.blocks.policy import policy
 from astrape.blocks.registry import register
 from astrape.blocks.spectral import spectral_window
 from astrape.blocks.state import map_state
@@ -261,7 +262,7 @@ class SpectralShift(StreamBlock, ExactTables):
         warped = torch.lerp(envelope.gather(-1, index), envelope.gather(-1, index + 1), part)
         shaped = (moved + (flat - sounding)) * warped[:, None]
         level = (totals[:, 0] + LEAST_POWER) / (shaped.square().sum(dim=(1, 2)) + LEAST_POWER)
-        shaped = shaped * (level.clamp(0.25, 4).sqrt()[:, None, None] * self.centred)
+        shaped = shaped * (level.clamp(0.25, 4.0).sqrt()[:, None, None] * self.centred)
         return shaped.view(batch, frames, -1).transpose(1, 2), {**heard, **after}
 
     def _track(self, power: Tensor, totals: Tensor, state: State) -> tuple[Tensor, dict[str, State]]:
@@ -270,7 +271,8 @@ class SpectralShift(StreamBlock, ExactTables):
         before = torch.cat([state["hum"], hum.detach()], dim=-1)
         # Digital silence is a muted microphone, and says nothing of hum.
         signal = before.masked_fill(before <= LEAST_POWER, math.inf)
-        steady = signal.unfold(-1, self.overlap, 1).amax(dim=-1).unfold(-1, self.hum_frames, 1).amin(dim=-1)
+        loudest = policy().windows(signal, self.overlap, 1).amax(dim=-1)
+        steady = policy().windows(loudest, self.hum_frames, 1).amin(dim=-1)
         share = (1 - HUM_MARGIN * steady / hum.detach().clamp(min=LEAST_POWER)).clamp(0, 1)
         heard = torch.addcmul(torch.ones_like(self.low), self.low, (share - 1).reshape(-1, 1))
         voice = hum * share
@@ -292,7 +294,7 @@ class SpectralShift(StreamBlock, ExactTables):
             return turns, {"f0": f0.detach().clone(), "turns": turns.clone()}
         turns = state["turns"] + torch.where(goes_on, advance, torch.zeros_like(advance)).cumsum(dim=-1)
         place = torch.arange(f0.shape[1], device=f0.device)
-        onset = torch.where(goes_on, torch.full_like(place, -1), place).cummax(dim=-1).values
+        onset = policy().running_maximum(torch.where(goes_on, torch.full_like(place, -1), place))
         at_onset = torch.where(onset >= 0, turns.gather(-1, onset.clamp(min=0)), torch.zeros_like(turns))
         turns = (turns - at_onset) & (TURN - 1)
         return turns, {"f0": f0[:, -1:].detach().clone(), "turns": turns[:, -1:].clone()}

@@ -276,7 +276,7 @@ def pulses(made: Tensor, dtype: torch.dtype) -> Tensor:
 def last_voiced(f0: Tensor, sounds: Tensor, before: Tensor) -> Tensor:
     """F0 of the last voiced frame at each frame, ``(batch, n)``; ``before`` ``(batch, 1)`` where there is none yet."""
     place = torch.arange(1, f0.shape[1] + 1, device=f0.device)
-    index = torch.where(sounds, place, 0).cummax(dim=-1).values
+    index = policy().running_maximum(torch.where(sounds, place, 0))
     return torch.cat([before, f0], dim=-1).gather(-1, index)
 
 

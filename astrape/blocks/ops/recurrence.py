@@ -102,8 +102,9 @@ class Recurrence(NamedTuple):
 def matrix_powers(a: Tensor, most: int = BLOCK) -> Tensor:
     """Powers 0 to ``most`` of ``a``, stacked as dimension 1, by doubling: few roundings and few products."""
     # Not torch.eye: where a recipe is compiled, its size is asked of the meta device, and it alone loads what takes
-    # seconds for that.
-    identity = torch.zeros_like(a[0]).fill_diagonal_(1)
+    # seconds for that. Nor written in place, which exporters have no operator for.
+    place = torch.arange(a.shape[-1], device=a.device)
+    identity = (place[:, None] == place).to(a.dtype)
     powers = torch.stack([identity.expand_as(a), a], dim=1)
     while powers.shape[1] <= most:
         powers = torch.cat([powers, powers[:, 1:] @ powers[:, -1:]], dim=1)
