@@ -58,7 +58,16 @@ class Resampler(StreamBlock):
     16      1 ms     to 0.87 with ``rolloff`` 1        from 1.17: aliases stay above 0.83
     ======  =======  ================================  ===================================
 
-    The default, 48, leaves speech untouched up to 7.2 kHz.
+    The default, 48, leaves speech untouched up to 7.2 kHz. A tone comes out as the same tone, later by the delay::
+
+        >>> half = Resampler(Stream(48000, 1), rate=24000).double()
+        >>> half.delay, half.latency
+        (48, Fraction(1, 500))
+        >>> tone = lambda frames, rate: (2 * math.pi * 1000 / rate * frames).sin()
+        >>> y = half(tone(torch.arange(9600.0, dtype=torch.float64), 48000)[None, None])[0, 0]
+        >>> late = tone(torch.arange(len(y), dtype=torch.float64) - half.delay, 24000)
+        >>> bool((y - late)[2 * half.delay :].abs().max() < 1e-4)
+        True
 
     A quantum's outputs are computed in groups of neighbours that share one window of input. Windows equally far apart,
     as between 44.1 kHz and 16 kHz, are read where they lie, others are gathered by a table of indices; one batched
@@ -208,6 +217,15 @@ class _Table:
 
 def _build_table(up: int, down: int, delay: int, cutoff: float, shape: float) -> _Table:
     """Weights of output ``j`` on input frame ``n``: a windowed sinc around the instant ``(j - delay) * down / up``.
+
+    Where they come from. Time in input frames, cutoff ``c`` in cycles per frame: the input as a continuous signal is
+
+        y(t) = sum over n of x[n] h(t - n),    h(u) = 2c sinc(2c u) bell(u)
+
+    and output ``m`` is that at ``t = (m - delay) down / up``. Write ``m = up k + j``: then ``t = down k + (j - delay)
+    down / up``, which is the same instant for every quantum ``k`` but for ``down k`` whole input frames. So there are
+    ``up`` rows of weights ``h((j - delay) down / up - n)`` and no more, each over a window that moves on by ``down``
+    frames a quantum. ``2c`` is left out, since each row is scaled to sum to 1.
 
     The window is open: frames at exactly ``delay`` from the centre have no weight, so the filter stays symmetric and
     no output needs an input frame at its own instant or after.

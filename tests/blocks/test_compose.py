@@ -7,8 +7,24 @@ from fractions import Fraction
 import pytest
 import torch
 
-from astrape.blocks import Activation, AdaLN, Conv, Delay, Linear, Norm, Parallel, Residual, Sequential, Stream
-from astrape.errors import AlignmentError, CausalityError, RateError
+from astrape.blocks import (
+    ISTFT,
+    STFT,
+    Activation,
+    AdaLN,
+    Conv,
+    Delay,
+    ExpPolar,
+    Linear,
+    Magnitude,
+    Norm,
+    Parallel,
+    Resampler,
+    Residual,
+    Sequential,
+    Stream,
+)
+from astrape.errors import AlignmentError, CausalityError, ContractError, RateError
 from astrape.testing import check_block
 
 MIC = Stream(8000, 3)
@@ -84,3 +100,30 @@ def test_what_does_not_fit_is_refused() -> None:
         Sequential(*(AdaLN(MIC, condition="speaker", condition_channels=count) for count in (4, 5)))
     with pytest.raises(CausalityError, match="looks ahead"):
         Sequential(Norm(MIC, kind="utterance"))
+
+
+def test_the_age_of_a_chain_is_measured_as_its_blocks_are() -> None:
+    """What is around its centre stays so behind what has no memory; two kinds in one are each child's to measure."""
+    linear = Linear(Stream(100, 6), channels=18)
+    polar = ExpPolar(linear.output)
+    head = Sequential(linear, polar, ISTFT(polar.output, n_fft=16, hop=4))
+    assert head.latency_by == "centre"
+    check_block(head, examples=5)
+    stft = STFT(Stream(8000, 1), n_fft=16, hop=4)
+    assert Sequential(stft, Magnitude(stft.output)).latency_by == "centre"
+    assert Sequential(Linear(MIC, channels=MIC.channels), Activation(MIC, kind="silu")).latency_by == "newest"
+    down = Resampler(Stream(8000, 1), rate=4000, zeros=8, stopband_db=60)
+    mixed = Sequential(down, Conv(down.output, kernel=5))
+    assert mixed.latency_by == "declared"
+    check_block(mixed, examples=5)
+
+
+def test_a_chain_that_claims_less_age_than_it_has_is_caught() -> None:
+    class Younger(Sequential):
+        @property
+        def latency(self) -> Fraction:
+            return super().latency / 2
+
+    stft = STFT(Stream(8000, 1), n_fft=64, hop=4)
+    with pytest.raises(ContractError, match="latency"):
+        check_block(Younger(stft, Magnitude(stft.output)), examples=5)

@@ -16,6 +16,7 @@ RUNS = {
     "wrap_torch_layer.py": ([], "CentredConv breaks it: look-ahead: "),
     "stream_generator.py": (["--seconds", "0.5"], "8000 samples at 16000 Hz in, 22050 at 44100 Hz out"),
     "nesting/run.py": ([], "near/peak/1"),
+    "istft_head.py": ([], "latency 15 ms, 240 samples"),
     "train_tiny.py": (["--steps", "12"], "a host waits 39 samples, 2.44 ms"),
 }
 

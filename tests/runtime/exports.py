@@ -59,7 +59,7 @@ def streamed(session: Any, x: npt.NDArray[Any], most: int, seed: int = 0, **cont
         piece = x[..., at : at + count]
         y = session.push(torch.from_numpy(piece) if tensors else piece, **controls)
         controls, at = {}, at + count
-        for name, part in (y.items() if isinstance(y, Mapping) else [("wav", y)]):
+        for name, part in y.items() if isinstance(y, Mapping) else [("wav", y)]:
             parts.setdefault(name, []).append(np.asarray(part))
     return {name: np.concatenate(found, axis=-1) for name, found in parts.items()}
 
