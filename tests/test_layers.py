@@ -16,6 +16,7 @@ ROOT = Path(astrape.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "wording"),
     ("settings", "pages"),
+    ("jobs",),
     ("portable",),
     ("blocks.base", "blocks.parameters", "blocks.state", "blocks.split"),
     ("blocks.policy", "blocks.live", "blocks.registry"),

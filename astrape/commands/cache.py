@@ -9,6 +9,7 @@ import click
 
 from astrape.commands.cache_options import corpus_option, corpus_path, folder_options, maker_options
 from astrape.commands.console import RecipeName, command, json_option, print_json, progress
+from astrape.commands.engine_options import engine_of, engine_options
 from astrape.errors import AstrapeError
 from astrape.training.names import KINDS
 
@@ -58,7 +59,7 @@ SHOWN = 20
 @click.option(
     "--shard", metavar="K/N", help="Every Nth item from the Kth on.  [default: RANK and WORLD_SIZE, as torchrun sets]"
 )
-@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes, of one core each.")
+@engine_options("one core")
 @json_option
 @click.pass_context
 def cache(
@@ -86,6 +87,8 @@ def cache(
     rate: int | None,
     shard: str | None,
     jobs: int,
+    engine: str,
+    ray_address: str | None,
     as_json: bool,
 ) -> None:
     """Make one of the caches that training reads, or what is missing of it.
@@ -105,11 +108,13 @@ def cache(
     from astrape.training.device import choose_device
 
     part = shard_of(shard)
+    chosen = engine_of(jobs, engine, ray_address)
     place, notice = choose_device(device)
     if notice:
         _tell(notice)
-    if jobs > 1 and place.type != "cpu":
-        raise AstrapeError(f"--jobs {jobs}: is for the CPU: leave it out with --device {device}")
+    if not chosen.in_process and place.type != "cpu":
+        option = f"--jobs {jobs}" if jobs > 1 else f"--engine {engine}"
+        raise AstrapeError(f"{option}: is for the CPU: leave it out with --device {device}")
     source = corpus_path(data)
     utterances = read_corpus(source, microphone, channel)
     others = passed_over(source)
@@ -138,7 +143,7 @@ def cache(
             utterances,
             shard=part,
             limit=limit,
-            jobs=jobs,
+            engine=chosen,
             corpus=source,
             microphone=microphone,
             channel=channel,

@@ -88,11 +88,12 @@ def check_caches(
     """
     from astrape.audio.atomic import shown
     from astrape.corpus.record import is_corpus
+    from astrape.jobs import Engine
     from astrape.training.caches import Order, check_cache, repair_cache
     from astrape.training.device import choose_device
 
     if is_corpus(root):
-        context.exit(check_made(root.absolute(), repair, jobs, as_json))
+        context.exit(check_made(root.absolute(), repair, Engine(workers=jobs), as_json))
     only = dict(zip(KINDS, (wavlm_only, speakers_only, content_only, audio_only, pitch_only), strict=True))
     chosen = [what for what in KINDS if only[what] or not any(only.values())]
     named = dict(zip(KINDS, (wavlm_dir, speakers_dir, content_dir, audio_dir, pitch_dir), strict=True))

@@ -23,6 +23,7 @@ from astrape.commands.console import (
     settings_option,
     warn,
 )
+from astrape.commands.engine_options import engine_of, engine_options
 from astrape.commands.run import warnings_of
 from astrape.errors import AstrapeError
 from astrape.voice.names import CODE_ENDINGS, FROM_CODES, MEL_STATISTICS, RECIPE
@@ -88,6 +89,7 @@ INCOMPLETE = 1
 @click.option(
     "--codes", type=click.Path(path_type=Path), metavar="FILE.npz", help="Store the codes too, to decode them later."
 )
+@engine_options("one core and 0.5 GB")
 @channel_option
 @pipe_options
 @settings_option
@@ -106,6 +108,9 @@ def convert(
     encoder: str | None,
     port: str | None,
     codes: Path | None,
+    jobs: int,
+    engine: str,
+    ray_address: str | None,
     channel: str,
     form_in: str,
     form_out: str | None,
@@ -116,7 +121,7 @@ def convert(
 
     Any format, rate, channels and length that soundfile reads; channels are mixed to the recipe's. OUT has SRC's rate
     and, aligned to the sample, its length. Of a folder, files keep their relative paths; what cannot be converted is
-    reported at the end, and the exit code is 1 then.
+    reported at the end, and the exit code is 1 then. With --jobs, several are converted at a time.
 
     SRC may be codes that --codes stored, .npz or .npy: the recipe then is one that begins with codes, and of --weights,
     those of the whole, it takes its part.
@@ -140,6 +145,10 @@ def convert(
         raise click.UsageError(f"OUT is given twice, as '{second}' and with -o")
     if out is None:
         raise click.UsageError("Missing option '-o' / '--output' / '--out'.")
+    chosen = engine_of(jobs, engine, ray_address)
+    if not chosen.in_process and not source.is_dir():
+        option = f"--jobs {jobs}" if jobs > 1 else f"--engine {engine}"
+        raise AstrapeError(f"{option}: is for a folder, and SRC is one recording: leave it out")
     check_chunk(chunk_ms)
     checked_channel(channel)
     controls = parse_settings(settings)
@@ -203,6 +212,7 @@ def convert(
                 channel=channel,
                 controls=controls,
                 keep=[voice] if weights is None else [voice, weights],
+                engine=chosen,
                 progress=tell,
             )
         for done in batch.converted:

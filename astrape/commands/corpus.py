@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from astrape.commands.console import DEBUG, command, json_option, print_findings, print_json, progress
+from astrape.commands.engine_options import engine_of, engine_options
 
 if TYPE_CHECKING:
     from astrape.corpus import Failed, MadeCorpus
+    from astrape.jobs import Engine
 
 __all__ = ["check_made", "corpus", "make", "parallel"]
 
@@ -71,9 +73,7 @@ def make() -> None:
 @click.option(
     "--shard", metavar="K/N", help="Every Nth set from the Kth on.  [default: RANK and WORLD_SIZE, as torchrun sets]"
 )
-@click.option(
-    "--jobs", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes, of one core and 0.7 GB each."
-)
+@engine_options("one core and 0.7 GB")
 @json_option
 @click.pass_context
 def parallel(
@@ -86,6 +86,8 @@ def parallel(
     seed: int,
     shard: str | None,
     jobs: int,
+    engine: str,
+    ray_address: str | None,
     as_json: bool,
 ) -> None:
     """Make parallel sets: one sentence in one to three voices, in step to the sample, with F0 and phones.
@@ -102,11 +104,12 @@ def parallel(
     from astrape.training.caches import shard_of, wait_for_all
 
     part = shard_of(shard)
+    chosen = engine_of(jobs, engine, ray_address)
     order = Order(work.absolute(), hours, flite, recordings, warps, seed)
     # Of the processes that torchrun starts in one terminal, one shows how far it is.
     shows = shard is not None or part[0] == 1
     with progress(f"rendering {part[0]}/{part[1]}" if part[1] > 1 else "rendering") as bar:
-        done = make_parallel(order, shard=part, jobs=jobs, progress=bar if shows else None, tell=_tell)
+        done = make_parallel(order, shard=part, engine=chosen, progress=bar if shows else None, tell=_tell)
     _tell_failed(done.failed)
     if as_json:
         print_json(done.to_dict())
@@ -121,19 +124,19 @@ def parallel(
 make.add_command(parallel)
 
 
-def check_made(work: Path, repair: bool, jobs: int, as_json: bool) -> int:
+def check_made(work: Path, repair: bool, engine: Engine, as_json: bool) -> int:
     """Read a corpus that was made here, and render damaged sets again where asked; the exit code."""
     from astrape.corpus import check_corpus, repair_corpus
 
     with progress(f"reading {work.name}") as bar:
-        found = check_corpus(work, jobs=jobs, progress=bar)
+        found = check_corpus(work, jobs=engine.workers, progress=bar)
     result, left = found.to_dict(), len(found.findings)
     if not as_json:
         listed = print_findings(found.findings)
         click.echo(f"{work}: {found.sets} sets in {found.elapsed:.1f} s: {listed}")
     if repair and found.findings:
         with progress(f"repairing {work.name}") as bar:
-            made, failed = repair_corpus(work, found.findings, jobs=jobs, progress=bar)
+            made, failed = repair_corpus(work, found.findings, engine=engine, progress=bar)
         left = len(failed)
         _tell_failed(failed)
         result |= {"repaired": made, "failed": [{"key": one.key, "error": one.error} for one in failed]}

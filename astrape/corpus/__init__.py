@@ -3,7 +3,7 @@
 A parallel set is one sentence in several voices on common durations: all renderings are of one length and in step, and
 F0, phones and who speaks are known exactly. :func:`make_parallel` makes thousands of them::
 
-    made = make_parallel(Order(work=Path("corpus"), hours=8), jobs=2)
+    made = make_parallel(Order(work=Path("corpus"), hours=8), engine=Engine(workers=2))
     made.corpus["hours"]                        # {"train": ..., "held": ...}
 
 It needs the extra ``corpus``, the programs espeak-ng and flite, and, the first time, a network.

@@ -19,6 +19,7 @@ from astrape.corpus.packages import Package
 from astrape.corpus.plan import Plan
 from astrape.corpus.record import MANIFEST, order_of, write_manifest
 from astrape.corpus.sets import INFO, PHONES, inspect_set, plan_of, read_info
+from astrape.jobs import IN_PROCESS, Engine
 
 __all__ = ["CheckedCorpus", "Finding", "check_corpus", "repair_corpus"]
 
@@ -101,7 +102,7 @@ def repair_corpus(
     work: Path,
     findings: Iterable[Finding],
     *,
-    jobs: int = 1,
+    engine: Engine = IN_PROCESS,
     packages: dict[str, Package] | None = None,
     model_sha256: str | None = None,
     progress: Progress | None = None,
@@ -145,7 +146,7 @@ def repair_corpus(
             chosen.append(known[key])
         else:
             failed.append(Failed(key, "is beyond the hours of this corpus; hint: run `astrape corpus make parallel`"))
-    made, unfit, more, _ = make_items(order, materials, chosen, plans=plans, jobs=jobs, progress=progress)
+    made, unfit, more, _ = make_items(order, materials, chosen, plans=plans, engine=engine, progress=progress)
     for item in chosen:
         folder = item.folder(work)
         if hashes.get(item.key) and (folder / INFO).is_file() and read_info(folder)["files"] != hashes[item.key]:

@@ -1,10 +1,10 @@
-"""The run that makes what a corpus is missing: one process or several, one machine or many."""
+"""The job that makes what a corpus is missing."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from astrape.corpus.items import Item, Order, Studio
 from astrape.corpus.materials import Materials, missing_bytes, prepare, tool_versions
 from astrape.corpus.packages import Package
 from astrape.corpus.plan import Plan
-from astrape.corpus.processes import ProcessLost, in_processes
 from astrape.corpus.record import keep_record, write_manifest
 from astrape.corpus.sets import INFO, seconds_of, write_set
 from astrape.errors import WriteError
+from astrape.jobs import IN_PROCESS, Done, Engine, Job, run_job
 
 __all__ = ["Failed", "MadeCorpus", "Outcome", "make_items", "make_parallel", "rendered_item"]
 
@@ -94,7 +94,7 @@ def make_parallel(
     order: Order,
     *,
     shard: tuple[int, int] = (1, 1),
-    jobs: int = 1,
+    engine: Engine = IN_PROCESS,
     packages: Mapping[str, Package] | None = None,
     model_sha256: str | None = None,
     progress: Progress | None = None,
@@ -109,7 +109,7 @@ def make_parallel(
         order: what the corpus is to be.
         shard: ``(k, n)``: every nth set from the kth on. Runs with all ``k`` make all of it, at once or not, on
             machines that share the folder.
-        jobs: processes on this machine, each on one core with 0.7 GB of memory.
+        engine: what does the work; a worker takes one core and 0.7 GB of memory.
         packages, model_sha256: other ones than are known, for tests.
         progress: called with the seconds of one core that are done, and all, as they were estimated.
         tell: called with what a user should know before the work begins.
@@ -135,7 +135,7 @@ def make_parallel(
         part = f", part {shard[0]} of {shard[1]}" if shard[1] > 1 else ""
         minutes = sum(item.cost for item in missing) / 60
         tell(f"{work}{part}: {len(missing)} of {len(items)} sets to make, about {minutes:.0f} minutes of one core")
-    made, more, failed, seconds = make_items(order, materials, missing, jobs=jobs, progress=progress)
+    made, more, failed, seconds = make_items(order, materials, missing, engine=engine, progress=progress)
     return MadeCorpus(
         folder=str(work),
         shard=f"{shard[0]}/{shard[1]}",
@@ -156,7 +156,7 @@ def make_items(
     items: Sequence[Item],
     *,
     plans: Mapping[str, Plan] | None = None,
-    jobs: int = 1,
+    engine: Engine = IN_PROCESS,
     progress: Progress | None = None,
 ) -> tuple[int, int, list[Failed], float]:
     """Make these sets, whether they are there or not.
@@ -165,7 +165,7 @@ def make_items(
         order, materials: of the corpus.
         items: which.
         plans: by key, for sets that are not to be drawn anew.
-        jobs, progress: as for :func:`make_parallel`.
+        engine, progress: as for :func:`make_parallel`.
 
     Returns:
         How many were made and how many are unfit, what failed, and the seconds of renderings.
@@ -182,7 +182,9 @@ def make_items(
     made = unfit = 0
     failed: list[Failed] = []
     written = time.monotonic()
-    for item, outcome in _outcomes(order, materials, items, dict(plans or {}), jobs):
+    job = Job(_begin, (order, materials, dict(plans or {})))
+    for one in run_job(job, items, engine):
+        item, outcome = one.item, _outcome_of(one)
         if outcome.fatal is not None:
             raise CorpusError(outcome.fatal)
         if outcome.unfit is not None:
@@ -238,21 +240,8 @@ def rendered_item(studio: Studio, item: Item, plan: Plan | None = None) -> Outco
         return Outcome(fault=f"{type(error).__name__}: {error}")
 
 
-def _outcomes(
-    order: Order, materials: Materials, items: Sequence[Item], plans: dict[str, Plan], jobs: int
-) -> Iterator[tuple[Item, Outcome]]:
-    if jobs == 1 or len(items) < 2:
-        if items:
-            work = _begin(order, materials, plans)
-            yield from ((item, work(item)) for item in items)
-        return
-    try:
-        yield from in_processes(_begin, (order, materials, plans), items, jobs)
-    except ProcessLost as error:
-        raise CorpusError(
-            "a process of --jobs was killed, for want of memory perhaps; hint: run the same command again with fewer, "
-            "which goes on from here"
-        ) from error
+def _outcome_of(one: Done[Item, Outcome]) -> Outcome:
+    return Outcome(fault=one.fault) if one.outcome is None else one.outcome
 
 
 def _begin(order: Order, materials: Materials, plans: dict[str, Plan]) -> Callable[[Item], Outcome]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +21,13 @@ from astrape.errors import AstrapeError, AudioError
 from astrape.graph import load
 from astrape.graph.graph import Graph
 from astrape.graph.subgraph import subgraph
+from astrape.jobs import IN_PROCESS, Engine, Job
 from astrape.runtime.files import SLOWEST_AUDIO, Conversion, audio_ports, check_chunk, process_file
 from astrape.voice import codes as stored
 from astrape.voice.building import build_voicebank
 from astrape.voice.container import MAGIC
 from astrape.voice.errors import VoicebankError
-from astrape.voice.folder import Batch, Failure, Progress, make_folder, pairs_of_folder, within
+from astrape.voice.folder import Batch, Failure, Pair, Progress, convert_pair, convert_pairs, pairs_of_folder, within
 from astrape.voice.names import CODE_ENDINGS, MEL_STATISTICS, RECIPE
 from astrape.voice.shipped import shipped_voices
 from astrape.voice.spaces import Spoken
@@ -49,6 +52,7 @@ class Converter(Spoken):
     Attributes:
         graph: the part of it that is run.
         output: what is written.
+        loaded_with: what :meth:`load` was given, for workers that load it too; ``None`` without it.
 
     Raises:
         AstrapeError: for a graph of another form.
@@ -57,6 +61,8 @@ class Converter(Spoken):
     >>> converter.output, list(converter.graph.outputs), converter.graph.controls
     ('wav', ['wav'], {'speaker': 128})
     """
+
+    loaded_with: tuple[str | Path, str | Path | None, str | None, bool] | None = None
 
     def __init__(self, graph: Graph, *, output: str | None = None, codes: bool = False) -> None:
         if output is None:
@@ -92,6 +98,7 @@ class Converter(Spoken):
             graph = load(recipe, weights=weights)
         made = cls(graph, output=output, codes=codes)
         made.of_weights(weights, recipe)
+        made.loaded_with = recipe, weights, output, codes
         return made
 
     @property
@@ -194,6 +201,7 @@ class Converter(Spoken):
         channel: str = MEAN,
         controls: Mapping[str, Tensor | float] | None = None,
         keep: Sequence[str | Path] = (),
+        engine: Engine = IN_PROCESS,
         progress: Progress | None = None,
     ) -> Batch:
         """Convert every audio file below a folder, to files of the same relative paths and endings below another.
@@ -205,37 +213,45 @@ class Converter(Spoken):
             source, out: folders; ``out`` is made where it is missing.
             voice, chunk_ms, live_latency, channel, controls: as for :meth:`file`.
             keep: files that are in use, such as the voice's own: no output may overwrite them.
-            progress: called with files done, fractions included, and in all.
+            engine: what does the work. Workers other than this process load the recipe and the weights themselves: each
+                takes one core, and what a converter takes.
+            progress: called with files done, and in all; in this process, fractions of them too.
 
         Raises:
             AstrapeError: for folders that cannot be read or made, without audio, or where a source or a file to keep
-                would be overwritten; nothing is converted then.
+                would be overwritten, and for a converter that workers cannot load, not made by :meth:`load`; nothing is
+                converted then.
         """
         source, out = Path(source), Path(out)
         check_chunk(chunk_ms)
         pairs, others = pairs_of_folder(source, out, [Path(path) for path in keep])
-        converted: list[Conversion] = []
-        failed: list[Failure] = []
-        for index, (path, target) in enumerate(pairs):
-            tell = within(progress, index, len(pairs))
-            try:
-                make_folder(target.parent)
-                converted.append(
-                    self.file(
-                        path,
-                        target,
-                        voice,
-                        chunk_ms=chunk_ms,
-                        live_latency=live_latency,
-                        channel=channel,
-                        controls=controls,
-                        progress=tell,
-                    )
-                )
-            except AstrapeError as error:
-                failed.append(Failure(str(path), str(error)))
-            tell(1.0, 1.0)
-        return Batch(tuple(converted), tuple(failed), others)
+        if self.loaded_with is None and not engine.in_process:
+            raise AstrapeError(f"'{self.graph.name}': workers load it themselves; hint: make it with Converter.load")
+        settings: dict[str, Any] = {
+            "chunk_ms": chunk_ms,
+            "live_latency": live_latency,
+            "channel": channel,
+            "controls": controls,
+        }
+
+        def here(pair: Pair) -> Conversion:
+            tell = within(progress, pair.index, len(pairs))
+            return self.file(pair.source, pair.target, voice, **settings, progress=tell)
+
+        job = Job(_load_converter, (self.loaded_with, voice, settings), lambda: partial(convert_pair, here))
+        return convert_pairs(job, pairs, others, engine, progress)
+
+
+def _load_converter(
+    loaded_with: tuple[str | Path, str | Path | None, str | None, bool],
+    voice: Voicebank | Tensor,
+    settings: dict[str, Any],
+) -> Callable[[Pair], Conversion | Failure]:
+    recipe, weights, output, codes = loaded_with
+    # Workers share the cores.
+    torch.set_num_threads(1)
+    converter = Converter.load(recipe, weights, output=output, codes=codes)
+    return partial(convert_pair, lambda pair: converter.file(pair.source, pair.target, voice, **settings))
 
 
 def convert(

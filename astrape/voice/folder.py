@@ -11,9 +11,21 @@ from typing import Any
 from astrape.audio.atomic import shown
 from astrape.audio.endings import DECODED, is_audio
 from astrape.errors import AstrapeError
+from astrape.jobs import Engine, Job, run_job
 from astrape.runtime.files import Conversion
 
-__all__ = ["Batch", "Failure", "Progress", "make_folder", "pairs_of_folder", "same_file", "within"]
+__all__ = [
+    "Batch",
+    "Failure",
+    "Pair",
+    "Progress",
+    "convert_pair",
+    "convert_pairs",
+    "make_folder",
+    "pairs_of_folder",
+    "same_file",
+    "within",
+]
 
 Progress = Callable[[float, float | None], None]
 
@@ -27,6 +39,15 @@ class Failure:
 
     def to_dict(self) -> dict[str, str]:
         return {"source": self.source, "error": self.error}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A file and what it is converted to; the work item of a folder."""
+
+    index: int
+    source: Path
+    target: Path
 
 
 @dataclass(frozen=True)
@@ -56,9 +77,7 @@ class Batch:
         }
 
 
-def pairs_of_folder(
-    source: Path, out: Path, keep: Sequence[Path] = ()
-) -> tuple[list[tuple[Path, Path]], tuple[Path, ...]]:
+def pairs_of_folder(source: Path, out: Path, keep: Sequence[Path] = ()) -> tuple[list[Pair], tuple[Path, ...]]:
     """Every audio file below a folder and what it is converted to, and the other files there are.
 
     What can be read and not written, m4a for instance, is converted to ``.wav``.
@@ -80,14 +99,15 @@ def pairs_of_folder(
     audio = [path for path in files if is_audio(path)]
     if not audio:
         raise AstrapeError(f"{source}: holds no audio file (of {len(files)}): nothing to convert")
-    pairs = list(zip(audio, _targets(audio, source, out), strict=True))
+    targets = _targets(audio, source, out)
     sources, kept = {_identity(path) for path in audio}, {_identity(path) for path in keep}
-    for _, target in pairs:
+    for target in targets:
         own = _identity(target)
         if own in sources:
             raise AstrapeError(f"{out}: would overwrite the source {target}: name another folder")
         if own in kept:
             raise AstrapeError(f"{out}: would overwrite {target}, which is in use as the voice: name another folder")
+    pairs = [Pair(index, *both) for index, both in enumerate(zip(audio, targets, strict=True))]
     return pairs, tuple(path for path in files if not is_audio(path))
 
 
@@ -101,6 +121,37 @@ def _targets(audio: Sequence[Path], source: Path, out: Path) -> list[Path]:
             taken.add(path)
         targets.append(out / path.relative_to(source))
     return targets
+
+
+def convert_pair(convert: Callable[[Pair], Conversion], pair: Pair) -> Conversion | Failure:
+    """Convert a file of a folder; what cannot be converted is noted."""
+    try:
+        make_folder(pair.target.parent)
+        return convert(pair)
+    except AstrapeError as error:
+        return Failure(str(pair.source), str(error))
+
+
+def convert_pairs(
+    job: Job[Pair, Conversion | Failure],
+    pairs: Sequence[Pair],
+    others: tuple[Path, ...],
+    engine: Engine,
+    progress: Progress | None,
+) -> Batch:
+    """Convert the files of a folder, in whatever order; what became of them, in the order of their paths."""
+    found: dict[int, Conversion | Failure] = {}
+    for done in run_job(job, pairs, engine):
+        pair = done.item
+        found[pair.index] = done.outcome or Failure(str(pair.source), f"{pair.source}: {done.fault}")
+        if progress is not None:
+            progress(float(len(found)), float(len(pairs)))
+    ordered = [found[pair.index] for pair in pairs]
+    return Batch(
+        tuple(one for one in ordered if isinstance(one, Conversion)),
+        tuple(one for one in ordered if isinstance(one, Failure)),
+        others,
+    )
 
 
 def same_file(one: Path, other: Path) -> bool:

@@ -24,6 +24,7 @@ from astrape.corpus.errors import CorpusError, ToolError
 from astrape.corpus.items import Order
 from astrape.corpus.kokoro import Kokoro
 from astrape.corpus.layouts import read_corpus
+from astrape.jobs import Engine
 from tests.corpus import tiny_model
 from tests.corpus.tiny_packages import HELD, VOCABULARY, contents, sentences
 
@@ -182,7 +183,7 @@ def test_bytes_do_not_depend_on_how_the_work_is_divided(packages: Packages, whol
         made = [packages.make(work, shard=(part, 3), **given) for part in (3, 1, 2)]
         assert min(one.made for one in made) > 2
     else:
-        packages.make(work, jobs=2 if how == "jobs" else 1, **given)
+        packages.make(work, engine=Engine(workers=2 if how == "jobs" else 1), **given)
     assert contents(work) == contents(whole)
 
 

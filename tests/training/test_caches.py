@@ -21,6 +21,7 @@ from astrape.corpus.layouts import read_corpus
 from astrape.graph import compile
 from astrape.graph.recipe import Recipe
 from astrape.graph.subgraph import subgraph
+from astrape.jobs import Engine
 from astrape.training import teachers
 from astrape.training.caches import Cache, FrontEnd, StorageError, load_front, make_cache, shard_of
 from astrape.training.caches.files import Fault, read_array, write_array
@@ -98,7 +99,7 @@ def test_shards_processes_and_limits_make_the_same_between_them(tmp_path: Path, 
     counts = [make_cache(parts, corpus, shard=(k, 4)).made for k in (3, 1, 4, 2)]
     assert sorted(counts) == [2, 2, 2, 3]
     beside = order(tmp_path / "beside" / "cache")
-    assert make_cache(beside, corpus, jobs=2).made == 9
+    assert make_cache(beside, corpus, engine=Engine(workers=2)).made == 9
     limited = order(tmp_path / "limited" / "cache")
     assert make_cache(limited, corpus, limit=2).made == 2
     made = {one.root.parent.name: arrays(one.root / "wavlm_L2_800hz") for one in (whole, parts, beside, limited)}

@@ -11,6 +11,7 @@ import soundfile
 
 import astrape
 from astrape.errors import AstrapeError
+from astrape.jobs import Engine
 from astrape.voice.conversion import Converter
 from tests.voice.conversion_files import fails, run, sines, succeeds, voicebank, write
 
@@ -54,6 +55,43 @@ def test_progress_of_a_folder_runs_to_the_number_of_files(tmp_path: Path, throug
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert told[-1] == (2.0, 2.0)
     assert any(0 < done < 1 for done, _ in told)
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_bytes_of_a_folder_do_not_depend_on_who_converts(
+    tmp_path: Path, through: Path, bank: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray", reason="ray is not installed: pip install 'astrape[ray]'")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "in").mkdir()
+    for index, rate in enumerate((8000, 16000, 44100, 8000, 22050)):
+        # Not FLOAT: there, libsndfile writes the time of day into the file.
+        write(tmp_path / "in" / f"{index}.wav", sines(0.2 + 0.1 * index, rate), rate, "PCM_16")
+    (tmp_path / "in" / "2b.wav").write_bytes(b"RIFF and nothing more")
+    words = ("convert", tmp_path / "in", "--target", bank, "--recipe", through, "--json", "-o")
+    told = {}
+    for name, more in {"one": (), "many": ("--jobs", 2, "--engine", engine)}.items():
+        result = run(*words, tmp_path / name, *more)
+        fails(result, "2b.wav", "not a readable audio file")
+        told[name] = json.loads(result.stdout)
+    one, many = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in told)
+    assert len(one) == 5
+    assert one == many
+    sources = [[Path(done["source"]).name for done in told[name]["converted"]] for name in told]
+    assert sources[0] == sources[1] == sorted(one)
+
+
+def test_workers_are_for_folders_and_for_what_they_can_load(tmp_path: Path, through: Path, bank: Path) -> None:
+    (tmp_path / "in").mkdir()
+    source = write(tmp_path / "in" / "a.wav", sines(0.1, 8000), 8000)
+    words = ("convert", source, "--target", bank, "--recipe", through, "-o", tmp_path / "out.wav")
+    fails(run(*words, "--jobs", 2), "--jobs 2: is for a folder, and SRC is one recording")
+    fails(run(*words, "--engine", "ray"), "--engine ray: is for a folder, and SRC is one recording")
+    fails(run(*words, "--ray", "10.0.0.1:6379"), "10.0.0.1:6379 is for the engine ray; hint: --engine ray")
+    converter = Converter(astrape.load(through))
+    with pytest.raises(AstrapeError, match=r"hint: make it with Converter\.load"):
+        converter.folder(source.parent, tmp_path / "out", voicebank(1), engine=Engine(workers=2))
 
 
 @pytest.mark.parametrize("link", ["same", "symbolic", "hard"])

@@ -124,9 +124,7 @@ def _draw_plainly(graph: Network[Any], path: str | Path) -> None:
         axes.axis("off")
         axes.margins(0.5 / max(1.0, columns - 1) + 0.05, 0.5 / max(1, rows - 1) + 0.05)
         labels = {(a, b): label for a, b, label in edges}
-        nx.draw_networkx_edges(
-            drawn, place, ax=axes, edge_color=GREY, node_size=900 if detailed else 200, arrowsize=8
-        )
+        nx.draw_networkx_edges(drawn, place, ax=axes, edge_color=GREY, node_size=900 if detailed else 200, arrowsize=8)
         back = nx.DiGraph((a, b) for a, b, _ in feedback)
         nx.draw_networkx_edges(
             back, place, ax=axes, edge_color=RED, style="dashed", connectionstyle="arc3,rad=0.4", node_size=900

@@ -28,9 +28,7 @@ class Snapshot(NamedTuple):
     faults: FaultGuard
 
 
-def read_snapshot(
-    saved: dict[str, Any], graph: Network[Any], like: Tensor, places: Iterable[str]
-) -> Snapshot:
+def read_snapshot(saved: dict[str, Any], graph: Network[Any], like: Tensor, places: Iterable[str]) -> Snapshot:
     """Copy what ``Session.snapshot`` gave.
 
     Args:

@@ -13,6 +13,7 @@ from typing import Any
 from astrape.audio.atomic import is_stale, shown, temporaries
 from astrape.corpus.utterances import Utterance, speakers_of
 from astrape.errors import AstrapeError
+from astrape.jobs import IN_PROCESS, Engine
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.front import FRONT_WEIGHTS, front_state
 from astrape.training.caches.makers import Item, Order, order_of
@@ -129,7 +130,7 @@ def repair_cache(
     utterances: Sequence[Utterance],
     given: Order,
     *,
-    jobs: int = 1,
+    engine: Engine = IN_PROCESS,
     progress: Progress | None = None,
 ) -> tuple[int, list[Failed]]:
     """Make again what a check found damaged or missing, and remove temporaries that were left behind.
@@ -139,7 +140,7 @@ def repair_cache(
         findings: of :func:`check_cache`.
         utterances: the corpus.
         given: weights, teacher and device, where the cache's own record does not lead to them.
-        jobs, progress: as for :func:`~astrape.training.caches.making.make_cache`.
+        engine, progress: as for :func:`~astrape.training.caches.making.make_cache`.
 
     Returns:
         How many items were made, and what could not be, with reasons.
@@ -174,7 +175,7 @@ def repair_cache(
         for stored in cache.stored(key).values():
             stored.path.unlink(missing_ok=True)
         chosen.append(items[key])
-    made, more, _ = make_items(order, maker, opened, chosen, jobs=jobs, progress=progress)
+    made, more, _ = make_items(order, maker, opened, chosen, engine=engine, progress=progress)
     return made, failed + more
 
 

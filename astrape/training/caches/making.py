@@ -1,13 +1,14 @@
-"""The run that makes what a cache is missing: one process or several, one machine or many."""
+"""The job that makes what a cache is missing."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from torch import distributed
 
 from astrape.audio.atomic import is_stale, shown, temporaries
 from astrape.audio.downmix import MEAN
-from astrape.corpus.processes import ProcessLost, in_processes
 from astrape.corpus.utterances import Utterance
 from astrape.errors import AstrapeError
+from astrape.jobs import IN_PROCESS, Engine, Job, run_job
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.files import StorageError, write_whole
 from astrape.training.caches.makers import Item, Maker, Order
@@ -105,7 +106,7 @@ def make_cache(
     *,
     shard: tuple[int, int] = (1, 1),
     limit: int = 0,
-    jobs: int = 1,
+    engine: Engine = IN_PROCESS,
     corpus: Path | None = None,
     microphone: str = "mic1",
     channel: str = MEAN,
@@ -123,7 +124,7 @@ def make_cache(
         shard: ``(k, n)``: every nth item from the kth on. Runs with all ``k`` from 1 to ``n`` make all of it, in any
             order, at once or not, on machines that share the folder.
         limit: take the first so many items of the corpus alone; 0: all.
-        jobs: processes on this machine, each on one core.
+        engine: what does the work; a worker takes one core, and what the front end or the teacher takes.
         corpus, microphone, channel: where the utterances are from, for the record.
         progress: called with seconds of audio, or speakers, done and in all.
         tell: called with what a user should know before the work begins.
@@ -143,7 +144,7 @@ def make_cache(
         tell(f"{shown(maker.folder)}: {maker.record.maker}{part}: {len(missing)} of {len(items)} to make")
         if maker.record.random:
             tell("the front end's weights are random: give --wavlm CHECKPOINT (or --weights FILE) for trained ones")
-    made, failed, seconds = make_items(order, maker, cache, missing, jobs=jobs, progress=progress)
+    made, failed, seconds = make_items(order, maker, cache, missing, engine=engine, progress=progress)
     return Made(
         what=order.what,
         folder=str(maker.folder),
@@ -159,7 +160,13 @@ def make_cache(
 
 
 def make_items(
-    order: Order, maker: Maker, cache: Cache, items: Sequence[Item], *, jobs: int = 1, progress: Progress | None = None
+    order: Order,
+    maker: Maker,
+    cache: Cache,
+    items: Sequence[Item],
+    *,
+    engine: Engine = IN_PROCESS,
+    progress: Progress | None = None,
 ) -> tuple[int, list[Failed], float]:
     """Make these items, whether they are there or not.
 
@@ -167,7 +174,7 @@ def make_items(
         How many were made, what failed, and the seconds of audio that were worked on.
 
     Raises:
-        CacheError: for a disk that is too small or full, and a process that was killed.
+        CacheError: for a disk that is too small or full.
     """
     for path in temporaries(cache.folder):
         if is_stale(path):
@@ -178,10 +185,9 @@ def make_items(
     wanted = [item for item in items if item.key in lengths]
     _check_space(cache.folder, sum(maker.size(lengths[item.key]) for item in wanted))
     total, done, made = sum(lengths.values()), 0.0, 0
-    outcomes = (
-        _in_processes(order, wanted, jobs) if jobs > 1 else ((item, _make(maker, cache, item)) for item in wanted)
-    )
-    for item, outcome in outcomes:
+    job = Job(_begin, (order,), here=lambda: partial(_make, maker, cache))
+    for done_one in run_job(job, wanted, engine):
+        item, outcome = done_one.item, done_one.outcome or _Outcome(False, (done_one.fault or "",))
         if outcome.storage is not None:
             raise StorageError(outcome.storage)
         made += outcome.made
@@ -250,16 +256,6 @@ def _bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
-
-
-def _in_processes(order: Order, items: Sequence[Item], jobs: int) -> Iterator[tuple[Item, _Outcome]]:
-    try:
-        yield from in_processes(_begin, (order,), items, jobs)
-    except ProcessLost as error:
-        raise CacheError(
-            "a process of --jobs was killed, for want of memory perhaps: run the same command again with fewer, "
-            "which goes on from here"
-        ) from error
 
 
 def _begin(order: Order) -> Callable[[Item], _Outcome]:

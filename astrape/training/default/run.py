@@ -17,6 +17,7 @@ from astrape.corpus.layouts import read_corpus
 from astrape.corpus.splits import split_corpus
 from astrape.corpus.utterances import speakers_of
 from astrape.graph.recipe import Recipe
+from astrape.jobs import Engine
 from astrape.training.caches import Order, make_cache
 from astrape.training.default.hours import Hours
 from astrape.training.default.weights import write_weights
@@ -152,7 +153,7 @@ def _render(corpus: Path, plan: Plan, say: Callable[[str], None]) -> None:
         from astrape.corpus import Order as Speech
         from astrape.corpus import make_parallel
 
-        made = make_parallel(Speech(work=corpus, hours=plan.hours), jobs=plan.jobs, tell=say)
+        made = make_parallel(Speech(work=corpus, hours=plan.hours), engine=Engine(workers=plan.jobs), tell=say)
     except ImportError as error:
         raise TrainingError(
             f'the corpus needs the package {error.name}, which is missing: pip install "astrape[corpus]"'
@@ -172,5 +173,5 @@ def _caches(manifest: Path, root: Path, plan: Plan, say: Callable[[str], None]) 
         if what == "pitch" and all(one.pitch is not None for one in used):
             continue
         order = Order(what, root, recipe=plan.recipe, teacher={"use": plan.teacher} if what == "speakers" else None)
-        made = make_cache(order, used, jobs=plan.jobs, corpus=manifest)
+        made = make_cache(order, used, engine=Engine(workers=plan.jobs), corpus=manifest)
         say(f"{what}: {made.made} made, {made.there} were there, {len(made.failed)} left out")

@@ -19,6 +19,7 @@ import torch
 from astrape.corpus.layouts import read_corpus
 from astrape.corpus.splits import Split, split_by_speaker
 from astrape.corpus.utterances import speakers_of
+from astrape.jobs import Engine
 from astrape.training.build import build
 from astrape.training.caches import Order, make_cache
 from astrape.training.decoder import DecoderValidation
@@ -158,7 +159,7 @@ def run(corpus: Path, work: Path, plan: Plan, say: Callable[[str], None]) -> Res
         learn_front(RECIPE, split.train, weights, steps=plan.front_steps, seed=plan.seed, say=say)
     for what in ("wavlm", "content", "speakers"):
         order = Order(what, made, recipe=RECIPE, weights=weights if what == "wavlm" else None)
-        make_cache(order, utterances, jobs=plan.jobs, corpus=corpus, tell=say)
+        make_cache(order, utterances, engine=Engine(workers=plan.jobs), corpus=corpus, tell=say)
     encoder = _options("encoder", corpus, work, made, plan)
     alone = _front_alone(encoder, split)
     say(f"least squares from the front end's features of the same 40 ms: cosine {alone:.3f} on unseen speakers")

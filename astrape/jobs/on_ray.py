@@ -1,0 +1,168 @@
+"""Workers that are actors of Ray, on this machine or on a cluster. Ray comes with the extra ``ray``."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from astrape.jobs.job import Answer, Event, JobError, Lost, Ready, answer_of, portable
+
+__all__ = ["RayWorkers", "connect"]
+
+ADDRESS = "RAY_ADDRESS"
+
+REACHED = 5.0
+"""Seconds that a cluster's address has to answer in."""
+
+STORE_BYTES = 100_000_000
+"""Of shared memory, for a cluster of this machine alone: outcomes are small, since files hold the work."""
+
+
+class Actor:
+    """What runs in an actor: the work, and nothing raised, since Ray would wrap it."""
+
+    def load(self, begin: Callable[..., Callable[[Any], Any]], given: tuple[Any, ...]) -> BaseException | None:
+        try:
+            self.work = begin(*given)
+        except Exception as error:
+            return portable(error)
+        return None
+
+    def do(self, item: Any) -> tuple[Any, BaseException | None]:
+        return answer_of(self.work, item)
+
+
+class RayWorkers:
+    """Actors of one core each.
+
+    Args:
+        begin, given: what a worker loads; see :class:`~astrape.jobs.job.Job`.
+        count: workers, for which a cluster of this machine alone has cores.
+        address: of a cluster; ``RAY_ADDRESS`` when left out.
+
+    Raises:
+        JobError: where Ray is not installed, no cluster answers, or it has another version.
+    """
+
+    ahead = 1
+    """An actor that ends takes an answer along that it has given and not yet sent: of two items, nobody knew which to
+    blame. The wait for the next one is some milliseconds."""
+
+    def __init__(
+        self, begin: Callable[..., Callable[[Any], Any]], given: tuple[Any, ...], count: int, address: str | None
+    ) -> None:
+        self._ray = _imported()
+        self._owns = not self._ray.is_initialized()
+        if self._owns:
+            connect(self._ray, count, address or os.environ.get(ADDRESS) or None)
+        # A node or a process that is lost takes its actor along; the loop above starts another and hands out again.
+        self._kind = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Actor)
+        self._begin, self._given = begin, given
+        self._actors: dict[int, Any] = {}
+        self._waiting: dict[Any, tuple[int, int | None]] = {}
+
+    def start(self, worker: int) -> None:
+        actor = self._kind.remote()
+        self._actors[worker] = actor
+        self._waiting[actor.load.remote(self._begin, self._given)] = worker, None
+
+    def give(self, worker: int, ticket: int, item: Any) -> None:
+        self._waiting[self._actors[worker].do.remote(item)] = worker, ticket
+
+    def events(self) -> Sequence[Event]:
+        self._ray.wait(list(self._waiting), num_returns=1)
+        # All that is there: an answer that came before its worker was lost counts.
+        ready, _ = self._ray.wait(list(self._waiting), num_returns=len(self._waiting), timeout=0)
+        found: list[Event] = []
+        lost: dict[int, str] = {}
+        for reference in ready:
+            worker, ticket = self._waiting.pop(reference)
+            try:
+                content = self._ray.get(reference)
+            except self._ray.exceptions.RayError as error:
+                lost.setdefault(worker, _reason(error))
+                continue
+            found.append(Ready(worker, content) if ticket is None else Answer(worker, ticket, *content))
+        for worker, reason in lost.items():
+            self._waiting = {of: whose for of, whose in self._waiting.items() if whose[0] != worker}
+            self._ray.kill(self._actors.pop(worker))
+            found.append(Lost(worker, reason))
+        return found
+
+    def close(self) -> None:
+        if self._owns:
+            self._ray.shutdown()
+        else:
+            for actor in self._actors.values():
+                self._ray.kill(actor)
+        self._actors.clear()
+        self._waiting.clear()
+
+
+def _imported() -> Any:
+    # Nothing is told to anybody on the way, and nothing said that concerns no user.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise JobError("the engine ray takes the package ray; hint: pip install 'astrape[ray]'") from error
+    return ray
+
+
+def connect(ray: Any, count: int, address: str | None) -> None:
+    """Connect to a cluster, or start one of so many cores on this machine, quietly.
+
+    Raises:
+        JobError: where none answers, or it has another version.
+    """
+    # Ray tells of lost workers on standard output, log_to_driver or not, where results go. We tell of them ourselves.
+    ray._private.worker._worker_logs_enabled = False
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None or address == "local":
+        ray.init(address="local", num_cpus=count, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
+        return
+    _check_reached(address)
+    try:
+        ray.init(address=address, **quiet)
+    except RuntimeError as error:
+        if "version" not in str(error).lower():
+            raise JobError(f"{address}: {_line(error)}") from error
+        raise JobError(
+            f"{address}: the cluster has another version of Ray or Python than this machine ({_line(error)}); hint: "
+            f"install the same, here Ray {ray.__version__}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise JobError(f"{address}: no cluster of Ray answers there ({_line(error)}); {HINT}") from error
+
+
+HINT = f"hint: give the address of its head to --ray or in {ADDRESS}, such as 10.0.0.1:6379"
+
+
+def _check_reached(address: str) -> None:
+    """Ray asks an address for a minute before it gives up."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise JobError(f"{address}: is not an address of Ray; {HINT}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACHED).close()
+    except OSError as error:
+        raise JobError(f"{address}: cannot be reached ({error.strerror or error}); {HINT}") from error
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error)
+    if "ModuleNotFoundError" in text or "No module named" in text:
+        missing = next((line.strip() for line in text.splitlines() if "No module named" in line), "a module is missing")
+        return f"{missing}: install astrape with the same extras on every node"
+    return _line(error)
+
+
+def _line(error: BaseException) -> str:
+    """The first sentences of what Ray says, which goes on for a page."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines)[:200] or type(error).__name__

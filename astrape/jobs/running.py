@@ -1,0 +1,152 @@
+"""The one loop that hands work to workers, whatever they are, and does again what a lost one had."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any, TypeVar
+
+from astrape.jobs.job import RAY, Answer, Done, Engine, Job, JobError, Lost, Ready, Workers
+
+__all__ = ["TRIES", "run_job"]
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+TRIES = 3
+"""Workers that an item may end before it is left out, and that may end in a row before one has loaded."""
+
+
+def run_job(job: Job[Item, Outcome], items: Iterable[Item], engine: Engine) -> Iterator[Done[Item, Outcome]]:
+    """Do a job.
+
+    Items are taken from ``items`` as workers come free, so that of a million a few a worker are held. A worker that
+    ends on its own is replaced, and what it had is done again; an item that ended three of them is left out.
+
+    Args:
+        job: what is done.
+        items: what it is done with; pickled, but for one local worker.
+        engine: what does it.
+
+    Yields:
+        Every item once, with its outcome, in the order in which they are done.
+
+    Raises:
+        JobError: for an engine that cannot be had, and workers that end before they have loaded anything.
+        Exception: what the job's functions raise, in whichever worker.
+    """
+    if engine.in_process:
+        work = None
+        for item in items:
+            work = work or (job.here() if job.here is not None else job.begin(*job.given))
+            yield Done(item, work(item))
+        return
+    count = min(engine.workers, len(items)) if isinstance(items, Sized) else engine.workers
+    if count == 0:
+        return
+    workers = _opened(job, engine, count)
+    try:
+        yield from _Run(workers, iter(items)).outcomes(count)
+    finally:
+        workers.close()
+
+
+def _opened(job: Job[Any, Any], engine: Engine, count: int) -> Workers:
+    if engine.name == RAY:
+        from astrape.jobs.on_ray import RayWorkers
+
+        return RayWorkers(job.begin, job.given, count, engine.address)
+    from astrape.jobs.local import LocalWorkers
+
+    return LocalWorkers(job.begin, job.given)
+
+
+class _Run:
+    """Who has what, and what is to be done again."""
+
+    def __init__(self, workers: Workers, left: Iterator[Any]) -> None:
+        self.workers, self.left = workers, left
+        self.again: deque[tuple[Any, int]] = deque()
+        self.given: dict[int, dict[int, tuple[Any, int]]] = {}
+        """By worker and ticket, in the order in which they were given: items, and how many workers each has ended."""
+        self.loading: set[int] = set()
+        self.tickets = self.started = self.unready = 0
+        self.all_given = False
+
+    def outcomes(self, count: int) -> Iterator[Done[Any, Any]]:
+        for _ in range(count):
+            self._start()
+        while True:
+            self._hand_out()
+            if not any(self.given.values()) and not self.again and self.all_given:
+                return
+            for event in self.workers.events():
+                if isinstance(event, Ready):
+                    self._ready(event)
+                elif isinstance(event, Answer):
+                    item, _ = self.given[event.worker].pop(event.ticket)
+                    if event.error is not None:
+                        raise event.error
+                    yield Done(item, event.outcome)
+                else:
+                    yield from self._lost(event)
+
+    def _start(self) -> None:
+        self.loading.add(self.started)
+        self.workers.start(self.started)
+        self.started += 1
+
+    def _ready(self, event: Ready) -> None:
+        if event.error is not None:
+            raise event.error
+        self.loading.discard(event.worker)
+        self.given[event.worker] = {}
+        self.unready = 0
+
+    def _hand_out(self) -> None:
+        """One each first, so that the last items are not two with one worker and none with another."""
+        for depth in range(1, self.workers.ahead + 1):
+            for worker, has in self.given.items():
+                if len(has) < depth and (entry := self._next()) is not None:
+                    has[self.tickets] = entry
+                    self.workers.give(worker, self.tickets, entry[0])
+                    self.tickets += 1
+
+    def _next(self) -> tuple[Any, int] | None:
+        if self.again:
+            return self.again.popleft()
+        if self.all_given:
+            return None
+        try:
+            return next(self.left), 0
+        except StopIteration:
+            self.all_given = True
+            return None
+
+    def _lost(self, event: Lost) -> Iterator[Done[Any, Any]]:
+        had = list(self.given.pop(event.worker, {}).values())
+        if event.worker in self.loading:
+            self.loading.discard(event.worker)
+            self.unready += 1
+            if self.unready >= TRIES:
+                raise JobError(
+                    f"{self.unready} workers in a row ended before they had loaded anything ({event.reason}); hint: "
+                    f"give fewer with --jobs, for want of memory perhaps"
+                )
+        # The first of them is what it was working on: the others had not begun.
+        self.again.extend(had[1:])
+        if had:
+            item, ended = had[0]
+            if ended + 1 < TRIES:
+                self.again.appendleft((item, ended + 1))
+            else:
+                yield Done(item, None, _left_out(event.reason))
+        if self.again or not self.all_given:
+            self._start()
+
+
+def _left_out(reason: str) -> str:
+    return (
+        f"ended its worker {TRIES} times, at last: {reason}; left out; hint: for want of memory perhaps: run the same "
+        f"command again with fewer --jobs"
+    )
