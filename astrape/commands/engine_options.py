@@ -13,16 +13,17 @@ if TYPE_CHECKING:
 __all__ = ["engine_of", "engine_options"]
 
 
-def engine_options(each: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def engine_options(each: str, jobs: int = 1) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """``--jobs``, ``--engine`` and ``--ray``.
 
     Args:
         each: what a worker takes, for the help.
+        jobs: how many there are when left out.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        jobs = click.option(
-            "--jobs", default=1, show_default=True, type=click.IntRange(1, 256), help=f"Workers, of {each} each."
+        number = click.option(
+            "--jobs", default=jobs, show_default=True, type=click.IntRange(1, 256), help=f"Workers, of {each} each."
         )
         engine = click.option(
             "--engine",
@@ -37,7 +38,7 @@ def engine_options(each: str) -> Callable[[Callable[..., Any]], Callable[..., An
             metavar="ADDRESS",
             help="Of Ray's cluster.  [default: RAY_ADDRESS, and this machine alone without it]",
         )
-        return jobs(engine(ray(function)))
+        return number(engine(ray(function)))
 
     return decorate
 

@@ -92,6 +92,7 @@ class RayWorkers:
         return found
 
     def close(self) -> None:
+        # Ray ends an actor in the middle: a file that it was writing is left under its temporary name.
         if self._owns:
             self._ray.shutdown()
         else:
@@ -159,7 +160,8 @@ def _reason(error: BaseException) -> str:
     if "ModuleNotFoundError" in text or "No module named" in text:
         missing = next((line.strip() for line in text.splitlines() if "No module named" in line), "a module is missing")
         return f"{missing}: install astrape with the same extras on every node"
-    return _line(error)
+    # What follows are numbers of Ray's own, and advice on its logs.
+    return _line(error).partition(" class_name:")[0].rstrip(". ")
 
 
 def _line(error: BaseException) -> str:

@@ -176,14 +176,44 @@ def test_the_manifest_has_every_rendering_with_its_licence_and_training_reads_it
     assert not list(whole.rglob("run.js")), "nothing is unpacked but what is needed"
 
 
-@pytest.mark.parametrize("how", ["again", "shards", "jobs"])
-def test_bytes_do_not_depend_on_how_the_work_is_divided(packages: Packages, whole: Path, work: Path, how: str) -> None:
+@pytest.mark.parametrize("how", ["again", "shards", "jobs", pytest.param("ray", marks=pytest.mark.slow)])
+def test_bytes_do_not_depend_on_how_the_work_is_divided(
+    packages: Packages, whole: Path, work: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if how == "ray":
+        pytest.importorskip("ray", reason="ray is not installed: pip install 'astrape[ray]'")
     given: dict[str, Any] = {"flite": 0.002, "recordings": True, "warps": 0.5}
     if how == "shards":
         made = [packages.make(work, shard=(part, 3), **given) for part in (3, 1, 2)]
         assert min(one.made for one in made) > 2
     else:
-        packages.make(work, engine=Engine(workers=2 if how == "jobs" else 1), **given)
+        engine = {"again": Engine(), "jobs": Engine(workers=2), "ray": Engine("ray", workers=2)}[how]
+        packages.make(work, engine=engine, **given)
+    assert contents(work) == contents(whole)
+
+
+def test_a_worker_that_is_killed_in_the_middle_costs_no_set(packages: Packages, whole: Path, work: Path) -> None:
+    """Workers are killed at random, from outside, while they render; twice, so that no set can end three of them."""
+    import multiprocessing
+    import os
+    import random
+
+    draw, killed = random.Random(3), 0
+
+    def kill(done: float, total: float | None) -> None:
+        nonlocal killed
+        workers = multiprocessing.active_children()
+        if killed < 2 and workers:
+            os.kill(draw.choice(workers).pid or 0, signal.SIGKILL)
+            killed += 1
+
+    given: dict[str, Any] = {"flite": 0.002, "recordings": True, "warps": 0.5}
+    made = packages.make(work, engine=Engine(workers=2), progress=kill, **given)
+    assert killed == 2
+    assert not made.failed
+    for path in work.rglob("*.writing"):
+        path.unlink()
     assert contents(work) == contents(whole)
 
 

@@ -68,6 +68,8 @@ def test_a_worker_that_is_killed_loses_nothing_and_one_item_that_kills_is_named(
     assert (left_out.item, left_out.outcome) == (5, None)
     assert left_out.fault is not None
     assert f"ended its worker {TRIES} times" in left_out.fault
+    assert "SIGKILL" in left_out.fault if engine.name == "local" else "died unexpectedly" in left_out.fault
+    assert len(left_out.fault) < 250
     assert all(one.outcome == one.item**2 for one in done if one is not left_out)
     assert sorted(written(tmp_path)) == sorted(f"{item}.txt" for item in range(12) if item != 5)
     tries = {item: (tmp_path / f"tried.{item}").stat().st_size for item in range(12)}

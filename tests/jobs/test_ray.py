@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,3 +52,29 @@ def test_what_ray_says_of_a_cluster_becomes_a_line(
     with pytest.raises(JobError, match=f"^auto: .*{said}") as error:
         list(run_job(Job(work.large, ()), [b""], Engine("ray", 2, "auto")))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_under_load_costs_no_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'astrape[ray]'")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    )
+    options: dict[str, Any] = {"object_store_memory": 80_000_000}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **options})
+    try:
+        nodes = [cluster.add_node(num_cpus=1, **options) for _ in range(2)]
+        cluster.wait_for_nodes()
+        done = []
+        for one in run_job(Job(work.unhurried, (tmp_path,)), range(60), Engine("ray", 2, cluster.address)):
+            done.append(one)
+            if len(done) == 10:
+                cluster.remove_node(nodes[0], allow_graceful=False)
+        assert sorted(one.item for one in done) == list(range(60))
+        assert all(one.outcome == one.item**2 for one in done)
+        assert len(list(tmp_path.glob("loaded.*"))) == 2
+    finally:
+        ray.shutdown()
+        cluster.shutdown()

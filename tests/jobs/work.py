@@ -73,6 +73,17 @@ def slow(folder: Path) -> Callable[[int], int]:
     return work
 
 
+def unhurried(folder: Path) -> Callable[[int], int]:
+    """As :func:`squares`, a tenth of a second each."""
+    work = squares(folder)
+
+    def unhurried_work(item: int) -> int:
+        time.sleep(0.1)
+        return work(item)
+
+    return unhurried_work
+
+
 def interrupted(folder: str) -> Any:
     """A run that a test interrupts."""
     from astrape.jobs import Engine, Job, run_job
