@@ -9,8 +9,7 @@ import click
 
 from astrape.commands.cache_options import corpus_option, corpus_path, folder_options, maker_options
 from astrape.commands.console import RecipeName, command, json_option, print_json, progress
-from astrape.commands.engine_options import engine_of, engine_options
-from astrape.errors import AstrapeError
+from astrape.commands.engine_options import check_device, engine_of, engine_options
 from astrape.training.names import KINDS
 
 if TYPE_CHECKING:
@@ -112,9 +111,7 @@ def cache(
     place, notice = choose_device(device)
     if notice:
         _tell(notice)
-    if not chosen.in_process and place.type != "cpu":
-        option = f"--jobs {jobs}" if jobs > 1 else f"--engine {engine}"
-        raise AstrapeError(f"{option}: is for the CPU: leave it out with --device {device}")
+    check_device(chosen, place.type, device)
     source = corpus_path(data)
     utterances = read_corpus(source, microphone, channel)
     others = passed_over(source)

@@ -11,6 +11,7 @@ from astrape.commands.cache import tell_failed
 from astrape.commands.cache_options import corpus_option, corpus_path, folder_options, maker_options
 from astrape.commands.console import RecipeName, command, json_option, print_findings, print_json, progress
 from astrape.commands.corpus import check_made
+from astrape.commands.engine_options import check_device, engine_of, engine_options
 from astrape.training.errors import CacheError
 from astrape.training.names import KINDS
 
@@ -46,7 +47,8 @@ FAULTY = 1
 )
 @maker_options
 @click.option("--limit", default=0, show_default=True, type=click.IntRange(0), help="The first N items; 0: all.")
-@click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 256), help="Files read at a time.")
+@click.option("--reads", default=2, show_default=True, type=click.IntRange(1, 256), help="Files read at a time.")
+@engine_options("one core, for --repair,")
 @json_option
 @click.pass_context
 def check_caches(
@@ -73,7 +75,10 @@ def check_caches(
     teacher_dir: Path | None,
     device: str,
     limit: int,
+    reads: int,
     jobs: int,
+    engine: str,
+    ray_address: str | None,
     as_json: bool,
 ) -> None:
     """Read every file of the caches and list what is damaged or missing.
@@ -88,12 +93,12 @@ def check_caches(
     """
     from astrape.audio.atomic import shown
     from astrape.corpus.record import is_corpus
-    from astrape.jobs import Engine
     from astrape.training.caches import Order, check_cache, repair_cache
     from astrape.training.device import choose_device
 
+    repairs = engine_of(jobs, engine, ray_address)
     if is_corpus(root):
-        context.exit(check_made(root.absolute(), repair, Engine(workers=jobs), as_json))
+        context.exit(check_made(root.absolute(), repair, reads, repairs, as_json))
     only = dict(zip(KINDS, (wavlm_only, speakers_only, content_only, audio_only, pitch_only), strict=True))
     chosen = [what for what in KINDS if only[what] or not any(only.values())]
     named = dict(zip(KINDS, (wavlm_dir, speakers_dir, content_dir, audio_dir, pitch_dir), strict=True))
@@ -101,6 +106,7 @@ def check_caches(
     place, notice = choose_device(device)
     if notice:
         click.echo(f"astrape: {notice}", err=True)
+    check_device(repairs, place.type, device)
     given = Order(
         what="wavlm",
         root=root.absolute(),
@@ -117,7 +123,7 @@ def check_caches(
     for cache in caches:
         utterances = corpora.of(cache)
         with progress(f"reading {cache.folder.name}") as bar:
-            found = check_cache(cache, utterances, limit=limit, jobs=jobs, progress=bar)
+            found = check_cache(cache, utterances, limit=limit, jobs=reads, progress=bar)
         result = found.to_dict()
         left = len(found.findings)
         if not as_json:
@@ -125,7 +131,7 @@ def check_caches(
         if repair and found.findings:
             assert utterances is not None
             with progress(f"repairing {cache.folder.name}") as bar:
-                made, failed = repair_cache(cache, found.findings, utterances, given, progress=bar)
+                made, failed = repair_cache(cache, found.findings, utterances, given, engine=repairs, progress=bar)
             left = len(failed)
             tell_failed(tuple(failed))
             result |= {

@@ -124,12 +124,12 @@ def parallel(
 make.add_command(parallel)
 
 
-def check_made(work: Path, repair: bool, engine: Engine, as_json: bool) -> int:
+def check_made(work: Path, repair: bool, reads: int, engine: Engine, as_json: bool) -> int:
     """Read a corpus that was made here, and render damaged sets again where asked; the exit code."""
     from astrape.corpus import check_corpus, repair_corpus
 
     with progress(f"reading {work.name}") as bar:
-        found = check_corpus(work, jobs=engine.workers, progress=bar)
+        found = check_corpus(work, jobs=reads, progress=bar)
     result, left = found.to_dict(), len(found.findings)
     if not as_json:
         listed = print_findings(found.findings)

@@ -7,23 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from astrape.errors import AstrapeError
+
 if TYPE_CHECKING:
     from astrape.jobs import Engine
 
-__all__ = ["engine_of", "engine_options"]
+__all__ = ["check_device", "engine_of", "engine_options"]
 
 
-def engine_options(each: str, jobs: int = 1) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def engine_options(each: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """``--jobs``, ``--engine`` and ``--ray``.
 
     Args:
         each: what a worker takes, for the help.
-        jobs: how many there are when left out.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         number = click.option(
-            "--jobs", default=jobs, show_default=True, type=click.IntRange(1, 256), help=f"Workers, of {each} each."
+            "--jobs", default=1, show_default=True, type=click.IntRange(1, 256), help=f"Workers, of {each} each."
         )
         engine = click.option(
             "--engine",
@@ -52,3 +53,14 @@ def engine_of(jobs: int, engine: str, address: str | None) -> Engine:
     from astrape.jobs import Engine
 
     return Engine(engine, jobs, address)
+
+
+def check_device(engine: Engine, kind: str, device: str) -> None:
+    """That workers beside this process are not to share one GPU.
+
+    Raises:
+        AstrapeError: where they are.
+    """
+    if not engine.in_process and kind != "cpu":
+        option = f"--jobs {engine.workers}" if engine.workers > 1 else f"--engine {engine.name}"
+        raise AstrapeError(f"{option}: is for the CPU: leave it out with --device {device}")
