@@ -34,13 +34,16 @@ ONE_CORE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_CORE) $(BIN)/python -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint train-tiny train-default train-speaker evaluate-default evaluation-page bench docs clean
+.PHONY: help demo runner test slow lint train-tiny train-default train-speaker evaluate-default evaluation-page bench docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 demo: $(VENV)/.installed-plot ## run a voice through the voice changer, live-style: wav, latency report, pictures
 	$(BIN)/astrape demo --output "$(OUT)"
+
+runner: $(VENV)/.installed-export ## astrape-run, which streams a WAV through an export without Python, into build/runner (Debian, as root)
+	INSTALL=1 runners/cpp/build.sh build/runner $(BIN)/python
 
 test: $(VENV)/.installed-test $(if $(EXTRAS),$(VENV)/.installed-$(EXTRAS)) ## the test suite
 	$(PYTEST) $(PYTEST_FLAGS)

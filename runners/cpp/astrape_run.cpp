@@ -1,0 +1,212 @@
+// astrape-run: a WAV through an export, in blocks of any size.
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <sndfile.hh>
+
+#include "astrape.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+using astrape::Error;
+
+constexpr const char* kUse =
+    "Usage: astrape-run EXPORT IN.wav OUT.wav [OPTIONS]\n\n"
+    "Stream IN.wav through the folder EXPORT, which astrape export wrote. OUT.wav lies in step with IN.wav.\n\n"
+    "  --block N            frames of a push, 480 by default; 0: another number for each, at random, up to 3000\n"
+    "  --set NAME=V[,V...]  hold a control: one value, or one a channel\n"
+    "  --voice FILE         a voice of version 3 (.astrape) for the control 'speaker'\n"
+    "  --output NAME        which output to write; the first by default\n";
+
+struct Options {
+    std::vector<std::string> paths;
+    long block = 480;
+    std::vector<std::pair<std::string, std::vector<float>>> controls;
+    std::string output;
+};
+
+template <class T> T at(const std::string& bytes, std::size_t offset) {
+    T value{};
+    if (offset + sizeof value <= bytes.size()) std::memcpy(&value, bytes.data() + offset, sizeof value);
+    return value;
+}
+
+// The embedding of a voice: see astrape/voice/container.py.
+std::vector<float> voice(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+    if (!file) throw Error(path + ": cannot be read", "name a voice that astrape wrote");
+    const auto start = at<std::uint64_t>(bytes, 16);
+    const auto length = at<std::uint32_t>(bytes, 24);
+    if (bytes.substr(0, 4) != "ASR1" || at<std::uint32_t>(bytes, 4) != 3 || length != 512 || start < 48 ||
+        start > bytes.size() || bytes.size() - start < length) {
+        throw Error(path + ": is no whole voice of version 3", "build the voicebank anew");
+    }
+    std::vector<float> values(length / sizeof(float));
+    std::memcpy(values.data(), bytes.data() + start, length);
+    return values;
+}
+
+std::vector<float> numbers(const std::string& text) {
+    std::vector<float> found;
+    for (std::size_t from = 0; from <= text.size();) {
+        const auto comma = std::min(text.find(',', from), text.size());
+        const auto word = text.substr(from, comma - from);
+        std::size_t used = 0;
+        try {
+            found.push_back(std::stof(word, &used));
+        } catch (const std::exception&) {
+            used = 0;
+        }
+        if (word.empty() || used != word.size()) throw Error("'" + word + "' is no number", "write --set NAME=1.5");
+        from = comma + 1;
+    }
+    return found;
+}
+
+Options parsed(int count, char** words) {
+    Options options;
+    for (int i = 1; i < count; ++i) {
+        const std::string word = words[i];
+        if (word.rfind("--", 0) != 0) {
+            options.paths.push_back(word);
+            continue;
+        }
+        if (i + 1 == count) throw Error(word + " has no value", "astrape-run --help");
+        const std::string value = words[++i];
+        if (word == "--block") {
+            options.block = static_cast<long>(numbers(value).at(0));
+            if (options.block < 0 || std::to_string(options.block) != value) {
+                throw Error("--block is " + value, "give 1 or more frames, or 0 for random ones");
+            }
+        } else if (word == "--set") {
+            const auto equals = value.find('=');
+            if (equals == std::string::npos) throw Error("--set " + value + " has no '='", "write --set NAME=1.5");
+            options.controls.emplace_back(value.substr(0, equals), numbers(value.substr(equals + 1)));
+        } else if (word == "--voice") {
+            options.controls.emplace_back("speaker", voice(value));
+        } else if (word == "--output") {
+            options.output = value;
+        } else {
+            throw Error("unknown option " + word, "astrape-run --help");
+        }
+    }
+    if (options.paths.size() != 3) {
+        throw Error(std::to_string(options.paths.size()) + " paths instead of 3", "astrape-run EXPORT IN.wav OUT.wav");
+    }
+    return options;
+}
+
+// libsndfile reads what there is of a WAV that was cut off, and says nothing.
+void check_whole(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    std::array<char, 12> head{};
+    file.read(head.data(), head.size());
+    if (!file || std::memcmp(head.data(), "RIFF", 4) != 0) return;  // of another form, or none: libsndfile's to say
+    const auto size = static_cast<std::uint64_t>(fs::file_size(path));
+    std::array<char, 8> chunk{};
+    for (std::uint64_t from = 12; from + 8 <= size;) {
+        file.seekg(static_cast<std::streamoff>(from));
+        if (!file.read(chunk.data(), chunk.size())) return;
+        std::uint32_t length = 0;
+        std::memcpy(&length, chunk.data() + 4, 4);
+        if (std::memcmp(chunk.data(), "data", 4) == 0) {
+            if (length != 0xffffffffU && from + 8 + length > size) {  // written to a pipe: no length is known
+                throw Error(path + ": is cut off: " + std::to_string(size - from - 8) + " of " + std::to_string(length) +
+                                " bytes of sound are there", "copy it again");
+            }
+            return;
+        }
+        from += 8 + std::uint64_t{length} + (length & 1);
+    }
+    throw Error(path + ": is cut off before its sound", "copy it again");
+}
+
+void run(const Options& options) {
+    astrape::Session session(options.paths[0]);
+    for (const auto& [name, values] : options.controls) session.set(name, values);
+    const auto& in = session.input();
+    const auto chosen = options.output.empty() ? 0 : session.output(options.output);
+    const auto& out = session.outputs().at(chosen);
+
+    const auto& path = options.paths[1];
+    SndfileHandle source(path);
+    if (source.error() != 0) throw Error(path + ": " + source.strError(), "name a WAV");
+    check_whole(path);
+    if (source.samplerate() * in.rate.under != in.rate.over) {
+        const auto wanted = std::to_string(in.rate.over / in.rate.under);
+        throw Error(path + ": has " + std::to_string(source.samplerate()) + " Hz, and '" + session.name() + "' takes " +
+                        wanted + " Hz", "sox " + path + " -r " + wanted + " OTHER.wav");
+    }
+    if (source.channels() != in.channels) {
+        throw Error(path + ": has " + std::to_string(source.channels()) + " channels, and '" + session.name() +
+                        "' takes " + std::to_string(in.channels), "mix it down or choose another file");
+    }
+    if (out.rate.under != 1) throw Error("'" + out.name + "' has no whole rate", "choose another with --output");
+
+    // The file appears whole or not at all.
+    const fs::path made = options.paths[2], part = made.string() + ".part";
+    try {
+        SndfileHandle sink(part.string(), SFM_WRITE, SF_FORMAT_WAV | SF_FORMAT_FLOAT, static_cast<int>(out.channels),
+                           static_cast<int>(out.rate.over));
+        if (sink.error() != 0) throw Error(made.string() + ": " + sink.strError(), "name a file in a folder that is there");
+        auto skip = out.latency;
+        astrape::Frames got;
+        const auto write = [&] {
+            auto& frames = got.at(chosen);
+            const auto there = static_cast<std::int64_t>(frames.size()) / out.channels;
+            const auto gone = std::min(skip, there);
+            skip -= gone;
+            if (sink.writef(frames.data() + gone * out.channels, there - gone) != there - gone) {
+                throw Error(made.string() + ": " + sink.strError(), "is the disk full?");
+            }
+            for (auto& each : got) each.clear();
+        };
+        std::mt19937 random(0);
+        std::vector<float> block(static_cast<std::size_t>(std::max(options.block, 3000L) * in.channels));
+        for (sf_count_t left = source.frames(); left > 0;) {
+            const sf_count_t size = options.block ? options.block : static_cast<long>(random() % 3001);
+            const auto count = source.readf(block.data(), std::min(size, left));
+            if (count == 0 && size > 0) throw Error(path + ": ends early", "copy it again");
+            session.push(block.data(), static_cast<std::size_t>(count), got);
+            write();
+            left -= count;
+        }
+        if (session.faulted()) std::cerr << "astrape-run: warning: something not finite is silent from there on\n";
+        session.flush(got);
+        write();
+    } catch (...) {
+        std::error_code ignored;
+        fs::remove(part, ignored);
+        throw;
+    }
+    fs::rename(part, made);
+    std::cout << made.string() << ": '" << out.name << "', " << out.latency << " frames late and moved back; live it is "
+              << out.host_latency << " frames late\n";
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+    for (int i = 1; i < count; ++i) {
+        if (std::string(words[i]) == "--help" || std::string(words[i]) == "-h") {
+            std::cout << kUse;
+            return 0;
+        }
+    }
+    try {
+        run(parsed(count, words));
+        return 0;
+    } catch (const std::exception& error) {
+        std::cerr << "astrape-run: error: " << error.what() << "\n";
+        return 1;
+    }
+}

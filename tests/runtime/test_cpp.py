@@ -1,0 +1,185 @@
+"""The C++ runner: built here, beside a session on real speech, and what it says to what it cannot run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import astrape
+from astrape.audio.whole import read_mono
+from astrape.blocks import Stream
+from astrape.blocks.resample import Resampler
+from astrape.runtime.export import export
+from astrape.voice.shipped import shipped_voices
+from astrape.voice.voicebank import read_voicebank
+from tests.runtime.exports import decibels, streamed
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build" / "runner"
+HEADERS = [BUILD / "headers", Path("/usr/include/onnxruntime")]
+SECONDS = 5
+
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        shutil.which("cmake") is None or not any(path.is_dir() for path in HEADERS),
+        reason="no CMake or no headers of ONNX Runtime: `make runner` installs both, on Debian and as root",
+    ),
+]
+
+
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(BUILD / "astrape-run"), *map(str, words)], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> None:
+    """What is tested is made of the source as it is now."""
+    command = [str(ROOT / "runners" / "cpp" / "build.sh"), str(BUILD), sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("exports") / "astrape-mini"
+    export(astrape.load("astrape-mini"), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory) -> Path:
+    """A WAV whose length is no whole number of steps."""
+    with resources.as_file(resources.files("astrape.recipes") / "audio" / "sense-and-sensibility.flac") as path:
+        samples, rate = read_mono(path)
+    whole = Resampler(Stream(rate, 1), rate=44100)(torch.from_numpy(samples)[None, None])
+    wav = tmp_path_factory.mktemp("speech") / "in.wav"
+    soundfile.write(wav, whole[0, 0, : SECONDS * 44100 + 123].numpy(), 44100, subtype="FLOAT")
+    return wav
+
+
+def test_speech_comes_out_as_from_a_session(folder: Path, speech: Path, tmp_path: Path) -> None:
+    """Whole, in step with the input, for blocks at random; the bounds are those of the runner in Python."""
+    voice = shipped_voices()["michael"]
+    session = astrape.load("astrape-mini").stream(chunk=441)
+    x = soundfile.read(speech, dtype="float32")[0][None, None]
+    controls = {"speaker": torch.tensor(read_voicebank(voice).embedding), "register": torch.tensor(110.0)}
+    pushed, rest = streamed(session, x, 442, **controls), session.flush()
+    late = {"wav": 1764, "content": 3, "f0": 2}
+    got, want = {}, {}
+    for name, frames in late.items():
+        want[name] = np.concatenate((pushed[name], rest[name].numpy()), axis=-1)[0, :, frames:]
+        out = tmp_path / f"{name}.wav"
+        done = run(folder, speech, out, "--voice", voice, "--set", "register=110", "--block", 0, "--output", name)
+        assert done.returncode == 0, done.stderr
+        got[name] = soundfile.read(out, dtype="float32", always_2d=True)[0].T
+        assert got[name].shape == want[name].shape
+    assert got["wav"].shape[-1] == x.shape[-1]
+    assert np.array_equal(got["f0"] > 0, want["f0"] > 0)
+    assert decibels(got["content"], want["content"]) < -100
+    assert decibels(got["f0"], want["f0"]) < -110
+    assert decibels(got["wav"][..., :44100], want["wav"][..., :44100]) < -40
+
+
+def test_blocks_of_any_size_give_the_same_file(folder: Path, speech: Path, tmp_path: Path) -> None:
+    made = []
+    for block in (0, 1, 441, 100_000):
+        out = tmp_path / f"{block}.wav"
+        done = run(folder, speech, out, "--voice", shipped_voices()["emma"], "--block", block)
+        assert done.returncode == 0, done.stderr
+        made.append(soundfile.read(out)[0])
+    assert np.abs(made[0]).max() > 0.01
+    assert all(np.array_equal(made[0], other) for other in made[1:])
+
+
+def without_model(folder: Path) -> None:
+    (folder / "model.onnx").unlink()
+
+
+def flipped(folder: Path) -> None:
+    content = bytearray((folder / "controls.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "controls.onnx").write_bytes(content)
+
+
+def edited(**changes: object):
+    def edit(folder: Path) -> None:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+
+    return edit
+
+
+def cut(folder: Path) -> None:
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text[: len(text) // 2])
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (without_model, "model.onnx: cannot be read"),
+        (flipped, "controls.onnx: is not what was written, by its checksum"),
+        (edited(version=9), "is of version 9, and this reads version 1"),
+        (edited(format="other"), "is not the manifest of an export"),
+        (edited(batch=2), "has 2 rows"),
+        (edited(state=[]), "is damaged"),
+        (edited(onnx={"step": "README.md", "controls": None}), "is damaged"),
+        (cut, "is damaged"),
+        (shutil.rmtree, "manifest.json: cannot be read"),
+    ],
+)
+def test_a_broken_export_is_told_in_one_line(folder: Path, speech: Path, tmp_path: Path, harm, message: str) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    harm(broken)
+    refused(run(broken, speech, tmp_path / "out.wav", "--voice", shipped_voices()["emma"]), message, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "control 'speaker' (128 channels) has no value"),
+        (["--set", "speaker=1,2"], "control 'speaker' has 2 values; hint: give 128"),
+        (["--set", "speaker=1", "--set", "register=5"], "control 'register' is 5.0; hint: give at least 40.0"),
+        (["--set", "speaker=1", "--set", "pitch=nan"], "control 'pitch' is not finite"),
+        (["--set", "speaker=1", "--set", "volume=1"], "unknown control 'volume'"),
+        (["--set", "speaker=1x"], "'1x' is no number"),
+        (["--voice", __file__], "is no whole voice"),
+        (["--output", "video"], "has no output 'video'"),
+        (["--block", "-3"], "--block is -3"),
+    ],
+)
+def test_wrong_use_is_told_in_one_line(folder: Path, speech: Path, tmp_path: Path, words: list[str], message) -> None:
+    refused(run(folder, speech, tmp_path / "out.wav", *words), message, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["rate", "stereo", "cut", "none"])
+def test_a_wrong_wav_is_told_in_one_line(folder: Path, speech: Path, tmp_path: Path, kind: str) -> None:
+    wav, noise = tmp_path / "wrong.wav", np.zeros((4410, 2), np.float32)
+    if kind == "rate":
+        soundfile.write(wav, noise[:, 0], 48000)
+    elif kind == "stereo":
+        soundfile.write(wav, noise, 44100)
+    else:
+        wav.write_bytes(speech.read_bytes()[: 100_000 if kind == "cut" else 5])
+    told = {"rate": "has 48000 Hz, and 'astrape-mini' takes 44100 Hz", "stereo": "has 2 channels", "cut": "is cut off"}
+    done = run(folder, wav, tmp_path / "out.wav", "--voice", shipped_voices()["emma"])
+    refused(done, told.get(kind, "wrong.wav: "), tmp_path)
+
+
+def refused(done: subprocess.CompletedProcess[str], message: str, folder: Path) -> None:
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "hint: " in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(folder.glob("out.wav*"))
