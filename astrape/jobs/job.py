@@ -133,13 +133,7 @@ Event = Ready | Answer | Lost
 
 
 class Workers(Protocol):
-    """What an engine offers: workers by number, each of which does what it is given in the order in which it is.
-
-    Attributes:
-        ahead: items that a worker has at most, the one that it works on among them.
-    """
-
-    ahead: int
+    """What an engine offers: workers by number, each of which does what it is given in the order in which it is."""
 
     def start(self, worker: int) -> None:
         """Begin to start a worker; :class:`Ready` comes when it has loaded."""

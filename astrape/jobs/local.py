@@ -28,9 +28,6 @@ class LocalWorkers:
         begin, given: what a worker loads; see :class:`~astrape.jobs.job.Job`.
     """
 
-    ahead = 2
-    """One that it works on, and one that spares it the wait for the next."""
-
     def __init__(self, begin: Callable[..., Callable[[Any], Any]], given: tuple[Any, ...]) -> None:
         self._begin, self._given = begin, given
         self._context = multiprocessing.get_context("spawn")

@@ -46,10 +46,6 @@ class RayWorkers:
         JobError: where Ray is not installed, no cluster answers, or it has another version.
     """
 
-    ahead = 1
-    """An actor that ends takes an answer along that it has given and not yet sent: of two items, nobody knew which to
-    blame. The wait for the next one is some milliseconds."""
-
     def __init__(
         self, begin: Callable[..., Callable[[Any], Any]], given: tuple[Any, ...], count: int, address: str | None
     ) -> None:

@@ -13,6 +13,9 @@ __all__ = ["TRIES", "run_job"]
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
+AHEAD = 2
+"""Items that a worker has: one that it works on, and one that spares it the wait for the next."""
+
 TRIES = 3
 """Workers that an item may end before it is left out, and that may end in a row before one has loaded."""
 
@@ -104,9 +107,14 @@ class _Run:
         self.unready = 0
 
     def _hand_out(self) -> None:
-        """One each first, so that the last items are not two with one worker and none with another."""
-        for depth in range(1, self.workers.ahead + 1):
+        """One each first, so that the last items are not two with one worker and none with another.
+
+        What a lost worker had is done again alone: an answer may be lost with it, and nobody knows which item to blame.
+        """
+        for depth in range(1, AHEAD + 1):
             for worker, has in self.given.items():
+                if depth > 1 and (self.again or any(ended for _, ended in has.values())):
+                    continue
                 if len(has) < depth and (entry := self._next()) is not None:
                     has[self.tickets] = entry
                     self.workers.give(worker, self.tickets, entry[0])
@@ -133,12 +141,9 @@ class _Run:
                     f"{self.unready} workers in a row ended before they had loaded anything ({event.reason}); hint: "
                     f"give fewer with --jobs, for want of memory perhaps"
                 )
-        # The first of them is what it was working on: the others had not begun.
-        self.again.extend(had[1:])
-        if had:
-            item, ended = had[0]
+        for item, ended in had:
             if ended + 1 < TRIES:
-                self.again.appendleft((item, ended + 1))
+                self.again.append((item, ended + 1))
             else:
                 yield Done(item, None, _left_out(event.reason))
         if self.again or not self.all_given:
