@@ -101,6 +101,19 @@ def test_blocks_of_any_size_give_the_same_file(folder: Path, speech: Path, tmp_p
     assert all(np.array_equal(made[0], other) for other in made[1:])
 
 
+def test_from_a_nan_on_the_input_is_silence(folder: Path, speech: Path, tmp_path: Path) -> None:
+    x = soundfile.read(speech, dtype="float32")[0]
+    made = []
+    for value in (np.nan, 0.0):
+        x[44100:] = [value, *np.full(len(x) - 44101, 0.1 if np.isnan(value) else 0.0)]
+        soundfile.write(tmp_path / "bad.wav", x, 44100, subtype="FLOAT")
+        done = run(folder, tmp_path / "bad.wav", tmp_path / "out.wav", "--voice", shipped_voices()["emma"])
+        assert done.returncode == 0, done.stderr
+        assert ("warning" in done.stderr) == bool(np.isnan(value))
+        made.append(soundfile.read(tmp_path / "out.wav")[0])
+    assert np.array_equal(*made)
+
+
 def without_model(folder: Path) -> None:
     (folder / "model.onnx").unlink()
 
