@@ -28,6 +28,7 @@ from astrape.commands.precision import precision
 from astrape.commands.recipes import recipes
 from astrape.commands.report import report
 from astrape.commands.run import run
+from astrape.commands.studio import studio
 from astrape.commands.train_decoder import train_decoder
 from astrape.commands.train_default import train_default
 from astrape.commands.train_encoder import train_encoder
@@ -112,6 +113,7 @@ COMMANDS = (
     run,
     convert,
     live,
+    studio,
     demo,
     bench,
     voicebank,

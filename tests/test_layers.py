@@ -39,6 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("corpus",),
     ("runtime",),
     ("voice",),
+    ("studio",),
     ("training",),
     ("commands",),
     ("", "cli", "__main__", "build_voicebank", "cache", "check_cache", "evaluate"),

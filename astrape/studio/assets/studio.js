@@ -1,0 +1,206 @@
+"use strict";
+const $ = (id) => document.getElementById(id);
+const WAIT_MS = 100; // For the way to the server and back; constant, and told.
+const say = (line, bad = false) => { $("status").textContent = line; $("status").classList.toggle("bad", bad); };
+
+let context, node, socket, stream, dry = false, hello = null, late = 0, retry = null;
+let recording = null, reference = null;
+const peaks = { in: 0, out: 0 };
+
+const send = (what) => { if (socket && socket.readyState === 1) socket.send(JSON.stringify(what)); };
+const ms = (frames) => `${(1000 * frames / context.sampleRate).toFixed(1)} ms`;
+
+function latency() {
+  const device = (context.baseLatency || 0) + (context.outputLatency || 0);
+  $("graph").textContent = ms(hello.latency);
+  $("way").textContent = `${WAIT_MS} ms`;
+  $("device").textContent = device ? `${(1000 * device).toFixed(1)} ms and the microphone's` : "not told by the browser";
+  $("sum").textContent = `${(1000 * (hello.latency / context.sampleRate + device) + WAIT_MS).toFixed(1)} ms`;
+}
+
+function connect() {
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  socket = new WebSocket(`${scheme}://${location.host}/sound`);
+  socket.binaryType = "arraybuffer";
+  hello = null;
+  socket.onopen = () => {
+    send({ rate: context.sampleRate, block: node.block });
+  };
+  socket.onmessage = ({ data }) => {
+    if (typeof data !== "string") {
+      const number = new DataView(data).getUint32(0, true);
+      const samples = new Float32Array(data, 4);
+      for (const x of samples) peaks.out = Math.max(peaks.out, Math.abs(x));
+      if (recording) recording.push(samples.slice());
+      node.port.postMessage({ number, samples });
+      return;
+    }
+    const told = JSON.parse(data);
+    if (told.error) { say(told.error, true); stop(); return; }
+    if (told.warning) say(told.warning, true);
+    if (told.latency !== undefined) {
+      hello = told;
+      say("You are heard. Wear headphones.");
+      latency();
+      const set = Object.fromEntries([...document.querySelectorAll("input[data-control]")].map((s) => [s.dataset.control, +s.value]));
+      send($("voice") ? { voice: $("voice").value, dry, set } : { dry, set });
+    }
+    if (told.load !== undefined) {
+      $("load").textContent = `${(100 * told.load).toFixed(0)} %, worst ${(100 * told.worst).toFixed(0)} %`;
+      $("dropouts").textContent = `${told.dropouts} at the server, ${late} on the way`;
+    }
+  };
+  socket.onclose = () => {
+    hello = null;
+    if (!context) return;
+    say("The connection is lost: trying again every second.", true);
+    retry = setTimeout(connect, 1000);
+  };
+}
+
+async function start() {
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({
+      audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false },
+    });
+  } catch (error) {
+    say(`No microphone: ${error.message}. Allow it for this page, or plug one in.`, true);
+    return;
+  }
+  context = new AudioContext({ latencyHint: "interactive" });
+  await context.audioWorklet.addModule("/worklet.js");
+  const block = Math.round(context.sampleRate / 100);
+  node = new AudioWorkletNode(context, "wire", {
+    numberOfInputs: 1, numberOfOutputs: 1, outputChannelCount: [1],
+    processorOptions: { block, wait: Math.round(context.sampleRate * WAIT_MS / 1000) },
+  });
+  node.block = block;
+  node.port.onmessage = ({ data }) => {
+    if (data.late !== undefined) { late = data.late; return; }
+    for (const x of data.samples) peaks.in = Math.max(peaks.in, Math.abs(x));
+    if (reference) reference.push(data.samples);
+    if (!hello || socket.readyState !== 1) return;
+    const message = new ArrayBuffer(4 + 4 * data.samples.length);
+    new DataView(message).setUint32(0, data.number, true);
+    new Float32Array(message, 4).set(data.samples);
+    socket.send(message);
+  };
+  const analyser = context.createAnalyser();
+  analyser.fftSize = 1024;
+  context.createMediaStreamSource(stream).connect(node).connect(analyser);
+  node.connect(context.destination);
+  context.onstatechange = () => { if (context && context.state === "suspended") say("The browser sleeps: press Start again.", true); };
+  draw(analyser);
+  connect();
+  $("start").textContent = "Stop";
+  $("start").setAttribute("aria-pressed", "true");
+  for (const id of ["record", "make"]) if ($(id)) $(id).disabled = false;
+}
+
+function stop() {
+  clearTimeout(retry);
+  const open = context;
+  context = null;
+  if (socket) socket.close();
+  if (stream) stream.getTracks().forEach((track) => track.stop());
+  if (open) open.close();
+  $("start").textContent = "Start";
+  $("start").setAttribute("aria-pressed", "false");
+  for (const id of ["record", "make"]) if ($(id)) $(id).disabled = true;
+}
+
+function meters() {
+  for (const way of ["in", "out"]) {
+    const db = 20 * Math.log10(Math.max(peaks[way], 1e-6));
+    $(`level-${way}`).value = Math.max(-60, db);
+    $(`db-${way}`).textContent = db < -60 ? "silent" : `${db.toFixed(0)} dB${db > -0.1 ? ", clips" : ""}`;
+    peaks[way] *= 0.7;
+  }
+}
+setInterval(meters, 100);
+
+function draw(analyser) {
+  const canvas = $("spectrogram"), paint = canvas.getContext("2d"), bins = new Uint8Array(analyser.frequencyBinCount);
+  const shown = Math.min(bins.length, Math.floor(8000 / (context.sampleRate / 2) * bins.length));
+  const frame = () => {
+    if (!context) return;
+    analyser.getByteFrequencyData(bins);
+    paint.drawImage(canvas, -1, 0);
+    for (let y = 0; y < canvas.height; y++) {
+      const level = bins[Math.floor((1 - y / canvas.height) * (shown - 1))];
+      paint.fillStyle = `hsl(${250 - level * 0.75} 80% ${8 + level * 0.28}%)`;
+      paint.fillRect(canvas.width - 1, y, 1, 1);
+    }
+    requestAnimationFrame(frame);
+  };
+  frame();
+}
+
+function wav(parts, rate) {
+  const frames = parts.reduce((n, p) => n + p.length, 0), view = new DataView(new ArrayBuffer(44 + 2 * frames));
+  const text = (at, s) => { for (let i = 0; i < s.length; i++) view.setUint8(at + i, s.charCodeAt(i)); };
+  text(0, "RIFF"); view.setUint32(4, 36 + 2 * frames, true); text(8, "WAVEfmt "); view.setUint32(16, 16, true);
+  view.setUint16(20, 1, true); view.setUint16(22, 1, true); view.setUint32(24, rate, true);
+  view.setUint32(28, 2 * rate, true); view.setUint16(32, 2, true); view.setUint16(34, 16, true);
+  text(36, "data"); view.setUint32(40, 2 * frames, true);
+  let at = 44;
+  for (const part of parts) for (const x of part) { view.setInt16(at, 32767 * Math.max(-1, Math.min(1, x)), true); at += 2; }
+  return new Blob([view], { type: "audio/wav" });
+}
+
+async function build(blob, name) {
+  say(`Making a voice of ${name} …`);
+  const answer = await fetch(`/voice?name=${encodeURIComponent(name)}`, { method: "POST", body: blob });
+  const told = await answer.json().catch(() => ({ error: "the server did not answer" }));
+  if (told.error) { say(told.error, true); return; }
+  $("voice").replaceChildren(...told.voices.map((v) => new Option(v, v, false, v === told.name)));
+  send({ voice: told.name });
+  say(told.warnings.length ? `The voice is there, but ${told.warnings.join("; ")}.` : "The voice is there, and you speak in it.", told.warnings.length > 0);
+}
+
+function toggle(button, on, names) {
+  button.setAttribute("aria-pressed", String(on));
+  button.textContent = names[on ? 1 : 0];
+}
+
+function turn(on) {
+  dry = on;
+  toggle($("dry"), dry, ["Hear your own voice (D)", "Hear the other voice (D)"]);
+  send({ dry });
+}
+
+$("start").onclick = () => (context ? stop() : start());
+$("dry").onclick = () => turn(!dry);
+$("record").onclick = () => {
+  if (!recording) { recording = []; toggle($("record"), true, ["", "Stop recording (R)"]); return; }
+  const link = $("saved");
+  link.href = URL.createObjectURL(wav(recording, context.sampleRate));
+  link.download = "synthetic-voice.wav";
+  link.hidden = false;
+  $("play").src = link.href;
+  $("play").hidden = false;
+  recording = null;
+  toggle($("record"), false, ["Record (R)", ""]);
+};
+if ($("voice")) {
+  $("voice").onchange = () => send({ voice: $("voice").value });
+  $("file").onchange = () => { const f = $("file").files[0]; if (f) build(f, f.name.replace(/\.[^.]*$/, "")); };
+  $("make").onclick = async () => {
+    if (!reference) { reference = []; toggle($("make"), true, ["", "Stop: make the voice"]); return; }
+    const parts = reference;
+    reference = null;
+    toggle($("make"), false, ["Speak a reference, 5 s or more", ""]);
+    await build(wav(parts, context.sampleRate), "spoken here");
+  };
+}
+for (const slider of document.querySelectorAll("input[data-control]")) {
+  slider.oninput = () => {
+    slider.nextElementSibling.textContent = slider.value;
+    send({ set: { [slider.dataset.control]: +slider.value } });
+  };
+}
+document.addEventListener("keydown", (event) => {
+  if (event.target.matches("input, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "d" || event.key === "D") turn(!dry);
+  if ((event.key === "r" || event.key === "R") && !$("record").disabled) $("record").click();
+});

@@ -1,0 +1,233 @@
+"""The server of the page: who may reach it, and that what comes back is the session's sound at the stated delay."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+pytest.importorskip("starlette", reason="needs the extra 'studio'")
+pytest.importorskip("httpx", reason="starlette's test client needs httpx")
+
+from starlette.testclient import TestClient
+
+import astrape
+from astrape.studio import server
+from astrape.studio.server import Studio
+from astrape.voice.live import LiveVoice
+
+RATE, BLOCK = 48000, 480
+HOST = "http://127.0.0.1:8000"
+SOUND = "ws://127.0.0.1:8000/sound"
+
+
+@pytest.fixture(scope="module")
+def studio() -> Studio:
+    return Studio(lambda: LiveVoice("robot-voice", controls={"hertz": 70.0}), token="secret")
+
+
+@pytest.fixture
+def client(studio: Studio) -> Iterator[TestClient]:
+    with TestClient(studio.app, base_url=HOST) as found:
+        yield found
+
+
+def packed(number: int, samples: np.ndarray) -> bytes:
+    return struct.pack("<I", number) + samples.astype("<f4").tobytes()
+
+
+def unpacked(message: bytes) -> tuple[int, np.ndarray]:
+    return struct.unpack("<I", message[:4])[0], np.frombuffer(message, "<f4", offset=4)
+
+
+def next_sound(socket) -> tuple[int, np.ndarray]:
+    """The next block of sound; what is told in between is passed over."""
+    while True:
+        message = socket.receive()
+        if message.get("bytes") is not None:
+            return unpacked(message["bytes"])
+
+
+@pytest.mark.parametrize(
+    ("headers", "line"),
+    [
+        ({}, "the token is missing"),
+        ({"cookie": "astrape_studio=wrong"}, "the token is missing or wrong"),
+        ({"host": "evil.example:8000", "cookie": "astrape_studio=secret"}, "127.0.0.1 alone"),
+        ({"host": "127.0.0.1.evil.example", "cookie": "astrape_studio=secret"}, "127.0.0.1 alone"),
+        ({"origin": "http://evil.example", "cookie": "astrape_studio=secret"}, "another origin"),
+        ({"origin": "http://127.0.0.1:9000", "cookie": "astrape_studio=secret"}, "another origin"),
+        ({"origin": "null", "cookie": "astrape_studio=secret"}, "another origin"),
+    ],
+)
+def test_strangers_are_refused_everywhere(client: TestClient, headers: dict[str, str], line: str) -> None:
+    for path in ("/", "/studio.js", "/worklet.js", "/studio.css"):
+        answer = client.get(path, headers=headers)
+        assert answer.status_code == 403
+        assert line in answer.text
+    assert client.post("/voice", headers=headers, content=b"x").status_code == 403
+    with client.websocket_connect(SOUND, headers=headers) as socket:
+        assert line in socket.receive_json()["error"]
+
+
+def test_the_page_names_what_there_is_and_fetches_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/?token=secret")
+    assert page.status_code == 200
+    assert 'data-control="drive"' in page.text
+    assert 'id="voice"' not in page.text
+    assert "http://" not in page.text
+    assert "https://" not in page.text
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "HttpOnly" in page.headers["set-cookie"]
+    # The cookie does for what the page asks for next.
+    assert client.get("/studio.js").status_code == 200
+
+
+def test_what_comes_back_is_the_session_as_late_as_is_told(client: TestClient) -> None:
+    generator = np.random.default_rng(0)
+    x = 0.3 * generator.standard_normal(RATE).astype(np.float32)
+    got, dry = [], []
+    with client.websocket_connect(f"{SOUND}?token=secret") as socket:
+        socket.send_json({"rate": RATE, "block": BLOCK})
+        told = socket.receive_json()
+        for number, at in enumerate(range(0, RATE, BLOCK)):
+            socket.send_bytes(packed(number, x[at : at + BLOCK]))
+            came, y = next_sound(socket)
+            assert (came, len(y)) == (number, BLOCK)
+            got.append(y)
+    graph = astrape.load("robot-voice").hosted(RATE)
+    assert told["latency"] == graph.host_samples
+    want = graph.stream(constant_latency=True).push(torch.from_numpy(x)[None, None], hertz=70.0)
+    want = want["wav"] if isinstance(want, dict) else want
+    assert np.abs(np.concatenate(got) - want[0, 0].numpy()).max() < 1e-5
+    with client.websocket_connect(f"{SOUND}?token=secret") as socket:
+        socket.send_json({"rate": RATE, "block": BLOCK})
+        socket.receive_json()
+        socket.send_json({"dry": True})
+        for number, at in enumerate(range(0, RATE // 4, BLOCK)):
+            socket.send_bytes(packed(number, x[at : at + BLOCK]))
+            dry.append(next_sound(socket)[1])
+    late = told["latency"]
+    assert np.array_equal(np.concatenate(dry)[late:], x[: RATE // 4 - late])
+
+
+def test_a_slider_changes_the_sound_and_a_wrong_one_is_told(client: TestClient) -> None:
+    x = 0.3 * np.sin(np.arange(4 * BLOCK) * 0.05).astype(np.float32)
+    found = []
+    for changes in ([], [{"set": {"amount": 0.0}}]):
+        with client.websocket_connect(f"{SOUND}?token=secret") as socket:
+            socket.send_json({"rate": RATE, "block": BLOCK})
+            socket.receive_json()
+            for change in changes:
+                socket.send_json(change)
+            parts = []
+            for number in range(4):
+                socket.send_bytes(packed(number, x[number * BLOCK : (number + 1) * BLOCK]))
+                parts.append(next_sound(socket)[1])
+            found.append(np.concatenate(parts))
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+    with client.websocket_connect(f"{SOUND}?token=secret") as socket:
+        socket.send_json({"rate": RATE, "block": BLOCK})
+        socket.receive_json()
+        for change, line in (
+            ({"set": {"nothing": 1}}, "no slider 'nothing'"),
+            ({"set": {"drive": 1e9}}, "drive"),
+            ({"set": {"drive": "loud"}}, "changes are"),
+            ({"set": 7}, "changes are"),
+            ({"voice": "emma"}, "voice"),
+        ):
+            socket.send_json(change)
+            assert line in socket.receive_json()["warning"]
+        # And it goes on.
+        socket.send_bytes(packed(0, x[:BLOCK]))
+        assert len(next_sound(socket)[1]) == BLOCK
+
+
+def test_samples_that_are_no_numbers_are_left_out(client: TestClient) -> None:
+    with client.websocket_connect(f"{SOUND}?token=secret") as socket:
+        socket.send_json({"rate": RATE, "block": BLOCK})
+        socket.receive_json()
+        socket.send_bytes(packed(5, np.full(BLOCK, np.nan)))
+        assert "not finite" in socket.receive_json()["warning"]
+        number, y = next_sound(socket)
+        assert number == 5
+        assert np.isfinite(y).all()
+
+
+@pytest.mark.parametrize(
+    ("hello", "line"),
+    [
+        ({"rate": 1e300, "block": 480}, "rate"),
+        ({"rate": 100, "block": 480}, "8000 to 192000"),
+        ({"rate": 48000, "block": 0}, "blocks of 0"),
+        ({"rate": 48000}, "first message"),
+        ({"rate": [], "block": {}}, "first message"),
+        ("nothing", "first message"),
+    ],
+)
+def test_a_wrong_hello_is_one_line(client: TestClient, hello: object, line: str) -> None:
+    with client.websocket_connect(f"{SOUND}?token=secret") as socket:
+        socket.send_json(hello)
+        assert line in socket.receive_json()["error"]
+
+
+@pytest.mark.parametrize("message", [b"", b"abc", b"12345", bytes(4 + 4 * (RATE + 1))])
+def test_bytes_that_are_no_block_end_the_connection(client: TestClient, message: bytes) -> None:
+    with client.websocket_connect(f"{SOUND}?token=secret") as socket:
+        socket.send_json({"rate": RATE, "block": BLOCK})
+        socket.receive_json()
+        socket.send_bytes(message)
+        assert f"{len(message)} bytes of sound" in socket.receive_json()["error"]
+
+
+def test_more_pages_than_there_is_room_for_are_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "CONNECTIONS", 1)
+    with client.websocket_connect(f"{SOUND}?token=secret") as first:
+        first.send_json({"rate": RATE, "block": BLOCK})
+        first.receive_json()
+        with client.websocket_connect(f"{SOUND}?token=secret") as second:
+            assert "1 pages speak already" in second.receive_json()["error"]
+    with client.websocket_connect(f"{SOUND}?token=secret") as third:
+        third.send_json({"rate": RATE, "block": BLOCK})
+        assert third.receive_json()["latency"] > 0
+
+
+def test_a_voice_is_made_of_a_recording_and_spoken_in() -> None:
+    studio = Studio(lambda: LiveVoice("astrape-mini"), token="secret")
+    with TestClient(studio.app, base_url=HOST) as client:
+        assert 'value="emma" selected' in client.get("/?token=secret").text
+        generator, made = np.random.default_rng(1), io.BytesIO()
+        envelope = 0.2 + 0.2 * np.sin(np.arange(6 * 16000) / 16000 * 2 * np.pi * 3)
+        soundfile.write(made, envelope * generator.standard_normal(6 * 16000), 16000, format="WAV")
+        short = io.BytesIO()
+        soundfile.write(short, np.zeros(1600), 16000, format="WAV")
+        for body, line in ((b"", "recording"), (b"no sound", "recording"), (short.getvalue(), "recording")):
+            answer = client.post("/voice?name=bad", content=body)
+            assert answer.status_code == 400
+            assert line in answer.json()["error"]
+            assert "/tmp" not in answer.json()["error"]
+        answer = client.post("/voice?name=%3Cb%3Eher", content=made.getvalue())
+        assert answer.status_code == 200, answer.text
+        assert "<b>her" in answer.json()["voices"]
+        # What somebody calls a voice is text on the page, and not HTML.
+        assert "&lt;b&gt;her" in client.get("/").text
+        x = 0.3 * generator.standard_normal(BLOCK).astype(np.float32)
+        with client.websocket_connect(SOUND) as socket:
+            socket.send_json({"rate": RATE, "block": BLOCK})
+            socket.receive_json()
+            socket.send_json({"voice": "<b>her"})
+            socket.send_json({"voice": "nobody"})
+            assert "no voice 'nobody'" in socket.receive_json()["warning"]
+            socket.send_bytes(packed(0, x))
+            assert len(next_sound(socket)[1]) == BLOCK
+
+
+def test_a_recording_that_is_too_large_is_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "LONGEST", 1 << 20)
+    answer = client.post("/voice?token=secret", content=bytes((1 << 20) + 1))
+    assert (answer.status_code, answer.json()["error"]) == (413, "the recording has more than 1 MiB")
