@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from astrape.voice.evaluation import registry
 from tests.docs.snippets import Page, snippets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,7 +17,9 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    known = {"python", "yaml", "console", "text", "sh", "toml", "json"}
+    # What a page registers is gone behind it: other tests count what there is.
+    monkeypatch.setattr(registry, "_FACTORIES", dict(registry._FACTORIES))
+    known = {"python", "yaml", "console", "text", "sh", "toml", "json", "cpp"}
     assert {snippet.kind for snippet in snippets(page)} <= known
     Page(page).run()
 
