@@ -1,7 +1,8 @@
 """Checksums of files of weights: whether they hold what was written.
 
 A safetensors file has no checksum of its own: a byte that flips on a disk is another weight, and nobody is told. What
-astrape writes has the CRC-32 of each tensor in the file's metadata, with type and shape, and reading compares them.
+astrape writes has the CRC-32 of each tensor in the file's metadata, with type and shape, and that of what the metadata
+says besides, and reading compares them.
 Archives of ``torch.save`` are zip files, whose CRC-32 torch writes and does not read: here it is read.
 """
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from astrape.errors import RecipeError
 
-__all__ = ["archive_fault", "checked_tensors", "read_tensors", "sealed"]
+__all__ = ["archive_fault", "checked_sums", "checked_tensors", "read_tensors", "sealed"]
 
 SUMS = "crc32"
 """Metadata: the CRC-32 of each tensor by name, as JSON."""
@@ -29,11 +30,33 @@ SUMS = "crc32"
 SEALED = "checked_by"
 """Metadata: says that there are checksums. With one of both gone, the header is damaged."""
 
+ABOUT = "__metadata__"
+"""In the place of a tensor's name: the metadata beside the checksums. safetensors has no tensor of that name."""
+
 
 def sealed(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> dict[str, str]:
-    """Metadata of a safetensors file of these tensors: ``about``, and a checksum of each."""
-    sums = {name: _sum(tensor) for name, tensor in tensors.items()}
+    """Metadata of a safetensors file of these tensors: ``about``, and a checksum of each and of ``about`` itself."""
+    sums = {name: _sum(tensor) for name, tensor in tensors.items()} | {ABOUT: _about_sum(about)}
     return {**about, SEALED: SUMS, SUMS: json.dumps(sums, separators=(",", ":"), sort_keys=True)}
+
+
+def checked_sums(about: Mapping[str, str], path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The checksums in a file's metadata, which is held against its own; ``None`` for a file without.
+
+    Raises:
+        RecipeError: for checksums that cannot be read, and metadata that is not as it was written.
+    """
+    if SUMS not in about and SEALED not in about:
+        return None
+    try:
+        sums = json.loads(about[SUMS]) if about[SEALED] == SUMS else None
+    except (KeyError, ValueError, RecursionError):
+        sums = None
+    if not isinstance(sums, dict):
+        raise RecipeError(f"{path}: is damaged: its checksums cannot be read: copy it again")
+    if ABOUT in sums and sums[ABOUT] != _about_sum(about):
+        raise RecipeError(f"{path}: is damaged: its metadata is not what was written (CRC-32): copy it again")
+    return sums
 
 
 def checked_tensors(file: Any, names: Iterable[str], path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -47,15 +70,7 @@ def checked_tensors(file: Any, names: Iterable[str], path: str | os.PathLike[str
     Raises:
         RecipeError: for a tensor that is not as it was written.
     """
-    about = file.metadata() or {}
-    sums = None
-    if SUMS in about or SEALED in about:
-        try:
-            sums = json.loads(about[SUMS]) if about[SEALED] == SUMS else None
-        except (KeyError, ValueError, RecursionError):
-            sums = None
-        if not isinstance(sums, dict):
-            raise RecipeError(f"{path}: is damaged: its checksums cannot be read: copy it again")
+    sums = checked_sums(file.metadata() or {}, path)
     found = {}
     for name in names:
         tensor = file.get_tensor(name)
@@ -100,3 +115,8 @@ def _sum(tensor: Tensor) -> str:
     begin = f"{held.dtype} {list(held.shape)}".encode()
     data = held.reshape(-1).view(torch.uint8).numpy().data if held.numel() else b""
     return f"{zlib.crc32(data, zlib.crc32(begin)):08x}"
+
+
+def _about_sum(about: Mapping[str, str]) -> str:
+    said = {name: value for name, value in about.items() if name not in (SEALED, SUMS)}
+    return f"{zlib.crc32(json.dumps(said, separators=(',', ':'), sort_keys=True).encode()):08x}"

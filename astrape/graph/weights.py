@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from astrape.errors import RecipeError
-from astrape.graph.checksums import checked_tensors
+from astrape.graph.checksums import checked_sums, checked_tensors
 from astrape.graph.fitting import listed, mismatches
 from astrape.graph.network import Network
 from astrape.graph.recipe.files import shipped_recipes
@@ -40,11 +40,13 @@ def weights_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     Of ours: ``recipe``, ``speaker_encoder`` (the embeddings that its ``speaker`` control takes), ``licence``, ``card``.
 
     Raises:
-        RecipeError: for a file that cannot be read.
+        RecipeError: for a file that cannot be read, and metadata that is not as it was written.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
+            about = dict(file.metadata() or {})
+            checked_sums(about, path)
+            return about
     except (OSError, SafetensorError) as error:
         raise RecipeError(f"{path}: cannot be read as safetensors: {error}") from error
 

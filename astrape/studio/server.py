@@ -37,8 +37,9 @@ LONGEST = 64 * 2**20
 CONNECTIONS = 4
 """Pages that speak at the same time; each takes its share of the processor."""
 
-WAITING = 50
-"""Blocks that wait for being computed: half a second of 10 ms. What comes then is silence, and counted."""
+WAITING = 8
+"""Blocks of 10 ms that wait for being computed. What comes then is silence, and counted. It is less than the 100 ms
+that the page waits for a block: were it more, what a slow machine computes would come too late to be heard."""
 
 TOLD_EVERY = 0.25
 """Seconds between two reports of load and dropouts."""
@@ -143,6 +144,8 @@ class Studio:
             body += part
             if len(body) > LONGEST:
                 return JSONResponse({"error": f"the recording has more than {LONGEST >> 20} MiB"}, 413)
+        if name in self._first.voices and name not in self._made:
+            name = f"{name}, yours"
         if not self._first.voices:
             return JSONResponse({"error": f"'{self._first.graph.name}' speaks in no voice"}, 400)
         with tempfile.TemporaryDirectory(prefix="astrape-studio-") as folder:

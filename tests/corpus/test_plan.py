@@ -88,7 +88,8 @@ def test_a_plan_depends_on_seed_and_number_alone(voices: Voices) -> None:
         sum(len(one.renderings) - sum(r.warp is not None for r in one.renderings) == k for one in plans)
         for k in (1, 2, 3)
     ]
-    assert min(shares) > 40, "sets of one, two and three voices"
+    assert shares[0] > 150, "most sentences are in one voice: sentences are what is short"
+    assert min(shares) > 5, "sets of one, two and three voices"
     assert 60 < sum(any(r.warp for r in one.renderings) for one in plans) < 120
     assert 0.3 < np.mean([len(r.parts) > 1 for one in plans for r in one.renderings]) < 0.6
 

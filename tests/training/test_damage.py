@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 import astrape
 from astrape.errors import AstrapeError, RecipeError
-from astrape.graph.checksums import read_tensors
+from astrape.graph.checksums import checked_sums, read_tensors
 from astrape.graph.weights import load_weights, weights_metadata
 from astrape.training.caches.files import Fault, check_sum, read_array, write_array
 from astrape.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
@@ -168,3 +169,30 @@ def test_a_damaged_array_is_a_fault_of_its_cache(tmp_path: Path) -> None:
     with pytest.raises(Fault, match="not what was written") as caught:
         check_sum(tmp_path / "a.npy")
     assert caught.value.kind == "checksum"
+
+
+@pytest.mark.parametrize("key", ["recipe", "speaker_encoder", "licence"])
+def test_what_weights_say_of_themselves_is_checked_too(tmp_path: Path, key: str) -> None:
+    """One bit of a text, as a disk may turn it; and a text that is gone."""
+    path = tmp_path / "w.safetensors"
+    about = {"recipe": "small", "speaker_encoder": "astrape-speaker", "licence": "MIT"}
+    save_weights(path, TENSORS, about)
+    whole = path.read_bytes()
+    assert {name: weights_metadata(path)[name] for name in about} == about
+    at = whole.index(f'"{about[key]}"'.encode()) + 1
+    for changed in (
+        whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :],
+        whole.replace(f'"{key}"'.encode(), f'"{key[:-1]}x"'.encode(), 1),
+    ):
+        path.write_bytes(changed)
+        for read in (weights_metadata, read_tensors):
+            with pytest.raises(RecipeError, match="metadata is not what was written"):
+                read(path)
+
+
+@pytest.mark.parametrize("name", ["astrape-mini", "astrape-speaker"])
+def test_weights_that_ship_are_sealed(name: str) -> None:
+    with resources.as_file(resources.files("astrape.recipes") / "weights" / f"{name}.safetensors") as path:
+        about = weights_metadata(path)
+        assert checked_sums(about, path) is not None
+        assert set(checked_sums(about, path) or {}) == {*read_tensors(path), "__metadata__"}

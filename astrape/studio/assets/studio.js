@@ -3,7 +3,7 @@ const $ = (id) => document.getElementById(id);
 const WAIT_MS = 100; // For the way to the server and back; constant, and told.
 const say = (line, bad = false) => { $("status").textContent = line; $("status").classList.toggle("bad", bad); };
 
-let context, node, socket, stream, dry = false, hello = null, late = 0, retry = null;
+let slow = 0, context, node, socket, stream, dry = false, hello = null, late = 0, retry = null;
 let recording = null, reference = null;
 const peaks = { in: 0, out: 0 };
 
@@ -46,6 +46,9 @@ function connect() {
       send($("voice") ? { voice: $("voice").value, dry, set } : { dry, set });
     }
     if (told.load !== undefined) {
+      const lost = told.dropouts + late;
+      if (lost - slow > 5) say("The computer is too slow: blocks are lost, and silence is heard in their place.", true);
+      slow = lost;
       $("load").textContent = `${(100 * told.load).toFixed(0)} %, worst ${(100 * told.worst).toFixed(0)} %`;
       $("dropouts").textContent = `${told.dropouts} at the server, ${late} on the way`;
     }
@@ -89,7 +92,7 @@ async function start() {
   analyser.fftSize = 1024;
   context.createMediaStreamSource(stream).connect(node).connect(analyser);
   node.connect(context.destination);
-  context.onstatechange = () => { if (context && context.state === "suspended") say("The browser sleeps: press Start again.", true); };
+  context.onstatechange = () => { if (context && context.state === "suspended") say("The browser sleeps: press the first button to wake it.", true); };
   draw(analyser);
   connect();
   $("start").textContent = "Stop";
@@ -169,7 +172,15 @@ function turn(on) {
   send({ dry });
 }
 
-$("start").onclick = () => (context ? stop() : start());
+let starting = false;
+$("start").onclick = async () => {
+  if (starting) return;
+  if (context && context.state === "suspended") { await context.resume(); say("You are heard. Wear headphones."); return; }
+  if (context) { stop(); return; }
+  starting = true;
+  await start();
+  starting = false;
+};
 $("dry").onclick = () => turn(!dry);
 $("record").onclick = () => {
   if (!recording) { recording = []; toggle($("record"), true, ["", "Stop recording (R)"]); return; }
