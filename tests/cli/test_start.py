@@ -157,7 +157,6 @@ def interrupted(folder: Path, *words: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-@pytest.mark.slow  # on a busy machine the run may end before it is told to
 def test_ctrl_c_is_told_and_leaves_what_was_there(tmp_path: Path) -> None:
     recipe = tmp_path / "identity.yaml"
     recipe.write_text(IDENTITY)

@@ -171,7 +171,6 @@ def gone(group: int) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="groups of processes are POSIX")
-@pytest.mark.slow  # hung once for 300 s on a busy machine: to be found out why
 def test_ctrl_c_leaves_one_traceback_no_process_and_no_half_file(tmp_path: Path) -> None:
     with started("interrupted", tmp_path) as process:
         begun(process, tmp_path)

@@ -53,9 +53,15 @@ def lag_of(y: np.ndarray, x: np.ndarray) -> int:
 def carded(what: str, folder: Path, server: Server, x: np.ndarray, loop: bool = False) -> tuple[np.ndarray, dict]:
     """Send ``x`` through a card in a process of its own, and return what was heard, and what it has to say."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, str(Path(__file__).with_name("through_card.py")), what, str(server.period)]
+    line = [sys.executable, "-m", "tests.live.through_card", what, str(server.period)]
     run = subprocess.Popen(
-        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        line,
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     with closing(Talker(server, x)) as talker:
         if loop:

@@ -10,13 +10,12 @@ import sys
 import time
 from typing import Any
 
-from test_jack import FRAMED, RATE
-
 import astrape
 from astrape.runtime.card import Card
 from astrape.runtime.devices import choose, list_devices
 from astrape.runtime.engine import Engine
 from astrape.runtime.round_trip import RoundTrip
+from tests.live.test_jack import FRAMED, RATE
 
 
 def copy(x: Any, y: Any) -> None:
