@@ -7,6 +7,7 @@ The profile ``ci`` draws the same examples every time, so that a red build is re
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -23,6 +24,10 @@ settings.register_profile("slow", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile(PROFILE)
 
 torch.set_num_threads(1)
+
+# A shell's background job ignores Ctrl-C, and what is started from it inherits that: tests that interrupt a process of
+# their own would wait for nothing.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: Iterable[Any]) -> None:
