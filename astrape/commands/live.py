@@ -111,7 +111,7 @@ def live(
         raise AstrapeError(f"--seconds {seconds:g}: must be above 0")
     before = Before.read()
     pair = choose_pair(wanted_in, wanted_out, monitor, rate, wait=before is not None)
-    controls = {name: value if value.numel() > 1 else float(value) for name, value in parse_settings(settings).items()}
+    controls = parse_settings(settings)
     if before is not None:
         controls |= before.values
         voice, seconds, record = before.voice, before.seconds, before.next_files(record)

@@ -51,7 +51,7 @@ def studio(
         raise AstrapeError(f"{error.name} is not installed: hint: pip install 'astrape[studio]'") from error
     from astrape.voice.live import LiveVoice
 
-    controls = {name: float(value) for name, value in parse_settings(settings).items()}
+    controls = parse_settings(settings)
     page = Studio(lambda: LiveVoice(recipe, weights=weights, voice=voice, controls=controls))
     if page.random:
         warn("the weights are random, and what comes out is noise: hint: --weights")

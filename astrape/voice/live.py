@@ -62,7 +62,7 @@ class LiveVoice:
         encoder: str | None = None,
     ) -> None:
         self.recipe = os.fspath(recipe)
-        self.values: dict[str, Any] = dict(controls or {})
+        self.values: dict[str, Any] = {name: _plain(value) for name, value in (controls or {}).items()}
         self.voice: str | None = None
         self.voices: list[str] = []
         self._encoder = encoder
@@ -77,8 +77,7 @@ class LiveVoice:
         if SPEAKER not in self.graph.controls:
             if voice is not None:
                 raise AstrapeError(f"'{self.graph.name}' speaks in no voice, and '{voice}' is asked for: leave it out")
-            for name, value in self.values.items():
-                self.graph.check_control(name, value)
+            self._check_values()
             return
         self._converter = Converter(self.graph)
         self._converter.of_weights(weights, recipe)
@@ -86,8 +85,14 @@ class LiveVoice:
         self.voice = os.fspath(VOICE if voice is None else voice)
         self.voices = list(dict.fromkeys([*shipped_voices(), self.voice]))
         self.bank(self.voice)
+        self._check_values()
+
+    def _check_values(self) -> None:
         for name, value in self.values.items():
             self.graph.check_control(name, value)
+            count, channels = torch.as_tensor(value).numel(), self.graph.control_specs[name].channels
+            if count not in (1, channels):
+                raise AstrapeError(f"control '{name}' is {count} numbers: give {channels}")
 
     @property
     def random(self) -> bool:
@@ -169,3 +174,8 @@ class LiveVoice:
         """Frames of a host's sound after which the graph's schedule comes round."""
         hosted: Graph = self.graph.hosted(rate)
         return hosted.quantum
+
+
+def _plain(value: Any) -> Any:
+    """A number where there is one: sliders show it, and it goes to another process as JSON."""
+    return float(value) if isinstance(value, torch.Tensor) and value.numel() == 1 else value

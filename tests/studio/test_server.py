@@ -14,9 +14,11 @@ import torch
 pytest.importorskip("starlette", reason="needs the extra 'studio'")
 pytest.importorskip("httpx", reason="starlette's test client needs httpx")
 
+from click.testing import CliRunner
 from starlette.testclient import TestClient
 
 import astrape
+from astrape.cli import cli
 from astrape.studio import server
 from astrape.studio.server import Studio
 from astrape.voice.live import LiveVoice
@@ -231,3 +233,20 @@ def test_a_recording_that_is_too_large_is_refused(client: TestClient, monkeypatc
     monkeypatch.setattr(server, "LONGEST", 1 << 20)
     answer = client.post("/voice?token=secret", content=bytes((1 << 20) + 1))
     assert (answer.status_code, answer.json()["error"]) == (413, "the recording has more than 1 MiB")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--set", "pitch=1,2"], "control 'pitch' is 2 numbers: give 1"),
+        (["--set", "pitch=99"], "control 'pitch' is 99, above"),
+        (["--set", "speaker=1"], "the speaker is what --voice gives"),
+        (["--voice", "nobody"], "nobody"),
+        (["--recipe", "robot-voice", "--voice", "emma"], "speaks in no voice"),
+    ],
+)
+def test_a_studio_that_cannot_begin_is_one_line(arguments: list[str], line: str) -> None:
+    done = CliRunner().invoke(cli, ["studio", "--no-browser", *arguments])
+    assert done.exit_code != 0
+    assert line in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
