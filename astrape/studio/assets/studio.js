@@ -1,6 +1,8 @@
 "use strict";
 const $ = (id) => document.getElementById(id);
 const WAIT_MS = 100; // For the way to the server and back; constant, and told.
+const HEARD = "You are heard. Wear headphones.";
+const SLOW = "The computer is too slow: blocks are lost, and silence is heard in their place.";
 const say = (line, bad = false) => { $("status").textContent = line; $("status").classList.toggle("bad", bad); };
 
 let slow = 0, context, node, socket, stream, dry = false, hello = null, late = 0, retry = null;
@@ -40,14 +42,15 @@ function connect() {
     if (told.warning) say(told.warning, true);
     if (told.latency !== undefined) {
       hello = told;
-      say("You are heard. Wear headphones.");
+      say(HEARD);
       latency();
       const set = Object.fromEntries([...document.querySelectorAll("input[data-control]")].map((s) => [s.dataset.control, +s.value]));
       send($("voice") ? { voice: $("voice").value, dry, set } : { dry, set });
     }
     if (told.load !== undefined) {
       const lost = told.dropouts + late;
-      if (lost - slow > 5) say("The computer is too slow: blocks are lost, and silence is heard in their place.", true);
+      if (lost - slow > 5) say(SLOW, true);
+      else if (lost === slow && $("status").textContent === SLOW) say(HEARD);
       slow = lost;
       $("load").textContent = `${(100 * told.load).toFixed(0)} %, worst ${(100 * told.worst).toFixed(0)} %`;
       $("dropouts").textContent = `${told.dropouts} at the server, ${late} on the way`;
@@ -175,7 +178,7 @@ function turn(on) {
 let starting = false;
 $("start").onclick = async () => {
   if (starting) return;
-  if (context && context.state === "suspended") { await context.resume(); say("You are heard. Wear headphones."); return; }
+  if (context && context.state === "suspended") { await context.resume(); say(HEARD); return; }
   if (context) { stop(); return; }
   starting = true;
   await start();
