@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 from click.shell_completion import CompletionItem
 
+from astrape.commands.extras import require
 from astrape.errors import AstrapeError
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Interrupted(Exception):
 
 
 def command(
-    name: str, example: str, interrupted: str = "", short: str | None = None
+    name: str, example: str, interrupted: str = "", short: str | None = None, extra: str | None = None
 ) -> Callable[[Callable[..., None]], click.Command]:
     """A command with an example at the end of its help, and ``--debug``. It runs on one thread.
 
@@ -122,12 +123,15 @@ def command(
         interrupted: what is left after Ctrl-C, for the line that says so; what writes nothing, or only
             whole files, needs no word.
         short: what the list of commands says of it; its help up to the first comma or full stop when left out.
+        extra: of the packages that it needs beside a plain install; held against what is there before it begins.
     """
 
     def make(function: Callable[..., None]) -> click.Command:
         @wraps(function)
         def run(*given: Any, **named: Any) -> None:
             try:
+                if extra is not None:
+                    require(extra)
                 import torch
 
                 # Two threads gain little on small steps, and lose several times over as soon as another process runs.

@@ -43,6 +43,7 @@ def make() -> None:
     "astrape check-cache --cache corpus --repair",
     short="Make parallel sets: a sentence in several voices.",
     interrupted="what was rendered is kept, and the same command goes on from there",
+    extra="corpus",
 )
 @click.option(
     "--work",

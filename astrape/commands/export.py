@@ -16,6 +16,7 @@ __all__ = ["export"]
     "astrape export astrape-mini -o exported/astrape-mini",
     interrupted="DIR has no manifest, or is as it was before",
     short="Export a recipe's streaming step to ONNX.",
+    extra="export",
 )
 @click.argument("recipe", type=RecipeName())
 @click.option(
@@ -41,11 +42,8 @@ def export(
     from astrape.errors import ExportError
     from astrape.graph import load
     from astrape.graph.weights import given_or_shipped, weights_metadata
+    from astrape.runtime.export import export as write
 
-    try:
-        from astrape.runtime.export import export as write
-    except ImportError as error:
-        raise ExportError(f'export needs {error.name}: pip install "astrape[export]"') from error
     graph = load(recipe, weights=weights)
     source = given_or_shipped(weights, recipe)
     quanta = 1

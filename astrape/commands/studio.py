@@ -22,6 +22,7 @@ HOST = "127.0.0.1"
     "astrape studio\nastrape studio --voice george --port 8000 --no-browser",
     interrupted="the page is closed",
     short="Speak in another voice through a page in the browser.",
+    extra="studio",
 )
 @click.option("--recipe", type=RecipeName(), default=RECIPE, show_default=True, metavar="RECIPE", help="What to run.")
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights, a safetensors file.")
@@ -43,12 +44,9 @@ def studio(
 
     Speak in voices whose owners agree, and tell who listens that the voice is synthetic. Wear headphones.
     """
-    try:
-        import uvicorn
+    import uvicorn
 
-        from astrape.studio.server import Studio
-    except ImportError as error:
-        raise AstrapeError(f"{error.name} is not installed: hint: pip install 'astrape[studio]'") from error
+    from astrape.studio.server import Studio
     from astrape.voice.live import LiveVoice
 
     controls = parse_settings(settings)

@@ -16,6 +16,7 @@ __all__ = ["train_default"]
     "astrape train-default --work default --hours 8\n"
     "astrape train-default --work default --hours 8 --output astrape/recipes/weights/astrape-mini.safetensors\n"
     "astrape train-default --work default --hours 0.2 --epochs 2",
+    extra="default",
 )
 @click.option(
     "--work",

@@ -18,6 +18,7 @@ __all__ = ["train_speaker"]
     "astrape train-speaker --corpus corpus --work train-speaker -o astrape-speaker.safetensors",
     interrupted="the same command goes on from the last checkpoint",
     short="Train the speaker encoder that ships.",
+    extra="default",
 )
 @click.option(
     "--corpus",

@@ -20,6 +20,7 @@ __all__ = ["train_tiny"]
     "astrape train-tiny --work short --data tests/audio/speech --short",
     interrupted="what is there is used again by the same command",
     short="Train a small voice converter on real speech.",
+    extra="tiny",
 )
 @click.option(
     "--work",

@@ -1,9 +1,5 @@
-"""Exported graphs, run with NumPy and ONNX Runtime alone: nothing in this package imports PyTorch, or anything else."""
+"""Exported graphs, run with NumPy and ONNX Runtime alone: nothing in this package imports PyTorch, or anything else.
 
-from __future__ import annotations
-
-from astrape.portable.exported import Exported
-from astrape.portable.session import Fault, PortableSession
-from astrape.portable.step import OnnxStep
-
-__all__ = ["Exported", "Fault", "OnnxStep", "PortableSession"]
+``astrape.runtime.portable`` hands out its classes. Nothing is imported here, since sessions take the names of tensors
+from ``names`` where there is no ONNX Runtime.
+"""

@@ -11,7 +11,8 @@ import numpy as np
 
 from astrape.errors import StreamError
 from astrape.portable.exported import Exported
-from astrape.portable.step import CONTROL, PREPARED, Array, OnnxStep, open_model
+from astrape.portable.names import CONTROL, PREPARED
+from astrape.portable.step import Array, OnnxStep, open_model
 
 __all__ = ["Fault", "PortableSession"]
 

@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-__all__ = ["CONTROL", "INPUT", "NEXT", "OUTPUT", "PREPARED", "STATE", "Array", "OnnxStep", "open_model"]
+from astrape.portable.names import INPUT, NEXT, OUTPUT, PREPARED, STATE
+
+__all__ = ["Array", "OnnxStep", "open_model"]
 
 Array = npt.NDArray[Any]
-
-INPUT, PREPARED, STATE, OUTPUT, NEXT, CONTROL = "input.", "prepared.", "state.", "output.", "next.", "control."
-"""What tensors of an exported model are called: these, and then the leaf's name."""
 
 TYPES = {
     "tensor(float)": np.float32,

@@ -6,6 +6,8 @@ have nothing else, ``pip install numpy onnxruntime`` and ``pip install --no-deps
 
 from __future__ import annotations
 
-from astrape.portable import Exported, Fault, OnnxStep, PortableSession
+from astrape.portable.exported import Exported
+from astrape.portable.session import Fault, PortableSession
+from astrape.portable.step import OnnxStep
 
 __all__ = ["Exported", "Fault", "OnnxStep", "PortableSession"]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from astrape.errors import ExportError
 from astrape.graph.quantum import Leaf, Quantum
-from astrape.portable.step import CONTROL, INPUT, NEXT, OUTPUT, PREPARED, STATE
+from astrape.portable.names import CONTROL, INPUT, NEXT, OUTPUT, PREPARED, STATE
 
 __all__ = ["Models", "onnx_models", "traced"]
 
