@@ -28,8 +28,7 @@ class AdaLN(StreamBlock):
     multiplied by the gate begins at nothing.
 
     What the control yields is computed in ``prepare``, once per change: ``shift``, ``1 + scale`` and the gate, each
-    ``(batch, 1, channels)``. A block that holds an ``AdaLN`` passes them to ``step``, or to :meth:`modulate` where its
-    own frames come first, and takes the gate from them.
+    ``(batch, 1, channels)``. A block that holds an ``AdaLN`` passes them to ``step`` and takes the gate from them.
 
     Args:
         source: any stream.
@@ -57,13 +56,12 @@ class AdaLN(StreamBlock):
         shift, scale, *gate = self.condition_proj(controls[self.condition]).unsqueeze(1).chunk(self.parts, dim=-1)
         return tuple(part.contiguous() for part in (shift, 1 + scale, *gate))
 
-    def modulate(self, frames: Tensor, prepared: tuple[Tensor, ...]) -> Tensor:
-        """:meth:`step` on ``(batch, n, channels)``."""
-        shift, scale = prepared[:2]
+    def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
+        shift, scale = controls[:2]
+        frames = x.transpose(1, 2)
         if shift.shape[0] == 1:
             # One speaker: what scales and shifts all frames alike is a layer norm's own weight and bias.
-            return F.layer_norm(frames, frames.shape[-1:], scale.flatten(), shift.flatten(), EPSILON)
-        return torch.addcmul(shift, F.layer_norm(frames, frames.shape[-1:], eps=EPSILON), scale)
-
-    def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
-        return self.modulate(x.transpose(1, 2), controls).transpose(1, 2), state
+            y = F.layer_norm(frames, frames.shape[-1:], scale.flatten(), shift.flatten(), EPSILON)
+        else:
+            y = torch.addcmul(shift, F.layer_norm(frames, frames.shape[-1:], eps=EPSILON), scale)
+        return y.transpose(1, 2), state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -11,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
+from astrape.blocks.ops.cache import KeyValueCache, RingPositions
 from astrape.blocks.ops.product import frame_product
-from astrape.blocks.ops.ring import Place
 from astrape.blocks.ops.rotary import PAIRINGS, Rotary
 from astrape.blocks.parameters import bounded, check_choice, check_elements, check_real
 from astrape.blocks.registry import register
@@ -31,11 +30,11 @@ class Attention(StreamBlock):
     ``(batch, channels, frames)`` to the same shape. Before time zero there is nothing: the first frame attends to
     itself alone, and zeros are never attended to.
 
-    The state per row is the keys and values of the last ``window`` frames, ``(batch, heads, window, head_dim)`` each,
-    and an int64 count of all frames so far, the ``age``. It is a ring: frame ``p`` of the stream stands at position
-    ``p mod window``, its key rotated by ``p`` (:class:`~astrape.blocks.ops.rotary.Rotary`), so a new frame takes the
-    position of the one that has just left its reach, and nothing else moves. A live session's state is written in place
-    (:mod:`astrape.blocks.live`).
+    The state per row is a :class:`~astrape.blocks.ops.cache.KeyValueCache`, the keys and values of the last ``window``
+    frames, ``(batch, heads, window, head_dim)`` each, and an int64 count of all frames so far, the ``age``. The cache is
+    a ring: frame ``p`` of the stream stands at position ``p mod window``, its key rotated by ``p``
+    (:class:`~astrape.blocks.ops.rotary.Rotary`), so a new frame takes the position of the one that has just left its
+    reach, and nothing else moves. A live session's state is written in place (:mod:`astrape.blocks.live`).
 
     A chunk of ``n`` frames needs ``window - 1 + n`` keys. It is worked off in blocks of about ``window`` queries, each
     against the keys in its reach, so a pass over hours needs memory linear in its length.
@@ -99,60 +98,62 @@ class Attention(StreamBlock):
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:
         age = torch.zeros(batch_size, 1, device=device, dtype=torch.int64)
-        return {**self.empty_span(batch_size, device, dtype), "age": age}
+        return {**self.empty_cache(batch_size, device, dtype), "age": age}
 
-    def empty_span(
+    def empty_cache(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> dict[str, Tensor]:
         """Keys and values at time zero."""
         shape = (batch_size, self.heads, self.window, self.head_dim)
         check_elements("the attention state", *shape)
-        return {name: torch.zeros(shape, device=device, dtype=dtype) for name in ("keys", "values")}
+        return KeyValueCache.empty(shape, device, dtype)
+
+    def positions(self, age: Tensor, count: int, dtype: torch.dtype) -> RingPositions:
+        """The positions of ``count`` new frames, for this block and all others of its window and rotation."""
+        return RingPositions(age, count, self.window, dtype, self.rotary)
 
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
-        place = self.place(state["age"], x.shape[-1], state["keys"].dtype)
-        y, span = self.attend(x.transpose(1, 2), state, place)
-        return y.transpose(1, 2), {**span, "age": place.after}
+        """As :meth:`StreamBlock.step`; a stack passes an open :class:`KeyValueCache` as state and gets one back."""
+        if isinstance(state, KeyValueCache):
+            return self._attend(x, state)
+        positions = self.positions(state["age"], x.shape[-1], state["keys"].dtype)
+        y, cache = self._attend(x, KeyValueCache(state, positions))
+        return y, {**cache.state, "age": positions.after}
 
-    def place(self, age: Tensor, count: int, dtype: torch.dtype) -> Place:
-        """Where ``count`` new frames stand, for this block and all others of its window and rotation."""
-        return Place(age, count, self.window, dtype, self.rotary)
-
-    def attend(self, frames: Tensor, span: Mapping[str, Tensor], place: Place) -> tuple[Tensor, dict[str, Tensor]]:
-        """:meth:`step` on ``(batch, n, channels)`` and the state's keys and values, the new frames' place given."""
-        batch, count, _ = frames.shape
-        held = {"keys": span["keys"], "values": span["values"]}
+    def _attend(self, x: Tensor, cache: KeyValueCache) -> tuple[Tensor, KeyValueCache]:
+        batch, _, count = x.shape
         if count == 0:
-            return frames, held
-        fused = frame_product(frames, self.in_proj_weight, self.in_proj_bias)
+            return x, cache
+        fused = frame_product(x.transpose(1, 2), self.in_proj_weight, self.in_proj_bias)
         # Under autocast the projection is short of the state's precision; the state decides.
-        fused = fused.to(held["keys"].dtype).view(batch, count, 3 * self.heads, self.head_dim)
+        fused = fused.to(cache.keys.dtype).view(batch, count, 3 * self.heads, self.head_dim)
         # Queries and keys turn alike, as heads of one tensor.
-        turned = self.rotary(fused[:, :, : 2 * self.heads], place.angles).transpose(1, 2)
+        turned = self.rotary(fused[:, :, : 2 * self.heads], cache.positions.angles).transpose(1, 2)
         queries, keys = turned.chunk(2, dim=1)
-        new = {"keys": keys, "values": fused[:, :, 2 * self.heads :].transpose(1, 2)}
-        after = {name: place.write(held[name], new[name]) for name in held}
+        values = fused[:, :, 2 * self.heads :].transpose(1, 2)
+        after = cache.append(keys, values)
         if count == 1:
-            heads = _attend_once(queries, after["keys"], after["values"], place.ring_mask)
+            heads = _attend_once(queries, after)
         else:
-            heads = self._attend_many(queries, {name: place.unrolled(held[name], new[name]) for name in held}, place)
-        rows = heads.transpose(1, 2).flatten(2).to(frames.dtype)
-        return frame_product(rows, self.out_proj.weight, self.out_proj.bias), after
+            heads = self._attend_many(queries, *cache.unroll(keys, values), cache.positions)
+        rows = heads.transpose(1, 2).flatten(2).to(x.dtype)
+        return frame_product(rows, self.out_proj.weight, self.out_proj.bias).transpose(1, 2), after
 
-    def _attend_many(self, queries: Tensor, spans: Mapping[str, Tensor], place: Place) -> Tensor:
+    def _attend_many(self, queries: Tensor, keys: Tensor, values: Tensor, positions: RingPositions) -> Tensor:
         attended = []
-        for start in range(0, place.count, self.queries):
+        for start in range(0, queries.shape[2], self.queries):
             asking = queries[:, :, start : start + self.queries]
             near = slice(start, start + asking.shape[2] + self.window - 1)
-            mask = place.mask(start, asking.shape[2])
-            keys, values = (tensor[:, :, near] for tensor in spans.values())
-            attended.append(F.scaled_dot_product_attention(asking, keys, values, attn_mask=mask))
+            mask = positions.mask(start, asking.shape[2])
+            attended.append(
+                F.scaled_dot_product_attention(asking, keys[:, :, near], values[:, :, near], attn_mask=mask)
+            )
         return torch.cat(attended, dim=2) if len(attended) > 1 else attended[0]
 
 
-def _attend_once(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+def _attend_once(query: Tensor, cache: KeyValueCache) -> Tensor:
     """``F.scaled_dot_product_attention`` of one query. 8 heads and 256 keys take 80 us of a live step so, not 110."""
-    batch, heads, count, width = keys.shape
-    penalty = mask.expand(batch, heads, 1, count).flatten(0, 1)
-    scores = torch.baddbmm(penalty, query.flatten(0, 1), keys.flatten(0, 1).mT, alpha=width**-0.5)
-    return torch.bmm(scores.softmax(dim=-1), values.flatten(0, 1)).view(batch, heads, 1, width)
+    batch, heads, count, width = cache.keys.shape
+    penalty = cache.positions.ring_mask.expand(batch, heads, 1, count).flatten(0, 1)
+    scores = torch.baddbmm(penalty, query.flatten(0, 1), cache.keys.flatten(0, 1).mT, alpha=width**-0.5)
+    return torch.bmm(scores.softmax(dim=-1), cache.values.flatten(0, 1)).view(batch, heads, 1, width)

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from astrape.blocks.adaln import EPSILON, AdaLN
 from astrape.blocks.attention import Attention
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
+from astrape.blocks.compose import Sequential
+from astrape.blocks.norm import Norm
+from astrape.blocks.ops.cache import KeyValueCache
 from astrape.blocks.ops.product import frame_product, frame_products
-from astrape.blocks.ops.ring import Place
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_elements
 from astrape.blocks.registry import register
 
@@ -68,13 +70,9 @@ class TransformerLayer(StreamBlock):
         self.attn = Attention(
             source, heads=heads, window=window, head_dim=head_dim, rotary=rotary, theta=theta, bias=bias
         )
-        self.norm1: nn.LayerNorm | None = None
-        self.norm2: nn.LayerNorm | None = None
-        self.attn_adaln: AdaLN | None = None
-        self.ffn_adaln: AdaLN | None = None
+        self.conditioned = condition is not None
         if condition is None:
-            self.norm1 = nn.LayerNorm(width, eps=EPSILON)
-            self.norm2 = nn.LayerNorm(width, eps=EPSILON)
+            self.norm1, self.norm2 = Norm(source, eps=EPSILON), Norm(source, eps=EPSILON)
         else:
             self.attn_adaln = AdaLN(source, condition=condition, condition_channels=condition_channels, gated=True)
             self.ffn_adaln = AdaLN(source, condition=condition, condition_channels=condition_channels, gated=True)
@@ -94,38 +92,36 @@ class TransformerLayer(StreamBlock):
 
     def prepare(self, controls: Mapping[str, Tensor]) -> Any:
         """Shift, one plus scale, and gate of both branches; nothing without a condition."""
-        if self.attn_adaln is None or self.ffn_adaln is None:
-            return ()
-        return {"attn": self.attn_adaln.prepare(controls), "ffn": self.ffn_adaln.prepare(controls)}
+        if not self.conditioned:
+            return ((), ())
+        return self.attn_adaln.prepare(controls), self.ffn_adaln.prepare(controls)
 
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
-        place = self.attn.place(state["age"], x.shape[-1], state["keys"].dtype)
-        y, span = self.attend(x.transpose(1, 2), state, controls, place)
-        return y.transpose(1, 2), {**span, "age": place.after}
+        """As :meth:`StreamBlock.step`; a stack passes an open key-value cache as state and gets one back."""
+        attending, feeding = controls
+        before_attention, before_feeding = self._norms()
+        y, _ = before_attention.step(x, (), attending)
+        y, state = self.attn.step(y, state, ())
+        x = _added(x, y, attending)
+        y, _ = before_feeding.step(x, (), feeding)
+        return _added(x, self._feed_forward(y), feeding), state
 
-    def attend(
-        self, frames: Tensor, span: Mapping[str, Tensor], controls: Any, place: Place
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """:meth:`step` on ``(batch, n, channels)``, with the place of the new frames given."""
-        if self.attn_adaln is None or self.ffn_adaln is None:
-            assert self.norm1 is not None
-            assert self.norm2 is not None
-            attended, held = self.attn.attend(_normed(frames, self.norm1), span, place)
-            frames = frames + attended
-            return frames + self._feed_forward(_normed(frames, self.norm2)), held
-        attention, feeding = controls["attn"], controls["ffn"]
-        attended, held = self.attn.attend(self.attn_adaln.modulate(frames, attention), span, place)
-        frames = torch.addcmul(frames, attention[2], attended)
-        fed = self._feed_forward(self.ffn_adaln.modulate(frames, feeding))
-        return torch.addcmul(frames, feeding[2], fed), held
+    def _norms(self) -> tuple[StreamBlock, StreamBlock]:
+        return (self.attn_adaln, self.ffn_adaln) if self.conditioned else (self.norm1, self.norm2)
 
-    def _feed_forward(self, frames: Tensor) -> Tensor:
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        frames = x.transpose(1, 2)
         gate, hidden = frame_products(frames, (self.w1.weight, self.w1.bias), (self.w3.weight, self.w3.bias))
-        return frame_product(F.silu(gate) * hidden, self.w2.weight, self.w2.bias)
+        return frame_product(F.silu(gate) * hidden, self.w2.weight, self.w2.bias).transpose(1, 2)
+
+
+def _added(x: Tensor, branch: Tensor, prepared: tuple[Tensor, ...]) -> Tensor:
+    """The residual; where :class:`AdaLN` has prepared something, its gate multiplies the branch."""
+    return torch.addcmul(x, prepared[2].transpose(1, 2), branch) if prepared else x + branch
 
 
 @register("transformer")
-class Transformer(StreamBlock):
+class Transformer(Sequential):
     """A stack of :class:`TransformerLayer`, and a layer norm over it.
 
     ``(batch, channels, frames)`` to the same shape. Learned and causal, so the algorithmic latency is 0; the receptive
@@ -141,6 +137,8 @@ class Transformer(StreamBlock):
     Raises:
         ValueError: for sizes out of range, or ``channels`` other than the input's.
     """
+
+    layers: Sequential
 
     def __init__(
         self,
@@ -160,56 +158,40 @@ class Transformer(StreamBlock):
         final_norm: bool = True,
     ) -> None:
         bounded("layers", layers, 1, 256)
-        super().__init__(source)
-
-        def layer() -> TransformerLayer:
-            return TransformerLayer(
-                source,
-                heads=heads,
-                window=window,
-                ffn=ffn,
-                channels=channels,
-                head_dim=head_dim,
-                rotary=rotary,
-                theta=theta,
-                bias=bias,
-                condition=condition,
-                condition_channels=condition_channels,
+        stack = Sequential(
+            *(
+                TransformerLayer(
+                    source,
+                    heads=heads,
+                    window=window,
+                    ffn=ffn,
+                    channels=channels,
+                    head_dim=head_dim,
+                    rotary=rotary,
+                    theta=theta,
+                    bias=bias,
+                    condition=condition,
+                    condition_channels=condition_channels,
+                )
+                for _ in range(layers)
             )
-
-        first = layer()
-        self.window = window
-        self.controls.update(first.controls)
-        self.layers = nn.ModuleList([first, *(layer() for _ in range(layers - 1))])
-        self.norm = nn.LayerNorm(source.channels, eps=EPSILON) if final_norm else None
-
-    @property
-    def receptive_field(self) -> Fraction:
-        return (len(self.layers) * (self.window - 1) + 1) / self.rate_in
+        )
+        super().__init__({"layers": stack, **({"norm": Norm(source, eps=EPSILON)} if final_norm else {})})
 
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:
         """Keys and values of the layers, first to last, and the ``age`` that all of them have."""
-        layers = [layer.attn.empty_span(batch_size, device, dtype) for layer in self._stack()]
+        layers = [layer.attn.empty_cache(batch_size, device, dtype) for layer in self._stack()]
         return {"layers": layers, "age": torch.zeros(batch_size, 1, device=device, dtype=torch.int64)}
 
-    def prepare(self, controls: Mapping[str, Tensor]) -> Any:
-        return [layer.prepare(controls) for layer in self._stack()]
-
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
-        stack, after, frames = self._stack(), [], x.transpose(1, 2)
-        place = stack[0].attn.place(state["age"], x.shape[-1], state["layers"][0]["keys"].dtype)
-        for layer, span, prepared in zip(stack, state["layers"], controls, strict=True):
-            frames, held = layer.attend(frames, span, prepared, place)
-            after.append(held)
-        frames = frames if self.norm is None else _normed(frames, self.norm)
-        return frames.transpose(1, 2), {"layers": after, "age": place.after}
+        # One age for all layers: positions, angles and masks are computed once in a step.
+        held = state["layers"]
+        positions = self._stack()[0].attn.positions(state["age"], x.shape[-1], held[0]["keys"].dtype)
+        caches = {str(layer): KeyValueCache(own, positions) for layer, own in enumerate(held)}
+        x, after = super().step(x, {"layers": caches}, controls)
+        return x, {"layers": [cache.state for cache in after["layers"].values()], "age": positions.after}
 
     def _stack(self) -> list[TransformerLayer]:
         return [layer for layer in self.layers if isinstance(layer, TransformerLayer)]
-
-
-def _normed(frames: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """The norm, without what calling a module costs, which for one frame is as much again."""
-    return F.layer_norm(frames, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
