@@ -31,8 +31,8 @@ class Attention(StreamBlock):
     itself alone, and zeros are never attended to.
 
     The state per row is a :class:`~astrape.blocks.ops.cache.KeyValueCache`, the keys and values of the last ``window``
-    frames, ``(batch, heads, window, head_dim)`` each, and an int64 count of all frames so far, the ``age``. The cache is
-    a ring: frame ``p`` of the stream stands at position ``p mod window``, its key rotated by ``p``
+    frames, ``(batch, heads, window, head_dim)`` each, and an int64 count of all frames so far, the ``age``. The cache
+    is a ring: frame ``p`` of the stream stands at position ``p mod window``, its key rotated by ``p``
     (:class:`~astrape.blocks.ops.rotary.Rotary`), so a new frame takes the position of the one that has just left its
     reach, and nothing else moves. A live session's state is written in place (:mod:`astrape.blocks.live`).
 

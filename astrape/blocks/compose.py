@@ -129,9 +129,9 @@ class Sequential(Composed):
         return frame
 
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Any, State]:
-        held, after = dict(state), {}
+        held, given, after = dict(state), dict(controls), {}
         for name, block in self.blocks.items():
-            x, own = block.step(x, held.get(name, ()), controls.get(name, {}))
+            x, own = block.step(x, held.get(name, ()), given.get(name, {}))
             if name in held:
                 after[name] = own
         return x, after
@@ -218,9 +218,10 @@ class Parallel(Composed):
         return min(known) if len(known) == len(reached) else None
 
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
-        outputs, held, after = [], dict(state), {}
+        held, given, after = dict(state), dict(controls), {}
+        outputs = []
         for name, block in self.blocks.items():
-            y, own = block.step(x, held.get(name, ()), controls.get(name, {}))
+            y, own = block.step(x, held.get(name, ()), given.get(name, {}))
             outputs.append(y)
             if name in held:
                 after[name] = own

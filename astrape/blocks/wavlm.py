@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from astrape.blocks.activation import exact_gelu
+from astrape.blocks.activation import Activation, exact_gelu
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.compose import Sequential
 from astrape.blocks.conv import Conv
@@ -27,7 +27,7 @@ STRIDES = (5, 2, 2, 2, 2, 2, 2)
 NORMS = ("cumulative", "frozen", "utterance", "layer")
 
 
-class FrozenNorm(nn.Module):
+class FrozenNorm(StreamBlock):
     """Per channel ``weight * (x - mean) / sqrt(variance + eps) + bias`` with stored statistics: an affine map.
 
     Attributes:
@@ -38,8 +38,9 @@ class FrozenNorm(nn.Module):
     mean: Tensor
     variance: Tensor
 
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
+    def __init__(self, source: Stream, eps: float = 1e-5) -> None:
+        super().__init__(source)
+        channels = source.channels
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -51,18 +52,23 @@ class FrozenNorm(nn.Module):
         factor = self.weight * torch.rsqrt(self.variance + self.eps)
         return factor, self.bias - self.mean * factor
 
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        factor, offset = self.folded()
+        return x * factor[:, None] + offset[:, None], state
 
-class WavLMLayer(StreamBlock):
+
+class WavLMLayer(Sequential):
     """One layer: a strided convolution whose window ends with its quantum, a norm, and the exact GELU.
 
     Args:
         source: the layer's input.
         channels, kernel, stride, bias: of the convolution.
-        norm: as in :class:`WavLMCNN`, or ``None`` for a layer that has none.
+        norm: as in :class:`WavLMCNN`, or ``None`` for a layer that has none. One over the utterance is not among the
+            blocks that step, since it looks ahead.
         warmup, floor: of a cumulative norm, see :class:`~astrape.blocks.norm.Norm`.
     """
 
-    layer_norm: nn.Module | None
+    conv: Conv
 
     def __init__(
         self,
@@ -76,41 +82,20 @@ class WavLMLayer(StreamBlock):
         warmup: int = 0,
         floor: float = 0.0,
     ) -> None:
-        super().__init__(source, quantum=stride, ratio=Fraction(1, stride), channels=channels)
-        self.conv = Conv(source, channels=channels, kernel=kernel, stride=stride, bias=bias)
+        conv = Conv(source, channels=channels, kernel=kernel, stride=stride, bias=bias)
         # As WavLM begins: the level stays the same from layer to layer. Torch's own first values lose two thirds of it
         # in each, and what is behind fresh layers would have next to nothing to learn from.
-        nn.init.kaiming_normal_(self.conv.weight)
+        nn.init.kaiming_normal_(conv.weight)
+        norms: dict[str, StreamBlock] = {}
         if norm == "frozen":
-            self.layer_norm = FrozenNorm(channels)
+            norms = {"layer_norm": FrozenNorm(conv.output)}
         elif norm == "cumulative":
-            self.layer_norm = Norm(self.output, kind=norm, warmup=warmup, floor=floor)
-        else:
-            self.layer_norm = None if norm is None else Norm(self.output, kind=norm)
-
-    def init_state(
-        self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> State:
-        norm = self.layer_norm
-        return {
-            "conv": self.conv.init_state(batch_size, device, dtype),
-            "norm": norm.init_state(batch_size, device, dtype) if isinstance(norm, Norm) else (),
-        }
-
-    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
-        norm, normed = self.layer_norm, state["norm"]
-        y, conv = self.convolve(x, state["conv"])
-        if isinstance(norm, Norm):
-            y, normed = norm.step(y, normed, ())
-        return exact_gelu(y), {"conv": conv, "norm": normed}
-
-    def convolve(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """The convolution alone, a frozen norm folded into what comes out of it."""
-        y, state = self.conv.step(x, state, ())
-        if isinstance(self.layer_norm, FrozenNorm):
-            factor, offset = self.layer_norm.folded()
-            y = y * factor[:, None] + offset[:, None]
-        return y, state
+            norms = {"layer_norm": Norm(conv.output, kind=norm, warmup=warmup, floor=floor)}
+        elif norm == "layer":
+            norms = {"layer_norm": Norm(conv.output, kind=norm)}
+        super().__init__({"conv": conv, **norms, "act": Activation(conv.output, kind="gelu")})
+        if norm == "utterance":
+            self.layer_norm = Norm(conv.output, kind=norm)
 
 
 @register("wavlm_cnn")
@@ -259,7 +244,7 @@ class WavLMCNN(StreamBlock):
         assert isinstance(norm, Norm)
         assert norm.weight is not None
         assert norm.bias is not None
-        y, _ = first.convolve(x, first.conv.init_state(x.shape[0], x.device, x.dtype))
+        y = first.conv(x)
         heard = y[..., 1:] if y.shape[-1] > 1 else y
         variance, mean = torch.var_mean(heard, dim=-1, correction=0, keepdim=True)
         factor = torch.rsqrt(variance + norm.eps) * norm.weight[:, None]
