@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 __all__ = ["BLOCK", "Recurrence"]
@@ -119,14 +120,13 @@ def scan_matrices(transition: Tensor) -> tuple[Tensor, Tensor]:
         after the last, and ``carry``, ``(batch, (BLOCK + 1) * order, order)``, from the first state to the same.
     """
     powers = matrix_powers(transition)
-    order = transition.shape[-1]
     steps = torch.arange(BLOCK + 1, device=transition.device)
     age = steps[:, None] - 1 - steps[None, :BLOCK]
     # Steps that are still to come find a matrix of zeros after the last power.
     none = torch.zeros_like(powers[:, :1])
     mix = torch.cat([powers, none], dim=1)[:, age.masked_fill(age < 0, BLOCK + 1)]
-    mix = mix.permute(0, 1, 3, 2, 4).reshape(-1, (BLOCK + 1) * order, BLOCK * order)
-    return mix, powers.reshape(-1, (BLOCK + 1) * order, order)
+    mix = rearrange(mix, "b to of row column -> b (to row) (of column)")
+    return mix, rearrange(powers, "b to row column -> b (to row) column")
 
 
 def scan_states(driven: Tensor, state: Tensor, mix: Tensor, carry: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
@@ -64,7 +65,7 @@ class FrontEndAlone:
         """``(channels, frames)`` to ``(channels * ratio + 1, content frames)``, float64."""
         frames = features.shape[1] // self.ratio
         blocks = features[:, : frames * self.ratio].double().unfold(1, self.ratio, self.ratio)
-        rows = blocks.permute(0, 2, 1).reshape(-1, frames)
+        rows = rearrange(blocks, "channels frames ratio -> (channels ratio) frames")
         return torch.cat([rows, torch.ones(1, frames, dtype=torch.float64)])
 
 

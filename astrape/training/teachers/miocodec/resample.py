@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
@@ -37,4 +38,4 @@ def resample(audio: Tensor, rate_in: int, rate_out: int) -> Tensor:
     padded = functional.pad(audio[:, None], (side, side + old))
     resampled = functional.conv1d(padded, bank[:, None].to(audio), stride=old)
     length = math.ceil(new * audio.shape[1] / old)
-    return resampled.transpose(1, 2).flatten(1)[:, :length]
+    return rearrange(resampled, "b phase n -> b (n phase)")[:, :length]

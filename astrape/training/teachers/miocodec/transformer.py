@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -81,10 +82,11 @@ def windowed_attention(query: Tensor, key: Tensor, value: Tensor, side: int | No
     count = -(-frames // block)
     reach = block + 2 * side
     beyond = count * block - frames
-    # (batch, heads, count, block or reach, width), then blocks beside the items of the batch
     queries = functional.pad(query, (0, 0, 0, beyond)).unfold(2, block, block)
     keys, values = (functional.pad(one, (0, 0, side, side + beyond)).unfold(2, reach, block) for one in (key, value))
-    queries, keys, values = (one.permute(0, 2, 1, 4, 3).flatten(0, 1) for one in (queries, keys, values))
+    queries, keys, values = (
+        rearrange(one, "b heads count width frames -> (b count) heads frames width") for one in (queries, keys, values)
+    )
     first = torch.arange(count, device=query.device)[:, None, None] * block
     asking = first + torch.arange(block, device=query.device)[None, :, None]
     asked = first + torch.arange(reach, device=query.device)[None, None, :] - side
@@ -93,7 +95,7 @@ def windowed_attention(query: Tensor, key: Tensor, value: Tensor, side: int | No
     near = near | (asking >= frames)
     mask = near[None, :, None].expand(batch, count, 1, block, reach).flatten(0, 1)
     found = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-    return found.reshape(batch, count, *found.shape[1:]).transpose(1, 2).flatten(2, 3)[:, :, :frames]
+    return rearrange(found, "(b count) heads frames width -> b heads (count frames) width", b=batch)[:, :, :frames]
 
 
 class _Layer(nn.Module):
@@ -123,12 +125,13 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor, turns: tuple[Tensor, Tensor] | None) -> Tensor:
         query, key, value = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.wq, self.wk, self.wv)
+            rearrange(layer(x), "b frames (heads width) -> b heads frames width", heads=self.heads)
+            for layer in (self.wq, self.wk, self.wv)
         )
         if turns is not None:
             query, key = rotated(query, turns), rotated(key, turns)
         found = windowed_attention(query, key, value, self.side)
-        result: Tensor = self.wo(found.transpose(1, 2).flatten(2))
+        result: Tensor = self.wo(rearrange(found, "b heads frames width -> b frames (heads width)"))
         return result
 
 
