@@ -45,7 +45,7 @@ class StreamError(AstrapeError):
 
 
 class ExportError(AstrapeError):
-    """A graph that cannot be exported, or a folder that is no export."""
+    """A graph that cannot be exported, or a folder that is not an export."""
 
 
 class AudioError(AstrapeError):

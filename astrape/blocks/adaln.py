@@ -37,7 +37,7 @@ class AdaLN(StreamBlock):
         gated: whether a gate is computed too, for a block that uses it.
 
     Raises:
-        ValueError: for a condition that is no name, or a number of channels out of range.
+        ValueError: for a condition that is not a name, or a number of channels out of range.
     """
 
     def __init__(self, source: Stream, *, condition: str, condition_channels: int = 128, gated: bool = False) -> None:

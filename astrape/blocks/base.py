@@ -143,7 +143,7 @@ class StreamBlock(nn.Module):
         if self.quantum < 1 or self.ratio <= 0 or (self.quantum * self.ratio).denominator != 1:
             raise RateError(
                 f"{type(self).__name__}: a quantum of {self.quantum} frames times a ratio of {self.ratio} "
-                f"is no whole number of output frames: make the quantum a multiple of {self.ratio.denominator}"
+                f"is not a whole number of output frames: make the quantum a multiple of {self.ratio.denominator}"
             )
         if outputs is None:
             outputs = {"out": next(iter(self.inputs.values())).channels if channels is None else channels}

@@ -35,7 +35,7 @@ class Matrix(StreamBlock, ExactTables):
         gains: a row for each output channel, each a number for every input channel, -1e6 to 1e6.
 
     Raises:
-        ValueError: for no rows, too many, or a gain that is no such number.
+        ValueError: for no rows, too many, or a gain that is not such a number.
         RateError: for a row that has not as many gains as there are channels.
     """
 

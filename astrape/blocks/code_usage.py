@@ -31,7 +31,7 @@ class CodeUsage:
         """Count codes of any shape; with weights of the same shape, those above 0 only.
 
         Raises:
-            ValueError: for a code that is no whole number from 0 to ``size - 1``.
+            ValueError: for a code that is not a whole number from 0 to ``size - 1``.
         """
         kept = codes.detach() if weights is None else codes.detach()[weights > 0]
         numbers = check_codes(kept, self.size).flatten().to("cpu", torch.int64)

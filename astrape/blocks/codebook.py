@@ -38,7 +38,7 @@ class MixedRadix(nn.Module):
 
     Args:
         sizes: number of values of each digit. Their product is at most 2^24.
-        mend: what the error proposes to do about a product that is larger.
+        hint: what the error proposes to do about a product that is larger.
 
     Attributes:
         size: the product: how many numbers there are.
@@ -50,13 +50,13 @@ class MixedRadix(nn.Module):
     sizes: Tensor
     strides: Tensor
 
-    def __init__(self, sizes: Sequence[int], mend: str = "take fewer levels") -> None:
+    def __init__(self, sizes: Sequence[int], hint: str = "take fewer levels") -> None:
         super().__init__()
         self.size = math.prod(sizes)
         if self.size > LARGEST_CODEBOOK:
             raise ValueError(
                 f"levels make {' x '.join(map(str, sizes))} = {self.size} codes, and codes are float32 numbers, which "
-                f"are exact only up to {LARGEST_CODEBOOK}: {mend}"
+                f"are exact only up to {LARGEST_CODEBOOK}: {hint}"
             )
         strides = [math.prod(sizes[:index]) for index in range(len(sizes))]
         # Integers, so that converting the block to half precision leaves them as they are.
@@ -70,7 +70,8 @@ class MixedRadix(nn.Module):
     def split(self, numbers: Tensor) -> Tensor:
         """Numbers ``(batch, 1, frames)`` to digits ``(batch, count, frames)``.
 
-        What is no whole number from 0 to ``size - 1`` counts as the nearest one; a stream can't stop to complain.
+        Anything else than a whole number from 0 to ``size - 1`` is taken as the nearest one, since a stream cannot
+        stop to complain.
         """
         numbers = numbers.round().clamp(0, self.size - 1)
         # A float quotient below 2^24 by b is at least 1 / b short of the next whole number: more than it rounds.

@@ -98,7 +98,7 @@ class AdaptiveConv(Sequential):
             kernel of 1. ``widen`` is there with ``expand`` above 1 only.
 
     Raises:
-        ValueError: for a condition that is no name, or a size out of range.
+        ValueError: for a condition that is not a name, or a size out of range.
     """
 
     def __init__(

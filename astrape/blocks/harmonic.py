@@ -58,7 +58,7 @@ class HarmonicSource(StreamBlock):
         head: ``head.0`` convolution of kernel 3, ``head.1`` SnakeBeta, ``head.2`` pointwise convolution to 2.
 
     Raises:
-        ValueError: for a condition that is no name, or a number out of range.
+        ValueError: for a condition that is not a name, or a number out of range.
     """
 
     frequencies: Tensor

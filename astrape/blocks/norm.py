@@ -61,7 +61,7 @@ class Norm(StreamBlock):
             be expected depends on the signal.
         floor: of ``cumulative``: least variance, 0 to 1e6.
         skip_silence: of ``cumulative``: whether frames of zeros count for nothing. False by default: where features
-            have an offset, as log-mel bands have, silence is no zero.
+            have an offset, as log-mel bands have, silence is not zero.
 
     Attributes:
         weight, bias: ``(channels,)``, one and zero at first.

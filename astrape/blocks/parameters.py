@@ -92,7 +92,7 @@ def full_precision(dtype: torch.dtype | None, block: object) -> None:
     """Refuse 16-bit floats for a block whose phases or powers they cannot hold.
 
     Raises:
-        StreamError: for ``float16`` and ``bfloat16``, naming the block and the mend.
+        StreamError: for ``float16`` and ``bfloat16``, naming the block, with a hint.
     """
     if dtype in (torch.float16, torch.bfloat16):
         raise StreamError(f"{type(block).__name__} needs float32 or float64, not {dtype}: run the graph in float32")

@@ -78,7 +78,7 @@ class Pitch(NamedTuple):
         """That of the pitch, 0 to 1, ``(batch, frames)``.
 
         Where there is none it is the highest of a candidate, and no more than a pitch above the range leaves
-        unexplained: a tone of 2 kHz repeats itself after 4 ms too, and is no voice of 250 Hz.
+        unexplained: a tone of 2 kHz repeats itself after 4 ms too, and is not a voice of 250 Hz.
         """
         most, left = highest(self.height), 1 - self.above
         silent = torch.where(most < left, most, left)
@@ -174,7 +174,7 @@ class PitchSearch(ExactTables):
     def peaks(self, correlation: Tensor, audible: Tensor) -> tuple[Tensor, Tensor]:
         """Lag in seconds and height of the local maxima, by a parabola through three points.
 
-        Both have a value at each inner point of the grid. Where that is no maximum, or not audible, the height is 0.
+        Both have a value at each inner point of the grid. Where that is not a maximum, or not audible, the height is 0.
         """
         left, middle, right = correlation[..., :-2], correlation[..., 1:-1], correlation[..., 2:]
         is_peak = (middle > left.clamp(min=0)) & (middle >= right) & audible
@@ -336,7 +336,7 @@ class PitchTracker(StreamBlock, ExactTables):
         if not x.shape[-1]:
             return x.new_zeros(x.shape[0], 2, 0), map_state(torch.clone, state)
         highpass = Recurrence(*(getattr(self, f"highpass_{name}") for name in Recurrence._fields))
-        # A stream begins as if its first sample had been there before: an offset is no step then.
+        # A stream begins as if its first sample had been there before: an offset is not a step then.
         before = state["below"] + state["fresh"] * x[..., :1] * self.at_rest
         above, below = highpass.run(x, before)
         joined = torch.cat([state["heard"], above[:, 0]], dim=-1)

@@ -43,7 +43,7 @@ class Delay(StreamBlock):
         channels: the channel count the input must have, for the same reason.
 
     Raises:
-        ValueError: for a length out of range, none or two of them, or one that is no whole number of frames.
+        ValueError: for a length out of range, none or two of them, or one that is not a whole number of frames.
         RateError: for an input that is not as ``rate`` and ``channels`` say.
 
     >>> Delay(Stream(16000, 1), ms="5/2").frames
@@ -65,7 +65,7 @@ class Delay(StreamBlock):
             raise ValueError("a delay needs either frames or ms: give one of them")
         asserted = Stream(source.rate if rate is None else rate, source.channels if channels is None else channels)
         if asserted != source:
-            raise RateError(f"this delay is meant for {asserted}, and its input is {source}: mend one of the two")
+            raise RateError(f"this delay is meant for {asserted}, and its input is {source}: change one of the two")
         if ms is not None:
             frames = whole_frames(ms, source.rate)
         self.frames = bounded("frames", frames, 0, LONGEST_DELAY)
@@ -153,7 +153,7 @@ class Gain(StreamBlock):
             step spread over that has no audible click and still feels immediate under a hand.
 
     Raises:
-        ValueError: for a gain that is no finite number, or a time out of range.
+        ValueError: for a gain that is not a finite number, or a time out of range.
     """
 
     def __init__(self, source: Stream, *, gain: float | str, smooth_ms: float = 5.0) -> None:

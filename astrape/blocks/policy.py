@@ -42,8 +42,8 @@ class Policy:
         name: as tables and manifests call it.
         writes_state: whoever calls ``step`` never looks again at the state it passed, so that a block may hand back
             the same memory, changed.
-        sums_taps: a lone frame of a depthwise convolution is multiplied and summed tap by tap, and is no product of a
-            batch of channels, which compilers and other runtimes take one by one.
+        sums_taps: a lone frame of a depthwise convolution is multiplied and summed tap by tap, not computed as a
+            batched product over channels, which compilers and other runtimes take one by one.
     """
 
     name = "plain"

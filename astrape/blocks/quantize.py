@@ -57,8 +57,8 @@ class _Quantizer(StreamBlock):
         """Content of stored codes: ``(batch, 1, n)``, of any type, to ``(batch, channels, n)``.
 
         Raises:
-            ValueError: for a code that is no whole number from 0 to ``codebook_size - 1``. A streaming decoder, which
-                can't stop, takes the nearest one that is.
+            ValueError: for a code that is not a whole number from 0 to ``codebook_size - 1``. A streaming decoder,
+                which cannot stop, takes the nearest one that is.
         """
         return _widely(self._from_codes, check_codes(codes, self.codebook_size))
 
@@ -190,7 +190,7 @@ class Q2D2Decode(_Paired, _Decoder):
     """From the ``codes`` of a :class:`Q2D2` to its ``content``: ``(batch, 1, n)`` to ``(batch, channels, n)``.
 
     Parameters are named as in :class:`Q2D2` (``proj_out``, and ``quantizer.project_out`` if it has one), so its weights
-    fit. What is no code counts as the nearest one; :meth:`decode` refuses it.
+    fit. A number that is not a code is taken as the nearest one; :meth:`decode` refuses it.
 
     Args:
         source: the stream of codes, one channel.
@@ -289,8 +289,8 @@ class FSQ(_Levelled, _Encoder):
 class FSQDecode(_Levelled, _Decoder):
     """From the ``codes`` of an :class:`FSQ` to its ``content``: ``(batch, 1, n)`` to ``(batch, channels, n)``.
 
-    ``project_out`` is named as in :class:`FSQ`, so its weights fit. What is no code counts as the nearest one;
-    :meth:`decode` refuses it.
+    ``project_out`` is named as in :class:`FSQ`, so its weights fit. A number that is not a code is taken as the nearest
+    one; :meth:`decode` refuses it.
 
     Args:
         source: the stream of codes, one channel.

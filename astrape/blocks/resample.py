@@ -257,7 +257,7 @@ def _build_table(up: int, down: int, delay: int, cutoff: float, shape: float) ->
         offset = np.where(inside, distance, 0) / up
         bell = np.i0(shape * np.sqrt(1 - (offset * up / (delay * down)) ** 2))
         phase = np.where(inside, np.sinc(2 * cutoff * offset) * bell, 0.0)
-        # A zero of the sinc comes out as some 1e-17; it is no influence, and is not to count as receptive field.
+        # A zero of the sinc comes out as some 1e-17; it has no influence, and must not count as receptive field.
         phase[np.abs(phase) < 1e-14 * np.i0(shape)] = 0.0
         weight[group, :, : len(members)] = phase / phase.sum(axis=0)
         oldest[members] = frames[(phase != 0).argmax(axis=0)]

@@ -36,7 +36,7 @@ HUM = 60.0
 """Hz up to which mains hum. A Hann window spreads that over two bins to either side, where it hides the pitch."""
 
 HUM_SECONDS = 1.5
-"""Within which even a fluent speaker pauses: what does not fall silent for so long is no voice."""
+"""Within which even a fluent speaker pauses: what does not fall silent for so long is not a voice."""
 
 HUM_MARGIN = 8.0
 """How far a voice must be above the hum, in power, before any of what lies down there is looked at."""
@@ -112,7 +112,7 @@ class SpectralShift(StreamBlock, ExactTables):
 
     Raises:
         ValueError: for a number out of range.
-        RateError: for a number of channels that is no spectrum's.
+        RateError: for a number of channels that no spectrum has.
     """
 
     to_lags: Tensor
@@ -191,8 +191,8 @@ class SpectralShift(StreamBlock, ExactTables):
         bands = np.clip(1 - np.abs(scale[:, None] / scale[-1] * (BANDS - 1) - np.arange(BANDS)), 0, 1)
         return {
             "to_lags": (waves / (window @ waves / window.sum()))[low:high],
-            # All of a frame's power; that which is no hum; that which may be; what periodicity is measured against
-            # beside the latter.
+            # All of a frame's power; the part that is not hum; the part that may be; what periodicity is measured
+            # against beside the latter.
             "to_totals": np.stack(
                 [np.ones(self.bins), above, hum, above * np.where(place < high, 1.0, UPPER_SHARE)], axis=1
             ).astype(np.float64),

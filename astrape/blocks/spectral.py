@@ -37,7 +37,7 @@ MAX_N_FFT = 8192
 """For a prime, which cannot be factored, the matrix has ``n_fft * (n_fft + 1)`` entries: 268 MB of float32 here."""
 
 LEAST_WEIGHT = 1e-11
-"""A summed squared window below this is no window at all: dividing by it would only amplify rounding."""
+"""A summed squared window below this counts as 0: dividing by it would only amplify rounding."""
 
 COSINE_WINDOWS: dict[str, tuple[float, float]] = {
     "hann": (0.5, 0.5),

@@ -136,8 +136,9 @@ class WavLMCNN(StreamBlock):
         first frame of layer 0, half of whose window lies before time zero, is left out of the statistics, as it is
         not there in the original.
     ``layer``
-        A layer norm over channels in every layer: what WavLM-large has. Nothing to mend. (Its preprocessing, though,
-        scales the whole waveform to mean 0 and variance 1; a ``norm`` of kind ``cumulative`` before does so causally.)
+        A layer norm over channels in every layer: what WavLM-large has. It is causal as it is. (Its preprocessing,
+        though, scales the whole waveform to mean 0 and variance 1; a ``norm`` of kind ``cumulative`` before does so
+        causally.)
 
     The weights are not trained (``requires_grad`` is off); ``requires_grad_(True)`` turns training on.
 

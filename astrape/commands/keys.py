@@ -15,7 +15,7 @@ ARROWS = {"A": "up", "B": "down", "C": "right", "D": "left"}
 
 @contextmanager
 def keys() -> Iterator[Callable[[float], str | None]]:
-    """Keys as they are pressed, for the length of the ``with`` block; none where standard input is no terminal.
+    """Keys as they are pressed, for the length of the ``with`` block; none where standard input is not a terminal.
 
     Yields:
         A function that waits so many seconds at most for a key, and returns its character, or ``up``, ``down``,

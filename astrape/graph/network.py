@@ -192,7 +192,7 @@ class Network(StreamBlock, Generic[Out]):
             controls: what ``prepare`` returned, or the controls' own values by name.
 
         Raises:
-            StreamError: for a number of frames that is no whole number of quanta; ``stream()`` takes any.
+            StreamError: for a number of frames that is not a whole number of quanta; ``stream()`` takes any.
         """
         if self.training_only:
             raise CausalityError(f"'{self.name}' holds training-only nodes: step and stream its deploy()")

@@ -227,8 +227,8 @@ class Quantum:
         for actor in self.graph.actors:
             if actor.controls and _form(self._prepared[actor.name]) != _form(other[actor.name]):
                 raise StreamError(
-                    f"'{actor.name}' makes of {', '.join(sorted(actor.controls.values()))} something that is no tensor "
-                    "of one shape, so it cannot be an argument of a compiled step: run it in a session"
+                    f"'{actor.name}' makes of {', '.join(sorted(actor.controls.values()))} something other than a "
+                    "tensor of one shape, so it cannot be an argument of a compiled step: run it in a session"
                 )
 
 
@@ -243,7 +243,7 @@ def apart(results: Sequence[Tensor], arguments: Sequence[Tensor]) -> tuple[Tenso
 
 
 def leaves_of(tree: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a tree with their paths, ``encoder_0.depthwise``, in order. What is no tensor is passed over."""
+    """The tensors of a tree with their paths, ``encoder_0.depthwise``, in order. Anything else is skipped."""
     if isinstance(tree, Tensor):
         yield path, tree
     elif isinstance(tree, Mapping):

@@ -40,7 +40,7 @@ LONGEST_CALL = 1 << 17
 LONG_BUDGET = 6_000
 """Operators of one such call, of which there are four."""
 
-MEND = "use input of the same quantum or before, or declare the look-ahead and keep the block in training"
+HINT = "use input of the same quantum or before, or declare the look-ahead and keep the block in training"
 
 
 def probe_quanta(subject: Subject) -> int:
@@ -76,7 +76,7 @@ def check_lookahead(subject: Subject) -> None:
                         subject.tolerance,
                         f"input after quantum {cut} of {total} changed an earlier output of {face}"
                         + (" in training mode" if training else ""),
-                        MEND,
+                        HINT,
                     )
         subject.block.eval()
         _check_long_call(subject)
@@ -101,7 +101,7 @@ def _check_long_call(subject: Subject) -> None:
             subject.cut_output(run(x), 0, cut),
             subject.tolerance,
             f"input after quantum {cut} of {total} changed an earlier output of {face} in one long call",
-            MEND,
+            HINT,
         )
 
 
@@ -124,7 +124,7 @@ def check_lookahead_gradient(subject: Subject) -> None:
                     raise ContractError(
                         LOOKAHEAD_GRADIENT,
                         f"outputs up to quantum {cut} have a gradient of {float(late.abs().max()):.3g} to input "
-                        f"'{port}' up to {frame + 1} frames after it: {MEND}",
+                        f"'{port}' up to {frame + 1} frames after it: {HINT}",
                     )
 
 

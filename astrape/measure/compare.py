@@ -27,16 +27,16 @@ def guarded(name: str, doing: str) -> Iterator[None]:
         raise ContractError(name, f"{doing} raised {type(error).__name__}: {error}") from error
 
 
-def require_close(name: str, got: Ports, want: Ports, tolerance: float, what: str, mend: str) -> None:
+def require_close(name: str, got: Ports, want: Ports, tolerance: float, what: str, hint: str) -> None:
     """Raise a ``ContractError`` unless two signals agree within ``tolerance * max(1, greatest value)``.
 
-    A value that is no number agrees only with one of its kind.
+    A NaN or an infinity agrees only with the same one.
     """
     for port, expected in want.items():
         actual = got[port]
         if actual.shape != expected.shape:
             raise ContractError(
-                name, f"{what}: output '{port}' is {tuple(actual.shape)} and not {tuple(expected.shape)}: {mend}"
+                name, f"{what}: output '{port}' is {tuple(actual.shape)} and not {tuple(expected.shape)}: {hint}"
             )
         if expected.numel() == 0:
             continue
@@ -55,7 +55,7 @@ def require_close(name: str, got: Ports, want: Ports, tolerance: float, what: st
                 name,
                 f"{what}: '{port}' at {where} is {float(actual.flatten()[worst]):.9g} and not "
                 f"{float(expected.flatten()[worst]):.9g} ({count} of {error.numel()} values are off by more than "
-                f"{allowed:.3g}): {mend}",
+                f"{allowed:.3g}): {hint}",
             )
 
 

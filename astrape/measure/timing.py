@@ -59,7 +59,7 @@ def check_latency(subject: Subject, measured: Measured | None = None) -> None:
             raise ContractError(
                 LATENCY,
                 f"{subject.name} declares {_time(declared, block)} for '{port}' and measures {_time(seen, block)} by "
-                f"the {how}: declare that, or mend the alignment",
+                f"the {how}: declare that, or fix the alignment",
             )
 
 

@@ -52,7 +52,7 @@ class PortableSession:
             an output is silent. Cleared by ``reset``.
 
     Raises:
-        ExportError: for a folder that is no export or is damaged.
+        ExportError: for a folder that is not an export or is damaged.
     """
 
     def __init__(

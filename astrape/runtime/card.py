@@ -130,7 +130,7 @@ class Card:
             raise told(error, self.source, self.sink) from error
 
     def close(self) -> None:
-        """End all streams; a device that is gone already is no error."""
+        """End all streams; it is not an error if a device is gone already."""
         sound = portaudio()
         for stream in self._streams:
             try:

@@ -241,7 +241,7 @@ def _refuse_strangers(target: Path) -> None:
     if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
         raise ExportError(f"{target}: is a folder with other things in it: name a new one, or one of an older export")
     if target.exists() and not target.is_dir():
-        raise ExportError(f"{target}: is no folder: name a new one")
+        raise ExportError(f"{target}: is not a folder: name a new one")
 
 
 def _readme(manifest: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import sys
 __all__ = ["lock_memory", "raise_priority"]
 
 FIFO_PRIORITY = 70
-"""Below what JACK and PipeWire run their own threads at (80 and more), above all that is no sound."""
+"""Below what JACK and PipeWire run their own threads at (80 and more), above everything that is not sound."""
 
 USER_INTERACTIVE = 0x21
 """macOS: QOS_CLASS_USER_INTERACTIVE of sys/qos.h."""

@@ -75,7 +75,7 @@ class Speaker:
         """As many frames as are given, all finite.
 
         Raises:
-            StreamError: for samples that are no numbers.
+            StreamError: for samples that are not numbers.
         """
         if not np.isfinite(x).all():
             raise StreamError("the browser sent samples that are not finite: they are left out")

@@ -122,7 +122,7 @@ def check_block(
 
     Raises:
         ContractError: naming in ``property_name`` the first property that broke, and in the message what happened
-            where, by how much, and what would mend it.
+            where, by how much, and what would fix it.
     """
     subject = Subject(block, controls=controls, draw=draw, tolerance=tolerance)
     check_declarations(subject)

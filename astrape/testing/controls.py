@@ -54,7 +54,7 @@ def _check_refusals(subject: Subject) -> None:
         except Exception as error:
             found = f"{type(error).__name__} ({error})"
             raise ContractError(CONTROLS, f"{what} raised {found}: raise a StreamError") from error
-        raise ContractError(CONTROLS, f"{what} was taken without a word: let read_controls check them")
+        raise ContractError(CONTROLS, f"{what} was silently accepted: let read_controls check them")
 
 
 def _check_prepare(subject: Subject) -> None:
@@ -74,7 +74,7 @@ def _check_prepare(subject: Subject) -> None:
 
 
 def _check_change(subject: Subject) -> None:
-    x, mend = subject.signal(8, seed=18), "let step read its controls from its argument alone"
+    x, hint = subject.signal(8, seed=18), "let step read its controls from its argument alone"
     before, state = subject.run(x, [4], subject.fresh(), subject.prepared())
     kept = clone_state(state)
     later, _ = subject.run(x, [1, 3], state, subject.prepared(setting=1), 4)
@@ -82,15 +82,15 @@ def _check_change(subject: Subject) -> None:
     anew = subject.again()
     want, _ = anew.run(x, [1, 3], kept, anew.prepared(setting=1), 4)
     what = "a control changed after quantum 4 changed quanta before it"
-    require_close(CONTROLS, before, subject.cut_output(whole, 0, 4), subject.tolerance, what, mend)
+    require_close(CONTROLS, before, subject.cut_output(whole, 0, 4), subject.tolerance, what, hint)
     what = "a changed control gave otherwise than in a block that had no other before"
-    require_close(CONTROLS, later, want, subject.tolerance, what, mend)
+    require_close(CONTROLS, later, want, subject.tolerance, what, hint)
     _check_way(subject)
 
 
 def _check_way(subject: Subject) -> None:
     """Controls that change again and again take the same way in any chunks: glides go by frames, and not by calls."""
-    x, mend = subject.signal(24, seed=20), "let controls glide by frames, and not once per call"
+    x, hint = subject.signal(24, seed=20), "let controls glide by frames, and not once per call"
     prepared = [subject.prepared(setting=setting) for setting in (0, 1)]
 
     def run(sizes: list[int]) -> Ports:
@@ -107,7 +107,7 @@ def _check_way(subject: Subject) -> None:
     want = run([24])
     for sizes in ([1], [2, 1], [3], [0, 5, 2]):
         what = f"controls that change after quanta 5, 6 and 14 come out otherwise in chunks of {sizes} quanta"
-        require_close(CONTROLS, run(sizes), want, subject.tolerance, what, mend)
+        require_close(CONTROLS, run(sizes), want, subject.tolerance, what, hint)
 
 
 def _check_effect(subject: Subject) -> None:

@@ -91,5 +91,5 @@ def _require_shape(subject: Subject, y: Ports, quanta: int, face: str) -> None:
             raise ContractError(
                 DECLARATIONS,
                 f"{face} on {quanta} quanta gave '{port}' as {tuple(y[port].shape)} and {want} is declared "
-                f"(batch, channels, quanta * {block.produces[port]}): mend the output, or quantum, ratio and channels",
+                f"(batch, channels, quanta * {block.produces[port]}): fix the output, or quantum, ratio and channels",
             )

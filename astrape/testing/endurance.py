@@ -62,13 +62,13 @@ def check_long_run(subject: Subject) -> None:
             again, _ = subject.run(x, [back, last], subject.fresh(1), prepared, quanta - back)
             want = subject.cut_output(again, back, back + last)
             what = f"quantum {quanta} of a long run differs from a fresh run over the receptive field before it"
-            mend = "depend on nothing older than the receptive field; where a clock in the state is meant, declare None"
+            hint = "depend on nothing older than the receptive field; where a clock in the state is meant, declare None"
         else:
             want = subject.cut_output(subject.forward(x), quanta, quanta + last)
             what = f"step at quantum {quanta} differs from forward"
-            mend = "keep sums in float64 and positions in integers"
+            hint = "keep sums in float64 and positions in integers"
         # Sums over the run round differently by its length.
-        require_close(LONG_RUN, late, want, subject.tolerance * 10, what, mend)
+        require_close(LONG_RUN, late, want, subject.tolerance * 10, what, hint)
         _check_many_calls(subject)
 
 
@@ -83,8 +83,8 @@ def _check_many_calls(subject: Subject) -> None:
         if (at % 256 == 0 or at == calls - 1) and state_bytes(state) != size:
             raise ContractError(LONG_RUN, f"the state went from {size} to {state_bytes(state)} bytes in {at + 1} steps")
     what = f"{calls} steps of one quantum differ from forward"
-    mend = "count frames and not calls, and let nothing change after some time"
-    require_close(LONG_RUN, concatenate(parts), subject.forward(x), subject.tolerance * 10, what, mend)
+    hint = "count frames and not calls, and let nothing change after some time"
+    require_close(LONG_RUN, concatenate(parts), subject.forward(x), subject.tolerance * 10, what, hint)
 
 
 def check_counters(subject: Subject) -> None:

@@ -76,7 +76,7 @@ def _part(kind: str, x: Tensor, loud: float, whisper: float) -> Tensor:
     return x * min(loud, 1.0)
 
 
-def check_kinds_of_input(subject: Subject, name: str, mend: str) -> None:
+def check_kinds_of_input(subject: Subject, name: str, hint: str) -> None:
     """Over silence, whispers, thunder, clicks and offsets, steps of any chunks give what ``forward`` gives.
 
     What a step decides by the whole of what it is called with, its peak or that it is silent, comes out otherwise in
@@ -98,11 +98,11 @@ def check_kinds_of_input(subject: Subject, name: str, mend: str) -> None:
             chunks = _cut(total, sizes)
             y, _ = subject.run(x, chunks, subject.fresh(), prepared)
             what = f"in a {level} landscape of silence, whispers, bursts, clicks and offsets, chunks of {sizes} quanta"
-            require_close(name, y, whole, subject.tolerance, f"{what} differ from forward", mend)
-    _check_long_silence(subject, name, mend)
+            require_close(name, y, whole, subject.tolerance, f"{what} differ from forward", hint)
+    _check_long_silence(subject, name, hint)
 
 
-def _check_long_silence(subject: Subject, name: str, mend: str) -> None:
+def _check_long_silence(subject: Subject, name: str, hint: str) -> None:
     """A call as long as a pause in speech that holds nothing but zeros, or nothing but a whisper, amid noise."""
     widest = max(subject.block.consumes.values())
     pause = effort(subject).quanta(BUDGET / 16, LARGEST_SIZE // widest)
@@ -116,10 +116,10 @@ def _check_long_silence(subject: Subject, name: str, mend: str) -> None:
         for chunks in ([4, pause, 4], [3, pause // 2 + 1, pause - pause // 2 + 2, 2]):
             y, _ = subject.run(x, chunks, subject.fresh(), prepared)
             what = f"noise, {pause} quanta of it times {level:g}, and noise, in chunks of {chunks} quanta, differ from"
-            require_close(name, y, whole, subject.tolerance, f"{what} forward", mend)
+            require_close(name, y, whole, subject.tolerance, f"{what} forward", hint)
 
 
-def check_sizes(subject: Subject, name: str, mend: str) -> None:
+def check_sizes(subject: Subject, name: str, hint: str) -> None:
     """Every size of chunk, one after the other up to some hundreds of quanta, gives what ``forward`` gives.
 
     Above, sizes that grow by a fifth, and those that hosts have. After each one quantum more shows the state it left.
@@ -140,10 +140,10 @@ def check_sizes(subject: Subject, name: str, mend: str) -> None:
         want = subject.cut_output(whole, lead, lead + size + 1)
         if not all(_alike(y[port], want[port], subject.tolerance) for port in want):
             what = f"a chunk of {size} quanta and one of 1 after it, from quantum {lead}, differ from forward"
-            require_close(name, y, want, subject.tolerance, what, mend)
+            require_close(name, y, want, subject.tolerance, what, hint)
 
 
-def check_doubling(subject: Subject, name: str, mend: str) -> None:
+def check_doubling(subject: Subject, name: str, hint: str) -> None:
     """Chunks that double from one quantum up to 1.5 s of audio give what ``forward`` gives in one call.
 
     Beyond some length a block may think that it has a file, and take another way.
@@ -159,7 +159,7 @@ def check_doubling(subject: Subject, name: str, mend: str) -> None:
     x = subject.signal(sum(chunks), batch=1, seed=53)
     y, _ = subject.run(x, chunks, subject.fresh(1), subject.prepared(1))
     what = f"chunks that double, from 1 to {chunks[-1]} quanta, differ from forward in one call"
-    require_close(name, y, subject.forward(x), subject.tolerance * 10, what, mend)
+    require_close(name, y, subject.forward(x), subject.tolerance * 10, what, hint)
 
 
 def _sizes(subject: Subject, cost: Effort) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Numbers: the dtype that comes in goes out, float32 stays close to float64, and silence is no trap."""
+"""Numbers: the dtype that comes in goes out, float32 stays close to float64, and silence stays silent and finite."""
 
 from __future__ import annotations
 

@@ -58,12 +58,12 @@ def _check_repeats(subject: Subject) -> None:
     _, state = subject.run(x, [2], subject.fresh(), prepared)
     first, left = subject.run(x, [1, 3], clone_state(state), prepared, 2)
     second, right = subject.run(x, [1, 3], clone_state(state), prepared, 2)
-    mend = "take randomness and memory from the state, not from a global generator or from self"
-    require_close(PURITY, second, first, 0.0, "two calls of step with equal arguments differ", mend)
+    hint = "take randomness and memory from the state, not from a global generator or from self"
+    require_close(PURITY, second, first, 0.0, "two calls of step with equal arguments differ", hint)
     for (path, old), (_, new) in zip(state_leaves(left), state_leaves(right), strict=True):
         if not identical(old, new):
-            raise ContractError(PURITY, f"two calls of step with equal arguments left different {path}: {mend}")
-    require_close(PURITY, subject.forward(x), subject.forward(x), 0.0, "two calls of forward differ", mend)
+            raise ContractError(PURITY, f"two calls of step with equal arguments left different {path}: {hint}")
+    require_close(PURITY, subject.forward(x), subject.forward(x), 0.0, "two calls of forward differ", hint)
 
 
 def _check_interleaving(subject: Subject) -> None:
@@ -84,7 +84,7 @@ def _check_interleaving(subject: Subject) -> None:
 
 
 def _check_module(subject: Subject) -> None:
-    """A second round of the same shapes leaves no trace on the module: what the first one cached is no memory."""
+    """A second round of the same shapes leaves no trace on the module: what the first one cached is not memory."""
     saved_keys = set(subject.block.state_dict())
     traces = []
     for seed in (13, 14):

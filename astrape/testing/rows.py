@@ -34,7 +34,7 @@ def check_row_isolation(subject: Subject) -> None:
     Raises:
         ContractError: ``"row isolation"``.
     """
-    mend = "compute each row by itself: no mean, norm or maximum over dimension 0"
+    hint = "compute each row by itself: no mean, norm or maximum over dimension 0"
     with guarded(ROW_ISOLATION, f"running {subject.name}"), torch.no_grad():
         x = subject.signal(QUANTA, seed=15)
         changed = _with_row(x, {port: tensor * 3 for port, tensor in subject.signal(QUANTA, seed=16).items()})
@@ -42,31 +42,31 @@ def check_row_isolation(subject: Subject) -> None:
             subject.block.train(training)
             before, after = seeded_forward(subject, x), seeded_forward(subject, changed)
             what = f"another signal in row {ROW} changed a row beside it" + (" in training mode" if training else "")
-            require_close(ROW_ISOLATION, _others(after), _others(before), subject.tolerance, what, mend)
+            require_close(ROW_ISOLATION, _others(after), _others(before), subject.tolerance, what, hint)
         subject.block.eval()
         if not subject.streams:
             return
         before, _ = subject.run(x, [3, 1, 4], subject.fresh(), subject.prepared())
         after, _ = subject.run(changed, [3, 1, 4], subject.fresh(), subject.prepared())
         what = f"another signal in row {ROW} changed a row beside it through step"
-        require_close(ROW_ISOLATION, _others(after), _others(before), subject.tolerance, what, mend)
+        require_close(ROW_ISOLATION, _others(after), _others(before), subject.tolerance, what, hint)
         if subject.block.controls:
             mixed = _with_row(subject.values(), subject.values(setting=1))
             after, _ = subject.run(x, [3, 1, 4], subject.fresh(), subject.block.prepare(mixed))
             what = f"another control in row {ROW} changed a row beside it"
-            require_close(ROW_ISOLATION, _others(after), _others(before), subject.tolerance, what, mend)
+            require_close(ROW_ISOLATION, _others(after), _others(before), subject.tolerance, what, hint)
         lone_values = {name: value[ROW : ROW + 1] for name, value in subject.values().items()}
         lone_x = {port: tensor[ROW : ROW + 1] for port, tensor in x.items()}
         alone, _ = subject.run(lone_x, [3, 1, 4], subject.fresh(1), subject.block.prepare(lone_values))
         want = {port: tensor[ROW : ROW + 1] for port, tensor in before.items()}
         what = "a row alone differs from the same row in a batch"
-        require_close(ROW_ISOLATION, alone, want, subject.tolerance, what, mend)
+        require_close(ROW_ISOLATION, alone, want, subject.tolerance, what, hint)
         weights = sum(parameter.numel() for parameter in subject.block.parameters())
         for rows in (count for count in LARGER if count * QUANTA * weights <= MOST_WORK):
             crowd_x, values = _repeated(x, rows), _repeated(subject.values(), rows)
             crowd, _ = subject.run(crowd_x, [3, 1, 4], subject.fresh(rows), subject.block.prepare(values))
             what = f"rows differ among {rows} from the same rows among {BATCH}"
-            require_close(ROW_ISOLATION, crowd, _repeated(before, rows), subject.tolerance, what, mend)
+            require_close(ROW_ISOLATION, crowd, _repeated(before, rows), subject.tolerance, what, hint)
 
 
 def check_nan_isolation(subject: Subject) -> None:

@@ -317,8 +317,8 @@ def check_session_replay(subject: Subject) -> None:
                 got, want = (subject.by_port(s.push(subject.given(piece), **values)) for s in (captured, plain))
                 values = subject.values(setting=1) if push == PLAYED // 2 else {}
                 what = f"push {push} of {next(iter(chunk.values()))} frames has other bits than without a chunk"
-                mend = "let every run hand blocks the same memory"
-                require_close(SESSION_REPLAY, got, want, 0.0, what, mend)
+                hint = "let every run hand blocks the same memory"
+                require_close(SESSION_REPLAY, got, want, 0.0, what, hint)
 
 
 def check_control_position(subject: Subject) -> None:

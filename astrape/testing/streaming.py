@@ -70,7 +70,7 @@ def check_step_equals_forward(subject: Subject, examples: int = 25) -> None:
         ContractError: ``"step equals forward"``.
     """
     tail, lead = tail_quanta(subject), lead_quanta(subject)
-    mend = (
+    hint = (
         "carry everything that outputs still need in the state, decide nothing by what one call happens to hold, and "
         "let forward derive from step"
     )
@@ -88,7 +88,7 @@ def check_step_equals_forward(subject: Subject, examples: int = 25) -> None:
                 subject.cut_output(whole, start, start + sum(chunks)),
                 subject.tolerance,
                 f"chunks of {chunks} quanta, from quantum {start}, differ from forward",
-                f"{mend} (if it differs in the eighth digit only, tables were rounded to float32 when the block was "
+                f"{hint} (if it differs in the eighth digit only, tables were rounded to float32 when the block was "
                 "built, each in its own way: rebuild them on conversion, or build the block under "
                 "torch.set_default_dtype(torch.float64))",
             )
@@ -113,9 +113,9 @@ def check_step_equals_forward(subject: Subject, examples: int = 25) -> None:
 
         if examples > 0:
             drawn()
-        check_kinds_of_input(subject, STEP_EQUALS_FORWARD, mend)
-        check_sizes(subject, STEP_EQUALS_FORWARD, mend)
-        check_doubling(subject, STEP_EQUALS_FORWARD, mend)
+        check_kinds_of_input(subject, STEP_EQUALS_FORWARD, hint)
+        check_sizes(subject, STEP_EQUALS_FORWARD, hint)
+        check_doubling(subject, STEP_EQUALS_FORWARD, hint)
 
 
 def check_empty_step(subject: Subject) -> None:
@@ -258,5 +258,5 @@ def _check_modes(subject: Subject, quanta: int) -> None:
                 faces = {"step": through_step, "forward": subject.forward(leaves)}
             for face, y in faces.items():
                 got = {port: tensor.detach() for port, tensor in y.items()}
-                mend = "train what will run: depend on no mode of gradients"
-                require_close(GRADIENTS, got, want, subject.tolerance, f"{face} {what} gives other values", mend)
+                hint = "train what will run: depend on no mode of gradients"
+                require_close(GRADIENTS, got, want, subject.tolerance, f"{face} {what} gives other values", hint)

@@ -216,7 +216,7 @@ def test_hum_alone_is_no_voice(frequency):
     x = hum(frequency, 0.1, 3 * RATE)[None, None] + 1e-5 * torch.randn(1, 1, 3 * RATE)
     error = (shifted(x, pitch=7.0)[..., : 3 * RATE] - x)[..., 2 * N_FFT : -2 * N_FFT]
     assert level(error) < level(x) - 60
-    # Neither after a mute, whose zeros are no pause of the hum.
+    # Neither after a mute, whose zeros are not a pause of the hum.
     x[..., RATE : 2 * RATE] = 0
     error = (shifted(x, pitch=7.0)[..., : 3 * RATE] - x)[..., 2 * RATE + 2 * N_FFT : -2 * N_FFT]
     assert level(error) < level(x) - 60

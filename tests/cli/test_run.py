@@ -160,7 +160,7 @@ def test_files_must_be_audio(tmp_path: Path, identity: Path) -> None:
     out = tmp_path / "out.wav"
     empty, text = tmp_path / "empty.wav", tmp_path / "text.wav"
     empty.write_bytes(b"")
-    text.write_text("this is no audio")
+    text.write_text("this is not audio")
     fails(astrape("run", identity, tmp_path / "none.wav", out), "none.wav", "no such file")
     fails(astrape("run", identity, empty, out), "empty")
     fails(astrape("run", identity, text, out), "not a readable audio file")
@@ -210,7 +210,7 @@ def test_chunks_must_be_sensible(tmp_path: Path, identity: Path, chunk: str) -> 
 def test_a_chunk_below_one_frame_is_refused_with_its_frames(
     tmp_path: Path, identity: Path, chunk: str, frames: str
 ) -> None:
-    """Each push costs the same, so that a chunk of one frame takes minutes, and less than a frame is no chunk."""
+    """Each push costs the same, so that a chunk of one frame takes minutes, and less than a frame is not a chunk."""
     source = write(tmp_path / "in.wav", noise(100), 44100)
     out = tmp_path / "out.wav"
     words = ("a chunk of", f"is {frames} frames at 44100 Hz", "hint: --chunk 10, or 0.0227 for one frame at a time")

@@ -17,7 +17,7 @@ from astrape.graph.graph import Graph
 MOST_FRAMES = 150
 """Frames of all inputs in one period of a graph that a test is ready to run."""
 
-MEND = re.compile(
+FIX = re.compile(
     r"node '([^']+)'.*insert a delay of (\d+) frames \(at \S+ Hz\) before '([^']+)'"
     r"(?:, on what it reads from '([^']+)')?"
 )
@@ -249,19 +249,19 @@ def compiled(recipe: dict[str, Any], seed: int = 0) -> Graph:
         try:
             graph = astrape.compile(recipe).double()
         except astrape.AlignmentError as error:
-            recipe = mended(recipe, str(error))
+            recipe = fixed(recipe, str(error))
             continue
         except astrape.RateError as error:
             assume("meet only every" not in str(error))
             raise
         assume(sum(graph.consumes.values()) <= MOST_FRAMES)
         return graph
-    raise AssertionError(f"alignment errors mended twelve times, and still: {recipe}")
+    raise AssertionError(f"alignment errors fixed twelve times, and still: {recipe}")
 
 
-def mended(recipe: dict[str, Any], message: str) -> dict[str, Any]:
+def fixed(recipe: dict[str, Any], message: str) -> dict[str, Any]:
     """The recipe with the delay that an alignment error proposes; no proposal discards the example."""
-    found = MEND.search(message)
+    found = FIX.search(message)
     assume(found is not None)
     assert found is not None
     refused, frames, node, read = found.groups()
@@ -279,7 +279,7 @@ def mended(recipe: dict[str, Any], message: str) -> dict[str, Any]:
         blocks[node]["from"] = [*source[:index], pause, *source[index + 1 :]]
     blocks[pause] = {"use": "delay", "from": read, "frames": int(frames)}
     better = {**recipe, "blocks": blocks}
-    assert refused != _refused_at(better), f"mended as it says, and refused again: {message}\n{better}"
+    assert refused != _refused_at(better), f"fixed as it says, and refused again: {message}\n{better}"
     return better
 
 

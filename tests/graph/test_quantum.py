@@ -98,7 +98,7 @@ class _CountsItsControl(StreamBlock):
 def test_what_cannot_be_an_argument_is_refused() -> None:
     blocks = {"c": {"use": "test_counts_its_control"}}
     graph = astrape.compile(recipe(blocks, controls={"level": {"channels": 1, "default": 1.0}}))
-    with pytest.raises(StreamError, match="'c' makes of level something that is no tensor"):
+    with pytest.raises(StreamError, match="'c' makes of level something other than a tensor of one shape"):
         Quantum(graph)
     with pytest.raises(StreamError, match="quanta must be a whole number of at least 1, not 0"):
         Quantum(astrape.load("echo"), quanta=0)

@@ -151,7 +151,7 @@ def test_steps_over_quanta_with_explicit_state_equal_the_whole(recipe, seed):
 def test_framing_and_constant_latency_are_exact(recipe, seed):
     """Fed in order of time, every output comes as late as declared, and a host that waits so long never runs dry.
 
-    Where the framing is no whole number of output frames, the last frame due may not be there before the next input.
+    Where the framing is not a whole number of output frames, the last frame due may not be there before the next input.
     """
     graph = compiled(recipe, seed)
     declared = {name: framing.seconds for name, framing in graph.framings.items()}

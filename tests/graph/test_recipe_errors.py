@@ -71,9 +71,9 @@ MISTAKES = {
     "node a text": ("{use: resampler, rate: 16000}", "resampler", "7: node 'down': it is 'resampler', not a mapping"),
     "use a list": ("use: resampler", "use: [a]", "7: node 'down': use is a list of 1, not text"),
     "use without end": ("use: resampler", "use: " + "r" * 70, "7: node 'down': use is 'rrr.*give a block's name"),
-    "name with a dot": ("  down:", "  do.wn:", "7: node 'do.wn' is no name: use 1 to 64 letters"),
-    "name with a slash": ("  down:", "  do/wn:", "7: node 'do/wn' is no name"),
-    "name of nothing": ("  down:", "  '':", "7: node '' is no name"),
+    "name with a dot": ("  down:", "  do.wn:", "7: node 'do.wn' is not a name: use 1 to 64 letters"),
+    "name with a slash": ("  down:", "  do/wn:", "7: node 'do/wn' is not a name"),
+    "name of nothing": ("  down:", "  '':", "7: node '' is not a name"),
     "name of an input": ("  down:", "  mic:", "7: node 'mic': the name is taken by an input on voice.yaml:3: choose"),
     "name twice": ("  enc:", "  down:", "8: key 'down' was there already, on line 7"),
     "name twice, in training": (
@@ -92,7 +92,11 @@ MISTAKES = {
     ),
     "from nothing": ("from: [part.y, part.z]", "from: []", "16: node 'mix': from is empty"),
     "from a number": ("from: [part.y, part.z]", "from: 3", "16: node 'mix': from is 3, not text: put quotes"),
-    "from no reference": ("from: [part.y", "from: [part..y", "16: node 'mix': from reads 'part..y', which is no ref"),
+    "from no reference": (
+        "from: [part.y",
+        "from: [part..y",
+        "16: node 'mix': from reads 'part..y', which is not a ref",
+    ),
     "from unknown": (
         "from: [part.y",
         "from: [dwn",
@@ -108,7 +112,7 @@ MISTAKES = {
     "port with a bad name": (
         "from: [part.y, part.z]",
         "from: {'a b': part.y}",
-        "16: node 'mix': from: 'a b' is no input",
+        "16: node 'mix': from: 'a b' is not the name of an input",
     ),
     "output unknown": ("wav: mix", "wav: mx", "18: output 'wav': there is no node or input 'mx': did you mean 'mix'"),
     "output a list": ("wav: mix", "wav: [mix]", "18: output 'wav' is a list of 1, not text"),
@@ -183,7 +187,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_told_with_its_place_and_its_mend(name: str) -> None:
+def test_a_mistake_is_told_with_its_place_and_a_hint(name: str) -> None:
     before, after, expected = MISTAKES[name]
     assert VOICE.count(before) >= 1
     text = VOICE.replace(before, after, 1)

@@ -32,7 +32,7 @@ def test_each_specimen_is_rejected_for_its_own_fault(name: str) -> None:
     with pytest.raises(ContractError) as caught:
         check_block(build(), examples=10)
     assert caught.value.property_name == property_name, str(caught.value)
-    assert len(str(caught.value)) > 40, "a message says what, where and how to mend it"
+    assert len(str(caught.value)) > 40, "a message says what, where and how to fix it"
 
 
 CHECKS: dict[str, Callable[[Subject], object]] = {

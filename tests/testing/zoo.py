@@ -672,7 +672,7 @@ class DeafControl(StreamBlock):
 
 @breaks("controls")
 class LaxControl(LiveGain):
-    """Takes a missing control for zero, without a word."""
+    """Silently takes a missing control for zero."""
 
     def read_controls(self, given: Mapping[str, Any], like: Tensor) -> dict[str, Tensor]:
         return super().read_controls({"level": 0.0, **given}, like)

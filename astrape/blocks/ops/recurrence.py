@@ -6,8 +6,8 @@ the impulse response, ``O`` the rows ``C A^n`` and ``K`` the columns ``A^(N-1-n)
 per block, and that scan has the same form (input and output matrices the identity), so it is done in blocks again: a
 sequence of T samples takes log_N T rounds of matrix products, and a chunk of N samples or fewer takes one.
 
-Where a chunk is no whole number of blocks, zeros fill its last one. What they add is cut off the output, and the state
-after the chunk is taken from the start of that block, which they do not reach.
+Where a chunk is not a whole number of blocks, zeros fill its last one. What they add is cut off the output, and the
+state after the chunk is taken from the start of that block, which they do not reach.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from astrape.graph.recipe.reach import reached
 __all__ = ["align"]
 
 MOST_TRIALS = 400
-"""Delays tried to find one that mends a recipe: each is a pass over the graph's latencies."""
+"""Delays tried to find one that fixes a recipe: each is a pass over the graph's latencies."""
 
 
 def align(
@@ -26,8 +26,8 @@ def align(
     Example: a dry path with latency 0 meets, at 44100 Hz, an STFT and its inverse of 1512 and 252 with latency
     1260/44100 s. The dry path gets a delay of 1260 frames, and what leaves the fan-in is 1260/44100 s old.
 
-    A feedback edge is no path from the input, and what has come only through one has no age to align: the loop's delay
-    is what it sounds like.
+    A feedback edge is not a path from the input, and what has come only through one has no age to align: the loop's
+    delay is part of its sound.
 
     Args:
         nodes: by name, in execution order.
@@ -38,7 +38,7 @@ def align(
         The nodes in execution order with the inserted delays among them, and the latency of every signal in seconds.
 
     Raises:
-        AlignmentError: where the difference is no whole number of frames, with the delay that would make it one.
+        AlignmentError: where the difference is not a whole number of frames, with the delay that would make it one.
     """
     latency: dict[Wire, Fraction | None] = {Wire(name, "out"): Fraction(0) for name in inputs}
     streams = {Wire(name, "out"): stream for name, stream in inputs.items()}
@@ -92,12 +92,12 @@ def _refusal(node: PlannedNode, early: Wire, late: Wire, difference: Fraction, a
         f"which is {difference * rate} frames at {rate} Hz and no whole number",
         node.where,
         node=node.name,
-        hint=_mend(node, difference * rate, rate, ages),
+        hint=_hint(node, difference * rate, rate, ages),
         cls=AlignmentError,
     )
 
 
-def _mend(node: PlannedNode, frames: Fraction, rate: Fraction, ages: _Ages) -> str:
+def _hint(node: PlannedNode, frames: Fraction, rate: Fraction, ages: _Ages) -> str:
     """The shortest delay, before one node above the refused one, that lets all fan-ins down to it meet.
 
     Example: 44.1 kHz against a path through 16 kHz that is 13/16000 s late, 35.83 frames. One more frame at 16 kHz adds

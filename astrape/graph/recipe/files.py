@@ -26,7 +26,7 @@ def locate(
     A bare name means a shipped recipe first; a ``Path``, or text with a suffix or a separator, always means a file.
 
     Raises:
-        RecipeError: when there is none, or it is no regular file, with the nearest names.
+        RecipeError: when there is none, or it is not a regular file, with the nearest names.
     """
     text = os.fspath(name)
     place = where or FileLocation(text[:200])
@@ -40,7 +40,7 @@ def locate(
     except (OSError, ValueError):
         there = False
     if there:
-        raise recipe_error(f"{quote(text)} is no regular file", place, node, "name a YAML file")
+        raise recipe_error(f"{quote(text)} is not a regular file", place, node, "name a YAML file")
     hint = suggest(Path(text).name.removesuffix(".yaml"), shipped_recipes(), "shipped recipe")
     raise recipe_error(
         f"there is no recipe {quote(text)}", place, node, f"check the path, or take a shipped one: {hint}"

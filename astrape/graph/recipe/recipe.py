@@ -69,7 +69,7 @@ class Recipe:
         """Read a recipe that ships with the package, by its name, or one from a YAML file.
 
         Raises:
-            RecipeError: for an unknown name, with the nearest ones; for a file that cannot be read or is no recipe.
+            RecipeError: for an unknown name, with the nearest ones; for a file that cannot be read or is not a recipe.
         """
         path = locate(name_or_path, Path())
         return cls._of(read_file(path), path)

@@ -85,7 +85,7 @@ def read_written(located: Located, name: str | None = None) -> WrittenRecipe:
         held = known.get(type(located.value), "a single value")
         keys = " without any of these keys" if isinstance(located.value, dict) else ""
         raise recipe_error(
-            f"this is no recipe: it holds {held}{keys}", located.where, hint=f"a recipe has {', '.join(RECIPE_KEYS)}"
+            f"this is not a recipe: it holds {held}{keys}", located.where, hint=f"a recipe has {', '.join(RECIPE_KEYS)}"
         )
     required = RECIPE_KEYS if name is None else RECIPE_KEYS[1:]
     entries = _entries(located, "a recipe", required, ("recipe", "description", "controls", "training"))
@@ -135,7 +135,7 @@ def exact_number(value: Any) -> Fraction:
         return Fraction(value)
     found = _EXACT.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None or (found[4] is not None and int(found[4]) == 0):
-        raise ValueError(f"{quote(value)} is no number: write 44100, 44100.5 or '200/3'")
+        raise ValueError(f"{quote(value)} is not a number: write 44100, 44100.5 or '200/3'")
     sign, whole, decimals, denominator = found.groups()
     exact = Fraction(int(whole + (decimals or "")), int(denominator) if denominator else 10 ** len(decimals or ""))
     return -exact if sign == "-" else exact
@@ -172,7 +172,9 @@ def _named(located: Located, section: str, what: str) -> dict[str, Located]:
 
 def _check_name(name: str, where: FileLocation, what: str) -> None:
     if not _NAME.fullmatch(name):
-        raise recipe_error(f"{what} {quote(name)} is no name", where, hint="use 1 to 64 letters, digits, '_' and '-'")
+        raise recipe_error(
+            f"{what} {quote(name)} is not a name", where, hint="use 1 to 64 letters, digits, '_' and '-'"
+        )
 
 
 def _text(located: Located, what: str, node: str | None = None) -> str:
@@ -262,7 +264,7 @@ def _reference(located: Located, what: str, node: str | None = None) -> str:
     text = _text(located, what, node)
     if not _REFERENCE.fullmatch(text):
         raise recipe_error(
-            f"{what} reads {quote(text)}, which is no reference", located.where, node, "write NODE or NODE.PORT"
+            f"{what} reads {quote(text)}, which is not a reference", located.where, node, "write NODE or NODE.PORT"
         )
     return text
 
@@ -342,7 +344,7 @@ def _sources(
         for port in value:
             if not _NAME.fullmatch(port):
                 raise recipe_error(
-                    f"from: {quote(port)} is no input's name", given.at(port).where, name, "write PORT: NODE"
+                    f"from: {quote(port)} is not the name of an input", given.at(port).where, name, "write PORT: NODE"
                 )
     elif not isinstance(value, list):
         return (("in", _reference(given, "from", name), given.where),)

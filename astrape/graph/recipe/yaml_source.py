@@ -27,7 +27,7 @@ from astrape.graph.recipe.location import FileLocation, quote, recipe_error
 __all__ = ["RECIPE_KEYS", "Located", "Source", "is_recipe", "read_dict", "read_yaml"]
 
 RECIPE_KEYS = ("recipe", "inputs", "blocks", "outputs")
-"""What every recipe has at its top. A file with none of them is no recipe, and no message shows what is in it."""
+"""What every recipe has at its top. A file with none of them is not a recipe, and no message shows what is in it."""
 
 LARGEST_FILE = 1 << 20
 DEEPEST = 100
@@ -153,7 +153,7 @@ def read_dict(data: Any, file: str = "<dict>", base: Path | None = None) -> Sour
             copy: dict[str, Any] = {}
             for key in value:
                 if not isinstance(key, str):
-                    raise recipe_error(f"key {quote(key)} is no text", where, hint="make it a str")
+                    raise recipe_error(f"key {quote(key)} is not text", where, hint="make it a str")
                 copy[str(key)] = None
             put(copy)
             waiting += [(value[key], _setter(copy, str(key)), depth + 1) for key in value]
@@ -285,7 +285,7 @@ class _Composer:
             self.key[-1] = None
             return (*path, key)
         if not isinstance(value, str):
-            raise recipe_error(f"{self.shown('key', value)} is no text", where, hint="put quotes around it")
+            raise recipe_error(f"{self.shown('key', value)} is not text", where, hint="put quotes around it")
         if value in container:
             first = self.lines[(*path, value)]
             key = self.shown("key", value)

@@ -44,7 +44,7 @@ def graph_line(graph: Network[Any]) -> str:
 
 
 def graph_html(graph: Network[Any]) -> str:
-    """A graph's line, and its picture where it can be drawn and the graph is no giant."""
+    """A graph's line, and its picture where it can be drawn and the graph is not too large."""
     picture = graph_svg(graph)
     encoded = picture and base64.b64encode(picture.encode()).decode()
     return GRAPH.render(line=graph_line(graph).strip("<>"), picture=encoded, name=graph.name)

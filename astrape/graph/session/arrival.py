@@ -60,7 +60,7 @@ def checked_controls(
         graph.check_control(name, value)
         _warn_of_gradient(name, value, depth=5)
         new = spread_control(name, value, graph.controls[name], like).detach()
-        # What is given with every push, as it was, is no change: actors derive nothing anew.
+        # The same value again with every push is not a change: actors derive nothing anew.
         if prepared is None or not torch.equal(new, values[name]):
             values[name] = new
             changed.append(name)

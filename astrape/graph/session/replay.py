@@ -88,7 +88,7 @@ class Replay:
         refused: why there are no captured steps, for a graph that cannot be captured; or not of all patterns.
 
     Raises:
-        StreamError: for a chunk that is no number of frames of an input.
+        StreamError: for a chunk that is not a number of frames of an input.
     """
 
     def __init__(self, graph: Network[Any], like: Tensor, chunk: int | Mapping[str, int]) -> None:

@@ -62,7 +62,7 @@ class Session(Generic[Out]):
             ``chunk`` is given, else ``eager``. None needs a compiler. :attr:`backend` says what came of it.
         constant_latency: return exactly as many frames as were given (times the ratio of rates, rounded down): frame
             ``n`` stands for the input at ``n - graph.host_latencies[output]``. It is silence before the first. Where
-            an output has another rate than the input and its framing is no whole number of its frames, one frame of
+            an output has another rate than the input and its framing is not a whole number of its frames, one frame of
             them may be a part of a frame late, since it cannot be computed sooner: it comes with the next input.
 
     Attributes:

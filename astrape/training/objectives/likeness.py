@@ -37,7 +37,7 @@ class SpeakerLikeness(Objective):
     then no independent measure any more: look at another one beside it.
 
     The network is the package `resemblyzer` (Apache-2.0), 1.4 million frozen weights that are neither trained nor part
-    of a checkpoint. It hears 40 mel bands of 25 ms every 10 ms. An utterance counts where its target is no silence.
+    of a checkpoint. It hears 40 mel bands of 25 ms every 10 ms. An utterance counts where its target is not silent.
 
     Args:
         source: the waveform's rate, 16 kHz or more, one channel.

@@ -82,5 +82,5 @@ class Metric(Protocol):
         ...
 
     def pooled(self) -> Mapping[str, float]:
-        """What holds for all files scored so far together and is no mean over them; mostly nothing."""
+        """Values of all files scored so far together that are not means over them; mostly none."""
         ...
