@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from astrape.capture.record import inference
 from astrape.errors import StreamError
 from astrape.graph.network import Network, Prepared
 
-__all__ = ["checked_controls", "checked_frames"]
+__all__ = ["checked_controls", "checked_frames", "checked_rows"]
 
 
 def checked_frames(graph: Network[Any], like: Tensor, x: Frames) -> dict[str, Tensor]:
@@ -76,6 +76,25 @@ def checked_controls(
         prepared = Prepared(prepared)
         graph.prepare_actors(prepared, values, changed)
     return values, prepared
+
+
+def checked_rows(like: Tensor, rows: Sequence[int] | Tensor) -> Tensor:
+    """Rows of a batch, given as indices or as a mask, as a boolean mask.
+
+    Raises:
+        StreamError: for an index out of range, or a mask of another length than the batch.
+    """
+    count = len(like)
+    chosen = torch.as_tensor(rows, device=like.device)
+    if chosen.dtype != torch.bool:
+        if chosen.numel() and not bool(((chosen >= 0) & (chosen < count)).all()):
+            raise StreamError(f"rows must be 0 to {count - 1}, not {chosen.tolist()}")
+        mask = torch.zeros(count, dtype=torch.bool, device=like.device)
+        mask[chosen.long()] = True
+        return mask
+    if chosen.shape != (count,):
+        raise StreamError(f"a mask of rows has {count} entries, not {tuple(chosen.shape)}")
+    return chosen
 
 
 def _warn_of_gradient(name: str, value: Any, depth: int) -> None:

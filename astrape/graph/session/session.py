@@ -7,7 +7,7 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import Any, Generic, cast
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
@@ -19,12 +19,13 @@ from astrape.capture.record import inference
 from astrape.errors import StreamError
 from astrape.graph.backends.held import BACKENDS, Chosen, onnx_held
 from astrape.graph.network import Network, Prepared
-from astrape.graph.session.arrival import checked_controls, checked_frames
+from astrape.graph.session.arrival import checked_controls, checked_frames, checked_rows
 from astrape.graph.session.faults import Fault, FaultGuard
+from astrape.graph.session.output import hold_back, session_text, without_first
 from astrape.graph.session.replay import Replay
 from astrape.graph.session.snapshot import read_snapshot
 from astrape.graph.session.steady import Steady
-from astrape.graph.text import many, ms, size
+from astrape.graph.text import many
 from astrape.graph.typed import Out
 
 __all__ = ["Session"]
@@ -110,22 +111,9 @@ class Session(Generic[Out]):
             self._replay = None if captured is None else Replay(self.graph, self._like, captured)
 
     def __repr__(self) -> str:
-        graph = self.graph
-        heard = ", ".join(
-            f"{self.positions[name]} frames of {name} ({float(self.positions[name] / stream.rate):.3f} s)"
-            for name, stream in graph.inputs.items()
-        )
-        late = ", ".join(
-            f"{self.latency_frames(name)} frames of {name} late ({ms(self.latency_frames(name) / stream.rate, '')})"
-            for name, stream in graph.outputs.items()
-        )
-        parts = [f"{many(self.batch_size, 'stream')} at {heard}", late]
-        if self.controls:
-            parts.append(", ".join(f"{name} = {_shown(value)}" for name, value in self.controls.items()))
-        parts.append(f"state {size(self.state_bytes)}")
-        if self.faults:
-            parts.append(many(len(self.faults), "fault"))
-        return f"<Session of '{graph.name}': {'; '.join(parts)}>"
+        late = {name: self.latency_frames(name) for name in self.graph.outputs}
+        count, kept = self.batch_size, self.state_bytes
+        return session_text(self.graph, count, self.positions, late, self.controls, kept, len(self.faults))
 
     @property
     def backend(self) -> Chosen:
@@ -215,12 +203,12 @@ class Session(Generic[Out]):
         for name, stream in self.graph.outputs.items():
             last = (self._given[name] + missing[name]) / stream.rate
             until = max(until, last + self._framing(name))
-        silence = {
-            name: self._like.new_zeros(
-                self.batch_size, stream.channels, max(0, math.ceil(until * stream.rate) - self.positions[name])
-            )
-            for name, stream in self.graph.inputs.items()
-        }
+        silence = self._silence(
+            {
+                name: max(0, math.ceil(until * stream.rate) - self.positions[name])
+                for name, stream in self.graph.inputs.items()
+            }
+        )
         prepared = self._checked_controls({})
         try:
             self._whole = False
@@ -248,9 +236,9 @@ class Session(Generic[Out]):
         skip = {name: self.latency_frames(name) for name in self.graph.outputs}
         values = controls
         for chunk in chunks:
-            yield self._skipped(self.push(chunk, **values), skip)
+            yield without_first(self.push(chunk, **values), skip)
             values = {}
-        yield self._skipped(self.flush(), skip)
+        yield without_first(self.flush(), skip)
 
     def reset(self, rows: Sequence[int] | Tensor | None = None) -> None:
         """Start anew: the whole session, or some rows of the batch while the others go on.
@@ -268,15 +256,7 @@ class Session(Generic[Out]):
             self._whole = True
             return
         self._refuse_pieces()
-        chosen = torch.as_tensor(rows, device=self._like.device)
-        if chosen.dtype != torch.bool:
-            mask = torch.zeros(self.batch_size, dtype=torch.bool, device=self._like.device)
-            if chosen.numel() and not bool(((chosen >= 0) & (chosen < self.batch_size)).all()):
-                raise StreamError(f"rows must be 0 to {self.batch_size - 1}, not {chosen.tolist()}")
-            mask[chosen.long()] = True
-            chosen = mask
-        if chosen.shape != (self.batch_size,):
-            raise StreamError(f"a mask of rows has {self.batch_size} entries, not {tuple(chosen.shape)}")
+        chosen = checked_rows(self._like, rows)
         if not bool(chosen.any()):
             return
         # A step made elsewhere has memory of its own, which the fresh session is about to use.
@@ -285,12 +265,9 @@ class Session(Generic[Out]):
         fresh._faults, fresh._replay = FaultGuard(self.batch_size), None
         fresh._begin()
         begun = min(self.positions[name] // count for name, count in self.graph.consumes.items())
-        silence = {
-            name: self._like.new_zeros(
-                self.batch_size, stream.channels, self.positions[name] - begun * self.graph.consumes[name]
-            )
-            for name, stream in self.graph.inputs.items()
-        }
+        silence = self._silence(
+            {name: self.positions[name] - begun * count for name, count in self.graph.consumes.items()}
+        )
         if any(tensor.shape[-1] for tensor in silence.values()):
             fresh._push(silence, fresh._checked_controls({}))
         replaced = (
@@ -343,6 +320,10 @@ class Session(Generic[Out]):
         self._prepared = None
         self._whole = True
 
+    def _silence(self, frames: Mapping[str, int]) -> dict[str, Tensor]:
+        inputs = self.graph.inputs
+        return {name: self._like.new_zeros(self.batch_size, inputs[name].channels, frames[name]) for name in inputs}
+
     def _framing(self, output: str) -> Fraction:
         return self.graph.framings[output].seconds if self._held is None else self._held.framings[output]
 
@@ -388,7 +369,8 @@ class Session(Generic[Out]):
             queued = {name: self._given[name] + held.shape[-1] for name, held in self._late.items()}
             outputs = self._faults.clean("out", outputs, queued or self._given)
         if self.constant_latency:
-            outputs = self._constant(outputs)
+            heard_s = min(self.positions[name] / stream.rate for name, stream in self.graph.inputs.items())
+            outputs = hold_back(outputs, self._late, self.graph.outputs, heard_s, self._given)
         for name, tensor in outputs.items():
             self._given[name] += tensor.shape[-1]
         # Copies, which are the caller's own and, unlike what was made in inference mode, may go on into training.
@@ -415,18 +397,6 @@ class Session(Generic[Out]):
                 parts.setdefault(name, []).append(tensor)
         return {name: torch.cat(tensors, dim=-1) for name, tensors in parts.items()}
 
-    def _constant(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Pass the output through a queue that began with the frames a host waits for."""
-        heard = min(self.positions[name] / stream.rate for name, stream in self.graph.inputs.items())
-        due: dict[str, Tensor] = {}
-        for name, stream in self.graph.outputs.items():
-            held = self._late[name]
-            if name in outputs:
-                held = torch.cat((held, outputs[name]), dim=-1)
-            frames = int(heard * stream.rate) - self._given[name]
-            due[name], self._late[name] = held[..., :frames], held[..., frames:].clone()
-        return due
-
     def _refuse_pieces(self) -> None:
         graph, like = self.graph, self._like
         if not self._whole:
@@ -440,24 +410,8 @@ class Session(Generic[Out]):
     def _checked_controls(self, given: Mapping[str, Tensor | float]) -> tuple[dict[str, Tensor], Prepared]:
         return checked_controls(self.graph, self._like, (self.controls, self._prepared), given)
 
-    def _skipped(self, y: Out, skip: dict[str, int]) -> Out:
-        named: dict[str, Tensor] = y if isinstance(y, dict) else {next(iter(skip)): y}
-        kept = {}
-        for name, tensor in named.items():
-            dropped = min(skip[name], tensor.shape[-1])
-            skip[name] -= dropped
-            kept[name] = tensor[..., dropped:]
-        return cast("Out", kept if isinstance(y, dict) else next(iter(kept.values())))
-
 
 def _converted(graph: Network[Out], device: torch.device, dtype: torch.dtype) -> Network[Out]:
     if graph.device == device and graph.dtype == dtype:
         return graph
     return copy.deepcopy(graph).to(device=device, dtype=dtype)
-
-
-def _shown(value: Tensor) -> str:
-    """A control's values at the prompt: the number where all are the same, else how many there are."""
-    if value.numel() and bool((value == value.flatten()[0]).all()):
-        return f"{float(value.flatten()[0]):g}"
-    return many(value.shape[-1], "value") + (" a stream" if value.shape[0] > 1 else "")
