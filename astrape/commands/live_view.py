@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from astrape.runtime.engine import Status
+    from astrape.runtime.status import Status
 
 __all__ = ["Shown", "lines", "summary"]
 

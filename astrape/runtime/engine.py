@@ -8,7 +8,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -21,8 +20,9 @@ from astrape.runtime.lanes import Controls, Lane, Lanes
 from astrape.runtime.pacing import Pace, framing_hold, measured_costs, pace
 from astrape.runtime.priority import raise_priority
 from astrape.runtime.rings import Frames, Ring
+from astrape.runtime.status import Status
 
-__all__ = ["Engine", "Status"]
+__all__ = ["Engine"]
 
 KEPT = 2.0
 """Seconds of sound that the rings keep: what a stall may last before input is lost."""
@@ -37,46 +37,6 @@ HEAVY = 0.45
 """Load from which on a change of controls is not faded: the old and the new side by side would not fit."""
 
 Change = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Status:
-    """What an engine has to say of itself.
-
-    Attributes:
-        rate: Hz; all frames are of it.
-        latency: frames from an input sample to the output sample that stands for it, exact.
-        graph: of these, what the graph takes: its algorithm, and its framing in blocks of this size.
-        worker: of these, what is held so that the worker has time to compute. 0 where the callback computes.
-        host: the graph's host latency, for blocks of any size; ``latency`` is below it where blocks are whole quanta.
-        inline: the graph runs inside the callback.
-        load: median cost of recent pushes over the length of a slice.
-        worst: the largest of them.
-        position: frames heard since the start.
-        dropouts: gaps in the output.
-        missing: frames in them.
-        skipped: frames of input that were left out to be in time again.
-        repaired: pushes with input or output that was not finite.
-        priority: why the worker has no real-time priority; ``None`` where it has, or there is no worker.
-    """
-
-    rate: Fraction
-    latency: int
-    graph: int
-    worker: int
-    host: int
-    inline: bool
-    load: float
-    worst: float
-    position: int
-    dropouts: int
-    missing: int
-    skipped: int
-    repaired: int
-    priority: str | None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "rate": float(self.rate), "latency_ms": float(self.latency / self.rate * 1000)}
 
 
 class Engine:
@@ -281,7 +241,7 @@ class Engine:
         self._changes.append(("switch", (lane, self._spare_of(lane), needs)))
 
     def status(self) -> Status:
-        """What is to be told of it now."""
+        """Where it stands now."""
         lane = self._lanes.lane
         length = self.block / float(self.rate)
         recent = self._costs[: min(COSTS, self._pushes)] / length

@@ -17,7 +17,7 @@ from astrape.training.discriminators import (
 from astrape.training.errors import TrainingError
 from astrape.training.learner import loss_key
 from astrape.training.objectives import Judgement, LSGANDiscriminator, Objective, Total
-from astrape.training.section import Discriminators, LossPlan
+from astrape.training.stage import Discriminators, LossPlan
 from astrape.wording import suggest
 
 __all__ = ["Adversary", "random_windows"]

@@ -15,7 +15,7 @@ from astrape.blocks.quantize import FSQ, Q2D2
 from astrape.graph.graph import Graph
 from astrape.training.learner import Batch, Learner, loss_key
 from astrape.training.measures import Sums, join_usage
-from astrape.training.section import LossPlan, Stage
+from astrape.training.stage import LossPlan, Stage
 
 __all__ = ["EncoderValidation", "codes_of_content", "content_plan"]
 

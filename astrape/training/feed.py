@@ -22,8 +22,8 @@ from astrape.training.caches.recording import read_header
 from astrape.training.errors import CacheError, TrainingError
 from astrape.training.learner import Batch
 from astrape.training.options import Options
-from astrape.training.section import Stage
 from astrape.training.sets import SetWindows
+from astrape.training.stage import Stage
 from astrape.training.targets import Targets, audio_input
 from astrape.training.windows import WindowLoader, Windows, mapped
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from astrape.training.errors import TrainingError
-from astrape.training.section import Phase
+from astrape.training.stage import Phase
 from astrape.training.trainer import Position
 
 __all__ = ["Journal"]

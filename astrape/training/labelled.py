@@ -13,7 +13,7 @@ from astrape.blocks.base import Stream
 from astrape.training.decoder import DecoderValidation
 from astrape.training.learner import Batch, Learner, loss_key
 from astrape.training.measures import Sums
-from astrape.training.section import LossPlan
+from astrape.training.stage import LossPlan
 
 __all__ = ["LabelValidation", "VoiceValidation"]
 

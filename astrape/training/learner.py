@@ -17,7 +17,7 @@ from astrape.training.errors import TrainingError
 from astrape.training.objectives import LossContext, Objective, Total, build_loss
 from astrape.training.pairing import Clock, delay_of, delayed, frame_weights, partners, pitch_at
 from astrape.training.pairs import BAND, TWIN
-from astrape.training.section import LossPlan, Phase
+from astrape.training.stage import LossPlan, Phase
 from astrape.training.tables import PITCH_RATE
 
 __all__ = ["Batch", "Learner", "build_losses", "entered", "key_of", "loss_key", "trained_parameters", "valid_frames"]

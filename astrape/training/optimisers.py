@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from astrape.training.section import Optimiser
+from astrape.training.stage import Optimiser
 
 __all__ = ["adamw", "plain_state", "schedule_of", "warmed"]
 

@@ -17,7 +17,7 @@ from astrape.training.learner import Batch
 from astrape.training.objectives import loss_class
 from astrape.training.pairing import Clock
 from astrape.training.pairs import LABELS, PAIR, TWIN, Pairs
-from astrape.training.section import Phase
+from astrape.training.stage import Phase
 from astrape.training.tables import PHONE_RATE, PITCH_RATE
 from astrape.training.teachers import Teacher, open_teacher
 

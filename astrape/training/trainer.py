@@ -26,7 +26,7 @@ from astrape.training.learner import Batch, Learner, key_of, valid_frames
 from astrape.training.objectives import Objective, SpeakerAdversary, Total, reversal_strength
 from astrape.training.optimisers import adamw, plain_state, schedule_of, warmed
 from astrape.training.relaxation import relaxed
-from astrape.training.section import Optimiser, Phase, Stage
+from astrape.training.stage import Optimiser, Phase, Stage
 
 __all__ = ["Listener", "Model", "Position", "Trainer", "make_accelerator", "total_loss"]
 

@@ -12,9 +12,9 @@ import soundfile
 from astrape.commands.live_view import Shown, lines, summary
 from astrape.errors import AstrapeError, StreamError
 from astrape.runtime.devices import Device, DeviceError, choose, share_clock, told
-from astrape.runtime.engine import Status
 from astrape.runtime.rings import Ring
 from astrape.runtime.round_trip import RoundTrip
+from astrape.runtime.status import Status
 from astrape.runtime.taps import Meter, Recorder
 from astrape.voice.errors import VoicebankError
 from astrape.voice.live import LiveVoice

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from astrape.training.optimisers import adamw, schedule_of
-from astrape.training.section import Optimiser
+from astrape.training.stage import Optimiser
 
 
 def rates(plan: Optimiser, epochs: int) -> list[float]:
