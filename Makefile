@@ -22,6 +22,8 @@ LIMIT ?= 40
 JOBS ?= 2
 RECIPE ?= voice-changer
 PIP_FLAGS ?=
+# The version that runners/web is tested with.
+ORT_WEB ?= 1.30.0
 PYTEST_FLAGS ?=
 # More of pyproject.toml's extras to test with, such as teachers,evaluate: some of their packages need a C compiler.
 # Tests of what is not installed skip, and say so.
@@ -34,7 +36,7 @@ ONE_CORE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_CORE) $(BIN)/python -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo runner test slow lint train-tiny train-default train-speaker evaluate-default evaluation-page bench docs clean
+.PHONY: help demo runner runner-web test slow lint train-tiny train-default train-speaker evaluate-default evaluation-page bench docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -44,6 +46,9 @@ demo: $(VENV)/.installed-plot ## run a voice through the voice changer, live-sty
 
 runner: $(VENV)/.installed-export ## astrape-run, which streams a WAV through an export without Python, into build/runner (Debian, as root)
 	INSTALL=1 runners/cpp/build.sh build/runner $(BIN)/python
+
+runner-web: ## ONNX Runtime for browsers, from npm, into build/web: what the tests of runners/web run on
+	npm install --no-audit --no-fund --silent --prefix build/web onnxruntime-web@$(ORT_WEB)
 
 test: $(VENV)/.installed-test $(if $(EXTRAS),$(VENV)/.installed-$(EXTRAS)) ## the test suite
 	$(PYTEST) $(PYTEST_FLAGS)
