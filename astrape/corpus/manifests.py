@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from astrape.corpus.errors import CorpusError
 from astrape.corpus.utterances import EVALUATE, SPLITS, Utterance
 from astrape.errors import AstrapeError
 
-__all__ = ["ENDINGS", "json_rows", "manifest_text", "read_manifest"]
+__all__ = ["ENDINGS", "json_rows", "manifest_text", "read_manifest", "table_rows"]
 
 ENDINGS = (".tsv", ".csv", ".jsonl")
 REQUIRED = ("path", "speaker")
@@ -50,8 +50,11 @@ def read_manifest(path: Path) -> list[Utterance]:
         CorpusError: for a manifest that cannot be read, by line, and for a path that leads to no file.
     """
     text = manifest_text(path, CorpusError)
-    lines = path.suffix.lower() == ".jsonl"
-    rows = json_rows(path, text, CorpusError, '{"path": ..., "speaker": ...}') if lines else _table(path, text)
+    rows: Iterable[tuple[int, dict[str, Any]]]
+    if path.suffix.lower() == ".jsonl":
+        rows = json_rows(path, text, CorpusError, '{"path": ..., "speaker": ...}')
+    else:
+        rows = table_rows(path, text, CorpusError, REQUIRED)
     return [_utterance(path, line, row) for line, row in rows]
 
 
@@ -87,27 +90,35 @@ def json_rows(path: Path, text: str, refused: type[AstrapeError], example: str) 
         yield number, row
 
 
-def _table(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def table_rows(
+    path: Path, text: str, refused: type[AstrapeError], required: Sequence[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a CSV or TSV by the names in its first line, with their line numbers; empty lines are skipped.
+
+    Raises:
+        AstrapeError: of the kind ``refused``, for a required column that is missing, a row of another length than the
+            first line, and a table that cannot be read.
+    """
     tabs = path.suffix.lower() == ".tsv"
     # Quotes in a TSV are what somebody said, not a way to write a tab.
     table = StringIO(text, newline="")
     lines = csv.reader(table, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(table, strict=True)
     try:
         columns = [name.strip() for name in next(lines, [])]
-        missing = [name for name in REQUIRED if name not in columns]
+        missing = [name for name in required if name not in columns]
         if missing:
-            raise CorpusError(
-                f"{shown(path)}:1: has no column '{missing[0]}': the first line names the columns, path and speaker "
-                f"among them"
+            raise refused(
+                f"{shown(path)}:1: has no column '{missing[0]}': the first line names the columns, "
+                f"{' and '.join(required)} among them"
             )
         for row in lines:
             if not any(row):
                 continue
             if len(row) != len(columns):
-                raise CorpusError(f"{shown(path)}:{lines.line_num}: has {len(row)} columns and not {len(columns)}")
+                raise refused(f"{shown(path)}:{lines.line_num}: has {len(row)} columns and not {len(columns)}")
             yield lines.line_num, dict(zip(columns, row, strict=True))
     except csv.Error as error:
-        raise CorpusError(f"{shown(path)}:{lines.line_num}: {error}") from error
+        raise refused(f"{shown(path)}:{lines.line_num}: {error}") from error
 
 
 def _utterance(manifest: Path, line: int, row: dict[str, Any]) -> Utterance:

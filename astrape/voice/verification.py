@@ -14,9 +14,10 @@ import torch
 
 from astrape.voice.errors import VoicebankError
 from astrape.voice.evaluation.dvector import DVECTOR, DVector
-from astrape.voice.evaluation.packages import Package, absence
+from astrape.voice.evaluation.packages import absence
 from astrape.voice.evaluation.pairs import read_sources
 from astrape.voice.evaluation.recording import Recording, Samples, silent
+from astrape.voice.evaluation.resemblyzer import RESEMBLYZER, load_resemblyzer
 from astrape.voice.evaluation.statistics import RESAMPLES
 from astrape.voice.speaker import speaker_encoder
 
@@ -24,7 +25,7 @@ __all__ = ["Embeds", "Verified", "encoder_to_verify", "equal_error_rate", "piece
 
 Floats = npt.NDArray[np.float64]
 
-PACKAGES = {"resemblyzer": Package("resemblyzer", "resemblyzer", 'resemblyzer "setuptools<81"'), "dvector": DVECTOR}
+PACKAGES = {"resemblyzer": RESEMBLYZER, "dvector": DVECTOR}
 
 MOST_PIECES = 16
 """Of a speaker, evenly spread: one who talks for hours is no better known by it."""
@@ -196,12 +197,10 @@ def encoder_to_verify(name: str) -> Embeds:
 
 
 def _resemblyzer() -> Callable[[Samples], npt.NDArray[Any]]:
-    from resemblyzer import VoiceEncoder, preprocess_wav
-
-    network = VoiceEncoder("cpu", verbose=False)
+    network, prepare = load_resemblyzer()
 
     def embed(samples: Samples) -> npt.NDArray[Any]:
-        prepared = preprocess_wav(samples.copy())
+        prepared = prepare(samples.copy())
         return np.asarray(network.embed_utterance(prepared if len(prepared) else samples))
 
     return embed

@@ -14,6 +14,8 @@ from astrape.blocks.parameters import check_real
 from astrape.training.errors import TrainingError
 from astrape.training.objectives.objective import Comparison, Objective, Total, register_loss
 from astrape.training.objectives.spectrum import check_wave
+from astrape.voice.evaluation.packages import absence
+from astrape.voice.evaluation.resemblyzer import RESEMBLYZER, load_resemblyzer
 
 __all__ = ["SpeakerLikeness"]
 
@@ -64,7 +66,8 @@ class SpeakerLikeness(Objective):
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
         # In a list, so that it is neither trained nor saved.
         self._network: list[Any] = []
-        _package()
+        if reason := absence([RESEMBLYZER]):
+            raise TrainingError(f"speaker_likeness: {reason}, or pip install 'astrape[default]'")
 
     filters: Tensor
     window: Tensor
@@ -93,19 +96,9 @@ class SpeakerLikeness(Objective):
         return Total(((1 - (self.voice(signal) * wanted).sum(dim=1)).to(count) * count).sum(), count.sum())
 
 
-def _package() -> Any:
-    try:
-        import resemblyzer
-    except ImportError as error:
-        raise TrainingError(
-            "speaker_likeness takes the package resemblyzer: hint: pip install 'astrape[default]'"
-        ) from error
-    return resemblyzer
-
-
 def _frozen() -> Any:
     # Some devices have gradients of recurrent layers in training mode alone; there is no dropout in these.
-    network = _package().VoiceEncoder("cpu", verbose=False).train()
+    network = load_resemblyzer().network.train()
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     return network

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from fractions import Fraction
 from importlib import import_module, metadata
 from typing import Any
@@ -16,6 +14,7 @@ from torch import Tensor
 from astrape.training.errors import TeacherError
 from astrape.training.teachers.teacher import checked_audio
 from astrape.voice.embedding import CHANNELS
+from astrape.voice.evaluation.resemblyzer import Resemblyzer, load_resemblyzer
 
 __all__ = ["OfflineTeacher", "projection", "voice_encoder"]
 
@@ -153,22 +152,16 @@ def _recogniser() -> Any:
         raise TeacherError(f"teacher 'offline': hama does not run on this machine: {error}") from error
 
 
-def voice_encoder() -> tuple[Any, Callable[[Array], Array]]:
+def voice_encoder() -> Resemblyzer:
     """Resemblyzer's network, and what it does to audio beforehand.
 
     Raises:
         TeacherError: for a missing package, with the line that installs it.
     """
     try:
-        with warnings.catch_warnings():
-            # It imports names that SciPy and setuptools have announced to drop.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.simplefilter("ignore", UserWarning)
-            resemblyzer = import_module("resemblyzer")
+        return load_resemblyzer()
     except ImportError as error:
         raise TeacherError(_lacking("resemblyzer", error)) from error
-    try:
-        return resemblyzer.VoiceEncoder("cpu", verbose=False), resemblyzer.preprocess_wav
     except Exception as error:
         raise TeacherError(f"teacher 'offline': Resemblyzer does not run on this machine: {error}") from error
 

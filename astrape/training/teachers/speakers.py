@@ -13,7 +13,8 @@ from astrape.training.errors import TeacherError
 from astrape.training.teachers import open_teacher
 from astrape.training.teachers.teacher import Teacher
 from astrape.voice.embedding import CHANNELS
-from astrape.voice.evaluation.packages import Package, absence
+from astrape.voice.evaluation.packages import absence
+from astrape.voice.evaluation.resemblyzer import RESEMBLYZER
 
 __all__ = ["TeacherVoices", "miocodec", "offline", "resemblyzer", "spectral"]
 
@@ -56,6 +57,6 @@ def offline() -> TeacherVoices:
 
 def resemblyzer() -> TeacherVoices:
     """What ``astrape-speaker`` was taught, by its teacher itself; decoders of ``astrape-speaker`` take its voices."""
-    if reason := absence([Package("resemblyzer", "resemblyzer", 'resemblyzer "setuptools<81"')]):
+    if reason := absence([RESEMBLYZER]):
         raise TeacherError(reason)
     return TeacherVoices(open_teacher("resemblyzer"))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import numpy as np
 
 from astrape.audio.endings import is_audio
 from astrape.corpus.layouts import VCTK_AUDIO, read_corpus
-from astrape.corpus.manifests import json_rows, manifest_text
+from astrape.corpus.manifests import json_rows, manifest_text, table_rows
 from astrape.corpus.utterances import Utterance
 from astrape.errors import AstrapeError
 from astrape.voice.evaluation.errors import EvaluationError
@@ -224,23 +222,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if path.suffix.lower() == ".jsonl":
         yield from json_rows(path, text, EvaluationError, '{"source": ..., "target": ...}')
         return
-    # Quotes in a TSV are what somebody said, not a way to write a tab.
-    tabs = path.suffix.lower() == ".tsv"
-    table = csv.DictReader(
-        StringIO(text, newline=""),
-        delimiter="\t" if tabs else ",",
-        quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
-        strict=True,
-    )
-    try:
-        if "source" not in (table.fieldnames or ()):
-            raise EvaluationError(f"{path}:1: has no column 'source': the first line names the columns")
-        for row in table:
-            if None in row or None in row.values():
-                raise EvaluationError(f"{path}:{table.line_num}: has not as many columns as the first line names")
-            yield table.line_num, {str(name).strip(): value for name, value in row.items()}
-    except csv.Error as error:
-        raise EvaluationError(f"{path}:{table.line_num}: {error}") from error
+    yield from table_rows(path, text, EvaluationError, ["source"])
 
 
 def _target(path: Path, audio: Path | None, count: int) -> Target:

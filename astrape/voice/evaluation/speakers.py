@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +14,7 @@ from astrape.voice.evaluation.errors import MetricError
 from astrape.voice.evaluation.metric import Better, Quantity
 from astrape.voice.evaluation.packages import Package, absence
 from astrape.voice.evaluation.recording import Recording, silent
+from astrape.voice.evaluation.resemblyzer import RESEMBLYZER, Resemblyzer, load_resemblyzer
 
 __all__ = ["Similarity"]
 
@@ -64,7 +63,7 @@ class Similarity:
     """
 
     name = "similarity"
-    packages = (Package("resemblyzer", "resemblyzer", 'resemblyzer "setuptools<81"'),)
+    packages = (RESEMBLYZER,)
     quantities = (*_cosines("similarity", "Similarity"), *_cosines("dvector", "d-vector similarity", DVECTOR))
 
     def __init__(self, tools: Tools) -> None:
@@ -96,17 +95,15 @@ class Similarity:
         Raises:
             MetricError: for a recording with less than half a second of speech.
         """
-        from resemblyzer import preprocess_wav
-
         total = np.zeros(256)
         speech = 0
         for piece in recording.pieces(RATE, PIECE_SECONDS):
             if silent(piece):
                 continue
-            heard = preprocess_wav(piece.copy())
+            heard = self._resemblyzer.prepare(piece.copy())
             speech += len(heard)
             if len(heard):
-                _, partials, _ = self._encoder.embed_utterance(heard, return_partials=True)
+                _, partials, _ = self._resemblyzer.network.embed_utterance(heard, return_partials=True)
                 total += partials.sum(axis=0, dtype=np.float64)
         if speech < LEAST_SPEECH * RATE:
             raise MetricError(
@@ -133,8 +130,5 @@ class Similarity:
         return None if absence([DVECTOR]) else DVector()
 
     @cached_property
-    def _encoder(self) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from resemblyzer import VoiceEncoder
-        return VoiceEncoder("cpu", verbose=False)
+    def _resemblyzer(self) -> Resemblyzer:
+        return load_resemblyzer()

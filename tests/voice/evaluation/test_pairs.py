@@ -157,8 +157,8 @@ class TestTables:
         ("content", "said"),
         [
             ("path\nx.wav\n", "a.csv:1: has no column 'source'"),
-            ("source,target\ns.wav\n", "a.csv:2: has not as many columns"),
-            ("source,target\ns.wav,v.astrape,more\n", "a.csv:2: has not as many columns"),
+            ("source,target\ns.wav\n", "a.csv:2: has 1 columns and not 2"),
+            ("source,target\ns.wav,v.astrape,more\n", "a.csv:2: has 3 columns and not 2"),
             ("source,target\n,v.astrape\n", "a.csv:2: has no 'source'"),
             ("source,target\nnone.wav,v.astrape\n", "there is no such file"),
             ("source,target\ns.wav,\n", "has neither a 'target' to convert to nor a 'converted' file"),
