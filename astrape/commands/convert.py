@@ -26,13 +26,12 @@ from astrape.commands.console import (
 from astrape.commands.engine_options import engine_of, engine_options
 from astrape.commands.run import warnings_of
 from astrape.errors import AstrapeError
-from astrape.voice.names import CODE_ENDINGS, FROM_CODES, MEL_STATISTICS, RECIPE
+from astrape.voice.names import CODE_ENDINGS, FROM_CODES, RECIPE
 
 if TYPE_CHECKING:
     from astrape.runtime.files import Conversion
     from astrape.voice.conversion import Converter
     from astrape.voice.decoding import CodeDecoder, Decoded
-    from astrape.voice.voicebank import Voicebank
 
 __all__ = ["convert"]
 
@@ -135,6 +134,7 @@ def convert(
     from astrape.audio.downmix import checked_channel
     from astrape.audio.endings import named
     from astrape.runtime.files import check_chunk
+    from astrape.voice.advice import voice_warnings
     from astrape.voice.conversion import Converter, voice_of
     from astrape.voice.decoding import CodeDecoder
     from astrape.voice.speaking import SEED, is_deaf
@@ -182,8 +182,8 @@ def convert(
         warn(f"no --weights given: the weights of '{name}' are random (seed {SEED}) and the output is noise{same}")
     elif deaf and used is not None:
         warn(f"{used}: makes nothing of the voice: whoever it is, the output is the same")
-    for line in _warnings_of_voice(bank, voice):
-        warn(line)
+    for line in voice_warnings(bank.metadata):
+        warn(f"{voice}: {line}")
     facts = {
         "recipe": name,
         "weights": None if used is None else os.fspath(used),
@@ -286,18 +286,3 @@ def _tell(done: Conversion, as_json: bool, piped: bool = False) -> None:
             f"{done.elapsed:.1f} s (graph {done.real_time_factor:.3f} of real time)",
             err=piped,
         )
-
-
-def _warnings_of_voice(bank: Voicebank, path: Path) -> list[str]:
-    """What its user should know of a voice. Names that are unknown come from elsewhere, and are not printed."""
-    from astrape.voice.quality import WARNINGS
-    from astrape.voice.speaker import MelStatistics
-
-    known = [name for name in bank.metadata.quality_warnings if name in WARNINGS]
-    lines = [f"{path}: {name}: {WARNINGS[name]}" for name in known]
-    if bank.metadata.embedding_model == MelStatistics.name:
-        lines.append(
-            f"{path}: the voice is embedded by {MEL_STATISTICS}, which is not trained: a decoder that was trained with "
-            f"another speaker encoder makes nothing of it (--encoder names another)"
-        )
-    return lines

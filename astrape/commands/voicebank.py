@@ -87,6 +87,7 @@ def build(
     without being named. Where they do not say, it is mel-statistics, which is untrained and says so in the file.
     Packages offer encoders in the entry-point group astrape.speaker_encoders.
     """
+    from astrape.voice.advice import voice_warnings
     from astrape.voice.building import build_voicebank
     from astrape.voice.spaces import encoder_for
     from astrape.voice.speaker import speaker_encoder
@@ -97,7 +98,7 @@ def build(
     with progress("embedding") as tell:
         bank = build_voicebank(references, embeds, channel=channel, progress=tell)
     write_voicebank(bank, output)
-    for line in _warnings(bank):
+    for line in voice_warnings(bank.metadata):
         warn(line)
     if as_json:
         print_json(_described(read_voicebank(output), output))
@@ -138,6 +139,7 @@ def info(file: Path, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from astrape.voice.advice import voice_warnings
     from astrape.voice.voicebank import read_voicebank
 
     bank = read_voicebank(file)
@@ -157,7 +159,7 @@ def info(file: Path, as_json: bool) -> None:
     for name, value in (rows | bank.metadata.to_dict()).items():
         table.add_row(Text(_line(name)), Text(_line(value)))
     print_table(table)
-    for line in _warnings(bank):
+    for line in voice_warnings(bank.metadata):
         warn(line)
 
 
@@ -235,26 +237,13 @@ def _described(bank: Voicebank, path: Path) -> dict[str, Any]:
     }
 
 
-def _warnings(bank: Voicebank) -> list[str]:
-    """What its user should know: of the recording, and that the embedding is not a learned one."""
-    from astrape.voice.quality import WARNINGS
-    from astrape.voice.speaker import MelStatistics
-
-    names = bank.metadata.quality_warnings
-    lines = [f"{_line(name)}: {WARNINGS.get(name, 'a warning of another program')}" for name in names]
-    if bank.metadata.embedding_model == MelStatistics.name:
-        lines.append(
-            "the embedding is of mel-statistics, which is not trained: a decoder that was trained with another speaker "
-            "encoder makes nothing of it (--encoder names another)"
-        )
-    return lines
-
-
 def _line(value: Any) -> str:
     """As text that no terminal takes for a command: voicebanks come from anywhere."""
+    from astrape.voice.advice import one_line
+
     if value is None or value == "":
         return "unknown"
     if isinstance(value, list) and not value:
         return "none"
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return one_line(text)

@@ -22,9 +22,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from astrape.errors import AstrapeError
 from astrape.pages import templates
 from astrape.studio.speaker import Speaker
+from astrape.voice.advice import voice_warnings
 from astrape.voice.building import build_voicebank
 from astrape.voice.live import LiveVoice
-from astrape.voice.quality import WARNINGS
 from astrape.voice.voicebank import Voicebank
 
 __all__ = ["COOKIE", "Studio"]
@@ -157,8 +157,7 @@ class Studio:
             except AstrapeError as error:
                 return JSONResponse({"error": str(error).replace(str(path), "the recording")}, 400)
         self._made[name] = bank
-        found = [WARNINGS.get(one, one) for one in bank.metadata.quality_warnings]
-        return JSONResponse({"name": name, "warnings": found, "voices": self._voices()})
+        return JSONResponse({"name": name, "warnings": voice_warnings(bank.metadata), "voices": self._voices()})
 
     async def _sound(self, socket: WebSocket) -> None:
         refusal = self._refusal(socket)
