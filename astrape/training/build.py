@@ -27,7 +27,7 @@ from astrape.training.decoder import DecoderValidation
 from astrape.training.device import choose_device
 from astrape.training.encoder import EncoderValidation, content_plan
 from astrape.training.errors import TrainingError
-from astrape.training.feed import Feed, Stock, open_stock
+from astrape.training.feed import Feed, TrainingData, open_data
 from astrape.training.labelled import LabelValidation, VoiceValidation
 from astrape.training.learner import Learner, build_losses, entered, key_of, trained_parameters
 from astrape.training.objectives import loss_class
@@ -126,16 +126,16 @@ def build(options: Options, say: Callable[[str], None]) -> Setup:
     graph = compile(recipe, training=True)
     entry = str(section["features"])
     _check_front(graph, entry, options)
-    stock = open_stock(options, graph, entry)
-    taught = stock.caches.get("content")
+    data = open_data(options, graph, entry)
+    taught = data.caches.get("content")
     content = None if taught is None else Stream(taught.rate, taught.channels)
     targets = Targets(graph, stage.phases, section.get("teacher", {}), content, accelerator.device, stage.pairs)
     needs = targets.needs | _controls(graph, entry, stage)
-    feed = Feed(stock, options, graph, entry, stage, targets, needs, accelerator)
+    feed = Feed(data, options, graph, entry, stage, targets, needs, accelerator)
     if state is not None:
         _fill(graph, state["graph"], path, list(graph.state_dict()))
     elif options.stage == "decoder":
-        _take_encoder(graph, stage, borrowed, options, stock)
+        _take_encoder(graph, stage, borrowed, options, data)
     if options.init_from is not None and state is None:
         say(_begin_with(graph, options.init_from))
     facts = {"seed": options.seed, "windows at once": stage.batch * accelerator.num_processes, **feed.facts}
@@ -233,14 +233,14 @@ def _controls(graph: Graph, entry: str, stage: Stage) -> set[str]:
 
 
 def _take_encoder(
-    graph: Graph, stage: Stage, borrowed: Mapping[str, Any] | None, options: Options, stock: Stock
+    graph: Graph, stage: Stage, borrowed: Mapping[str, Any] | None, options: Options, data: TrainingData
 ) -> None:
     """Fill all of the deploy graph that this stage does not train, from the encoder's checkpoint."""
     assert borrowed is not None
     mine = set(trained_parameters(graph, stage.train))
     names = [name for name in graph.deploy().state_dict() if name not in mine]
     before = graph.state_dict()
-    cache = stock.caches.get("wavlm")
+    cache = data.caches.get("wavlm")
     known = {} if cache is None else front_state(cache.folder)
     front = {name: before[name].clone() for name in known if name in before}
     _fill(graph, borrowed["graph"], str(options.encoder), names)

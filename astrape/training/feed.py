@@ -27,7 +27,7 @@ from astrape.training.stage import Stage
 from astrape.training.targets import Targets, audio_input
 from astrape.training.windows import WindowLoader, Windows, mapped
 
-__all__ = ["Feed", "Stock", "open_stock"]
+__all__ = ["Feed", "TrainingData", "open_data"]
 
 SIGNALS = {
     "features": "wavlm",
@@ -40,8 +40,8 @@ SIGNALS = {
 """The cache that a signal is in."""
 
 
-class Stock:
-    """What there is to train on: a corpus, split by speaker, and its caches by kind.
+class TrainingData:
+    """Training data: a corpus, split by speaker, and its caches by kind.
 
     Attributes:
         corpus: where the recordings are.
@@ -69,7 +69,7 @@ class Stock:
         return self.caches[kind]
 
 
-def open_stock(options: Options, graph: Graph, entry: str) -> Stock:
+def open_data(options: Options, graph: Graph, entry: str) -> TrainingData:
     """Find the corpus and its caches, and hold the features against the recipe.
 
     Raises:
@@ -95,12 +95,12 @@ def open_stock(options: Options, graph: Graph, entry: str) -> Stock:
     channel = kept if options.channel == MEAN else options.channel
     seed = options.seed if options.split_seed is None else options.split_seed
     split = split_corpus(read_corpus(corpus, options.microphone, channel), options.unseen, seed)
-    stock = Stock(corpus, split, caches, options.cache)
+    data = TrainingData(corpus, split, caches, options.cache)
     stream = graph.inputs[entry] if entry in graph.inputs else graph.outputs[entry]
     if options.features_rate is not None and options.features_rate != stream.rate:
         raise CacheError(f"--wavlm-rate {options.features_rate}: '{entry}' of '{graph.name}' runs at {stream.rate} Hz")
     if entry not in graph.inputs:
-        features = stock.cache("wavlm", "training begins at the features")
+        features = data.cache("wavlm", "training begins at the features")
         if (features.rate, features.channels) != (stream.rate, stream.channels):
             raise CacheError(
                 f"{shown(features.folder)}: has {features.channels} channels at {features.rate} Hz, and '{entry}' of "
@@ -108,14 +108,14 @@ def open_stock(options: Options, graph: Graph, entry: str) -> Stock:
                 f"another --recipe"
             )
         load_front(graph, features.folder, features.record)
-    return stock
+    return data
 
 
 class Feed:
     """Windows for every step and for validation, on the device.
 
     Args:
-        stock: corpus and caches.
+        data: corpus and caches.
         options: seed, workers.
         graph: whose period windows begin on.
         entry: the signal that is stored, whose frames ``stage.window`` counts.
@@ -137,7 +137,7 @@ class Feed:
 
     def __init__(
         self,
-        stock: Stock,
+        data: TrainingData,
         options: Options,
         graph: Graph,
         entry: str,
@@ -151,12 +151,12 @@ class Feed:
         if entry in graph.inputs:
             needed = needed - {"features"} | {"audio"}
         kinds = dict.fromkeys(SIGNALS[name] for name in sorted(needed) if name in SIGNALS)
-        everyone = [*stock.split.train, *stock.split.unseen]
-        if "speakers" not in stock.caches and stage.pairs is not None and all(one.vector for one in everyone):
+        everyone = [*data.split.train, *data.split.unseen]
+        if "speakers" not in data.caches and stage.pairs is not None and all(one.vector for one in everyone):
             kinds.pop("speakers", None)
-        caches = [stock.cache(kind, f"the {stage.name}'s losses need it") for kind in kinds]
-        if "audio" in needed and "audio" in stock.caches:
-            caches.append(stock.caches["audio"])
+        caches = [data.cache(kind, f"the {stage.name}'s losses need it") for kind in kinds]
+        if "audio" in needed and "audio" in data.caches:
+            caches.append(data.caches["audio"])
         stream = graph.inputs[entry] if entry in graph.inputs else graph.outputs[entry]
         rate = audio.rate if "audio" in needed else None
         self.targets, self.accelerator = targets, accelerator
@@ -175,7 +175,7 @@ class Feed:
                     f"training.{stage.name}: rows come in twos, there and back, and a batch of {stage.batch} parts two "
                     f"of them: give each process an even number"
                 )
-            more = [stock.caches["pitch"]] if "pair.pitch" in needed and "pitch" in stock.caches else []
+            more = [data.caches["pitch"]] if "pair.pitch" in needed and "pitch" in data.caches else []
             return SetWindows(
                 utterances,
                 [*caches, *more],
@@ -187,8 +187,8 @@ class Feed:
                 seed=options.seed,
             )
 
-        self.windows = windows(stock.split.train, stage.window)
-        held_out = windows(stock.split.unseen, stage.evaluation_window)
+        self.windows = windows(data.split.train, stage.window)
+        held_out = windows(data.split.unseen, stage.evaluation_window)
         caches = list(self.windows.caches.values())
         probes = balanced(held_out.utterances, options.probes)
         if accelerator.is_main_process:

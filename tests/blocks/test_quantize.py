@@ -15,7 +15,7 @@ from astrape.blocks.codebook import MixedRadix, check_codes, count_codes, perple
 from astrape.blocks.ops.planar import GRIDS
 from astrape.errors import RateError
 from tests.blocks.chunks import assert_chunks_agree, chunk_lists, noise
-from tests.blocks.lattice_oracle import all_points
+from tests.blocks.planar_oracle import all_points
 
 FRAMES = Stream(25, 16)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from astrape.blocks.ops.planar import GRIDS
-from tests.blocks.lattice_oracle import all_points, search
+from tests.blocks.planar_oracle import all_points, search
 
 KINDS = ("rhombic", "rectangular", "hexagonal")
 
