@@ -73,7 +73,7 @@ class Activation(StreamBlock):
         return 1 / self.rate_in
 
     def prepare(self, controls: Mapping[str, Tensor]) -> Any:
-        """Of ``snake_beta``: ``a`` and ``1 / (b + 1e-9)``, ``(channels, 1)`` each."""
+        """``a`` and ``1 / (b + 1e-9)`` of ``snake_beta``, ``(channels, 1)`` each; nothing for other kinds."""
         if self.kind != "snake_beta":
             return ()
         return self.alpha.exp()[:, None], (self.beta.exp()[:, None] + 1e-9).reciprocal()

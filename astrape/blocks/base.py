@@ -19,13 +19,13 @@ State = Any
 """A tree of tensors: a tensor, or a dict, list or tuple of states. Dimension 0 of every tensor is the batch."""
 
 Signal = Any
-"""What travels over ports: a tensor ``(batch, channels, frames)``, or a dict of them by port name where a block has
+"""The value at a port: a tensor ``(batch, channels, frames)``, or a dict of them by port name where a block has
 several inputs or outputs."""
 
 
 @dataclass(frozen=True)
 class Stream:
-    """What is known of a stream before its first frame: an exact rate and a number of channels.
+    """The type of a stream: an exact rate and a number of channels, known before its first frame.
 
     Args:
         rate: frames per second, Hz. An ``int``, a ``Fraction`` or a string such as ``"200/3"``; never a float, since
@@ -228,7 +228,7 @@ class StreamBlock(nn.Module):
         return ()
 
     def prepare(self, controls: Mapping[str, Tensor]) -> Any:
-        """What ``step`` needs of the controls, computed once per change and not once per step.
+        """Derive from the controls whatever ``step`` needs, once per change and not once per step.
 
         Args:
             controls: the block's own controls by name, each ``(batch, channels)``.

@@ -65,7 +65,7 @@ class Composed(StreamBlock):
         return {name: state for name, state in states.items() if isinstance(state, Tensor) or len(state)}
 
     def prepare(self, controls: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What each child makes of its own controls, by name."""
+        """The prepared values of each child, from its own controls, by name."""
         return {
             name: block.prepare({control: controls[control] for control in block.controls})
             for name, block in self.blocks.items()

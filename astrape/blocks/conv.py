@@ -262,7 +262,7 @@ class TransposedConv(StreamBlock):
         return y if self.bias is None else y + self.bias[:, None], state
 
     def _spread(self, x: Tensor) -> Tensor:
-        """All that the frames reach, ``(batch, channels, (n - 1) * stride + kernel)``, without the bias."""
+        """The output of ``n`` frames in full, ``(batch, channels, (n - 1) * stride + kernel)``, without the bias."""
         frames = x.shape[-1]
         if self.groups > 1 or frames > FEW_SPREAD:
             return functional.conv_transpose1d(x, self.weight, None, self.stride, groups=self.groups)

@@ -21,7 +21,8 @@ SPEECH_SNR = 10 ** (15 / 10)
 LEAST_SNR = 10 ** (-25 / 10)
 LEARNING_SECONDS = 0.08
 LEAST_POWER = 1e-12
-"""Of a bin, for signals around 1: no noise is estimated lower, and a frame below it in all bins is digital silence."""
+"""Least power of a bin, for signals around 1: noise is never estimated lower, and a frame with all bins below it is
+digital silence."""
 
 MUTE_FALL = 10 ** (-40 / 10)
 MUTE_SECONDS = 10.0

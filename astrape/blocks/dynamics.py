@@ -33,7 +33,7 @@ SILENCE = 1e-6
 
 
 class GateSettings(NamedTuple):
-    """What the gate derives from its controls: amplitudes that open it and keep it open, ``(batch, 1)``."""
+    """Prepared controls of the gate: the amplitudes that open it and keep it open, ``(batch, 1)``."""
 
     opens: Tensor
     keeps: Tensor
@@ -131,7 +131,7 @@ class Gate(StreamBlock):
 
 
 class CompressorSettings(NamedTuple):
-    """What the compressor derives from its controls: each ``(batch, 1)``.
+    """Prepared controls of the compressor, each ``(batch, 1)``.
 
     Attributes:
         foot_db: the level at which the knee starts.

@@ -91,7 +91,7 @@ class OverlapAdd(StreamBlock):
     latency_by = "centre"
 
     weight: Tensor
-    """What each sample of a frame counts, ``(size, 1)``."""
+    """The weight of each sample of a frame, ``(size, 1)``."""
 
     def __init__(self, source: Stream, *, hop: int, window: str = "none", normalize: bool = True) -> None:
         size = source.channels

@@ -19,7 +19,7 @@ from astrape.blocks.registry import register
 __all__ = ["HarmonicSource"]
 
 LEAST = 1e-4
-"""What is added before the logarithm: the comb's own silence, -80 dB."""
+"""Added before the logarithm: the level that the comb counts as silence, -80 dB."""
 
 
 @register("harmonic_source")

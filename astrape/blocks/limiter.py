@@ -131,7 +131,7 @@ def sliding_maximum(x: Tensor, length: int) -> Tensor:
 
 
 class SaturationSettings(NamedTuple):
-    """What saturation derives from its controls: linear factors, ``(batch or 1, 1, 1)``."""
+    """Prepared controls of the saturation: linear factors, ``(batch or 1, 1, 1)``."""
 
     drive: Tensor
     output: Tensor

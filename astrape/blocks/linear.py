@@ -1,4 +1,4 @@
-"""What is done to each frame by itself: a matrix, or one number times it and another one added."""
+"""Linear maps of each frame: a matrix, or a fixed factor and offset."""
 
 from __future__ import annotations
 

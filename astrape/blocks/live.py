@@ -1,4 +1,4 @@
-"""What a live session lends the blocks it runs: its state, to write into, and weights in a faster layout."""
+"""The policy of a live session: state that blocks may write into, and weights in a faster layout."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ FEWEST_ROWS, MOST_ROWS = 3, 64
 it, and above, what the library lays out by itself in each call costs little beside the product."""
 
 FEWEST_ELEMENTS = 1 << 15
-"""Of a weight laid out anew, one of 512 by 64: below, calling that product costs more than it saves (32 rows of 512 by
-10: 22 us and not 8)."""
+"""Least size of a weight that is laid out anew, one of 512 by 64: below, calling that product costs more than it saves
+(32 rows of 512 by 10: 22 us and not 8)."""
 
 DENORMAL = 5e-324
 
 LAID_OUT = torch._C._has_mkldnn and platform.machine() in ("x86_64", "AMD64")
-"""Where it was measured. Other processors have other libraries."""
+"""Whether weights are laid out anew: on the processors where that was measured to pay. Others have other libraries."""
 
 
 class Live(Policy):
@@ -82,7 +82,7 @@ class Live(Policy):
         return self._kept("taps", weight, _by_taps)
 
     def held_by(self, block: object) -> dict[Any, Any]:
-        """What a block keeps for as long as the session lasts, empty at first. No result may depend on it."""
+        """A block's own cache for as long as the session lasts, empty at first. No result may depend on it."""
         return self._held.setdefault(id(block), (block, {}))[1]
 
     def _kept(self, use: str, weight: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:

@@ -31,9 +31,9 @@ JUMP_COST = 0.35
 VOICING_COST = 0.2
 VOICING_THRESHOLD = 0.5
 GRID_ERROR = 0.01
-"""By how much a parabola through three of eight points to a period understates a peak, at most."""
+"""The most by which a parabola through three of eight points to a period understates a peak."""
 NEVER = -10.0
-"""What a candidate is worth that is none."""
+"""The score of an empty candidate."""
 HIGHPASS_ORDER = 5
 HIGHPASS_DB = 40.0
 LARGEST_BLOCK = 96
@@ -56,7 +56,7 @@ def lag_grid(fmin: float, band: float) -> Float64:
 
 
 class Pitch(NamedTuple):
-    """What :class:`PitchSearch` found in each frame.
+    """The result of :class:`PitchSearch` for each frame.
 
     Attributes:
         lag, height: the candidates, ``(batch, frames, CANDIDATES)``, seconds and periodicity.
@@ -75,7 +75,7 @@ class Pitch(NamedTuple):
         return F.pad(self.lag, (0, 1), value=math.inf).gather(-1, self.best).reciprocal()[..., 0]
 
     def periodicity(self) -> Tensor:
-        """That of the pitch, 0 to 1, ``(batch, frames)``.
+        """Periodicity at the pitch, 0 to 1, ``(batch, frames)``.
 
         Where there is none it is the highest of a candidate, and no more than a pitch above the range leaves
         unexplained: a tone of 2 kHz repeats itself after 4 ms too, and is not a voice of 250 Hz.
@@ -107,10 +107,10 @@ class PitchSearch(ExactTables):
     """The lags of the grid between its ends."""
 
     jumps: Tensor
-    """What an octave costs from candidate to candidate, ``(to, from)``; the last of them is silence."""
+    """Cost of an octave from candidate to candidate, ``(to, from)``; the last of them is silence."""
 
     turns: Tensor
-    """What voice costs that starts or stops, by the same."""
+    """Cost of voice that starts or stops, ``(to, from)``."""
 
     def __init__(self, lags: Sequence[float], fmax: float, frame_seconds: float) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ FEW_WINDOWS = 4
 
 
 class Policy:
-    """What holds unless something else was asked for, and the base of the others.
+    """The default policy, and the base of the others.
 
     Attributes:
         name: as tables and manifests call it.

@@ -1,4 +1,4 @@
-"""What is said beside the words: how loud, how high, and how high for this voice."""
+"""Prosody: loudness, pitch, and pitch in relation to a voice's own register."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class Register(StreamBlock):
         return torch.from_numpy(self.prior()).to(device, wide).expand(batch_size, -1).clone()
 
     def prepare(self, controls: Mapping[str, Tensor]) -> Tensor | float:
-        """What F0 is multiplied by, beside the register: Hz, or a ratio without a target; for each row, or for all."""
+        """The factor on F0 beside the register: Hz, or a ratio without a target; for each row, or for all."""
         target = controls[self.target].clamp(1, 20000) if isinstance(self.target, str) else self.target
         if isinstance(self.pitch, str):
             ratio: Tensor | float = torch.exp2(controls[self.pitch].clamp(-MAX_SEMITONES, MAX_SEMITONES) / 12)

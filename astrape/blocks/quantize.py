@@ -42,7 +42,7 @@ class PairQuantizer(nn.Module):
 
 
 class _Quantizer(StreamBlock):
-    """What quantizers and their decoders share: each frame by itself, in float32 at least, autocast or not."""
+    """Base of quantizers and their decoders: each frame by itself, in float32 at least, autocast or not."""
 
     @property
     def receptive_field(self) -> Fraction:

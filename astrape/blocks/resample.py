@@ -31,7 +31,7 @@ MOST_SLACK = 4
 """Frames by which windows may grow for their starts to be equally far apart."""
 
 GATHER_COST = 8.0
-"""What it costs to gather one value of a window, counted in multiplications."""
+"""Cost of gathering one value of a window, in multiplications."""
 
 
 @register("resampler")
@@ -122,7 +122,7 @@ class Resampler(StreamBlock):
         self.register_buffer("weight", torch.from_numpy(table.weight).to(dtype), persistent=False)
 
     index: Tensor
-    """Where each group's window lies in history and quantum: ``(groups, window)``, int64."""
+    """Positions of each group's window in history and quantum, ``(groups, window)``, int64."""
 
     weight: Tensor
     """``(groups, window, outputs of the group)``."""

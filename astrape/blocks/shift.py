@@ -56,7 +56,7 @@ LEAST_POWER = 1e-16
 
 
 class ShiftSettings(NamedTuple):
-    """What the shifter derives from its controls.
+    """Prepared controls of the shifter.
 
     Attributes:
         pitch: the ratio by which harmonics move, ``(batch, 1)``.

@@ -94,7 +94,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def archive_fault(path: str | os.PathLike[str]) -> str | None:
-    """What is wrong with an archive of ``torch.save`` by its checksums; ``None`` where they hold.
+    """The fault that its checksums show in an archive of ``torch.save``, in words; ``None`` where they hold.
 
     Also ``None`` for a file of another form, an older one of torch for instance, which has no checksums.
     """

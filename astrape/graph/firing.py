@@ -88,7 +88,7 @@ class Firing:
     def enter(
         self, counts: Sequence[int], arrived: Mapping[Wire, Tensor], waiting: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What actors take from outside, by ``actor.port``, and what of it waits now."""
+        """The frames that actors take from outside, by ``actor.port``, and those of them that wait now."""
         entering: dict[str, Tensor] = {}
         kept: dict[str, Tensor] = {}
         for place, edge in self._entering:
@@ -152,7 +152,7 @@ def _take(
     waiting: Mapping[str, Tensor],
     kept: dict[str, Tensor],
 ) -> Tensor | None:
-    """What an edge has for its actor's firings; the rest goes to ``kept``."""
+    """The frames of an edge for its actor's firings; the rest goes to ``kept``."""
     new, old = signals.get(edge.read), waiting.get(edge.key)
     if new is None and old is None:
         return None

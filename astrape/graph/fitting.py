@@ -11,7 +11,7 @@ MOST = 5
 
 
 def mismatches(wanted: Mapping[str, Any], given: Mapping[str, Any], *, subset: bool = False) -> list[str]:
-    """What keeps tensors from filling a model, each in words; empty where they fit.
+    """The reasons why tensors do not fill a model, each in words; empty where they fit.
 
     >>> mismatches({"a": (3,), "b": (2, 2)}, {"b": (2, 1), "c": ()})
     ["'a' is missing", "'c' is unknown", "'b' is (2, 1) and not (2, 2)"]

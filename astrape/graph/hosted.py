@@ -20,7 +20,7 @@ SLOWEST_AUDIO = 4000
 """Hz; a stream below that, such as content at 25 Hz or a spectrum at 200 Hz, is not audio."""
 
 ZEROS = 48
-"""Of the resamplers: 1.1 ms each way between 44.1 and 48 kHz, flat to 19.8 kHz, no alias."""
+"""Zeros to each side of the resamplers' filter: 1.1 ms each way between 44.1 and 48 kHz, flat to 19.8 kHz, no alias."""
 
 
 GraphLike = TypeVar("GraphLike", bound=Network[Any])

@@ -23,7 +23,7 @@ __all__ = ["Network", "Prepared"]
 
 
 class Prepared(dict[str, Any]):
-    """What the actors of a graph derived from its controls, by actor."""
+    """The prepared controls of a graph, by actor."""
 
 
 class Network(StreamBlock, Generic[Out]):
@@ -310,7 +310,7 @@ class Network(StreamBlock, Generic[Out]):
 
     @property
     def device(self) -> torch.device:
-        """Where the graph is."""
+        """The device of the graph's tensors."""
         return self._like.device
 
     def part(self, plan: Plan) -> Self:

@@ -168,7 +168,7 @@ class Quantum:
         return {name: tensor.clone() for name, tensor in leaves_of(self._state) if tensor.numel()}
 
     def prepare(self, controls: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the actors derive from values of all controls, ``(batch, channels)``, by leaf."""
+        """The prepared values of all actors, by leaf, from all controls, ``(batch, channels)``."""
         prepared = Prepared()
         # Only what listens: everything else is a constant.
         for actor in self.graph.actors:
@@ -223,7 +223,7 @@ class Quantum:
         return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in read.items()}
 
     def _refuse_hidden(self, other: Prepared) -> None:
-        """What a control sets has to be a tensor, of one form, to be an argument."""
+        """Refuse actors that prepare something else than tensors of one shape, which cannot be an argument."""
         for actor in self.graph.actors:
             if actor.controls and _form(self._prepared[actor.name]) != _form(other[actor.name]):
                 raise StreamError(
@@ -272,7 +272,7 @@ def _filled(tree: Any, values: Iterator[Tensor]) -> Any:
 
 
 def _form(tree: Any) -> Any:
-    """What has to be the same whatever the controls' values are."""
+    """The shapes, types and plain values of a tree, which may not depend on the controls' values."""
     if isinstance(tree, Tensor):
         return tuple(tree.shape), tree.dtype
     if isinstance(tree, Mapping):

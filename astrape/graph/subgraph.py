@@ -19,7 +19,7 @@ Whole = TypeVar("Whole", bound=Network[Any])
 
 
 def named_signals(graph: Network[Any]) -> dict[str, Wire]:
-    """What can be named in a graph: its outputs, its inputs, and every node's output by its flat name.
+    """Signals of a graph by name: its outputs, its inputs, and every node's output by its flat name.
 
     An output's name goes before an input's, and that before a node's.
     """

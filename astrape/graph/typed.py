@@ -1,4 +1,4 @@
-"""What a graph returns, for type checkers: one tensor, or a dict of them by output."""
+"""The type of a graph's result, for type checkers: one tensor, or a dict of them by output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing_extensions import TypeVar
 __all__ = ["Out", "Result", "SeveralOutputs"]
 
 Out = TypeVar("Out", bound=Tensor | dict[str, Tensor], default=Any)
-"""Of a graph and its sessions: ``Tensor``, or ``dict[str, Tensor]`` where there are several outputs."""
+"""The result of a graph and its sessions: ``Tensor``, or ``dict[str, Tensor]`` where there are several outputs."""
 
 Result = TypeVar("Result", bound=Tensor | dict[str, Tensor], default=Tensor)
 """The same of a recipe that a type checker cannot read: a tensor, unless an annotation says otherwise."""

@@ -35,7 +35,7 @@ def given_or_shipped(weights: str | os.PathLike[str] | None, recipe: str | os.Pa
 
 
 def weights_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """What a file of weights says of itself, text by text; nothing where it says nothing.
+    """The metadata of a file of weights, text by text; empty where it has none.
 
     Of ours: ``recipe``, ``speaker_encoder`` (the embeddings that its ``speaker`` control takes), ``licence``, ``card``.
 

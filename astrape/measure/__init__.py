@@ -1,1 +1,1 @@
-"""What a block or graph really does: look-ahead, latency, framing, receptive field."""
+"""Measurements of blocks and graphs: look-ahead, latency, framing, receptive field."""

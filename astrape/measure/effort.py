@@ -42,7 +42,7 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @dataclass(frozen=True)
 class Effort:
-    """What a step costs, in operators: 5 to 10 us each.
+    """The cost of a step in operators, 5 to 10 us each.
 
     Attributes:
         call: operators of a step, however many quanta it has.

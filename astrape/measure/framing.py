@@ -15,7 +15,7 @@ MOST_PUSHES = 20_000
 
 
 class Pushes(Protocol):
-    """What takes frames as they come and returns those that can be computed: a session."""
+    """Anything that takes frames as they come and returns those that can be computed, such as a session."""
 
     def push(self, x: Any, **controls: Any) -> Any: ...
 

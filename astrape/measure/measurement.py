@@ -40,7 +40,7 @@ Target = tuple[str, int]
 
 @dataclass(frozen=True)
 class Support:
-    """What an output frame depends on: frames counted from the start of its quantum, so earlier quanta are negative."""
+    """The input that an output frame depends on, in frames from the start of its quantum; negative before it."""
 
     oldest: int
     newest: int
@@ -52,7 +52,7 @@ Found = dict[tuple[str, str], dict[int, Support]]
 
 @dataclass(frozen=True)
 class Measured:
-    """What a block was found to do, in exact seconds.
+    """Measurements of a block, in exact seconds.
 
     Attributes:
         lookahead: past the end of its own quantum; ``None``: to the end of the probe.
@@ -328,7 +328,7 @@ def _by_change(subject: Subject, targets: Sequence[Target], rows: int, history: 
                 time = torch.arange(length, device=subject.device)
 
                 def heard(first: Tensor, end: Tensor, port: str = port, x: Ports = x, was: Any = before) -> Tensor:
-                    """By target, whether it changes when its input from ``first`` up to ``end`` does."""
+                    """Whether each target changes when its input from ``first`` up to ``end`` does."""
                     spans = torch.stack([first, end], dim=1)
                     answers = torch.zeros(len(targets), dtype=torch.bool)
                     # Targets in one row share the passes of those spans that they share.
@@ -369,7 +369,7 @@ def _by_change(subject: Subject, targets: Sequence[Target], rows: int, history: 
 def _first_true(
     test: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, guess: Tensor, exact: bool = True
 ) -> Tensor:
-    """By element, the least cut from ``low`` to ``high`` at which a monotone test holds, ``high`` if at none before.
+    """For each one, the least cut from ``low`` to ``high`` at which a monotone test holds, ``high`` if at none before.
 
     The search begins at a guess and goes away from it in steps that double until it has gone too far, and then halves
     what is left. A guess that is right, or one less, takes two tests where halving from the start would take a dozen.

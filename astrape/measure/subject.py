@@ -135,7 +135,7 @@ class Subject:
         return made
 
     def prepared(self, batch: int = BATCH, setting: int = 0) -> Any:
-        """What ``prepare`` makes of a setting."""
+        """The prepared controls of a setting."""
         values = self.values(batch, setting)
         return self.block.prepare(values)
 
@@ -175,7 +175,7 @@ class Subject:
         return {port: x[port][..., start * count : stop * count] for port, count in self.block.consumes.items()}
 
     def cut_output(self, y: Ports, start: int, stop: int) -> Ports:
-        """What quanta ``start`` to ``stop`` yielded."""
+        """The output of quanta ``start`` to ``stop``."""
         return {port: y[port][..., start * count : stop * count] for port, count in self.block.produces.items()}
 
     def memory(self, limit: int = 1 << 14) -> int:

@@ -64,7 +64,7 @@ def check_latency(subject: Subject, measured: Measured | None = None) -> None:
 
 
 def latency_tolerance(block: StreamBlock, port: str) -> Fraction:
-    """By how much the latency of an output may be measured otherwise than declared, for :func:`check_latency`."""
+    """The most by which an output's measured latency may differ from the declared one, for :func:`check_latency`."""
     allowed, instants = _allowance(block, port)
     return allowed + abs(instants)
 

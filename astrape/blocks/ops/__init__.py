@@ -1,1 +1,1 @@
-"""What several families of blocks share: products, DFTs, recurrences, rotary angles, key-value rings, exact tables."""
+"""Operations that several families of blocks share: products, DFTs, recurrences, rotary angles, key-value cache, tables."""

@@ -122,5 +122,5 @@ class KeyValueCache:
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """What is kept until the next step: ``keys`` and ``values``."""
+        """The tensors to keep until the next step, ``keys`` and ``values``."""
         return {"keys": self.keys, "values": self.values}

@@ -40,7 +40,7 @@ from astrape.blocks.ops.tables import ExactTables, Float64
 __all__ = ["WindowedDFT", "WindowedInverseDFT", "factors"]
 
 OUTER_COST = 4
-"""What a multiplication in the outer matrices costs, in terms of one in the inner matrix. For a single frame they are
+"""Cost of a multiplication in the outer matrices, in terms of one in the inner matrix. For a single frame they are
 read for one product of a vector each, while the inner matrix meets ``outer`` columns. Measured on one core."""
 
 FRAMES_AT_ONCE = 256
@@ -91,7 +91,7 @@ class _Factored(ExactTables):
         self.register_tables()
 
     def _layout(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """By ``(k, c)``: the bin, whether it stands there as its mirror image, and whether it stands there alone."""
+        """The bin at each ``(k, c)``, whether it is there as its mirror image, and whether it is there alone."""
         inner, outer = self.split
         row = np.arange(self.rows)[:, None]
         index = row + inner * np.arange(outer)
@@ -124,7 +124,7 @@ class _Factored(ExactTables):
         return torch.bmm(self.inner.expand(squares.shape[0], -1, -1), squares)
 
     def shares(self) -> Float64:
-        """What each place ``(rows, 1, 2, outer)`` counts; 1 unless a subclass says otherwise."""
+        """The weight of each value ``(rows, 1, 2, outer)``; 1 unless a subclass says otherwise."""
         return np.ones((1, 1, 1, 1))
 
 

@@ -1,4 +1,4 @@
-"""What a block keeps of frames from call to call: those before the present ones, and what reaches past them."""
+"""Frames that a block keeps from call to call: those before the present ones, and output that is not complete yet."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def empty_history(
 def empty_tail(
     batch_size: int, channels: int, frames: int, device: torch.device | str | None, dtype: torch.dtype | None
 ) -> State:
-    """What reaches past the newest output, at time zero: ``(batch, channels, frames)`` zeros, or an empty state."""
+    """Output past the newest frame, at time zero: ``(batch, channels, frames)`` zeros, or an empty state."""
     check_elements("a state", batch_size, channels, frames)
     return torch.zeros(batch_size, channels, frames, device=device, dtype=dtype) if frames else ()
 

@@ -173,5 +173,5 @@ def _count(levels: Tensor) -> Tensor:
 
 
 def _halves(pair: Tensor) -> tuple[Tensor, Tensor]:
-    """What belongs to x and what to y, each with the dimension kept."""
+    """The x and the y of pairs, each with the dimension kept."""
     return pair.narrow(-2, 0, 1), pair.narrow(-2, 1, 1)

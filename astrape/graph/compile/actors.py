@@ -1,4 +1,4 @@
-"""What fires as one: nodes by themselves, and every feedback loop as a whole."""
+"""Actors, which fire as one: nodes by themselves, and every feedback loop as a whole."""
 
 from __future__ import annotations
 

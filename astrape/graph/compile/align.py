@@ -161,13 +161,13 @@ class _Ages:
         self._aligned = aligned
 
     def written(self, read: Wire) -> Wire:
-        """What a recipe has where an inserted delay is read."""
+        """The wire that the recipe names where an inserted delay is read."""
         while read.node in self._aligned and self._aligned[read.node].inserted:
             read = self._aligned[read.node].sources["in"]
         return read
 
     def read(self, name: str, port: str) -> Wire:
-        """What the recipe has a port read."""
+        """The wire that a port reads by the recipe."""
         return self.written(self.nodes[name].sources[port])
 
     def inside(self, name: str, port: str) -> bool:

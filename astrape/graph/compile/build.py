@@ -133,7 +133,7 @@ class Built:
         return number is not None and reference.node in self._delays and self.loops.get(reference.node) == number
 
     def _assume(self, delay: str) -> None:
-        """What comes back through a loop's delay is taken to be like what enters the loop, unless the delay says."""
+        """Assume that a loop's delay carries a stream like the one that enters the loop, unless it says otherwise."""
         signal = Wire(delay, "out")
         if signal in self.streams:
             return

@@ -15,7 +15,7 @@ A float of 7/44100, taken for a fraction, falls into 2^63."""
 
 
 def strange_time(block: StreamBlock) -> str | None:
-    """What is wrong with the first declared time that no clock of the block can measure; ``None`` if all is well.
+    """The fault of the first declared time that no clock of the block can measure, in words; ``None`` if all is well.
 
     A time is a whole number of frames, or of some simple part of one, at the rates of the inputs and outputs. One that
     is not was computed in floats, and all that is added to it would only seem exact.

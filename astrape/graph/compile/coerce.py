@@ -32,7 +32,7 @@ class Mismatch(Exception):
 
 @dataclass(frozen=True)
 class Kind:
-    """What a hint takes.
+    """The values that a type annotation accepts.
 
     Attributes:
         expected: in words, singular: ``a whole number``.

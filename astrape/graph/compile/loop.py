@@ -191,7 +191,7 @@ class FeedbackLoop(StreamBlock):
             raise
 
     def _captured(self, turns: int, x: dict[str, Tensor], state: State, controls: Any) -> Iterations | None:
-        """What replays these turns, where that is quicker and nobody looks on."""
+        """The captured iterations that replay these turns, where that is quicker and nobody looks on."""
         passes = sum(count for _, count in self.passes(turns))
         if passes < FEWEST_PASSES:
             return None

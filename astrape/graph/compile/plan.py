@@ -1,4 +1,4 @@
-"""What the compiler works on and what it ends with: nodes with their built blocks, what they read, the whole plan."""
+"""Nodes with their built blocks, the wires between them, and the whole plan that the compiler ends with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Plan", "PlannedNode", "Wire", "digraph", "execution_order"]
 
 
 class Wire(NamedTuple):
-    """What one output port of a node, or one input of the graph, carries."""
+    """The connection from one output port of a node, or from one input of the graph, to all who read it."""
 
     node: str
     port: str

@@ -39,7 +39,7 @@ class Edge(NamedTuple):
 
 
 class Actor:
-    """What fires as one: a node, or a whole feedback loop.
+    """A node, or a whole feedback loop, which fires as one.
 
     Args:
         sources: for each input port, the signal it reads.

@@ -184,7 +184,7 @@ class _Expansion:
     def bind_inputs(
         self, written: WrittenNode, sheet: WrittenRecipe, name: str, sources: _Sources
     ) -> dict[str, Symbol]:
-        """What the inputs of a nested recipe stand for: symbols of its own, which are aliases of what it reads."""
+        """Symbols for the inputs of a nested recipe, which are aliases of what it reads."""
         where = written.wheres.get("from", written.where)
         names = ", ".join(sheet.inputs)
         given = {port: symbol for port, symbol, _ in sources}
@@ -269,7 +269,7 @@ class _Expansion:
         return Flat(tuple(kept), self.controls, finals, training_finals, tuple(expectations))
 
     def follow(self, symbol: Symbol, where: FileLocation) -> Reference:
-        """What a symbol stands for in the end."""
+        """The reference that a symbol stands for, through all aliases."""
         seen: set[Symbol] = set()
         while symbol in self.aliases:
             if symbol in seen:
@@ -307,7 +307,7 @@ class _Names:
         }
 
     def symbol(self, text: str, where: FileLocation, node: str | None, what: str = "") -> Symbol:
-        """What a reference stands for.
+        """The symbol of a reference.
 
         Raises:
             RecipeError: at ``where``, for a name or an output that does not exist. ``what`` begins the message.

@@ -1,4 +1,4 @@
-"""Where in which file: the line that every complaint about a recipe begins with."""
+"""Locations in recipe files, with which every complaint about a recipe begins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LONGEST_MESSAGE = 1500
 
 @dataclass(frozen=True)
 class FileLocation:
-    """A place in a recipe. ``str()`` gives ``voice.yaml:12``, or ``<dict>`` where there are no lines."""
+    """A line of a recipe file. ``str()`` gives ``voice.yaml:12``, or ``<dict>`` where there are no lines."""
 
     file: str
     line: int | None = None

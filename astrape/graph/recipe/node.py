@@ -1,4 +1,4 @@
-"""What a recipe is made of once it is flat: nodes, references between them, controls."""
+"""The parts of a flat recipe: nodes, references between them, controls."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a nested recipe declares of one of its inputs, to be held against the stream that reaches it.
+    """The declared stream of a nested recipe's input, to be compared with the one that reaches it.
 
     Attributes:
         node: the flat path of the nested graph.

@@ -1,4 +1,4 @@
-"""What feeds what inside one recipe: nodes and inputs that nothing needs, and live nodes that need training ones."""
+"""Reachability inside one recipe: nodes and inputs that nothing needs, and deployed nodes that need training ones."""
 
 from __future__ import annotations
 

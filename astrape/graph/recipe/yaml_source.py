@@ -27,7 +27,7 @@ from astrape.graph.recipe.location import FileLocation, quote, recipe_error
 __all__ = ["RECIPE_KEYS", "Located", "Source", "is_recipe", "read_dict", "read_yaml"]
 
 RECIPE_KEYS = ("recipe", "inputs", "blocks", "outputs")
-"""What every recipe has at its top. A file with none of them is not a recipe, and no message shows what is in it."""
+"""The keys at the top of every recipe. A file with none of them is not a recipe, and no message shows what is in it."""
 
 LARGEST_FILE = 1 << 20
 DEEPEST = 100

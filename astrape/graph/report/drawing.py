@@ -31,7 +31,7 @@ MOST_CONTROLS = 12
 
 @dataclass(frozen=True)
 class Box:
-    """What is written into a node, and how it looks: ``block``, ``inserted``, ``input``, ``output``, ``training``."""
+    """The text of a node in a picture, and its look: ``block``, ``inserted``, ``input``, ``output``, ``training``."""
 
     lines: tuple[str, ...]
     look: str

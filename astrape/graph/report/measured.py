@@ -36,7 +36,7 @@ TIMED_STEPS = 15
 
 @dataclass(frozen=True)
 class NodeMeasured:
-    """What a block was found to do, times in exact seconds; see ``astrape.testing.Measured``.
+    """Measurements of a block, times in exact seconds; see ``astrape.testing.Measured``.
 
     Attributes:
         latency: ``None`` where no measurement applies, as for a delay that is an effect.
@@ -63,7 +63,7 @@ class NodeMeasured:
 
 @dataclass(frozen=True)
 class GraphMeasured:
-    """What a graph was found to do, times in exact seconds.
+    """Measurements of a graph, times in exact seconds.
 
     Attributes:
         lookahead: where the period is longer than ``MOST_FRAMES``, the largest that a block was found to have.

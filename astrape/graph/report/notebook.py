@@ -65,7 +65,7 @@ def latency_line(graph: Network[Any]) -> str:
 
 
 def drawn_svg(save: Callable[[Path], None]) -> str | None:
-    """What ``save`` draws into a file, as SVG text; ``None`` where nothing is there to draw with."""
+    """The picture that ``save`` draws into a file, as SVG text; ``None`` without the packages to draw with."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "picture.svg"
         try:

@@ -1,4 +1,4 @@
-"""What arrives with a push: frames and controls, checked against the graph and copied into a session's own memory."""
+"""Frames and controls that arrive with a push, checked against the graph and copied into a session's own memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session does about numbers that are not finite: a fault on the row, silence, and a record of it."""
+"""Faults of a session: numbers that are not finite silence their row and are recorded."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class FaultGuard:
         self._silenced = {port: left for port, bad in self._silenced.items() if (left := bad - chosen)}
 
     def saved(self) -> dict[str, Any]:
-        """What has been found, as plain values."""
+        """The faults found so far, as plain values."""
         return {
             "found": [(fault.row, fault.port, fault.frame) for fault in self.found],
             "silenced": {port: sorted(rows) for port, rows in self._silenced.items()},

@@ -1,4 +1,4 @@
-"""What a session hands out: held back for a constant latency, without its first frames, or described in a line."""
+"""Output of a session: held back for a constant latency, without its first frames; and the session itself in a line."""
 
 from __future__ import annotations
 

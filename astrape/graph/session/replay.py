@@ -62,7 +62,9 @@ class Segment(NamedTuple):
 
 
 class Replay:
-    """What a push does depends on how many frames there are of everything, and on no values: a pattern. For pushes of
+    """Replays pushes by captured steps.
+
+    What a push does depends on how many frames there are of everything, and on no values: a pattern. For pushes of
     ``chunk`` frames all patterns are known in advance; each is captured (:mod:`astrape.capture.step`), and checked
     against the actors themselves on other values, state and result to the last bit. A pattern that has no captured step
     is run as it is, and so is one for which there is no time: recording ends after ``MOST_SECONDS``. Weights are

@@ -117,7 +117,7 @@ class Session(Generic[Out]):
 
     @property
     def backend(self) -> Chosen:
-        """What runs the session, and why: ``session.backend.name`` and ``.why``."""
+        """The backend that runs the session, and the reason: ``session.backend.name`` and ``.why``."""
         if self._held is not None:
             return self._held.chosen
         if self._replay is None:
@@ -139,7 +139,7 @@ class Session(Generic[Out]):
 
     @property
     def faults(self) -> list[Fault]:
-        """What went wrong in which row, in order: non-finite input or output. Cleared by ``reset``.
+        """Non-finite input or output, by row and in order. Cleared by ``reset``.
 
         From its first non-finite frame on, an input of a row is heard as silence, so that the state stays sound; an
         output of a row that is not finite gives silence from there on. Other rows and ports go on undisturbed.
@@ -284,7 +284,7 @@ class Session(Generic[Out]):
         self._whole = True
 
     def snapshot(self) -> dict[str, Any]:
-        """All that the stream depends on, copied: state, waiting frames, positions, controls and faults."""
+        """A copy of everything that the stream depends on: state, waiting frames, positions, controls and faults."""
         self._refuse_pieces()
         return {
             "graph": self.graph.name,
@@ -362,7 +362,7 @@ class Session(Generic[Out]):
         return steady if fits else None
 
     def _leave(self, heard: dict[str, int], outputs: dict[str, Tensor], sound: bool = False) -> dict[str, Tensor]:
-        """What goes out, after so many frames of each input; ``sound`` where it is known to be finite."""
+        """Count and hand out outputs, after so many frames of each input; ``sound``: they are known to be finite."""
         for name, frames in heard.items():
             self.positions[name] += frames
         if not sound:

@@ -17,7 +17,7 @@ __all__ = ["Snapshot", "read_snapshot"]
 
 
 class Snapshot(NamedTuple):
-    """What a session goes on from; see ``Session``."""
+    """A snapshot that was checked, for a session to go on from; see ``Session``."""
 
     state: State
     waiting: dict[str, Tensor]

@@ -24,7 +24,7 @@ LONGEST = 8192
 
 
 class Steady:
-    """What a push comes to that was given as many frames as the last one, with nothing waiting before and after it.
+    """The short way for a push with as many frames as the last one, and nothing waiting before and after it.
 
     It is right for one state and what was prepared of one set of controls. A session that holds others, since it was
     reset, restored or told a new control, takes the long way once, and finds another of these behind it.
@@ -68,7 +68,7 @@ class Steady:
         outputs: Mapping[str, Tensor],
         held: tuple[Mapping[str, State], Prepared],
     ) -> Steady | None:
-        """Of a push that has just been, or ``None`` where the long way is taken every time.
+        """The short way of a push that has just been made; ``None`` where the long way is taken every time.
 
         Args:
             entering: for each edge by which an actor reads an input, that input's name and its place in the step.
