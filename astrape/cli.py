@@ -145,7 +145,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 def _one_line(error: Exception) -> str:
-    """What went wrong, where a user is to blame or can help; what kind of error, where that is a fault of astrape."""
+    """An error in one line: its message where the user can help, and its type as well for a fault of astrape itself."""
     if isinstance(error, click.UsageError) and error.ctx is not None:
         message = f"{error.format_message()} (see {error.ctx.command_path} --help)"
     elif isinstance(error, click.ClickException):

@@ -144,7 +144,7 @@ def write_whole(path: Path, content: str | bytes | Callable[[BinaryIO], object])
 def write_error(
     name: str, error: OSError, folder: Path | None = None, needed: int | None = None, written: int = 0
 ) -> WriteError:
-    """What to say of a file that cannot be written: for want of space, how much there is and how much it takes.
+    """The error for a file that cannot be written; for want of space, with how much there is and how much it takes.
 
     Args:
         name: of the file, as it is to be shown.

@@ -36,7 +36,7 @@ MAGICS = (
     *((4, one) for one in (b"ftyp", b"moov", b"mdat", b"wide", b"free")),
     (8, b"AVI "),
 )
-"""Where, and with what, containers begin."""
+"""Offsets and bytes by which containers are known."""
 
 
 def is_container(begin: bytes) -> bool:
@@ -51,7 +51,7 @@ def is_container(begin: bytes) -> bool:
 
 
 def decoder() -> type[AvSource] | type[FfmpegSource] | None:
-    """What decodes here: PyAV, else the program ffmpeg, else nothing."""
+    """The decoder of this machine: PyAV, else the program ffmpeg, else none."""
     if importlib.util.find_spec("av") is not None:
         return AvSource
     return FfmpegSource if shutil.which("ffmpeg") else None

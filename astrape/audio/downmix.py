@@ -89,7 +89,7 @@ class Downmix:
         return single
 
     def fault(self, hint: str = TAKE) -> str | None:
-        """What to tell of channels that cancel each other, and what to do; ``None`` where they do not."""
+        """A message about channels that cancel each other, with a hint; ``None`` where they do not."""
         if not self.cancels:
             return None
         return (

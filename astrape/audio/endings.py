@@ -13,13 +13,13 @@ __all__ = ["DECODED", "ENDINGS", "READABLE", "is_audio", "named"]
 
 READABLE = {"aif", "aifc", "oga", "opus", "wave", "bwf"}
 READABLE |= {one.lower() for one in soundfile.available_formats()} - {"raw"}
-"""What libsndfile reads. Raw samples say neither rate nor channels."""
+"""File endings that libsndfile reads. Raw samples say neither rate nor channels."""
 
 DECODED = {
     "3gp", "aac", "ac3", "amr", "ape", "asf", "avi", "flv", "m4a", "m4b", "m4r", "m4v", "mka", "mkv", "mov", "mp2",
     "mp4", "mpeg", "mpg", "tta", "weba", "webm", "wma", "wmv", "wv",
 }  # fmt: skip
-"""What takes PyAV or ffmpeg to read."""
+"""File endings that take PyAV or ffmpeg to read."""
 
 ENDINGS = READABLE | DECODED
 

@@ -14,7 +14,7 @@ SPOKEN = 10 ** (-23 / 20)
 """Root mean square of what is spoken: -23 dBFS. Recordings of people lie about there, and voices are shown so."""
 
 SOUNDING = 0.05
-"""Of the loudest frame's level: what is below is a pause."""
+"""Share of the loudest frame's level below which a frame is a pause."""
 
 
 class Level:

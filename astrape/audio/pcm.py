@@ -33,7 +33,7 @@ ENCODINGS = {
 
 SUBTYPES = {"u8": "PCM_U8", "s8": "PCM_S8", "s16": "PCM_16", "s24": "PCM_24", "s32": "PCM_32"}
 SUBTYPES |= {"f32": "FLOAT", "f64": "DOUBLE"}
-"""What soundfile calls them."""
+"""The same formats by soundfile's names."""
 
 PCM, IEEE_FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 LOWEST_RATE, HIGHEST_RATE = 1, 1 << 31

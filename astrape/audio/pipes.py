@@ -74,7 +74,7 @@ class PipeReader:
 
 @dataclass(frozen=True)
 class PipeTarget:
-    """Where a :class:`PipeWriter` writes to.
+    """The target of a :class:`PipeWriter`.
 
     Attributes:
         file: ``sys.stdout.buffer``, for instance.
@@ -151,7 +151,7 @@ class PipeWriter:
 
 
 def _wav_encoding(subtype: str) -> str:
-    """What a WAV stream keeps of a file's samples; 16 bits of compressed ones."""
+    """The encoding of a WAV stream that keeps a file's samples; 16 bits for compressed ones."""
     names = {kept: name for name, kept in SUBTYPES.items()}
     name = names.get(subtype, "s16")
     return "u8" if name in ("u8", "s8") else f"{name}le"

@@ -101,7 +101,7 @@ class BandEnvelope(StreamBlock, ExactTables):
         return tables
 
     def interpolation(self, spacing: float, count: int) -> tuple[Float64, Float64]:
-        """Weights of the bands at ``count`` frequencies from 0 on, ``(count, bands)``, and an offset for each of them."""
+        """Weights of the bands at ``count`` frequencies from 0 on, ``(count, bands)``, and an offset for each."""
         hertz = np.arange(count, dtype=np.float64) * spacing
         to_mel, _ = SCALES["slaney"]
         low, high = to_mel(np.array([self.fmin, self.fmax]))

@@ -80,8 +80,8 @@ class MixedRadix(nn.Module):
 
 
 Relaxation = Callable[[Tensor, Sequence[Tensor]], Tensor]
-"""A differentiable stand-in for snapping while a model learns: from coordinates ``(batch, groups, axes, frames)`` and the
-points of each group, ``(axes, count)``, to values of the coordinates' shape, with a gradient."""
+"""A differentiable stand-in for snapping while a model learns: from coordinates ``(batch, groups, axes, frames)`` and
+the points of each group, ``(axes, count)``, to values of the coordinates' shape, with a gradient."""
 
 
 class _Points(nn.Module):

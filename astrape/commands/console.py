@@ -1,4 +1,4 @@
-"""What commands share with each other of talking to a terminal: options, progress, tables, JSON.
+"""Helpers for commands at a terminal: options, progress, tables, JSON.
 
 A command's module imports what it needs when it runs, within its functions: help and shell completion load all of these
 modules, and neither PyTorch nor NumPy.
@@ -257,12 +257,12 @@ def piped_target(path: Path, form: str | None) -> Any:
 
 
 def warn(line: str) -> None:
-    """What may be wrong, in one line beside the output."""
+    """Print a warning in one line beside the output."""
     click.echo(f"astrape: warning: {line}", err=True)
 
 
 def note(line: str) -> None:
-    """What is good to know, in one line beside the output."""
+    """Print a notice in one line beside the output."""
     click.echo(f"astrape: {line}", err=True)
 
 

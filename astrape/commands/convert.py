@@ -247,7 +247,7 @@ def convert(
 
 
 def _check_outputs(inputs: dict[str, Path | None], out: Path, codes: Path | None) -> None:
-    """That nothing that is read is written over. That OUT is not SRC itself, whoever writes it checks."""
+    """Refuse outputs that would overwrite an input. Whoever writes OUT checks that it is not SRC itself."""
     from astrape.voice.folder import same_file
 
     for what, path in inputs.items():

@@ -45,7 +45,7 @@ def engine_options(each: str) -> Callable[[Callable[..., Any]], Callable[..., An
 
 
 def engine_of(jobs: int, engine: str, address: str | None) -> Engine:
-    """What the options say.
+    """The engine that the options name.
 
     Raises:
         JobError: for ``--ray`` without ``--engine ray``.
@@ -56,7 +56,7 @@ def engine_of(jobs: int, engine: str, address: str | None) -> Engine:
 
 
 def check_device(engine: Engine, kind: str, device: str) -> None:
-    """That workers beside this process are not to share one GPU.
+    """Refuse workers beside this process that would share one GPU.
 
     Raises:
         AstrapeError: where they are.

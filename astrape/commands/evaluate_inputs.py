@@ -1,4 +1,4 @@
-"""What ``astrape evaluate`` is given: pairs, a place for the results, and what converts."""
+"""Inputs of ``astrape evaluate``: pairs, a folder for the results, and the system that converts."""
 
 from __future__ import annotations
 

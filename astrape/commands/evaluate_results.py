@@ -1,4 +1,4 @@
-"""What ``astrape evaluate`` gives back: files, tables for the terminal, and warnings."""
+"""Results of ``astrape evaluate``: files, tables for the terminal, and warnings."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def write_results(
 
 
 def complain(found: Evaluation, recipe: str, encoder: str | None, elsewhere: bool) -> None:
-    """What stands in the way of trusting the numbers, a line each on stderr."""
+    """Warn of whatever makes the numbers less trustworthy, a line each on stderr."""
     from astrape.voice.speaking import SEED
 
     if found.system.get("random_weights"):

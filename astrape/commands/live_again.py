@@ -19,7 +19,7 @@ AGAIN_IN = "ASTRAPE_LIVE_AGAIN"
 
 @dataclass(frozen=True)
 class Before:
-    """What a run hands to the process that takes its place.
+    """The state that a run hands to the process that takes its place.
 
     PortAudio cannot let go of a JACK server that died: it ends the process, or hangs. So the command begins anew in
     another process, which waits for the server, with the voice, the controls and the time that is left.
@@ -43,7 +43,7 @@ class Before:
         os.environ[AGAIN_IN] = json.dumps(asdict(now))
 
     def next_files(self, record: str | None) -> str | None:
-        """What was recorded is whole, and is not written over: it goes on in IN.2.wav and OUT.2.wav."""
+        """Names of further recordings, IN.2.wav and OUT.2.wav: the ones before are whole and stay as they are."""
         if record is None:
             return None
         names = [Path(name) for name in record.split(",")]

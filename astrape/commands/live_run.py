@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["LiveRun", "ServerGone"]
 
 STEPS = 48
-"""Of a control's range that keys go in; semitones for a pitch of two octaves up and down."""
+"""Steps into which keys divide a control's range; semitones for a pitch of two octaves up and down."""
 
 
 class ServerGone(Exception):
@@ -103,7 +103,7 @@ class LiveRun:
         )
 
     def _look(self) -> None:
-        """What may have gone wrong since the last look."""
+        """Check for faults since the last look."""
         failure = self.engine.failure or self.card.failure
         if failure is not None:
             raise failure

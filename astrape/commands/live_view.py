@@ -1,4 +1,4 @@
-"""What ``astrape live`` shows while it runs: some lines that fit 60 columns."""
+"""The display of ``astrape live``: some lines that fit 60 columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HELP = "q quit  b bypass  v voice  up/down control  left/right value"
 
 @dataclass(frozen=True)
 class Shown:
-    """All that is on display.
+    """The values on display.
 
     Attributes:
         peak_in, peak_out: since the last look; 1 is full scale.

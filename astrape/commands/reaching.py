@@ -1,4 +1,4 @@
-"""What reaches a block in its graph when somebody speaks: input to check blocks with that make nothing of noise."""
+"""Input that reaches a block in its graph when somebody speaks, to check blocks with that make nothing of noise."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def train_encoder(as_json: bool, **flags: Any) -> None:
 
 
 def _refuse(flags: dict[str, Any]) -> None:
-    """What no block can be."""
+    """Refuse options that no block has."""
     if flags["rope"] is False:
         raise AstrapeError("--no-rope: the block 'transformer' has rotary positions: write a recipe with another block")
     if flags["swiglu"] is False:

@@ -28,7 +28,7 @@ Progress = Callable[[float, float | None], None]
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong with one file.
+    """A fault of one file.
 
     Attributes:
         path: the file.
@@ -46,7 +46,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckedCorpus:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         folder: the corpus.

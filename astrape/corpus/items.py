@@ -20,7 +20,7 @@ __all__ = ["FOLDERS", "REGISTERS", "Item", "Order", "Studio"]
 REGISTERS = "registers.json"
 
 FOLDERS = {KOKORO: "sets", FLITE: FLITE, RECORDINGS: "real"}
-"""Where the sets of each source are."""
+"""Folders of the sets, by source."""
 
 COSTS = {KOKORO: 0.85, FLITE: 0.15, RECORDINGS: 0.15}
 """Seconds of one core for a second of a rendering."""
@@ -30,7 +30,7 @@ WARP_COST = 0.05
 
 @dataclass(frozen=True)
 class Order:
-    """What a corpus is to be.
+    """The settings of a corpus to make.
 
     Attributes:
         work: its folder.

@@ -45,7 +45,7 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Contours:
-    """What is spoken and how, without who speaks.
+    """The words and their prosody, without who speaks.
 
     Attributes:
         features: aligned text, ``(1, 512, frames)`` at 40 Hz.

@@ -20,10 +20,10 @@ from astrape.errors import told_as
 __all__ = ["MICROPHONES", "VCTK_AUDIO", "default_corpus", "passed_over", "read_corpus"]
 
 MICROPHONES = ("mic1", "mic2", "both")
-"""Of recordings by two microphones, as VCTK has them; ``--microphone`` offers the same."""
+"""Choices among recordings by two microphones, as VCTK has them; ``--microphone`` offers the same."""
 
 VCTK_AUDIO = ("wav48_silence_trimmed", "wav48")
-"""Where VCTK keeps its audio, version 0.92 first: both say the same, and the former without silence around it."""
+"""Folders of VCTK's audio, version 0.92 first: both say the same, and the former without silence around it."""
 
 MICROPHONE = re.compile(r"(?P<name>.+)_(?P<microphone>mic[12])")
 
@@ -100,7 +100,7 @@ def _on(utterance: Utterance, channel: str) -> Utterance:
 
 
 def default_corpus() -> Path:
-    """Where the corpus is when nobody says: the folder ``data``, or the current one where it has VCTK's layout.
+    """The corpus where none is named: the folder ``data``, or the current one where it has VCTK's layout.
 
     Raises:
         CorpusError: where neither is there.

@@ -43,7 +43,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an item.
+    """The outcome of an item.
 
     Attributes:
         seconds: of its renderings; 0 where there are none.
@@ -60,7 +60,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class MadeCorpus:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
         folder: the corpus.

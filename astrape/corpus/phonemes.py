@@ -66,7 +66,7 @@ WRITTEN = (
     ("^", ""),
     ("̃", ""),
 )
-"""What eSpeak writes, and Kokoro's sign for it, in order."""
+"""Strings that eSpeak writes, and Kokoro's sign for each, in order."""
 
 FLITE = {
     "aa": "ɑ", "ae": "æ", "ah": "ʌ", "ao": "ɔ", "aw": "W", "ax": "ə", "ay": "I", "b": "b", "ch": "ʧ", "d": "d",
@@ -131,7 +131,7 @@ def phonemise(text: str) -> str:
 
 
 def espeak_version() -> str:
-    """What the program says of itself, such as ``1.51``; it decides the phones.
+    """The version that the program names, such as ``1.51``; it decides the phones.
 
     Raises:
         ToolError: where it is absent.

@@ -1,4 +1,4 @@
-"""What a set is to be, drawn from the seed and the set's number alone: who speaks, how fast, and which warps."""
+"""Plans of sets, drawn from the seed and the set's number alone: who speaks, how fast, and which warps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RENDERINGS = {"train": (0.75, 0.2, 0.05), "held": (0.0, 0.6, 0.4)}
 by heart, as the model card measures. Sets of two and three teach to convert."""
 
 SPREAD = 1.5
-"""Of the Dirichlet distribution of shares: above 1, so that parts are heard."""
+"""Concentration of the Dirichlet distribution of shares: above 1, so that parts are heard."""
 
 LEAST_SHARE = 20
 """Thousandths of a mixture."""
@@ -32,7 +32,7 @@ DETUNED = 1.0
 """Standard deviation in semitones of a rendering's register around its voice's own."""
 
 STRETCH = (0.8, 1.25)
-"""Of formants. Below 0.8 and above 1.25 nobody sounds human."""
+"""Range of the factor on formants. Below 0.8 and above 1.25 nobody sounds human."""
 
 PITCH_EXPONENT = 2.0
 """Formants that lie 1.17 times higher, as women's do against men's, come with a pitch 1.4 to 1.7 times as high."""
@@ -82,7 +82,7 @@ class Rendering:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a set is rendered from.
+    """The plan that a set is rendered from.
 
     Attributes:
         source: ``kokoro``, ``flite`` or ``recordings``.

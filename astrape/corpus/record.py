@@ -1,4 +1,4 @@
-"""What a corpus says of itself: ``corpus.json``, and ``manifest.jsonl`` with a line for each rendering."""
+"""The records of a corpus: ``corpus.json``, and ``manifest.jsonl`` with a line for each rendering."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def keep_record(order: Order, tools: dict[str, str], packages: Mapping[str, Pack
 
 
 def order_of(work: Path) -> Order:
-    """What a corpus is to be, by its own record.
+    """The settings of a corpus, by its own record.
 
     Raises:
         CorpusError: for a folder without one.

@@ -175,7 +175,7 @@ def _seconds(path: Path) -> float:
 
 
 def _transcripts(root: Path, speaker: Speaker) -> dict[str, str]:
-    """What is said in each file, by its name."""
+    """Transcripts by file name."""
     texts: dict[str, str] = {}
     if speaker.transcripts is None:
         return texts

@@ -156,7 +156,7 @@ def moved_to(f0: Floats, register: float) -> Floats:
 
 
 def heard_f0(f0: Floats, voiced: npt.NDArray[np.bool_]) -> Floats:
-    """What is heard in the middle of each frame, where the decoder is given a contour.
+    """F0 as it is heard in the middle of each frame, where the decoder is given a contour.
 
     Kokoro's source interpolates phases, so the F0 of frame ``j`` is heard about ``j / 80`` s, and the middle of a frame
     lies between two of them. Held against WORLD's F0 of 29 renderings, the median deviation is 0.023 octaves; it is

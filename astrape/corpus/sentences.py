@@ -17,10 +17,10 @@ EXAMPLE = re.compile(r'"([^"]+)"')
 PARTS = ("adj", "adv", "noun", "verb")
 
 ORDER_SEED = 1
-"""Of the order of sentences. It has no option: the number of a set says which sentence it is, in every corpus."""
+"""Seed of the order of sentences. It has no option: the number of a set says which sentence it is, in every corpus."""
 
 HELD_EVERY, HELD_AT = 25, 3
-"""Of this many sentences, one is held out: those whose number leaves this rest."""
+"""One of so many sentences is held out: those whose number leaves this remainder."""
 
 
 class Sentences:

@@ -41,7 +41,7 @@ FORM = 1
 
 @dataclass(frozen=True)
 class Damage:
-    """What is wrong with a file of a set.
+    """A fault of a file of a set.
 
     Attributes:
         path: the file.
@@ -103,7 +103,7 @@ def write_set(folder: Path, name: str, rendered: RenderedSet, licence: str, seed
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """What ``set.json`` says.
+    """The contents of ``set.json``, checked.
 
     Raises:
         CorpusError: for one that is missing, or says nothing that a set can be read by.
@@ -146,12 +146,12 @@ def plan_of(info: dict[str, Any]) -> Plan:
 
 
 def seconds_of(info: dict[str, Any]) -> float:
-    """Of all renderings of a set together."""
+    """Seconds of all renderings of a set together."""
     return len(info["voices"]) * int(info["frames"]) / PHONE_RATE
 
 
 def inspect_set(folder: Path) -> Iterator[Damage]:
-    """What is wrong with a set, after reading all of it."""
+    """The faults of a set, after reading all of it."""
     path = folder / INFO
     if not path.is_file():
         yield Damage(path, "missing", "is missing")
@@ -206,7 +206,7 @@ def _flac_fault(content: bytes, frames: int, rate: int) -> tuple[str, str] | Non
 
 
 def _cut_off(audio: soundfile.SoundFile, due: int) -> tuple[str, str] | None:
-    """What is wrong with a file whose header is right."""
+    """The fault of a file whose header is right, in a word and a sentence; ``None`` where it is whole."""
     try:
         count = len(audio.read(dtype="float32"))
     except (soundfile.LibsndfileError, RuntimeError) as error:

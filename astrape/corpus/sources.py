@@ -1,4 +1,4 @@
-"""What a corpus is made of, and under which licence: the table that manifests, ``corpus.json`` and the docs take."""
+"""Sources of a corpus, with their licences: the table that manifests, ``corpus.json`` and the docs take."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["SOURCES", "Source", "copy_licences", "licence_of", "packages_of"]
 
 @dataclass(frozen=True)
 class Source:
-    """Where speech comes from.
+    """A source of speech.
 
     Attributes:
         name: of the voices or the speaker.
@@ -61,7 +61,7 @@ SOURCES = (
 )
 
 SYSTEM_LICENCES = {FLITE: Path("/usr/share/doc/flite/copyright")}
-"""Where a system's own package says what its licence is."""
+"""Licence files of the system's own packages."""
 
 
 def packages_of(kinds: set[str]) -> list[str]:

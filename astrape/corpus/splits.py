@@ -56,7 +56,7 @@ def split_by_speaker(utterances: Sequence[Utterance], unseen: float = 0.1, seed:
 
 
 def split_corpus(utterances: Sequence[Utterance], unseen: float = 0.1, seed: int = 0) -> Split:
-    """What is trained on and what is held out: as the manifest says where it does, by speaker where it does not.
+    """Split utterances for training and validation: as the manifest says, or by speaker where it says nothing.
 
     What is kept for evaluation is in neither.
 

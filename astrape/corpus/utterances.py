@@ -14,7 +14,7 @@ from astrape.corpus.errors import CorpusError
 __all__ = ["EVALUATE", "HELD", "SPLITS", "Utterance", "checked", "speakers_of"]
 
 SPLITS = TRAIN, HELD, EVALUATE = ("train", "held", "evaluate")
-"""What a manifest may say of a recording: to be trained on, held out of that to validate on, or kept for evaluation."""
+"""Splits that a manifest may name: to train on, held out to validate on, or kept for evaluation."""
 
 RESERVED = (".codes", ".voiced")
 """Endings of what a cache keeps beside an utterance's own file."""
@@ -61,7 +61,7 @@ class Utterance:
 
     @property
     def text(self) -> str | None:
-        """What is said; ``None`` where nobody wrote it down, or what was written cannot be read."""
+        """The transcript; ``None`` where there is none that can be read."""
         if self.said is not None or self.transcript is None:
             return self.said
         try:

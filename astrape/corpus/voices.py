@@ -16,7 +16,7 @@ __all__ = ["HELD", "Voices", "measured_registers"]
 
 ROWS, WIDTH = 510, 256
 ACOUSTIC = 128
-"""Of a style's numbers: these are of the sound, the others of the prosody."""
+"""How many of a style's numbers are of the sound; the others are of the prosody."""
 
 HELD = (
     "af_heart",

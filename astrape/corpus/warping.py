@@ -13,7 +13,7 @@ from astrape.corpus.errors import ToolError
 __all__ = ["PERIOD_MS", "fundamental", "warped"]
 
 PERIOD_MS = 12.5
-"""Of F0, as it is stored."""
+"""Frame period of F0 as it is stored."""
 
 LOWEST, HIGHEST = 60.0, 500.0
 """Hz, of a speaker's F0."""

@@ -1,1 +1,1 @@
-"""What runs graphs: over files, against the clock."""
+"""Running graphs: over files, and against the clock."""

@@ -31,7 +31,7 @@ class Runner:
 
 
 class ByHand:
-    """What a person would write: ``step`` of each block in order, its state handed on, and nothing else."""
+    """The loop that a person would write: ``step`` of each block in order, its state handed on, and nothing else."""
 
     def __init__(self, graph: Graph, prepared: Mapping[str, Any]) -> None:
         self.blocks = [unit.block for unit in graph.actors]

@@ -249,7 +249,7 @@ def _period(source: Device, sink: Device, rate: int) -> int:
 
 
 def _extra(sound: Any, device: Device) -> dict[str, Any]:
-    """What a host API needs besides: WASAPI to convert rates itself."""
+    """Further settings that a host API needs: WASAPI is to convert rates itself."""
     if "WASAPI" in device.api:
         return {"extra_settings": sound.WasapiSettings(auto_convert=True)}
     return {"extra_settings": None}

@@ -1,4 +1,4 @@
-"""What is heard where frames are missing: the last sound again, silence or the voice itself, joined without a click."""
+"""Concealment of missing frames: the last sound again, silence or the voice itself, joined without a click."""
 
 from __future__ import annotations
 

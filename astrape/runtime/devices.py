@@ -222,7 +222,7 @@ def common_rate(source: Device, sink: Device, wanted: int | None) -> tuple[int, 
 
 
 def told(error: Exception, source: Device, sink: Device) -> DeviceError:
-    """What PortAudio says, with its cause and what to do about it."""
+    """PortAudio's error, with its cause and a hint."""
     pair = f"'{source.name}'" if source == sink else f"'{source.name}' and '{sink.name}'"
     text, number = str(error), _number(error)
     low = text.lower()

@@ -14,10 +14,10 @@ HALF = 16
 """Half the filter, frames: what it is late by."""
 
 PHASES = 256
-"""Of the filter's table; between two of them it is interpolated, 100 dB below the sound."""
+"""Phases of the filter's table; between two of them it is interpolated, 100 dB below the sound."""
 
 SHAPE = 9.0
-"""Of the Kaiser window: 90 dB."""
+"""Beta of the Kaiser window: 90 dB."""
 
 BANDWIDTH = 0.05
 """Hz, of the loops that smooth the times of callbacks: a jitter of a millisecond comes out as some microseconds."""
@@ -26,7 +26,7 @@ PULL = 8.0
 """Seconds within which a wrong distance is corrected: a frame too many is 3 parts in a million of pitch."""
 
 STEEPEST = 0.005
-"""Of the ratio of the clocks; crystals differ by 0.0002 at most."""
+"""Largest deviation of the ratio of the clocks from 1; crystals differ by 0.0002 at most."""
 
 MARGIN = 0.004
 """Seconds held for callbacks that come late."""

@@ -131,7 +131,7 @@ class Engine:
 
     @property
     def graph(self) -> Graph:
-        """What is heard, as it is hosted."""
+        """The graph that is heard, as it is hosted."""
         return self._lanes.lane.graph
 
     def start(self) -> None:
@@ -241,7 +241,7 @@ class Engine:
         self._changes.append(("switch", (lane, self._spare_of(lane), needs)))
 
     def status(self) -> Status:
-        """Where it stands now."""
+        """The engine's state now."""
         lane = self._lanes.lane
         length = self.block / float(self.rate)
         recent = self._costs[: min(COSTS, self._pushes)] / length

@@ -29,12 +29,12 @@ from astrape.graph.hosted import SLOWEST_AUDIO
 __all__ = ["SLOWEST_AUDIO", "Conversion", "audio_ports", "check_chunk", "process_file"]
 
 READ_SECONDS = 0.5
-"""What is read and resampled at a time. Memory depends on it, results do not."""
+"""Seconds that are read and resampled at a time. Memory depends on it, results do not."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What ``process_file`` did.
+    """The result of ``process_file``.
 
     Attributes:
         seconds: length of the input.

@@ -1,4 +1,4 @@
-"""What runs in a live stream, and how one thing takes over from another: two streams beside each other, and a fade."""
+"""Lanes of a live stream: the graph that runs, and how another takes over, side by side and with a fade."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the machine can do: how fast it reads memory and multiplies matrices, measured on one thread."""
+"""Speed of the machine: how fast it reads memory and multiplies matrices, measured on one thread."""
 
 from __future__ import annotations
 

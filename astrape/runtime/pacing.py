@@ -35,7 +35,7 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Pace:
-    """What a graph needs to run live in blocks of one size.
+    """The timing that a graph needs to run live in blocks of one size.
 
     Attributes:
         framing: frames held because a quantum has to be whole before any of it comes out.

@@ -1,4 +1,4 @@
-"""What a thread of sound may ask of the system: to go first, and to have its memory stay where it is."""
+"""Requests of an audio thread to the system: to go first, and to keep its memory in place."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class RoundTrip:
         self._heard.write(x[:1])
 
     def result(self) -> Trip:
-        """What was found.
+        """The measured round trip.
 
         Raises:
             AstrapeError: where no click came back.

@@ -11,7 +11,7 @@ __all__ = ["Status"]
 
 @dataclass(frozen=True)
 class Status:
-    """Where a live engine stands.
+    """The state of a live engine.
 
     Attributes:
         rate: Hz; all frames are of it.

@@ -1,4 +1,4 @@
-"""What is listened to beside a live stream: levels, and recordings to files."""
+"""Taps beside a live stream: levels, and recordings to files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Tap:
         self.lost = 0
 
     def poll(self) -> Frames:
-        """What has come since the last time, ``(channels, frames)``."""
+        """Frames that have come since the last call, ``(channels, frames)``."""
         # A quarter of the ring is left to the writer, which goes on meanwhile.
         least = self._ring.written - self._ring.size * 3 // 4
         if self._next < least:

@@ -1,4 +1,4 @@
-"""What a block says of itself: exact types, and as many frames and channels as it promises."""
+"""Declarations of a block: exact types, and as many frames and channels as it promises."""
 
 from __future__ import annotations
 

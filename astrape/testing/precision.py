@@ -99,7 +99,7 @@ def check_finite(subject: Subject) -> None:
 
 
 def check_device(subject: Subject) -> None:
-    """Where there is an accelerator, float32 there is as float32 here, and the state lives there.
+    """On an accelerator, where there is one, float32 gives what it gives on the CPU, and the state lives there.
 
     Raises:
         ContractError: ``"device"``.

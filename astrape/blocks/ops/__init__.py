@@ -1,1 +1,1 @@
-"""Operations that several families of blocks share: products, DFTs, recurrences, rotary angles, key-value cache, tables."""
+"""Operations that several families of blocks share: DFTs, recurrences, rotary angles, the key-value cache."""

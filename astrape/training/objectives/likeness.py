@@ -67,7 +67,7 @@ class SpeakerLikeness(Objective):
         # In a list, so that it is neither trained nor saved.
         self._network: list[Any] = []
         if reason := absence([RESEMBLYZER]):
-            raise TrainingError(f"speaker_likeness: {reason}, or pip install 'astrape[default]'")
+            raise TrainingError(f"speaker_likeness: {reason}; hint: pip install 'astrape[default]'")
 
     filters: Tensor
     window: Tensor
