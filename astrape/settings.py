@@ -47,7 +47,7 @@ class Spec(BaseModel):
 
 
 class Fault(ValueError):
-    """What a model's own validators raise.
+    """The error that a model's own validators raise.
 
     Args:
         fault: what is wrong, continuing the key: ``is even``.
@@ -103,7 +103,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What any fault of a type is told as: ``Annotated[float, Field(gt=0), Wanted("a positive number")]``."""
+    """The wording for any fault of a type: ``Annotated[float, Field(gt=0), Wanted("a positive number")]``."""
 
     text: str
 

@@ -79,7 +79,7 @@ class Setup:
         return Position() if self.state is None else Position(**self.state["position"])
 
     def learner(self, phase: Phase, outputs: list[str]) -> Learner:
-        """What is validated of a phase, and further outputs.
+        """The learner that validates a phase, with further outputs.
 
         Losses that know the training's speakers by number are left out, and those between rows that go there and back.
         """
@@ -100,7 +100,7 @@ class Setup:
 
     @property
     def bytes_needed(self) -> int:
-        """What checkpoints and weights take on the disk: the last, the best, and one that is being written."""
+        """Bytes that checkpoints and weights take on the disk: the last, the best, and one that is being written."""
         learning = sum(parameter.numel() for parameter in self.model.learning().values())
         rivals = sum(p.numel() for one in self.model.adversaries.values() for p in one.networks.parameters())
         whole = sum(tensor.numel() for tensor in self.graph.state_dict().values())
@@ -203,7 +203,7 @@ def _resumed(options: Options) -> tuple[dict[str, Any] | None, str]:
 
 
 def _encoder(options: Options) -> dict[str, Any] | None:
-    """What ``--encoder-ckpt`` names: ``graph``, its tensors, and ``recipe`` where it says."""
+    """The contents of the file that ``--encoder-ckpt`` names: ``graph``, its tensors, and ``recipe`` where it says."""
     if options.stage != "decoder":
         return None
     if options.encoder is None:

@@ -30,7 +30,7 @@ UNCOLOURED = 0.35
 """Share of the targets that stay as they are."""
 
 BINS, N_FFT, RATE = 64, 512, 16000
-"""Of the mel spectrum in ``astrape-speaker``."""
+"""Bins, length and rate of the mel spectrum in ``astrape-speaker``."""
 
 Float64 = npt.NDArray[np.float64]
 
@@ -85,7 +85,7 @@ def _gains(colour: Float64, hertz: Float64) -> Float64:
 
 @cache
 def _centres() -> Float64:
-    """Of the mel filters, Hz."""
+    """Centres of the mel filters, Hz."""
     filters = mel_filters(BINS, N_FFT, RATE)
     centres: Float64 = filters @ np.linspace(0, RATE / 2, N_FFT // 2 + 1) / filters.sum(axis=1)
     return centres

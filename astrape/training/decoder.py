@@ -51,7 +51,7 @@ class DecoderValidation:
 
     @property
     def outputs(self) -> list[str]:
-        """What validation needs of the graph."""
+        """Outputs of the graph that validation needs."""
         return [self.of]
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Where to compute: what a command line asks for, or what is available instead."""
+"""The device to compute on: the one that a command line names, or what is available instead."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class EncoderValidation:
 
     @property
     def outputs(self) -> list[str]:
-        """What validation needs of the graph."""
+        """Outputs of the graph that validation needs."""
         return [self.plan.of] + ([self.codes] if self.codes else [])
 
     @torch.no_grad()
@@ -139,7 +139,7 @@ def codes_of_content(quantizer: Q2D2 | FSQ, content: Tensor) -> Tensor:
 
 
 def _before(points: PairGrid | LevelGrid, values: Tensor) -> Tensor:
-    """What ``encode`` takes to come nearest to quantized values."""
+    """Values that ``encode`` brings nearest to quantized ones."""
     levels = points.levels.to(values).reshape(1, -1, 1)
     half = torch.floor(levels / 2)
     reach = (levels - 1) * (MARGIN / 2)

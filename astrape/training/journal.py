@@ -1,4 +1,4 @@
-"""What a training tells: lines, a progress bar with the time left, TensorBoard, and a log to read by machine."""
+"""The log of a training: lines, a progress bar with the time left, TensorBoard, and a log to read by machine."""
 
 from __future__ import annotations
 

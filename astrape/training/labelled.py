@@ -38,7 +38,7 @@ class LabelValidation:
 
     @property
     def outputs(self) -> list[str]:
-        """What validation needs of the graph."""
+        """Outputs of the graph that validation needs."""
         return list(dict.fromkeys(plan.of for plan in self.plans))
 
     @torch.no_grad()
@@ -70,7 +70,7 @@ class LabelValidation:
             self._counts[plan.name] = self._counts.get(plan.name, torch.zeros_like(counted)) + counted
 
     def commonest(self, accelerator: Accelerator) -> dict[str, float]:
-        """What the commonest label scores, by name."""
+        """Scores of always saying the commonest label, by name."""
         own = {name: counts.tolist() for name, counts in self._counts.items()}
         # One process may have had no window at all.
         every = gather_object([own]) if accelerator.num_processes > 1 else [own]
@@ -82,7 +82,7 @@ class LabelValidation:
 
 
 class VoiceValidation(DecoderValidation):
-    """What :class:`~astrape.training.decoder.DecoderValidation` measures, and the labels.
+    """Validation as :class:`~astrape.training.decoder.DecoderValidation`, and of the labels.
 
     Args:
         of, source, device, to: as there.

@@ -1,4 +1,4 @@
-"""What learns in a phase: the part of the graph that its losses need, and the losses."""
+"""The module that learns in a phase: the part of the graph that its losses need, and the losses."""
 
 from __future__ import annotations
 
@@ -115,12 +115,12 @@ class Learner(nn.Module):
         return made if isinstance(made, dict) else {self.part.main: made}
 
     def clocks_told(self, name: str) -> tuple[Clock, Clock]:
-        """Of a signal that the data gives: how its frames lie in time, and how those of the data do."""
+        """The clocks of a signal that the data gives: how its frames lie in time, and how those of the data do."""
         own = Clock(self.part.inputs[name].rate, self.part.signal_latency[Wire(name, "out")])
         return own, Clock(PITCH_RATE)
 
     def _told(self, name: str, seconds: Fraction, batch: Batch) -> Tensor:
-        """What the data gives of a signal, as old as the signal is: its frames lie as those of the graph would."""
+        """A signal from the data, as late as the graph's own: its frames lie as those of the graph would."""
         stream = self.part.inputs[name]
         pitch = pitch_at(batch[self.given[name]], int(seconds * stream.rate), *self.clocks_told(name))
         return pitch if stream.channels == 1 else torch.cat([pitch, (pitch > 0).to(pitch)], dim=1)

@@ -42,7 +42,7 @@ class Sums:
 
 
 def join_usage(counter: CodeUsage, accelerator: Accelerator) -> CodeUsage:
-    """What all processes counted together."""
+    """The counts of all processes together."""
     if accelerator.num_processes == 1:
         return counter
     joined = CodeUsage(counter.size)

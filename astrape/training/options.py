@@ -1,4 +1,4 @@
-"""What a command line says about a training."""
+"""Options of a training run, as a command line gives them."""
 
 from __future__ import annotations
 

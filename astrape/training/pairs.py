@@ -24,8 +24,8 @@ __all__ = ["BAND", "LABELS", "PAIR", "PAIR_SIGNALS", "TWIN", "Given", "Pairs"]
 PAIR = "pair."
 PAIR_SIGNALS = ("pair.wav", "pair.speaker", "pair.pitch")
 Given = Literal["pair.speaker", "pair.pitch", "speaker", "random"]
-"""What the data can give to a signal or a control of the graph; ``random``: a whole number below 2^24, another for each
-row of each step, for the seed of a noise."""
+"""Values that the data can give to a signal or a control of the graph; ``random``: a whole number below 2^24, another
+for each row of each step, for the seed of a noise."""
 
 BAND = "pair.band"
 """The batch's key of how high each target reaches, Hz: half the rate of its recording."""

@@ -38,7 +38,7 @@ PROCESSES_AGREE = 10
 
 @dataclass
 class Outcome:
-    """What came of a training.
+    """The result of a training.
 
     Attributes:
         position: where it ended.

@@ -52,7 +52,7 @@ from astrape.training.stage import (
 __all__ = ["read_section"]
 
 TARGETS = ("teacher.content", "teacher.wav", "mic.pitch", *PAIR_SIGNALS, *LABELS, TWIN)
-"""What losses compare with, beside the recipe's inputs and ``teacher.layer_N``."""
+"""Targets of losses, beside the recipe's inputs and ``teacher.layer_N``."""
 
 GIVEN_TO = Known("signal or control")
 
@@ -61,7 +61,7 @@ Node = Annotated[Name, Known("node")]
 
 
 class _Losses(Settings):
-    """What a phase has, and a stage that is all one phase."""
+    """The losses of a phase, or of a stage that is all one phase."""
 
     epochs: Epochs = 60
     losses: Annotated[dict[str, LossPlan], Field(min_length=1)]
@@ -147,7 +147,7 @@ class _Stage(_Losses):
 
     @property
     def targets(self) -> set[str | None]:
-        """What losses and discriminators compare with."""
+        """Targets of losses and discriminators."""
         phases = self.phases or (self,)
         judges = [one.discriminators for one in phases]
         plans = [plan for one in phases for plan in one.losses.values()]
@@ -214,7 +214,7 @@ def read_section(recipe: Recipe, section: Mapping[str, Any] | None = None) -> Se
 
 
 def _names(recipe: Recipe) -> dict[str, list[str]]:
-    """What the section can name, by what it is."""
+    """Names that the section can use, by kind."""
     outputs = [*recipe.outputs, *recipe.training_outputs]
     nodes = [node.name for node in recipe.nodes]
     groups = ["/".join(node.split("/")[:depth]) for node in nodes for depth in range(1, node.count("/") + 2)]

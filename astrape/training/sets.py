@@ -36,7 +36,7 @@ APART = Fraction(1, 40)
 """Seconds by which two renderings of a set may differ in length, for whatever rounding there was."""
 
 EDGE = 0.96
-"""Of half the rate, up to which a resampler leaves a recording as it was."""
+"""Share of half the rate up to which a resampler leaves a recording as it was."""
 
 
 class SetWindows(Dataset[dict[str, Tensor]]):

@@ -12,7 +12,8 @@ from astrape.training.errors import TrainingError
 __all__ = ["Setting", "apply", "differences", "settle"]
 
 FREE = ("epochs", "evaluation_window")
-"""What may differ from the checkpoint that is resumed, and is said: how long it goes on, and how it is measured."""
+"""Settings that may differ from those of the checkpoint that is resumed, with a notice: how long it goes on, and how it
+is measured."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _there(stage: Mapping[str, Any]) -> str:
 
 
 def differences(before: Any, now: Any, way: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any, Any]]:
-    """Where two trees of plain values differ: the way, and both values."""
+    """Differences between two trees of plain values: the path, and both values."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         keys = dict.fromkeys([*before, *now])
         return [one for key in keys for one in differences(before.get(key), now.get(key), (*way, str(key)))]

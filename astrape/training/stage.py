@@ -1,4 +1,4 @@
-"""What is trained, and how: losses, optimiser, phases and stages of a recipe's training section, checked.
+"""Stages of a training: losses, optimiser, phases, as a recipe's training section describes them, checked.
 
 :mod:`astrape.training.section` reads them from a recipe.
 """

@@ -44,7 +44,7 @@ def make_accelerator(device: str) -> Accelerator:
 
 @dataclass
 class Model:
-    """What is trained.
+    """The networks that are trained.
 
     Attributes:
         stage: how.
@@ -72,7 +72,7 @@ class Model:
 
 @dataclass
 class Position:
-    """Where a training is.
+    """The position of a training.
 
     Attributes:
         epoch, batch: the next step to make: which epoch, and which step in it.

@@ -154,7 +154,7 @@ class Windows(Dataset[dict[str, Tensor]]):
         return self._cut(utterance, self._arrays(utterance), self._header(utterance), begin)
 
     def _header(self, utterance: Utterance) -> Header | None:
-        """Of a recording that is read, and not its cache."""
+        """The header of a recording that is read itself, not from its cache."""
         decoded = "audio" in self.streams and "audio" not in self.caches
         return read_header(utterance.path) if decoded else None
 

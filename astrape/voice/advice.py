@@ -1,4 +1,4 @@
-"""What the user of a voice should know: what speaks against its recording, and that its embedding is not learned."""
+"""Warnings about a voice: faults of its recording, and an embedding that is not learned."""
 
 from __future__ import annotations
 

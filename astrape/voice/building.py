@@ -201,7 +201,7 @@ def _opened(path: str | os.PathLike[str]) -> AudioReader:
 
 
 def _expected_seconds(path: str | os.PathLike[str]) -> float | None:
-    """What a file says of its length; ``None`` where it says nothing."""
+    """The length that a file declares, seconds; ``None`` where it declares none."""
     with _opened(path) as audio, told_as(VoicebankError):
         audio.refuse_faults()
         return None if audio.promised is None else audio.promised / audio.rate

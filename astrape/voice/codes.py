@@ -52,7 +52,7 @@ class CodesError(AstrapeError):
 
 @dataclass(frozen=True)
 class Recording:
-    """What was coded.
+    """The recording that was coded.
 
     Attributes:
         rate, frames, subtype: of the file, see :class:`~astrape.runtime.files.Conversion`.

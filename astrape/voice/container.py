@@ -56,7 +56,7 @@ LARGEST_FILE = LARGEST_METADATA + (64 << 10)
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the parts of a file lie, in bytes from its start; they lie within the file and apart from each other."""
+    """Offsets of the parts of a file, in bytes; they lie within the file and do not overlap."""
 
     embedding_offset: int
     metadata_offset: int
@@ -166,7 +166,7 @@ def _check_within(name: str, start: int, length: int, size: int) -> None:
 
 
 def _check_padding(content: memoryview, layout: Layout) -> None:
-    """What belongs to no part is zero: anything else is data that the header does not speak of."""
+    """Refuse bytes outside all parts that are not zero, which is data that the header does not speak of."""
     parts = sorted(
         (
             (0, HEADER.size),

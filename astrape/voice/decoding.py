@@ -31,12 +31,12 @@ from astrape.voice.voicebank import Voicebank
 __all__ = ["FROM_CODES", "CodeDecoder", "Decoded"]
 
 PIECE_SECONDS = 0.5
-"""What is resampled and written at a time."""
+"""Seconds that are resampled and written at a time."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of a file of codes; as :class:`~astrape.runtime.files.Conversion` where names are the same.
+    """The result of decoding a file of codes; as :class:`~astrape.runtime.files.Conversion` where names are the same.
 
     Attributes:
         coded_by: the recipe that coded it, if the file says.

@@ -97,7 +97,7 @@ class Pushes:
 
 @dataclass(frozen=True)
 class Demo:
-    """What was written, and what was measured.
+    """Files and measurements of a demo.
 
     Attributes:
         files: what each file is, by its path.

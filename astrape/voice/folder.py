@@ -52,7 +52,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Batch:
-    """What became of a folder.
+    """The result of converting a folder.
 
     Attributes:
         converted: in the order of their paths.

@@ -60,7 +60,7 @@ ZIP_FAULTS = (
     OSError,
     LookupError,
 )
-"""What ``zipfile`` raises on damaged archives: by experience far more than its ``BadZipFile``."""
+"""Exceptions that ``zipfile`` raises on damaged archives: by experience far more than its ``BadZipFile``."""
 
 
 def decode_npz(content: bytes) -> tuple[npt.NDArray[np.float32], Metadata, int]:

@@ -106,7 +106,7 @@ class LiveVoice:
         return {n: c for n, c in self.graph.control_specs.items() if c.channels == 1 and n not in hidden}
 
     def value(self, name: str) -> float:
-        """What a slider stands at."""
+        """The value of a slider."""
         given = self.values.get(name)
         if given is not None:
             return float(given)
@@ -140,7 +140,7 @@ class LiveVoice:
 
     @property
     def controls(self) -> dict[str, Any]:
-        """All that the graph is given: the voice's, and what was set besides, which goes before."""
+        """Values of the graph's controls: the voice's, overridden by what was set besides."""
         if self.voice is None:
             return dict(self.values)
         own = voice_controls(self.graph, self.bank(self.voice))

@@ -1,4 +1,4 @@
-"""What a voicebank says of its embedding: where it comes from, and how good the recording was."""
+"""Metadata of a voicebank: where the embedding comes from, and how good the recording was."""
 
 from __future__ import annotations
 

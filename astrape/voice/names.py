@@ -20,13 +20,13 @@ __all__ = [
 ]
 
 RECIPE = "astrape-mini"
-"""What converts where nothing else is asked for."""
+"""The recipe that converts by default."""
 
 FROM_CODES = "astrape-vc-from-codes"
-"""What makes sound of stored codes."""
+"""The recipe that makes sound of stored codes."""
 
 CODE_ENDINGS = (".npy", ".npz")
-"""Of files with stored codes."""
+"""Endings of files with stored codes."""
 
 MEL_STATISTICS = "mel-statistics"
 """The speaker encoder that takes no weights."""
@@ -35,7 +35,7 @@ ASTRAPE_SPEAKER = "astrape-speaker"
 """The speaker encoder that ships with its weights; also the recipe that it is."""
 
 BASELINES = ("source", "own-voice", "world")
-"""What can stand beside an evaluation: the source as it is; the system to the source's own voice, which shows what is
+"""Baselines of an evaluation: the source as it is; the system to the source's own voice, which shows what is
 lost by taking speech apart and putting it together; and a shift of the register by WORLD, and of nothing else."""
 
 REFERENCES = ("trial", "goal")
@@ -59,8 +59,8 @@ ENCODERS = {
     "resemblyzer": ASTRAPE_SPEAKER,
     MIOCODEC: "miocodec",
 }
-"""What ``--encoder`` calls a speaker encoder, by the name that its voices carry; others are called by that name. Voices
-of one ``--encoder`` are of one space."""
+"""Names of speaker encoders for ``--encoder``, by the name that their voices carry; others are called by that name.
+Voices of one ``--encoder`` are of one space."""
 
 METRICS = ("intelligibility", "similarity", "pitch", "dnsmos", "pesq", "stoi", "spectrum", "codes", "speed")
 """Families of metrics that evaluation comes with, in the order that tables have."""

@@ -1,4 +1,4 @@
-"""What float32 costs: a stream as it runs live, against the same graph in float64."""
+"""The error of float32: a stream as it runs live, against the same graph in float64."""
 
 from __future__ import annotations
 

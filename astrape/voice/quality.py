@@ -18,7 +18,7 @@ FULL_SCALE = 0.999
 ACTIVE_DBFS = -50.0
 FRAME_SECONDS, STEP_SECONDS = 0.02, 0.01
 QUIETEST_DBFS = -240.0
-"""What silence counts as, whose logarithm has no number."""
+"""The level of silence, whose logarithm is not a number."""
 
 WARNINGS = {
     "clipping_detected": "over 0.01 % of the samples are clipped: record with less gain",
@@ -27,7 +27,7 @@ WARNINGS = {
     "low_active_speech_ratio": "under 60 % of the time is speech: cut the pauses out",
     "dc_offset_detected": "the mean is over 0.01 from zero: remove the offset with a high-pass filter",
 }
-"""What can speak against a recording, by the names that voicebank files use, and what to do about it."""
+"""Faults of a recording, by the names that voicebank files use, each with a hint."""
 
 
 def rms_dbfs(power: float) -> float:
@@ -37,7 +37,7 @@ def rms_dbfs(power: float) -> float:
 
 @dataclass(frozen=True)
 class ReferenceQuality:
-    """What is measured of one or more recordings together, each weighted by its length.
+    """Measurements of one or more recordings together, each weighted by its length.
 
     Level, peak and offset are those of the mean of all channels, which is what is embedded. Clipping is counted on the
     channels themselves, whose mean would hide it.
@@ -60,7 +60,7 @@ class ReferenceQuality:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What speaks against the recording, of ``WARNINGS``."""
+        """Faults of the recording, of ``WARNINGS``."""
         found = (
             self.clipping_fraction > 1e-4,
             self.rms_dbfs < -35,

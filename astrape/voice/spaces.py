@@ -33,7 +33,7 @@ class Space:
 
     @property
     def encoder(self) -> str:
-        """What ``--encoder`` calls it."""
+        """The name of its encoder for ``--encoder``."""
         return _called(self.names[0])
 
     def takes(self, model: str) -> bool:
@@ -71,7 +71,7 @@ def encoder_for(
 
 
 class Spoken:
-    """What converters share: the weights' space, and that voices are of it.
+    """Base of converters: the weights' space, and the check that voices are of it.
 
     Attributes:
         space: of the weights; ``None`` where they say nothing.

@@ -77,7 +77,7 @@ class MelStatistics:
 
 
 OWN: dict[str, Callable[[], Any]] = {ASTRAPE_SPEAKER: AstrapeSpeaker, MEL_STATISTICS: MelStatistics}
-"""What is in the package itself, whatever an installation's entry points say."""
+"""Encoders in the package itself, whatever an installation's entry points say."""
 
 
 def speaker_encoder(name: str = MEL_STATISTICS) -> SpeakerEncoder:

@@ -1,4 +1,4 @@
-"""What a graph must have to speak in a voice, and whether its weights make anything of one."""
+"""Voices as controls of a graph, and whether its weights make anything of them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["REGISTER", "SEED", "SPEAKER", "check_speaker", "is_deaf", "voice_con
 SPEAKER = "speaker"
 
 REGISTER = "register"
-"""Of a graph that moves the source's pitch itself: where to, the target's median F0 in Hz."""
+"""The control of a graph that moves the source's pitch: the target's median F0 in Hz."""
 
 SEED = 0
-"""What weights are drawn with where none are given, so that the same noise comes out each time."""
+"""Seed of weights where none are given, so that the same noise comes out each time."""
 
 
 def check_speaker(graph: Graph) -> None:
@@ -39,7 +39,7 @@ def check_speaker(graph: Graph) -> None:
 
 
 def voice_controls(graph: Graph, voice: Voicebank | Tensor) -> dict[str, Tensor | float]:
-    """What a voice sets of a graph's controls: the speaker, and the register where the voicebank says it."""
+    """Controls of a graph that a voice sets: the speaker, and the register where the voicebank says it."""
     if not isinstance(voice, Voicebank):
         return {SPEAKER: voice}
     register = voice.metadata.median_f0_hz

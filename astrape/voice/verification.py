@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 PACKAGES = {"resemblyzer": RESEMBLYZER, "dvector": DVECTOR}
 
 MOST_PIECES = 16
-"""Of a speaker, evenly spread: one who talks for hours is no better known by it."""
+"""Most pieces of a speaker, evenly spread: hours of speech tell no more of who speaks."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Embeds:
 
 @dataclass(frozen=True)
 class Verified:
-    """What was measured of an encoder.
+    """Measurements of an encoder.
 
     Attributes:
         encoder: its name.

@@ -203,7 +203,7 @@ class NormCost:
 def norm_cost(
     block: WavLMCNN, recording: Tensor, statistics: Statistics | None = None, *, every: float = 1.0
 ) -> NormCost:
-    """What causal statistics do to the features of a recording, over the time since its start.
+    """The effect of causal statistics on the features of a recording, over the time since its start.
 
     The utterance's norm is a frozen one with the statistics of the recording itself, so memory does not grow with it.
 

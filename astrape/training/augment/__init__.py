@@ -1,4 +1,4 @@
-"""What happens to a source before it is heard: a list in a recipe, drawn anew for every window, the same in every run.
+"""Augmentation of a source before it is heard: a list in a recipe, drawn anew for every window, the same in every run.
 
 The list is gone through in its order. What is drawn is a function of the training's seed, the epoch, the window's place
 in it and the entry's place in the list alone, so that a run that was stopped, or runs in several processes, hears the

@@ -1,4 +1,4 @@
-"""What every augmentation is, how recipes name it, and the list of them at work."""
+"""The base of all augmentations, their names in recipes, and lists of them."""
 
 from __future__ import annotations
 

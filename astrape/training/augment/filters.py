@@ -21,7 +21,7 @@ from astrape.training.augment.augmentation import (
 __all__ = ["Band", "Equaliser", "Formants", "Room", "convolved", "fast_length", "minimum_phase"]
 
 TAPS = 2048
-"""Of filters made from their magnitude: 46 ms at 44.1 kHz, enough for a corner at 30 Hz."""
+"""Taps of filters made from their magnitude: 46 ms at 44.1 kHz, enough for a corner at 30 Hz."""
 
 LEAST = 1e-4
 """Magnitude, -80 dB, below which none is asked for: the cepstrum of silence has no end."""

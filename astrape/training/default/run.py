@@ -36,7 +36,7 @@ MANIFEST = "manifest.jsonl"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is made.
+    """The settings of a run.
 
     Attributes:
         hours: of rendered speech.
@@ -61,7 +61,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of it.
+    """The result of a run.
 
     Attributes:
         outcome: of the training.

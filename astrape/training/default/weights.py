@@ -13,7 +13,7 @@ from astrape.training.errors import TrainingError
 __all__ = ["write_weights"]
 
 LARGEST = 65504.0
-"""Of float16."""
+"""The largest number in float16."""
 
 
 def write_weights(source: Path, target: Path, about: Mapping[str, str]) -> None:

@@ -14,7 +14,7 @@ __all__ = ["LSGAN", "FeatureMatching", "Judgement", "LSGANDiscriminator"]
 
 
 class Judgement(NamedTuple):
-    """What one discriminator makes of a batch of waveforms.
+    """The output of one discriminator for a batch of waveforms.
 
     Attributes:
         logits: ``(batch, ...)``, a number for every place it looks at; 1 says real, 0 made.

@@ -20,7 +20,7 @@ from astrape.voice.evaluation.resemblyzer import RESEMBLYZER, load_resemblyzer
 __all__ = ["SpeakerLikeness"]
 
 BANDS, TOP = 40, 8000.0
-"""Of the network's mel spectrum, to the top that it hears, Hz."""
+"""Bands of the network's mel spectrum, and the highest frequency that it hears, Hz."""
 
 LEVEL = 10 ** (-30 / 20)
 """RMS to which quieter sound is raised, as the network was trained."""

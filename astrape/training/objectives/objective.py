@@ -1,4 +1,4 @@
-"""What every loss is: a sum and the weight it was summed with, so that parts of a batch add up to the whole."""
+"""The base of all losses: a sum and the weight it was summed with, so that parts of a batch add up to the whole."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 Comparison = Literal["frames", "samples", "speakers", "judgements", "labels"]
-"""What a loss compares a signal with, see :attr:`Objective.compares`."""
+"""Kinds of comparison, see :attr:`Objective.compares`."""
 
 PAIRING = frozenset({"use", "of", "to", "weight", "ahead", "voiced"})
 """Keys of a loss in a recipe that say what is compared, and how much it counts; all others are the loss's own."""
@@ -53,7 +53,7 @@ class Total(NamedTuple):
 
 @dataclass(frozen=True)
 class LossContext:
-    """What a loss must know of the graph and the data before it can be built.
+    """The facts about graph and data that a loss needs to be built.
 
     Args:
         channels_of: channels of every signal that a loss may name.

@@ -1,4 +1,4 @@
-"""What a microphone, a room and a line do to speech, done to log mel spectra, which is cheaper than to sound."""
+"""Effects of microphone, room and line on speech, applied to log mel spectra, which is cheaper than to sound."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 __all__ = ["augmented"]
 
 SILENCE = 1e-5
-"""What the recipe's mel block clamps magnitudes to."""
+"""The least magnitude in the recipe's mel block."""
 
 NEPERS = 8.685889638
 """Decibels in a natural logarithm of a magnitude."""

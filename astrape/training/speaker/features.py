@@ -1,4 +1,4 @@
-"""What training reads: mel spectra of recordings and of warped copies, with what the teacher says of each."""
+"""Training data of the speaker encoder: mel spectra of recordings and warped copies, with the teacher's answers."""
 
 from __future__ import annotations
 

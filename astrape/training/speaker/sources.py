@@ -34,7 +34,7 @@ LINES = {
 }
 
 SENTENCES = 40
-"""Of each synthesiser's voice: it sounds the same in all of them."""
+"""Sentences of each synthesiser's voice, which sounds the same in all of them."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ SPREAD = 3.0
 """Nats that become 1: about the standard deviation of a channel over read speech."""
 
 WEIGHTS = (0.25, 0.5, 0.25)
-"""Of the frames of hama on the begin, the middle and the end of a content frame: a triangle over 40 ms to each side."""
+"""Weights of the frames of hama at the begin, middle and end of a content frame: a triangle over 40 ms to each side."""
 
 SHORTEST_VOICE = 0.25
 EMBEDDED = 256
@@ -36,7 +36,7 @@ Array = npt.NDArray[np.float32]
 
 
 class OfflineTeacher:
-    """What a small phoneme recogniser makes of each frame, and who a speaker verification network hears.
+    """A teacher of a small phoneme recogniser's outputs, with speakers from a speaker verification network.
 
     Nothing is downloaded when it is used: the weights are in the wheels of ``hama`` (Apache 2.0) and ``Resemblyzer``
     (Apache 2.0). Both run on the CPU.

@@ -1,4 +1,4 @@
-"""What a teacher is: a frozen model that hears the whole utterance, and whose content and speakers a student learns."""
+"""The protocol of teachers: frozen models that hear whole utterances, whose content and speakers a student learns."""
 
 from __future__ import annotations
 

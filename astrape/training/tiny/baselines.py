@@ -1,4 +1,4 @@
-"""What an encoder and a decoder have to beat: the best answers that take no learning over time."""
+"""Baselines for an encoder and a decoder: the best answers that take no learning over time."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def _options(stage: str, corpus: Path, work: Path, made: Path, plan: Plan, encod
 
 
 def _front_alone(options: Options, split: Split) -> float:
-    """What least squares from single content frames scores on the encoder's own validation windows.
+    """The score of least squares from single content frames on the encoder's own validation windows.
 
     Raises:
         TrainingError: where the trainer learns from others than the front end did: then nobody is unseen.
@@ -228,7 +228,7 @@ def _front_alone(options: Options, split: Split) -> float:
 
 
 def _before_decoder(options: Options, plan: Plan, path: Path) -> tuple[float, Path]:
-    """What the mean spectrum of an epoch of the training scores on the decoder's own validation windows.
+    """The score of the mean spectrum of an epoch of the training on the decoder's own validation windows.
 
     Also a file of weights that begin at the level of speech.
     """

@@ -44,7 +44,7 @@ LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files of PyTorch begin that are not zip archives."""
 
 PREFIXES = ("module.", "_orig_mod.")
-"""What parallel and compiled training put before every name."""
+"""Prefixes that parallel and compiled training put before every name."""
 
 SAMPLE = 8
 """Names that a message lists before it counts the rest."""
@@ -56,7 +56,7 @@ class CheckpointError(AstrapeError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
         file: its name, as messages give it.
@@ -120,7 +120,7 @@ def listed(names: list[str], longest: int = 80) -> str:
 
 
 def _check_container(path: str | os.PathLike[str], file: str, legacy: bool) -> bool:
-    """That it is a zip archive as ``torch.save`` writes it, uncompressed, with a pickle of a bounded size.
+    """Check that it is a zip archive as ``torch.save`` writes it, uncompressed, with a pickle of a bounded size.
 
     Returns whether it is one, and not of the older form, which holds nothing but pickles and the tensors' own bytes.
     """
@@ -154,7 +154,7 @@ def _check_container(path: str | os.PathLike[str], file: str, legacy: bool) -> b
 
 
 def unpickled(path: str | os.PathLike[str], *, legacy: bool = False) -> Any:
-    """What a file of PyTorch holds: tensors, mapped from it, plain containers and inert paths.
+    """The contents of a file of PyTorch: tensors, mapped from it, plain containers and inert paths.
 
     Args:
         path: a file that ``torch.save`` wrote.

@@ -1,4 +1,4 @@
-"""What a checkpoint's own words and shapes say about the network that it is for."""
+"""Sizes of the network that a checkpoint is for, from its settings and its tensors' shapes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Reading:
         return any(name.startswith(prefix) for name in self.checkpoint.tensors)
 
     def size(self, what: str, *places: Place, said: int | None = None) -> int:
-        """What most of these dimensions are, and on a draw the first of them; ``said``, if given, is one more.
+        """The size of most of these dimensions, and on a draw of the first; ``said``, if given, is one more.
 
         Where none of these tensors is there, ``said`` counts: they are then named with all others that are missing.
 

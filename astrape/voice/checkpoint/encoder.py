@@ -15,7 +15,7 @@ __all__ = ["MEL", "EncoderPart", "plan_encoder"]
 
 FEATURE_RATE = 50
 MEL = "mel"
-"""What stands before an encoder without an adapter: a block, or an input."""
+"""The block, or input, before an encoder without an adapter."""
 
 STEM_DILATIONS = (1, 2, 3, 4, 6, 8, 12, 16)
 SKIP_DILATIONS = (16, 32)

@@ -164,7 +164,7 @@ def _about(imported: Imported) -> dict[str, str]:
 
 @dataclass
 class _Front:
-    """What stands before an encoder: the graph's input, and the nodes from it to the encoder's."""
+    """The front of an encoder: the graph's input, and the nodes from it to the encoder's."""
 
     inputs: dict[str, dict[str, int]]
     lines: list[NodeLine] = field(default_factory=list)

@@ -26,7 +26,7 @@ class NodeLine:
 
 @dataclass
 class Part:
-    """What one checkpoint, or a front end, brings into a graph.
+    """The contribution of one checkpoint, or of a front end, to a graph.
 
     Attributes:
         checkpoint: where its tensors are.

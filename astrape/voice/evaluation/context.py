@@ -1,4 +1,4 @@
-"""What a metric is given: one conversion, and what is shared over the run."""
+"""The context of a metric: one conversion, and the tools that are shared over the run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 
 class Tools:
-    """What is shared over a run.
+    """Tools that are shared over a run.
 
     Args:
         language: of the sources, an ISO 639 code.
@@ -53,7 +53,7 @@ class Tools:
 
 @dataclass(frozen=True)
 class Latency:
-    """Of the graph that converts, milliseconds: its filters and windows, and what a live host compensates in all."""
+    """Latency of the graph that converts, milliseconds: of its filters and windows, and in all for a live host."""
 
     algorithmic_ms: float
     host_ms: float

@@ -30,7 +30,7 @@ FEWEST_SAMPLES = 1600
 OPTIONS = {"vad_threshold": 0}
 
 REFRESHED_SECONDS = 1200.0
-"""Of audio, after which the recogniser is loaded anew: it keeps the samples, 64 kB a second, until it is closed."""
+"""Seconds of audio after which the recogniser is loaded anew: until then it keeps the samples, 64 kB a second."""
 
 TRANSCRIPT = frozenset({"transcript"})
 
@@ -113,7 +113,7 @@ class Intelligibility:
         return {}
 
     def recognised(self, recording: Recording) -> str:
-        """What the recogniser understands; nothing of silence."""
+        """The words that the recogniser understands; none for silence."""
         lines: list[str] = []
         for piece in cut_at_pauses(recording.pieces(RATE, LONGEST - SHORTEST)):
             if len(piece) < FEWEST_SAMPLES or silent(piece):

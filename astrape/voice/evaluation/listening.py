@@ -50,7 +50,7 @@ class Heard:
 
 @dataclass(frozen=True)
 class Card:
-    """What the page shows of a pair; ``said`` has words, each with whether it differs from what should be there."""
+    """A pair as the page shows it; ``said`` has words, each with whether it differs from what should be there."""
 
     anchor: str
     name: str
@@ -161,7 +161,7 @@ class Listening:
 
 
 def _said(result: PairResult) -> dict[str, Words]:
-    """What is said and what was understood, with the words that differ marked."""
+    """The transcript and what was understood, with the words that differ marked."""
     text = result.pair.source.text
     before, after = result.notes.get("heard_in_source"), result.notes.get("heard")
     lines = {

@@ -1,4 +1,4 @@
-"""What a metric is, and the ones there are.
+"""The protocol of metrics.
 
 A metric is a family of quantities that one package measures together. It is in the registry by name, loads its
 models once a run and only when they are first asked, and scores one conversion at a time.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["NEEDS", "Better", "Metric", "Quantity", "Score"]
 
 NEEDS = ("transcript", "target_audio", "reference", "codes", "conversion")
-"""What a quantity may need beside source and result. ``Context.lacks`` says why one is not there."""
+"""Inputs that a quantity may need beside source and result. ``Context.lacks`` says why one is not there."""
 
 Better = Literal["higher", "lower"]
 

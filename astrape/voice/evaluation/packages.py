@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 __all__ = ["Package", "absence", "versions"]
 
 EVERY_RUN = ("astrape", "torch", "numpy", "soundfile", "matplotlib")
-"""What each run depends on, whatever it measures."""
+"""Packages that every run depends on, whatever it measures."""
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def _count(count: int, what: str) -> str:
 
 
 def _groups(evaluation: Evaluation) -> list[tuple[str, list[Quantity]]]:
-    """What was measured, family by family, in tables of as many columns as fit on a page; small families share one."""
+    """Measured quantities by family, in tables of as many columns as fit on a page; small families share one."""
     families: dict[str, list[Quantity]] = {}
     for family, quantity in evaluation.quantities:
         if quantity.name in evaluation.aggregate:

@@ -1,4 +1,4 @@
-"""What is converted to what: sources, targets, and the pairs of them."""
+"""Sources, targets, and the pairs of them that are converted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 MANIFESTS = (".csv", ".tsv", ".jsonl")
 VOICEBANKS = (".astrape", ".npz")
 OWN_RECORDINGS = 8
-"""Of a speaker, that their own voice is embedded from: as many as a training cache takes."""
+"""Recordings of a speaker that their own voice is embedded from: as many as a training cache takes."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Pair:
 
     @property
     def heard(self) -> Path:
-        """What systems convert. Measured against is the source."""
+        """The recording that systems convert. Results are measured against the source."""
         return self.given or self.source.path
 
     @property
@@ -238,7 +238,7 @@ def _target(path: Path, audio: Path | None, count: int) -> Target:
 
 
 def _one_form(banks: list[Path]) -> list[Path]:
-    """Of a voice that is there in both forms, the newer one."""
+    """Voicebanks without the older form of a voice that is there in both."""
     newer = {bank.stem for bank in banks if bank.suffix.lower() == ".astrape"}
     return [bank for bank in banks if bank.suffix.lower() == ".astrape" or bank.stem not in newer]
 

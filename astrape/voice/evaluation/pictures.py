@@ -1,4 +1,4 @@
-"""What the page shows and plays of a recording: an excerpt, its spectrogram, its pitch."""
+"""Excerpts of recordings for the page, with spectrogram and pitch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from astrape.voice.evaluation.recording import Recording, Samples
 __all__ = ["EXCERPT_SECONDS", "HIGHEST", "LOWEST", "Sound", "curve", "height", "player", "spectrogram"]
 
 EXCERPT_SECONDS = 30.0
-"""Of a recording, that the page holds: it is one file, and an hour of audio would make it unusable."""
+"""Seconds of a recording that the page holds: it is one file, and an hour of audio would make it unusable."""
 
 HIGHEST_RATE = 48000
 """Hz, which every browser plays."""
@@ -84,7 +84,7 @@ def curve(track: PitchTrack, seconds: float) -> list[list[tuple[float, float]]]:
 
 
 def height(hertz: float) -> float:
-    """Where a frequency stands: 0 at the bottom, 1 at the top."""
+    """The height of a frequency: 0 at the bottom, 1 at the top."""
     return float(np.clip(np.log(hertz / LOWEST) / np.log(HIGHEST / LOWEST), 0, 1))
 
 

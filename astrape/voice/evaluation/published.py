@@ -15,7 +15,7 @@ COLUMNS: Mapping[str, str] = {
     "latency_host": "Latency ms",
     "real_time_factor": "Real-time factor",
 }
-"""What is compared, by the names of our own quantities."""
+"""The quantities that are compared, by our own names."""
 
 
 @dataclass(frozen=True)
@@ -93,4 +93,4 @@ REFERENCES: Mapping[str, Published] = {
 """Columns to stand beside a run of real English speakers: figures that were written down, and not measured in it."""
 
 GOALS_IN: Mapping[str, Mapping[str, str]] = {"noise-room": {"wer_source": "25 (15)"}}
-"""Of ``goal``, what holds in another condition than the clean one."""
+"""Goals in other conditions than the clean one."""

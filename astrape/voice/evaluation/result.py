@@ -1,4 +1,4 @@
-"""What an evaluation found, in memory and as JSON."""
+"""Results of an evaluation, in memory and as JSON."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class Similarity:
         return {}
 
     def embedding(self, recording: Recording) -> Embedding:
-        """By Resemblyzer: 256 numbers, of length 1.
+        """Resemblyzer's embedding: 256 numbers, of length 1.
 
         Raises:
             MetricError: for a recording with less than half a second of speech.
@@ -113,7 +113,7 @@ class Similarity:
         return np.asarray(total / length)
 
     def second(self, recording: Recording) -> Embedding:
-        """By the d-vector: 256 numbers, of length 1.
+        """The d-vector: 256 numbers, of length 1.
 
         Raises:
             MetricError: for silence.

@@ -13,7 +13,7 @@ CONVERSION = frozenset({"conversion"})
 
 
 class Speed:
-    """What conversion took, as measured here on one thread, and the latency that the graph's report states."""
+    """The time that conversion took, as measured here on one thread, and the latency that the graph's report states."""
 
     name = "speed"
     packages: tuple[Package, ...] = ()

@@ -1,4 +1,4 @@
-"""Where the converted files come from: a graph that converts them now, or another system that did already."""
+"""Sources of converted files: a graph that converts them now, or another system that did already."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Rendering:
 
 
 class System(Protocol):
-    """What gives a converted file for a pair.
+    """A system that gives a converted file for a pair.
 
     Attributes:
         converts: it does so now, rather than having done so.
@@ -67,7 +67,7 @@ class System(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What it is, to be written beside the results."""
+        """A description of the system, to be written beside the results."""
         ...
 
 
@@ -246,7 +246,7 @@ def _file_hash(path: Path) -> str:
 
 
 def _parameters_hash(graph: torch.nn.Module) -> str:
-    """Of what conversion computes with, wherever it comes from: drawn weights have no file."""
+    """A hash of the numbers that conversion computes with: weights that were drawn have no file."""
     digest = hashlib.sha256()
     for name, tensor in sorted(graph.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
