@@ -16,10 +16,17 @@ __all__ = ["adamw", "plain_state", "schedule_of", "warmed"]
 
 
 def adamw(parameters: list[nn.Parameter], plan: Optimiser) -> torch.optim.Optimizer:
+    """PyTorch's AdamW by a recipe's plan."""
     return torch.optim.AdamW(parameters, lr=plan.lr, betas=plan.betas, weight_decay=plan.weight_decay)
 
 
 def schedule_of(optimiser: torch.optim.Optimizer, plan: Optimiser, epochs: int) -> Any:
+    """PyTorch's scheduler of the rate, epoch by epoch.
+
+    By a function of the epoch, and not ``CosineAnnealingLR``: that keeps its length in its state, so a run that is
+    resumed with more epochs would go down over the old ones, and it computes each rate from the last one's rounding.
+    """
+
     def share(epoch: int) -> float:
         if plan.schedule == "constant":
             return 1.0
@@ -31,7 +38,7 @@ def schedule_of(optimiser: torch.optim.Optimizer, plan: Optimiser, epochs: int) 
 
 @contextmanager
 def warmed(optimiser: torch.optim.Optimizer, steps: int, step: int) -> Iterator[None]:
-    """The optimiser at its rate, or in the first steps below it."""
+    """The optimiser at its rate, or in the first steps below it: the schedule goes by epochs, and this by steps."""
     rates = [group["lr"] for group in optimiser.param_groups]
     for group, rate in zip(optimiser.param_groups, rates, strict=True):
         group["lr"] = rate * min(1.0, (step + 1) / (steps + 1))

@@ -1,4 +1,14 @@
-"""Settings of a run: the recipe's section with what a command line changes, and what a checkpoint insists on."""
+"""Settings of a run: one rule for what a recipe, a command line and a checkpoint say.
+
+1. A run begins with its recipe's training section, or with the checkpoint's where it is resumed.
+2. Flags are written into that section by their keys (:func:`apply`); nothing else changes it.
+3. A resumed run refuses every difference from its checkpoint (:func:`settle`), but for how long it goes on and how it
+   is measured, which it says.
+
+So a flag takes three steps to the optimiser: the command's table of keys, the section, and
+:class:`~astrape.training.stage.Optimiser`, which is read from it as from any recipe. The order is held by
+:func:`astrape.training.settled.settled_recipe`.
+"""
 
 from __future__ import annotations
 
