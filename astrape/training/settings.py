@@ -1,7 +1,7 @@
 """Settings of a run: one rule for what a recipe, a command line and a checkpoint say.
 
 1. A run begins with its recipe's training section, or with the checkpoint's where it is resumed.
-2. Flags are written into that section by their keys (:func:`apply`); nothing else changes it.
+2. Flags are written into that section by their keys (:func:`apply`), and `--teacher` as its teacher.
 3. A resumed run refuses every difference from its checkpoint (:func:`settle`), but for how long it goes on and how it
    is measured, which it says.
 
