@@ -55,7 +55,7 @@ def test_the_loop_shows_no_latency_and_its_delay_output_does():
 
 @pytest.mark.parametrize("delay", [12, 13, 24, 31])
 def test_a_loop_around_a_larger_quantum(delay):
-    """Frames of 12 are summed and spread inside the loop: one turn takes 12 samples."""
+    """Frames of 12 are summed and spread inside the loop: one iteration takes 12 samples."""
     blocks = {
         "sum": {"use": "add", "from": ["mic", "back"]},
         "frames": {"use": "framing", "size": 12, "hop": 12},
@@ -78,7 +78,7 @@ def test_a_delay_shorter_than_a_turn_is_refused():
         "spread": {"use": "overlap_add", "hop": 12},
         "back": {"use": "delay", "frames": 11},
     }
-    with pytest.raises(astrape.CausalityError, match=r"never turns.*11 frames is shorter than the 12.*at least 12"):
+    with pytest.raises(astrape.CausalityError, match=r"never iterates.*11 frames is shorter than the 12.*at least 12"):
         astrape.compile(recipe(blocks, outputs={"wav": "sum"}))
 
 

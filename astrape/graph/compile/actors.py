@@ -26,7 +26,7 @@ def group_actors(
         outputs: the signals that leave the graph.
 
     Raises:
-        CausalityError: for a loop that can never turn.
+        CausalityError: for a loop that can never iterate.
     """
     readers: dict[str, set[str]] = {}
     for name, node in nodes.items():

@@ -1,4 +1,4 @@
-"""A feedback loop, run as one block: the delay in it holds the frames that its next turn starts from."""
+"""A feedback loop, run as one block: the delay in it holds the frames that its next iteration starts from."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ class _Member:
 class FeedbackLoop(StreamBlock):
     """The members of one strongly connected component as a block, in the classic form: delays are initial tokens.
 
-    A turn of the loop fires every member as often as the balance equations say. As many turns run in one go as the
-    delays allow: with a delay of 441 frames around members of quantum 1, a chunk of 1000 frames runs as 441, 441 and
-    118. Where a delay is shorter than one turn, the members of a turn are interleaved as their tokens allow
+    An iteration of the loop fires every member as often as the balance equations say. As many iterations run in one
+    go as the delays allow: with a delay of 441 frames around members of quantum 1, a chunk of 1000 frames runs as 441,
+    441 and 118. Where a delay is shorter than one iteration, its members are interleaved as their tokens allow
     (Lee & Messerschmitt 1987, class-S schedules).
 
     Args:
@@ -66,7 +66,7 @@ class FeedbackLoop(StreamBlock):
         visible: the members' signals that nodes outside the loop, or the graph's outputs, read.
 
     Raises:
-        CausalityError: when the delays are too short for the loop ever to turn.
+        CausalityError: when the delays are too short for the loop ever to iterate.
     """
 
     variadic = True
@@ -105,8 +105,8 @@ class FeedbackLoop(StreamBlock):
         self._members = [
             _Member(m.name, m.block, edges[m.name], dict(m.controls), int(period / period_of(m.block))) for m in members
         ]
-        self._schedule = self._one_turn()
-        self._turns_at_once = self._most_turns()
+        self._schedule = self._one_iteration()
+        self._iterations_at_once = self._most_iterations()
 
     @property
     def consumes(self) -> dict[str, int]:
@@ -142,35 +142,35 @@ class FeedbackLoop(StreamBlock):
         }
 
     def step(self, x: dict[str, Tensor], state: State, controls: Any) -> tuple[dict[str, Tensor], State]:
-        turns = next(iter(x.values())).shape[-1] // self.quantum
-        if turns == 0:
+        iterations = next(iter(x.values())).shape[-1] // self.quantum
+        if iterations == 0:
             lead = next(iter(x.values()))
             return {name: lead.new_zeros(len(lead), out.channels, 0) for name, out in self.outputs.items()}, state
-        captured = self._captured(turns, x, state, controls)
+        captured = self._captured(iterations, x, state, controls)
         if captured is not None:
-            return captured.replay(x, state, self.passes(turns))
+            return captured.replay(x, state, self.passes(iterations))
         parts: dict[str, list[Tensor]] = {name: [] for name in self.outputs}
         done = 0
-        for count, passes in self.passes(turns):
+        for count, passes in self.passes(iterations):
             for _ in range(passes):
                 entering = {
                     name: x[name][..., done * frames : (done + count) * frames] for name, frames in self._taken.items()
                 }
-                made, state = self._turn(count, entering, state, controls)
+                made, state = self._iterate(count, entering, state, controls)
                 for name, tensor in made.items():
                     parts[name].append(tensor)
                 done += count
         y = {name: torch.cat(pieces, dim=-1) for name, pieces in parts.items()}
         return y, {"blocks": state["blocks"], "tokens": {name: _copy(held) for name, held in state["tokens"].items()}}
 
-    def passes(self, turns: int) -> list[tuple[int, int]]:
-        """How turns are gone through: turns that run in one go, and how many such passes follow each other."""
-        most = self._turns_at_once or 1
-        runs = [(most, turns // most), (turns % most, 1)]
+    def passes(self, iterations: int) -> list[tuple[int, int]]:
+        """Passes for so many iterations: how many run in one go, and how many such passes follow each other."""
+        most = self._iterations_at_once or 1
+        runs = [(most, iterations // most), (iterations % most, 1)]
         return [(count, passes) for count, passes in runs if count and passes]
 
-    def capture(self, turns: int, state: State, controls: Any, like: Tensor, clock: Clock) -> None:
-        """Capture the passes of ``turns`` iterations for the present session, which replays them from now on.
+    def capture(self, iterations: int, state: State, controls: Any, like: Tensor, clock: Clock) -> None:
+        """Capture the passes of so many iterations for the present session, which replays them from now on.
 
         Args:
             state: of the form that it is going to have.
@@ -185,14 +185,14 @@ class FeedbackLoop(StreamBlock):
         assert live is not None, "outside of a session nothing is kept"
         held = live.held_by(self)
         try:
-            self._iterations(held, turns, state, controls, like, clock)
+            self._iterations(held, iterations, state, controls, like, clock)
         except Exception:
             held["captured"] = None
             raise
 
-    def _captured(self, turns: int, x: dict[str, Tensor], state: State, controls: Any) -> Iterations | None:
-        """The captured iterations that replay these turns, where that is quicker and nobody looks on."""
-        passes = sum(count for _, count in self.passes(turns))
+    def _captured(self, iterations: int, x: dict[str, Tensor], state: State, controls: Any) -> Iterations | None:
+        """The captured iterations to replay these by, where that is quicker and nobody looks on."""
+        passes = sum(count for _, count in self.passes(iterations))
         if passes < FEWEST_PASSES:
             return None
         live = current()
@@ -206,7 +206,7 @@ class FeedbackLoop(StreamBlock):
         lead = next(iter(x.values()))
         like = lead.new_empty(len(lead), 1, 1)
         try:
-            return self._iterations(held, turns, state, controls, like, Clock(MOST_SECONDS, MOST_WAITING))
+            return self._iterations(held, iterations, state, controls, like, Clock(MOST_SECONDS, MOST_WAITING))
         except Exception as reason:
             if not is_taken(reason):
                 raise
@@ -214,7 +214,7 @@ class FeedbackLoop(StreamBlock):
             return None
 
     def _iterations(
-        self, held: dict[Any, Any], turns: int, state: State, controls: Any, like: Tensor, clock: Clock
+        self, held: dict[Any, Any], iterations: int, state: State, controls: Any, like: Tensor, clock: Clock
     ) -> Iterations | None:
         if held.get("captured", self) is None:
             return None
@@ -222,7 +222,7 @@ class FeedbackLoop(StreamBlock):
         if "captured" not in held or held["form"] != form:
             held["form"] = form
             held["captured"] = Iterations(
-                self._turn,
+                self._iterate,
                 (self.inputs, self.outputs),
                 (self._taken, self.produces),
                 state,
@@ -231,17 +231,17 @@ class FeedbackLoop(StreamBlock):
             )
         captured: Iterations = held["captured"]
         captured.follow(controls)
-        for count, _ in self.passes(turns):
+        for count, _ in self.passes(iterations):
             captured.capture(count, like, clock)
         return captured
 
     def _weights(self) -> list[Tensor]:
         return [tensor for m in self._members for tensor in (*m.block.parameters(), *m.block.buffers())]
 
-    def _turn(
+    def _iterate(
         self, count: int, entering: Mapping[str, Tensor], state: State, controls: Any
     ) -> tuple[dict[str, Tensor], State]:
-        """One pass of ``count`` turns: what comes out, and the next state."""
+        """One pass of ``count`` iterations: what comes out, and the next state."""
         blocks, tokens = dict(state["blocks"]), state["tokens"]
         parts: dict[Wire, list[Tensor]] = {signal: [] for signal in self._visible}
         queues: dict[str, Tensor] = dict(tokens)
@@ -253,7 +253,7 @@ class FeedbackLoop(StreamBlock):
                     queues[key] = entering[str(edge.read)]
                 else:
                     readers.setdefault(edge.read, []).append(key)
-        if self._turns_at_once:
+        if self._iterations_at_once:
             schedule = [(index, member.firings * count) for index, member in enumerate(self._members)]
         else:
             schedule = self._schedule * count
@@ -276,12 +276,12 @@ class FeedbackLoop(StreamBlock):
                         queues[key] = torch.cat((queues[key], tensor), dim=-1)
                     else:
                         # What waits while its member fires again is in memory of its own.
-                        queues[key] = _copy(tensor) if key in tokens or not self._turns_at_once else tensor
+                        queues[key] = _copy(tensor) if key in tokens or not self._iterations_at_once else tensor
         made = {str(signal): torch.cat(p, dim=-1) if len(p) > 1 else p[0] for signal, p in parts.items()}
         return made, {"blocks": blocks, "tokens": {key: queues[key] for key in tokens}}
 
-    def _one_turn(self) -> list[tuple[int, int]]:
-        """A sequence of (member, firings) that completes one turn, found by counting tokens; refuses a deadlock."""
+    def _one_iteration(self) -> list[tuple[int, int]]:
+        """A sequence of (member, firings) that completes an iteration, found by counting tokens; refuses a deadlock."""
         held = {(m.name, e.port): e.initial for m in self._members for e in m.edges}
         readers: dict[str, list[tuple[str, _Edge]]] = {}
         for member in self._members:
@@ -308,17 +308,17 @@ class FeedbackLoop(StreamBlock):
         return schedule
 
     def _deadlock(self) -> CausalityError:
-        """Names the delay that is shortest for the turn it has to carry; some are, or the loop would turn."""
+        """Names the delay that is shortest for the iteration it has to carry; some are, or the loop would iterate."""
         needs = [(e, e.consumes * m.firings) for m in self._members for e in m.edges]
         short, need = min(((e, n) for e, n in needs if 0 < e.initial < n), key=lambda pair: pair[0].initial / pair[1])
         named = ", ".join(repr(member.name) for member in self._members[:12])
         return CausalityError(
-            f"the loop through {named} never turns: its delay '{short.delay}' of {short.initial} frames is "
-            f"shorter than the {need} frames that one turn takes: make it at least {need} frames"
+            f"the loop through {named} never iterates: its delay '{short.delay}' of {short.initial} frames is "
+            f"shorter than the {need} frames that one iteration takes: make it at least {need} frames"
         )
 
-    def _most_turns(self) -> int:
-        """Turns that one pass in execution order can run; 0 where a turn needs its members interleaved."""
+    def _most_iterations(self) -> int:
+        """Iterations that one pass in execution order can run; 0 where an iteration needs its members interleaved."""
         return min(e.initial // (e.consumes * m.firings) for m in self._members for e in m.edges if e.initial)
 
 

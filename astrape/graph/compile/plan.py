@@ -35,7 +35,7 @@ class PlannedNode:
         controls: for each control the block listens to, the graph's name of it.
         training: cut away from the streaming graph.
         inserted: a delay that the compiler put in to align a fan-in.
-        cut: a delay inside a feedback loop, whose input is what the loop's next turn starts from.
+        cut: a delay inside a feedback loop, whose input is what the loop's next iteration starts from.
     """
 
     name: str
