@@ -4,6 +4,10 @@ libsndfile takes the shorter of both without saying so: a file that was cut shor
 were whole. Here the sizes in the headers of WAV (RIFF, RIFX, RF64, BW64), W64, AIFF, AU, CAF and NIST files are held
 against the file's; :mod:`astrape.audio.packets` does the same for FLAC, Ogg and MP3.
 
+A writer that cannot go back to its header, or dies before it does, leaves a length of 0 there or the largest that there
+is. What follows is sound then, up to the end of the file, unless it is a chunk. Not all of that is libsndfile's view:
+where it sees nothing, or refuses the file, :attr:`Claim.mended` has the bytes with which it reads what is there.
+
 Sources: Microsoft, "Multimedia Programming Interface and Data Specifications 1.0", 1991 (RIFF); EBU Tech 3306 (RF64);
 Apple, "Audio Interchange File Format: AIFF", 1989, and "Core Audio Format Specification 1.0".
 """
@@ -16,13 +20,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-__all__ = ["UNKNOWN", "Claim", "claim_of"]
+__all__ = ["UNKNOWN", "Claim", "claim_of", "says_length"]
 
 UNKNOWN = {0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFFFFE, 0x7FFFF000, 0x80000000, 0xFFFFFFFE}
 """Sizes that programs write to a pipe, where nobody knows yet how long it gets: as much as there is."""
 
 PIPED = 0x7FFFFF00, 0x80000000
 """Between these too: the largest size of 31 bits less that of the header."""
+
+ENDLESS = 0xFFFFFFFF
+
+LONGEST = 2**63 - 2**16
+"""Bytes; sizes of 64 bits from here on, with a sign or without, are a writer's way to leave them open."""
+
+CHUNKS = {b"LIST", b"bext", b"cue ", b"fact", b"id3 ", b"ID3 ", b"iXML", b"JUNK", b"PEAK", b"smpl", b"fmt ", b"_PMX"}
+"""What stands behind samples; a stream's first four bytes of sound are none of these."""
 
 LARGEST_CHUNKS = 10_000
 W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
@@ -40,6 +52,8 @@ class Claim:
         surplus: bytes behind them that are neither audio that the header speaks of nor anything else it could be.
         begin: where the audio begins.
         cut: the file ends before its samples begin.
+        unsized: the header leaves the length open, and samples follow: as many as there are.
+        mended: bytes, and where they stand, that give the header its length where libsndfile needs it.
     """
 
     promised: int | None
@@ -47,11 +61,18 @@ class Claim:
     surplus: int = 0
     begin: int = 0
     cut: bool = False
+    unsized: bool = False
+    mended: tuple[int, bytes] | None = None
 
     @property
     def missing(self) -> int:
         """Bytes that are promised and not there."""
         return 0 if self.promised is None else self.promised - self.held
+
+
+def says_length(size: int) -> bool:
+    """Whether a size in a header of 32 bits is meant: neither 0 nor what programs write to a pipe."""
+    return size != 0 and size not in UNKNOWN and not PIPED[0] <= size < PIPED[1]
 
 
 def claim_of(file: BinaryIO) -> Claim | None:
@@ -94,21 +115,30 @@ def _claimed(file: BinaryIO, size: int, begin: bytes) -> Claim | None:
 def _riff(file: BinaryIO, size: int, begin: bytes) -> Claim | None:
     order = ">" if begin[:4] == b"RIFX" else "<"
     wide = None
+    wide_at = 0
     for name, at, length in _chunks(file, 12, size, f"{order}4sI"):
         if name == b"ds64" and length >= 24:
-            file.seek(at)
+            file.seek(wide_at := at)
             _, wide, _ = struct.unpack(f"{order}QQQ", file.read(24))
         if name == b"data":
-            promised = wide if wide is not None and length == 0xFFFFFFFF else length
-            return _claim(file, at, promised, size, f"{order}4sI")
+            if wide is None or length not in (0, ENDLESS):
+                return _claim(file, at, length, size, f"{order}4sI", _mended(order, at - 4, size - at))
+            open_ended = wide if 0 < wide < LONGEST else 0
+            return _claim(file, at, open_ended, size, f"{order}4sI", (wide_at + 8, struct.pack("<Q", size - at)))
     return None
+
+
+def _mended(order: str, at: int, held: int, more: int = 0) -> tuple[int, bytes]:
+    """A size of 32 bits in a header, of what is held and ``more``, or as large as it gets."""
+    return at, struct.pack(f"{order}I", min(max(0, held) + more, ENDLESS))
 
 
 def _aiff(file: BinaryIO, size: int) -> Claim | None:
     for name, at, length in _chunks(file, 12, size, ">4sI"):
         if name == b"SSND":
             # Offset and block size come before the samples.
-            return _claim(file, at + 8, max(0, length - 8), size, ">4sI")
+            promised = length - 8 if length > 8 and says_length(length) else 0
+            return _claim(file, at + 8, promised, size, ">4sI", _mended(">", at - 4, size - at))
     return None
 
 
@@ -118,8 +148,10 @@ def _w64(file: BinaryIO, size: int) -> Claim | None:
         file.seek(at)
         name, length = struct.unpack("<16sQ", file.read(24))
         if name == W64_DATA:
-            promised = max(0, length - 24)
-            return Claim(promised, max(0, min(promised, size - at - 24)), 0, at + 24)
+            held = max(0, size - at - 24)
+            if length <= 24 or length >= LONGEST:
+                return Claim(None, held, 0, at + 24, unsized=held > 0)
+            return Claim(length - 24, min(length - 24, held), 0, at + 24)
         if length < 24 or at + length > size:
             return None
         at += (length + 7) & ~7
@@ -130,8 +162,8 @@ def _au(begin: bytes, size: int) -> Claim | None:
     order = ">" if begin[:4] == b".snd" else "<"
     at, length = struct.unpack(f"{order}II", begin[4:12])
     held = max(0, size - at)
-    if length in UNKNOWN or length == 0:
-        return Claim(None, held, 0, at)
+    if not says_length(length):
+        return Claim(None, held, 0, at, unsized=held > 0, mended=(8, b"\xff" * 4) if held else None)
     return Claim(length, min(length, held), max(0, held - length), at)
 
 
@@ -143,11 +175,21 @@ def _caf(file: BinaryIO, size: int) -> Claim | None:
         if name == b"data":
             # The count of edits comes before the samples.
             held = max(0, size - at - 16)
-            return Claim(None, held, 0, at + 16) if length < 4 else Claim(length - 4, min(length - 4, held), 0, at + 16)
+            if length > 4:
+                return Claim(length - 4, min(length - 4, held), 0, at + 16)
+            file.seek(at + 16)
+            unsized = held > 0 and (length < 0 or not _is_caf_chunk(file.read(12), held))
+            mended = (at + 4, struct.pack(">q", held + 4)) if unsized else None
+            return Claim(None, held, 0, at + 16, unsized=unsized, mended=mended)
         if length < 0:
             return None
         at += 12 + length
     return None
+
+
+def _is_caf_chunk(begin: bytes, held: int) -> bool:
+    name, length = begin[:4], int.from_bytes(begin[4:12], "big", signed=True)
+    return len(begin) == 12 and all(32 <= byte < 127 for byte in name) and 0 <= length <= held - 12
 
 
 def _nist(file: BinaryIO, size: int) -> Claim | None:
@@ -163,6 +205,8 @@ def _nist(file: BinaryIO, size: int) -> Claim | None:
     except KeyError:
         return None
     held = max(0, size - NIST_HEADER)
+    if not promised:
+        return Claim(None, held, 0, NIST_HEADER, unsized=held > 0)
     return Claim(promised, min(promised, held), max(0, held - promised), NIST_HEADER)
 
 
@@ -177,29 +221,35 @@ def _chunks(file: BinaryIO, at: int, size: int, form: str) -> Iterator[tuple[byt
         at += 8 + length + length % 2
 
 
-def _claim(file: BinaryIO, at: int, promised: int, size: int, form: str) -> Claim:
+def _claim(
+    file: BinaryIO, at: int, promised: int, size: int, form: str, mended: tuple[int, bytes] | None = None
+) -> Claim:
     held = max(0, size - at)
-    if promised in UNKNOWN or PIPED[0] <= promised < PIPED[1]:
+    if promised == 0:
+        file.seek(at)
+        unsized = held > 0 and file.read(4) not in CHUNKS and not _is_known(file, at, size, form, padded=False)
+        return Claim(None, held, 0, at, unsized=True, mended=mended) if unsized else Claim(0, 0, 0, at)
+    if not says_length(promised):
         # A file may be that long, too.
-        return Claim(promised if promised <= held else None, min(promised, held), 0, at)
+        return Claim(promised if promised <= held else None, min(promised, held), 0, at, unsized=promised > held)
     if promised >= held:
         return Claim(promised, held, 0, at)
     behind = at + promised
     return Claim(promised, promised, 0 if _is_known(file, behind, size, form) else size - behind, at)
 
 
-def _is_known(file: BinaryIO, at: int, size: int, form: str) -> bool:
-    """Whether what follows the audio is chunks, a tag, or padding with zeros."""
+def _is_known(file: BinaryIO, at: int, size: int, form: str, *, padded: bool = True) -> bool:
+    """Whether what follows the audio is chunks, a tag, or, where there may be some, padding with zeros."""
     at += at % 2
     file.seek(at)
     rest = file.read(1 << 16)
-    if not rest.strip(b"\0") and at + len(rest) >= size and len(rest) < 1 << 16:
+    if padded and not rest.strip(b"\0") and at + len(rest) >= size and len(rest) < 1 << 16:
         # Zeros to the end of a disk's block; the audio of a recorder that died is longer.
         return len(rest) <= 4096
     if rest[:3] in (b"TAG", b"ID3") or rest[:8] == b"APETAGEX":
         return True
     if len(rest) < 8:
-        return not rest.strip(b"\0")
+        return padded and not rest.strip(b"\0")
     for name, begin, length in _chunks(file, at, size, form):
         if not all(32 <= byte < 127 for byte in name) or begin + length > size + 1:
             return False

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from astrape.audio.headers import CHUNKS, LONGEST, says_length
 from astrape.errors import AudioError
 
 __all__ = ["ENCODINGS", "Pcm", "PcmReader", "encoded", "read_wav_header", "wav_header"]
@@ -98,6 +99,7 @@ class PcmReader:
     Attributes:
         pcm: the form.
         promised: frames that the header speaks of; ``None`` where it leaves that open.
+        unfinished: its length is 0, which is no stream's mark but a header that nobody came back to.
         torn: bytes of a last frame that is not whole.
 
     Raises:
@@ -106,18 +108,23 @@ class PcmReader:
 
     def __init__(self, file: Any, pcm: Pcm | None = None, name: str = "standard input") -> None:
         self._file, self._name = file, name
-        length = None
+        said = None
         if pcm is None:
-            pcm, length = read_wav_header(file, name)
+            pcm, said = read_wav_header(file, name)
         self.pcm = pcm
+        self.unfinished = said == 0
+        length = None if said is None or not says_length(said) else said
         self.promised = None if length is None else length // pcm.frame_bytes
         self._left = length
+        self._begins = self.unfinished
         self._held = b""
         self.torn = 0
 
     def read(self, frames: int) -> Samples:
         """Up to ``frames``, as many as there are; waits for one at least. ``(n, channels)``; none at the end."""
         size = self.pcm.frame_bytes
+        if self._begins:
+            self._begin()
         while len(self._held) < size:
             wanted = frames * size - len(self._held)
             if self._left is not None:
@@ -134,9 +141,17 @@ class PcmReader:
         data, self._held = self._held[:whole], self._held[whole:]
         return _decoded(data, self.pcm.encoding).reshape(-1, self.pcm.channels)
 
+    def _begin(self) -> None:
+        """Behind a length of 0 there is sound, unless a chunk begins there: the file is empty then."""
+        self._begins = False
+        while len(self._held) < 4 and (data := self._file.read1(4 - len(self._held))):
+            self._held += data
+        if self._held in CHUNKS:
+            self._held, self._left, self.promised = b"", 0, 0
 
-def read_wav_header(file: BinaryIO, name: str) -> tuple[Pcm, int | None]:
-    """Read up to the samples of a WAV file: their form, and the bytes of them, ``None`` where that is left open.
+
+def read_wav_header(file: BinaryIO, name: str) -> tuple[Pcm, int]:
+    """Read up to the samples of a WAV file: their form, and the bytes of them that the header speaks of.
 
     Raises:
         AudioError: for anything else.
@@ -151,10 +166,9 @@ def read_wav_header(file: BinaryIO, name: str) -> tuple[Pcm, int | None]:
         if chunk == b"data":
             if pcm is None:
                 raise _no_wav(name, "has samples before it says of which form they are")
-            if length == ENDLESS and wide:
-                return pcm, wide
-            # What writes to a pipe does not know the length: 0, or the largest there is, less the header.
-            return pcm, None if length == 0 or length >= 0x7FFFF000 else length
+            if wide is not None and length in (0, ENDLESS):
+                return pcm, wide if wide < LONGEST else ENDLESS
+            return pcm, length
         padded = length + length % 2
         read += padded + 8
         if read >= LARGEST_HEADER:

@@ -29,7 +29,8 @@ class PipeReader:
     Attributes:
         pcm: the form of the samples.
         raw: whether they came without a header.
-        rate, channels, format, subtype, promised, frames, surplus, missing, is_cut: as of a file.
+        rate, channels, format, subtype, promised, frames, surplus, missing, is_cut, unsized: as of a file, but that the
+            largest length in a header leaves nothing open here: it is how a stream says that it goes on to its end.
 
     Raises:
         AudioError: for a stream that is not a WAV of plain samples, and an unknown form.
@@ -55,6 +56,10 @@ class PipeReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """The stream is its owner's to close."""
+
+    @property
+    def unsized(self) -> bool:
+        return self._stream.unfinished and self.frames > 0
 
     @property
     def missing(self) -> int:

@@ -45,7 +45,10 @@ class AudioReader:
         rate: Hz.
         channels: 1 or more.
         format, subtype: container and sample format, ``WAV`` and ``PCM_16`` for instance.
-        promised: frames of each channel that the file says it has; ``None`` where it does not say.
+        promised: frames of each channel that the file says it has, or that its size gives it where its header leaves
+            that open; ``None`` where nobody knows.
+        unsized: the header leaves the length open, as what writes to a pipe does and what died before it was done: what
+            is there is read, to the end of the file.
         frames: read so far.
         surplus: frames behind those that the header speaks of; they are not read.
 
@@ -60,7 +63,7 @@ class AudioReader:
         self.frames = 0
         self.surplus = 0
         self.promised: int | None
-        self._cut = self._ended = False
+        self.unsized = self._cut = self._ended = False
         self._held = 0
         self._source = self._opened()
         self.rate, self.channels = int(self._source.rate), int(self._source.channels)
@@ -189,19 +192,28 @@ class AudioReader:
                 begin = file.read(16)
             if not begin:
                 raise AudioError("empty", f"{self.name}: is empty (0 bytes)")
-            return self._soundfile(begin)
+            return self._soundfile(begin, self._mended())
         except OSError as error:
             raise AudioError("unopened", f"{self.name}: cannot be opened: {error.strerror or error}") from error
         except ValueError as error:
             raise AudioError("unopened", f"{self.name[:200]!r}: cannot be opened: {error}") from error
 
-    def _soundfile(self, begin: bytes) -> _Source:
+    def _mended(self) -> tuple[int, bytes] | None:
+        with self.path.open("rb") as file:
+            claim = claim_of(file)
+        return None if claim is None else claim.mended
+
+    def _soundfile(self, begin: bytes, mended: tuple[int, bytes] | None) -> _Source:
         ending = self.path.suffix.removeprefix(".").lower()
         decode = decoder()
+        below = None if mended is None else _Mended(self.path, *mended)
         try:
             # As bytes, since soundfile takes no text that UTF-8 has no form for, and names may be any bytes.
-            found = _Soundfile(soundfile.SoundFile(self.path if os.name == "nt" else os.fsencode(self.path)), self.name)
+            file: Any = below or (self.path if os.name == "nt" else os.fsencode(self.path))
+            found = _Soundfile(soundfile.SoundFile(file), self.name, below)
         except (soundfile.LibsndfileError, TypeError, ValueError) as error:
+            if below is not None:
+                below.close()
             reason = _reason(error)
             if not is_container(begin):
                 raise AudioError("format", f"{self.name}: is not a readable audio file: {reason}") from error
@@ -221,7 +233,8 @@ class AudioReader:
 
     def _flac_without_length(self) -> _Source:
         """FLAC that was written to a pipe. libsndfile takes its end for an error, unless it is told where that is."""
-        file = _CountedFlac(self.path)
+        self.unsized = True
+        file = _counted_flac(self.path)
         try:
             return _Soundfile(soundfile.SoundFile(file), self.name, file)
         except soundfile.LibsndfileError as error:
@@ -253,7 +266,7 @@ class AudioReader:
 
     def _hold_against(self, claim: Claim) -> None:
         there = self._held
-        self._cut = claim.cut
+        self._cut, self.unsized = claim.cut, claim.unsized
         # Bytes of a frame; of compressed samples, as many as there are on average.
         size = _FRAME_BYTES.get(self.subtype, 0) * self.channels or (claim.held / there if there else 1)
         if claim.promised is not None and claim.missing:
@@ -331,27 +344,31 @@ class _Soundfile:
             self._below.close()
 
 
-class _CountedFlac(io.FileIO):
-    """A FLAC file with the count of its samples in its header, where there is none."""
+class _Mended(io.FileIO):
+    """A file with other bytes at a place in its header."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, at: int, other: bytes) -> None:
         super().__init__(path, "rb")
-        frames = flac_frames(self) or 0
-        self.seek(FLAC_COUNT)
-        self._count = bytearray(super().read(5))
-        # The upper four bits belong to the sample size.
-        self._count[0] = self._count[0] & 0xF0 | frames >> 32 & 0xF
-        self._count[1:] = (frames & 0xFFFFFFFF).to_bytes(4, "big")
-        self.seek(0)
+        self._place, self._other = at, other
 
     def readinto(self, buffer: Any) -> int | None:
         begin = self.tell()
         found = super().readinto(buffer)
         view = memoryview(buffer).cast("B")
-        for place, byte in enumerate(self._count, FLAC_COUNT):
+        for place, byte in enumerate(self._other, self._place):
             if found and begin <= place < begin + found:
                 view[place - begin] = byte
         return found
+
+
+def _counted_flac(path: Path) -> _Mended:
+    """A FLAC file with the count of its samples in its header, where there is none."""
+    with path.open("rb") as file:
+        frames = flac_frames(file) or 0
+        file.seek(FLAC_COUNT)
+        # The upper four bits belong to the sample size.
+        first = file.read(1)[0] & 0xF0 | frames >> 32 & 0xF
+    return _Mended(path, FLAC_COUNT, bytes([first]) + (frames & 0xFFFFFFFF).to_bytes(4, "big"))
 
 
 def _reason(error: Exception) -> str:

@@ -113,7 +113,12 @@ def warnings_of(done: Conversion) -> list[str]:
     from astrape.audio.levels import decibels
 
     lines = []
-    if not done.frames_in:
+    if done.unsized and done.frames_in:
+        lines.append(
+            f"{done.source}: its header does not say how long it is, as when a recording was not ended: converted to "
+            f"its end, {done.seconds:.3f} s"
+        )
+    elif not done.frames_in and not done.surplus:
         lines.append(f"{done.source}: holds no samples")
     if done.missing:
         seconds = done.missing / done.rate_in

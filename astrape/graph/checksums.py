@@ -40,12 +40,18 @@ def sealed(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> dict[str,
     return {**about, SEALED: SUMS, SUMS: json.dumps(sums, separators=(",", ":"), sort_keys=True)}
 
 
-def checked_sums(about: Mapping[str, str], path: str | os.PathLike[str]) -> dict[str, Any] | None:
+def checked_sums(file: Any, path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The checksums in a file's metadata, which is held against its own; ``None`` for a file without.
 
+    Args:
+        file: of ``safetensors.safe_open``.
+        path: for messages.
+
     Raises:
-        RecipeError: for checksums that cannot be read, and metadata that is not as it was written.
+        RecipeError: for checksums that cannot be read or are not of this file's tensors, and metadata that is not as it
+            was written.
     """
+    about = file.metadata() or {}
     if SUMS not in about and SEALED not in about:
         return None
     try:
@@ -54,6 +60,9 @@ def checked_sums(about: Mapping[str, str], path: str | os.PathLike[str]) -> dict
         sums = None
     if not isinstance(sums, dict):
         raise RecipeError(f"{path}: is damaged: its checksums cannot be read: copy it again")
+    # Files from before the metadata had a checksum of its own lack that one alone.
+    if not set(file.keys()) <= sums.keys() or not sums.keys() <= {*file.keys(), ABOUT}:
+        raise RecipeError(f"{path}: is damaged: its checksums are of other tensors than it holds: copy it again")
     if ABOUT in sums and sums[ABOUT] != _about_sum(about):
         raise RecipeError(f"{path}: is damaged: its metadata is not what was written (CRC-32): copy it again")
     return sums
@@ -70,7 +79,7 @@ def checked_tensors(file: Any, names: Iterable[str], path: str | os.PathLike[str
     Raises:
         RecipeError: for a tensor that is not as it was written.
     """
-    sums = checked_sums(file.metadata() or {}, path)
+    sums = checked_sums(file, path)
     found = {}
     for name in names:
         tensor = file.get_tensor(name)

@@ -44,9 +44,8 @@ def weights_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            about = dict(file.metadata() or {})
-            checked_sums(about, path)
-            return about
+            checked_sums(file, path)
+            return dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise RecipeError(f"{path}: cannot be read as safetensors: {error}") from error
 

@@ -44,6 +44,7 @@ class Conversion:
         clipped: samples beyond full scale, cut off there; counted alike for float files, which keep them.
         missing: frames that the input's header promises and the file does not hold; what is there was converted.
         surplus: frames in the file that its header does not speak of; they were not converted.
+        unsized: the input's header leaves its length open; it was read to its end.
         cut: whether the input ends too early, also where nobody knows by how much.
         cancelled: seconds in which the input's channels cancel each other in their mean; 0 where that is under a tenth
             of the sound.
@@ -67,6 +68,7 @@ class Conversion:
     clipped: int
     missing: int
     surplus: int
+    unsized: bool
     cut: bool
     cancelled: float
     not_finite: int
@@ -200,6 +202,7 @@ def process_file(
             clipped=written.clipped,
             missing=audio.missing,
             surplus=audio.surplus,
+            unsized=audio.unsized,
             cut=audio.is_cut,
             cancelled=heard.downmix.cancelled_seconds if heard.downmix is not None and heard.downmix.cancels else 0.0,
             not_finite=heard.not_finite,

@@ -23,7 +23,6 @@ from astrape.errors import AstrapeError
 from astrape.pages import templates
 from astrape.studio.speaker import Speaker
 from astrape.voice.advice import voice_warnings
-from astrape.voice.building import build_voicebank
 from astrape.voice.live import LiveVoice
 from astrape.voice.voicebank import Voicebank
 
@@ -152,7 +151,7 @@ class Studio:
             path = Path(folder) / "recording"
             path.write_bytes(body)
             try:
-                bank = await asyncio.to_thread(build_voicebank, path)
+                bank = await asyncio.to_thread(self._first.build, path)
                 self._first.add(name, bank)
             except AstrapeError as error:
                 return JSONResponse({"error": str(error).replace(str(path), "the recording")}, 400)

@@ -14,11 +14,12 @@ from astrape.graph import load
 from astrape.graph.graph import Graph
 from astrape.graph.recipe.node import Control
 from astrape.runtime.engine import Engine
+from astrape.voice.building import build_voicebank
 from astrape.voice.conversion import Converter, voice_of
 from astrape.voice.names import RECIPE
 from astrape.voice.shipped import shipped_voices
 from astrape.voice.speaking import REGISTER, SEED, SPEAKER, voice_controls
-from astrape.voice.voicebank import Voicebank
+from astrape.voice.voicebank import Voicebank, read_voicebank
 
 __all__ = ["VOICE", "LiveVoice"]
 
@@ -44,7 +45,8 @@ class LiveVoice:
 
     Attributes:
         graph: what is run.
-        voices: names or files that :meth:`speak_as` can turn to: those that ship, and ``voice``.
+        voices: names or files that :meth:`speak_as` can turn to: those that ship, where the weights take them, and
+            ``voice``.
         voice: who speaks; ``None`` for a recipe without voices.
         values: of its controls now, the voice's own aside.
 
@@ -83,9 +85,17 @@ class LiveVoice:
         self._converter.of_weights(weights, recipe)
         self.graph = self._converter.graph
         self.voice = os.fspath(VOICE if voice is None else voice)
-        self.voices = list(dict.fromkeys([*shipped_voices(), self.voice]))
         self.bank(self.voice)
+        self.voices = list(dict.fromkeys([*self._fitting(), self.voice]))
         self._check_values()
+
+    def _fitting(self) -> list[str]:
+        """Names of the voices that ship and that the weights take."""
+        space = self._speaking().space
+        shipped = shipped_voices()
+        if space is None:
+            return list(shipped)
+        return [name for name, path in shipped.items() if space.takes(read_voicebank(path).metadata.embedding_model)]
 
     def _check_values(self) -> None:
         for name, value in self.values.items():
@@ -126,17 +136,28 @@ class LiveVoice:
             self._banks[voice] = bank
         return self._banks[voice]
 
+    def build(self, recording: str | Path) -> Voicebank:
+        """A voice of a recording, by the speaker encoder whose voices the weights take.
+
+        Raises:
+            AstrapeError: for a recipe without voices, and a recording that is not good enough as a reference.
+        """
+        return build_voicebank(recording, self._encoder or self._speaking().encoder)
+
     def add(self, name: str, bank: Voicebank) -> None:
         """Have a further voice at hand.
 
         Raises:
             AstrapeError: for a recipe without voices, and a voice of another speaker encoder.
         """
-        if self._converter is None:
-            raise AstrapeError(f"'{self.graph.name}' speaks in no voice")
-        self._converter.check_voice(bank.metadata, name)
+        self._speaking().check_voice(bank.metadata, name)
         self._banks[name] = bank
         self.voices = list(dict.fromkeys([*self.voices, name]))
+
+    def _speaking(self) -> Converter:
+        if self._converter is None:
+            raise AstrapeError(f"'{self.graph.name}' speaks in no voice")
+        return self._converter
 
     @property
     def controls(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from astrape.audio.pipes import PipeReader
 from astrape.audio.reader import AudioReader
 from astrape.errors import AudioError
 
@@ -81,8 +82,8 @@ def test_a_header_that_promises_less_than_there_is(
     struct.pack_into(f"{order}I", whole, at, size)
     path = tmp_path_factory.mktemp("short") / "a.audio"
     path.write_bytes(whole)
-    if form == "AU" and not promised:
-        # There, 0 says nothing.
+    if not promised:
+        # 0 says nothing: see below.
         return
     samples, audio = read(path)
     assert len(samples) == (promised if form != "AIFF" else len(samples))
@@ -98,7 +99,77 @@ def test_lengths_of_a_pipe_promise_nothing(tmp_path: Path, size: int) -> None:
     struct.pack_into("<I", whole, 40, size)
     (tmp_path / "a.wav").write_bytes(whole)
     samples, audio = read(tmp_path / "a.wav")
-    assert (len(samples), audio.fault()) == (FRAMES, None)
+    assert (len(samples), audio.fault(), audio.unsized) == (FRAMES, None, True)
+
+
+OPEN = [
+    ("WAV", b"data", 4, "<I", (0, 0xFFFFFFFF, 0x7FFFFFFF)),
+    ("WAVEX", b"data", 4, "<I", (0, 0xFFFFFFFF)),
+    ("RF64", b"ds64", 16, "<Q", (0, 2**64 - 1, 2**63 - 1)),
+    ("W64", b"data\xf3\xac", 16, "<Q", (0, 24, 2**64 - 1, 2**63 - 1)),
+    ("AIFF", b"SSND", 4, ">I", (0, 8, 0xFFFFFFFF, 0x7FFFFFFF)),
+    ("AU", b".snd", 8, ">I", (0, 0xFFFFFFFF)),
+    ("CAF", b"data", 4, ">q", (0, 4, -1)),
+]
+"""Where formats say how long they are, and what says that nobody knows."""
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+@pytest.mark.parametrize(("form", "mark", "at", "kind", "sizes"), OPEN, ids=[one[0] for one in OPEN])
+def test_of_an_open_length_all_is_read_in_every_format(
+    tmp_path: Path, form: str, mark: bytes, at: int, kind: str, sizes: tuple[int, ...], subtype: str
+) -> None:
+    x = noise(FRAMES)
+    whole = content(x, form, subtype)
+    path = tmp_path / "a.audio"
+    path.write_bytes(whole)
+    expected, audio = read(path)
+    assert not audio.unsized
+    place = whole.index(mark) + at
+    for size in sizes:
+        made = bytearray(whole)
+        struct.pack_into(kind, made, place, size)
+        path.write_bytes(made)
+        samples, audio = read(path)
+        np.testing.assert_array_equal(samples, expected)
+        assert (audio.unsized, audio.fault(), audio.surplus, audio.count()) == (True, None, 0, FRAMES), size
+        with AudioReader(path) as audio:
+            audio.seek(71)
+            np.testing.assert_array_equal(audio.read(1000), expected[71:])
+
+
+@pytest.mark.parametrize("behind", [b"LIST\4\0\0\0INFO", b"id3 \4\0\0\0ID3\4"])
+def test_an_empty_wav_is_empty_though_a_chunk_follows(tmp_path: Path, behind: bytes) -> None:
+    whole = bytearray(content(noise(0), "WAV", "PCM_16"))
+    struct.pack_into("<I", whole, 4, len(whole) - 8 + len(behind))
+    (tmp_path / "a.wav").write_bytes(bytes(whole) + behind)
+    samples, audio = read(tmp_path / "a.wav")
+    assert (len(samples), audio.unsized, audio.fault()) == (0, False, None)
+    piped = PipeReader(io.BytesIO(bytes(whole) + behind))
+    assert (len(piped.read(100)), piped.unsized, piped.is_cut) == (0, False, False)
+
+
+@pytest.mark.parametrize("form", ["WAV", "RF64"])
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
+@given(frames=st.integers(1, 40), silent=st.integers(0, 8))
+@settings(max_examples=20, deadline=None)
+def test_a_file_and_a_pipe_agree_on_an_open_length(
+    tmp_path_factory: pytest.TempPathFactory, form: str, size: int, frames: int, silent: int
+) -> None:
+    x = noise(frames, 1, seed=frames)
+    x[:silent] = 0
+    whole = bytearray(content(x, form, "PCM_16"))
+    struct.pack_into("<I", whole, whole.index(b"data") + 4, size)
+    if form == "RF64":
+        struct.pack_into("<Q", whole, whole.index(b"ds64") + 16, 0)
+    path = tmp_path_factory.mktemp("open") / "a.wav"
+    path.write_bytes(whole)
+    samples, _ = read(path)
+    assert len(samples) == frames
+    piped, parts = PipeReader(io.BytesIO(bytes(whole))), []
+    while len(part := piped.read(100)):
+        parts.append(part)
+    np.testing.assert_array_equal(np.concatenate(parts), samples)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +198,7 @@ def test_flac_without_a_count_is_read_to_its_end(tmp_path: Path, frames: int) ->
     found, audio = read(tmp_path / "open.flac")
     np.testing.assert_array_equal(found, right)
     assert len(found) == frames
-    assert audio.fault() is None
+    assert (audio.fault(), audio.unsized) == (None, True)
 
 
 @pytest.mark.parametrize("promised", [1, 4096, 20_000, 44_099])

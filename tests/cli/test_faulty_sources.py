@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from astrape.cli import cli
 from tests.cli.audio import astrape, fails, noise, read, write
 
 
@@ -26,6 +28,33 @@ def test_a_wav_that_is_cut_short_is_told_by_how_much(tmp_path: Path, identity: P
     done = astrape("run", identity, tmp_path / "less.wav", tmp_path / "out.wav", "--json")
     assert json.loads(done.stdout)["surplus"] == 309_357 - 44_100
     assert "goes on for 6.015 s behind what its header speaks of" in done.stderr
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
+def test_a_header_without_a_length_is_told_in_a_line_and_all_is_read(tmp_path: Path, identity: Path, size: int) -> None:
+    x = noise(30_011)
+    content = bytearray(write(tmp_path / "whole.wav", x, 44100, "PCM_16").read_bytes())
+    struct.pack_into("<I", content, 40, size)
+    (tmp_path / "in.wav").write_bytes(content)
+    done = astrape("run", identity, tmp_path / "in.wav", tmp_path / "out.wav", "--json")
+    assert done.exit_code == 0
+    facts = json.loads(done.stdout)
+    assert (facts["frames_out"], facts["unsized"], facts["surplus"], facts["missing"]) == (30_011, True, 0, 0)
+    (line,) = done.stderr.splitlines()
+    assert "does not say how long it is" in line
+    assert "0.681 s" in line
+    piped = CliRunner().invoke(cli, ["run", str(identity), "-", str(tmp_path / "piped.wav")], input=bytes(content))
+    assert piped.exit_code == 0
+    np.testing.assert_array_equal(read(tmp_path / "piped.wav")[0], read(tmp_path / "out.wav")[0])
+    # In a stream the largest length is how its end is left open: nothing to tell.
+    assert piped.stderr.count("does not say how long it is") == (size == 0)
+
+
+def test_an_empty_wav_is_told_once(tmp_path: Path, identity: Path) -> None:
+    write(tmp_path / "in.wav", noise(0), 44100, "PCM_16")
+    done = astrape("run", identity, tmp_path / "in.wav", tmp_path / "out.wav")
+    (line,) = done.stderr.splitlines()
+    assert "holds no samples" in line
 
 
 def test_channels_that_cancel_are_told_and_one_can_be_taken(tmp_path: Path, identity: Path) -> None:

@@ -246,6 +246,21 @@ def test_a_latency_that_was_computed_in_floats_is_refused(rate, frames, monkeypa
         assert f"Fraction({frames}) / self.rate_in" in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (Fraction(13 / 2 / 44100), "13/2 frames are Fraction(13, 2) / self.rate_in"),
+        (Fraction(5 / 3 / 44100), "5/3 frames are Fraction(5, 3) / self.rate_in"),
+        (Fraction(0.012345678901), "544.444 frames of 44100 Hz; N of them are Fraction(N) / self.rate_in"),
+    ],
+)
+def test_a_latency_of_floats_is_told_in_frames(made, said, monkeypatch):
+    monkeypatch.setattr(Claiming, "claims", made)
+    with pytest.raises(astrape.RateError) as told:
+        astrape.compile(recipe({"odd": {"use": "test_claiming"}}, rate=44100))
+    assert said in str(told.value)
+
+
 @pytest.mark.parametrize("part", ["1/2", "1/3", "5/160", "1/441", "19/882"])
 def test_a_latency_within_a_frame_is_exact_all_the_same(part, monkeypatch):
     monkeypatch.setattr(Claiming, "claims", Fraction(part) / 44100)

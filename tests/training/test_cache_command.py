@@ -66,6 +66,26 @@ def test_speakers_without_the_teachers_weights_say_what_to_get(tmp_path: Path, m
     assert not (tmp_path / "cache").exists()
 
 
+def test_of_headers_without_a_length_all_is_cached_and_it_is_told(tmp_path: Path) -> None:
+    for name, size in (("a", None), ("b", 0), ("c", 0xFFFFFFFF)):
+        write(tmp_path / "data" / "p1" / f"{name}.wav", speech(0, 0.5, 16000), 16000)
+        content = bytearray((tmp_path / "data" / "p1" / f"{name}.wav").read_bytes())
+        if size is not None:
+            place = content.index(b"data") + 4
+            content[place : place + 4] = size.to_bytes(4, "little")
+        (tmp_path / "data" / "p1" / f"{name}.wav").write_bytes(content)
+    result = astrape("cache", "--what", "audio", "--data", tmp_path / "data", "--cache", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "3 of 3 utterances made" in result.stdout
+    (line,) = [line for line in result.stderr.splitlines() if "how long" in line]
+    assert "2 headers do not say" in line
+    assert "b.wav, c.wav" in line
+    (folder,) = {path.parent for path in tmp_path.rglob("*.npy")}
+    made = [path.read_bytes() for path in sorted(folder.glob("*.npy"))]
+    assert len(made) == 3
+    assert made[0] == made[1] == made[2]
+
+
 def test_all_caches_are_made_checked_and_repaired_without_a_path(tmp_path: Path, small: list[str]) -> None:
     for what in ("wavlm", "speakers", "content"):
         result = astrape("cache", "--what", what, *small, "--json")

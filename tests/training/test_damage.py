@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 import astrape
@@ -192,7 +193,20 @@ def test_what_weights_say_of_themselves_is_checked_too(tmp_path: Path, key: str)
 
 @pytest.mark.parametrize("name", ["astrape-mini", "astrape-speaker"])
 def test_weights_that_ship_are_sealed(name: str) -> None:
-    with resources.as_file(resources.files("astrape.recipes") / "weights" / f"{name}.safetensors") as path:
-        about = weights_metadata(path)
-        assert checked_sums(about, path) is not None
-        assert set(checked_sums(about, path) or {}) == {*read_tensors(path), "__metadata__"}
+    shipped = resources.files("astrape.recipes") / "weights" / f"{name}.safetensors"
+    with resources.as_file(shipped) as path, safe_open(path, framework="pt") as file:
+        assert set(checked_sums(file, path) or {}) == {*read_tensors(path), "__metadata__"}
+
+
+def test_every_bit_of_a_header_counts(tmp_path: Path) -> None:
+    """Whichever bit of a file's header turns, the file is refused: by safetensors itself, or by the checksums."""
+    path = tmp_path / "w.safetensors"
+    about = {"recipe": "small", "format": "pt", "steps": "10", "speaker_encoder": "astrape-speaker"}
+    save_weights(path, {"a.bias": torch.arange(2.0), "a.weight": torch.ones(2, 1, 3)}, about)
+    whole = path.read_bytes()
+    length = 8 + int.from_bytes(whole[:8], "little")
+    for place in range(length):
+        for bit in range(8):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            with pytest.raises(RecipeError):
+                read_tensors(path)

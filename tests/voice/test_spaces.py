@@ -13,12 +13,15 @@ from astrape.training.checkpoint import save_weights
 from astrape.voice.building import build_voicebank
 from astrape.voice.conversion import Converter, convert
 from astrape.voice.errors import VoicebankError
+from astrape.voice.live import LiveVoice
 from astrape.voice.metadata import Metadata
 from astrape.voice.names import MIOCODEC, SPEAKER_ENCODER
+from astrape.voice.shipped import shipped_voices
 from astrape.voice.spaces import Space, check_voice, encoder_for, space_of, space_of_weights
 from astrape.voice.voicebank import Voicebank, read_voicebank, write_voicebank
 from tests.voice.conversion_files import fails, run, sines, succeeds, voicebank, write
 
+EMMA = shipped_voices()["emma"]
 MEL = "astrape/mel-statistics-v1 (untrained)"
 
 
@@ -127,3 +130,24 @@ def test_evaluate_refuses_before_anything_is_converted(files: Path, through: Pat
     result = run(*words, "--weights", files / "mio.safetensors", "-o", files / "evaluated.wav", "--metrics", "speed")
     fails(result, "mel.astrape: is a voice of", "--encoder miocodec")
     assert not (files / "evaluated.wav").exists()
+
+
+def test_live_voices_are_of_the_encoder_of_the_weights(files: Path, through: Path) -> None:
+    """In `astrape live` and the studio voices that ship are offered where they fit, and made ones are built so."""
+    live = LiveVoice(through, weights=files / "mel.safetensors", voice=files / "mel.astrape")
+    assert live.voices == [str(files / "mel.astrape")]
+    made = live.build(files / "reference.wav")
+    assert made.metadata.embedding_model == MEL
+    live.add("mine", made)
+    live.speak_as("mine")
+    for name, bank in (("mio", read_voicebank(files / "mio.astrape")), ("emma", read_voicebank(EMMA))):
+        with pytest.raises(VoicebankError, match="--encoder mel-statistics"):
+            live.add(name, bank)
+    with pytest.raises(VoicebankError, match=r"takes voices of 'astrape/mel"):
+        live.speak_as("emma")
+    assert live.voice == "mine"
+    for voice in (None, files / "mio.astrape"):
+        with pytest.raises(VoicebankError, match="astrape voicebank build"):
+            LiveVoice(through, weights=files / "mel.safetensors", voice=voice)
+    free = LiveVoice(through, weights=files / "none.safetensors", voice=files / "mio.astrape")
+    assert {"emma", str(files / "mio.astrape")} <= set(free.voices)

@@ -13,6 +13,9 @@ MOST_PARTS = 1 << 20
 """Into as many equal parts of a frame a declared time may fall: 2 for a window's centre, some hundreds for resamplers.
 A float of 7/44100, taken for a fraction, falls into 2^63."""
 
+SIMPLE_PARTS = 128
+"""Into as many parts of a frame a time may fall to be told as what was meant."""
+
 
 def strange_time(block: StreamBlock) -> str | None:
     """The fault of the first declared time that no clock of the block can measure, in words; ``None`` if all is well.
@@ -28,18 +31,20 @@ def strange_time(block: StreamBlock) -> str | None:
         # The denominator of time * ticks, which is asked of every node of every graph, in whole numbers alone.
         if isinstance(time, Fraction) and time.denominator // math.gcd(time.denominator, ticks) > MOST_PARTS:
             rates = ", ".join(dict.fromkeys(f"{stream.rate} Hz" for stream in streams))
-            near = time.limit_denominator(2 * ticks)
             return (
                 f"{type(block).__name__}.{name} is {time} s, which no clock of it ({rates}) can measure: it was "
-                f"made of a float; compute it in Fractions, such as {_written(near, block)}"
+                f"made of a float; compute it in Fractions: {_written(time, block)}"
             )
     return None
 
 
 def _written(time: Fraction, block: StreamBlock) -> str:
+    """The time in frames of the first clock in which it is a simple number of them, as the block may write it."""
+    for name, rate in (("self.rate_in", block.rate_in), ("self.rate_out", block.rate_out)):
+        frames = time * rate
+        near = frames.limit_denominator(SIMPLE_PARTS)
+        if abs(frames - near) < Fraction(1, 10**9) * max(1, abs(near)):
+            parts = f"{near.numerator}" if near.denominator == 1 else f"{near.numerator}, {near.denominator}"
+            return f"{near} frames are Fraction({parts}) / {name}"
     frames = time * block.rate_in
-    return (
-        f"Fraction({frames}) / self.rate_in"
-        if frames.denominator == 1
-        else f"Fraction({time.numerator}, {time.denominator})"
-    )
+    return f"{float(frames):.6g} frames of {block.rate_in} Hz; N of them are Fraction(N) / self.rate_in"

@@ -17,6 +17,7 @@ from torch import distributed
 
 from astrape.audio.atomic import is_stale, shown, temporaries
 from astrape.audio.downmix import MEAN
+from astrape.audio.endings import named
 from astrape.corpus.utterances import Utterance
 from astrape.errors import AstrapeError
 from astrape.jobs import IN_PROCESS, Engine, Job, run_job
@@ -144,7 +145,7 @@ def make_cache(
         tell(f"{shown(maker.folder)}: {maker.record.maker}{part}: {len(missing)} of {len(items)} to make")
         if maker.record.random:
             tell("the front end's weights are random: give --wavlm CHECKPOINT (or --weights FILE) for trained ones")
-    made, failed, seconds = make_items(order, maker, cache, missing, engine=engine, progress=progress)
+    made, failed, seconds = make_items(order, maker, cache, missing, engine=engine, progress=progress, tell=tell)
     return Made(
         what=order.what,
         folder=str(maker.folder),
@@ -167,6 +168,7 @@ def make_items(
     *,
     engine: Engine = IN_PROCESS,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[int, list[Failed], float]:
     """Make these items, whether they are there or not.
 
@@ -179,7 +181,14 @@ def make_items(
     for path in temporaries(cache.folder):
         if is_stale(path):
             path.unlink(missing_ok=True)
-    lengths, failed = _lengths(items) if not cache.by_speaker else (dict.fromkeys((one.key for one in items), 1.0), [])
+    unsized: list[Path] = []
+    if cache.by_speaker:
+        lengths, failed = dict.fromkeys((one.key for one in items), 1.0), []
+    else:
+        lengths, failed = _lengths(items, unsized)
+    if unsized and tell is not None:
+        files = named(unsized)
+        tell(f"{len(unsized)} headers do not say how long their files are, which are read to their ends: {files}")
     for one in failed:
         _mark(cache, one.key, one.error)
     wanted = [item for item in items if item.key in lengths]
@@ -229,13 +238,19 @@ def _make(maker: Maker, cache: Cache, item: Item) -> _Outcome:
         return _Outcome(False, (f"{type(error).__name__}: {error}",))
 
 
-def _lengths(items: Sequence[Item]) -> tuple[dict[str, float], list[Failed]]:
-    """Seconds of audio of each item that can be read, by a look at the headers, and those that cannot."""
+def _lengths(items: Sequence[Item], unsized: list[Path]) -> tuple[dict[str, float], list[Failed]]:
+    """Seconds of audio of each item that can be read, by a look at the headers, and those that cannot.
+
+    Whose header leaves its length open is added to ``unsized``.
+    """
     lengths: dict[str, float] = {}
     failed: list[Failed] = []
     for item in items:
         try:
-            lengths[item.key] = float(read_header(item.utterances[0].path).seconds)
+            header = read_header(path := item.utterances[0].path)
+            lengths[item.key] = float(header.seconds)
+            if header.unsized:
+                unsized.append(path)
         except CacheError as error:
             failed.append(Failed(item.key, str(error)))
     return lengths, failed

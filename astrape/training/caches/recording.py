@@ -35,11 +35,13 @@ class Header:
         rate: Hz.
         frames: samples of each channel.
         seconds: its length, exactly.
+        unsized: its header leaves the length open.
     """
 
-    def __init__(self, rate: int, frames: int) -> None:
+    def __init__(self, rate: int, frames: int, unsized: bool = False) -> None:
         self.rate = rate
         self.frames = frames
+        self.unsized = unsized
         self.seconds = Fraction(frames, rate)
 
     def frames_at(self, rate: Fraction) -> int:
@@ -128,7 +130,7 @@ def _read(audio: AudioReader, downmix: Downmix, frames: int) -> Samples:
 
 
 def _header(audio: AudioReader) -> Header:
-    return Header(audio.rate, audio.count())
+    return Header(audio.rate, audio.count(), audio.unsized)
 
 
 def _opened(path: Path) -> AudioReader:
