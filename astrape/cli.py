@@ -67,6 +67,8 @@ class OneLineErrors(click.Group):
             below = "\n" if sys.stderr.isatty() and not isinstance(error, click.Abort) else ""
             left = f": {error}" if str(error) else ""
             click.echo(f"{below}astrape: interrupted{left}", err=True)
+            # Python notes an interrupt that went through text that is executed, and ends by it whatever the code.
+            exec("")
             sys.exit(INTERRUPTED)
         except Closed:
             # Whoever read standard output has heard enough. Nothing more can be flushed into it when this process ends.

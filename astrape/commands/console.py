@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -132,7 +134,8 @@ def command(
             try:
                 if extra is not None:
                     require(extra)
-                import torch
+                with _interrupts_held():
+                    import torch
 
                 # Two threads gain little on small steps, and lose several times over as soon as another process runs.
                 torch.set_num_threads(1)
@@ -148,6 +151,23 @@ def command(
         return click.command(name, short_help=short or _beginning(function), epilog=f"\b\nExample:\n{lines}")(decorated)
 
     return make
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the end of a block: one that comes while PyTorch's C++ is loaded ends in an abort."""
+    before = signal.getsignal(signal.SIGINT)
+    if before in (None, signal.SIG_IGN) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: waiting.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if waiting:
+        raise KeyboardInterrupt
 
 
 def _beginning(function: Callable[..., None]) -> str:

@@ -170,6 +170,42 @@ def test_ctrl_c_is_told_and_leaves_what_was_there(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"identity.yaml", "in.wav", "out.wav"}
 
 
+WHILE_LOADING = """
+import os, signal, sys
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupts())
+sys.argv = ["astrape", "check", "echo"]
+from astrape.__main__ import main
+main()
+"""
+
+IN_TEXT = '''
+from astrape.cli import cli, main
+from astrape.commands.console import command
+@command("broken", "")
+def broken():
+    """Broken."""
+    exec("raise KeyboardInterrupt")
+cli.add_command(broken)
+main(["broken"])
+'''
+
+
+@pytest.mark.parametrize("name", ["astrape.commands.wavlm", "torch", "torch.nn", "astrape.testing"])
+def test_ctrl_c_is_told_while_the_command_is_loading(name: str) -> None:
+    """An interrupt while PyTorch is loaded ends in an abort of C++, unless it waits until that is done."""
+    done = subprocess.run([sys.executable, "-c", WHILE_LOADING.format(name=name)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "astrape: interrupted\n")
+
+
+def test_ctrl_c_ends_with_its_code_wherever_it_comes() -> None:
+    done = subprocess.run([sys.executable, "-c", IN_TEXT], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "astrape: interrupted\n")
+
+
 def test_the_list_of_commands_is_cut_nowhere() -> None:
     said, _, _ = started("--help", COLUMNS="80")
     assert "..." not in said.partition("Commands:")[2]

@@ -16,6 +16,9 @@ A float of 7/44100, taken for a fraction, falls into 2^63."""
 SIMPLE_PARTS = 128
 """Into as many parts of a frame a time may fall to be told as what was meant."""
 
+EXACT = Fraction(1, 10**9)
+"""Share of a time that rounding to a float, or to its decimals, leaves unsaid, at most."""
+
 
 def strange_time(block: StreamBlock) -> str | None:
     """The fault of the first declared time that no clock of the block can measure, in words; ``None`` if all is well.
@@ -43,7 +46,7 @@ def _written(time: Fraction, block: StreamBlock) -> str:
     for name, rate in (("self.rate_in", block.rate_in), ("self.rate_out", block.rate_out)):
         frames = time * rate
         near = frames.limit_denominator(SIMPLE_PARTS)
-        if abs(frames - near) < Fraction(1, 10**9) * max(1, abs(near)):
+        if abs(frames - near) < EXACT * max(Fraction(1), abs(near)):
             parts = f"{near.numerator}" if near.denominator == 1 else f"{near.numerator}, {near.denominator}"
             return f"{near} frames are Fraction({parts}) / {name}"
     frames = time * block.rate_in

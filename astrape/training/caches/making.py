@@ -182,8 +182,9 @@ def make_items(
         if is_stale(path):
             path.unlink(missing_ok=True)
     unsized: list[Path] = []
+    failed: list[Failed] = []
     if cache.by_speaker:
-        lengths, failed = dict.fromkeys((one.key for one in items), 1.0), []
+        lengths = dict.fromkeys((one.key for one in items), 1.0)
     else:
         lengths, failed = _lengths(items, unsized)
     if unsized and tell is not None:
