@@ -11,14 +11,12 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.blocks.ops.phase import TURN
 from astrape.blocks.parameters import bounded, check_choice, check_real
 from astrape.blocks.registry import register
 from astrape.errors import RateError
 
 __all__ = ["Oscillator"]
-
-TURN = 1 << 48
-"""Fixed-point units of a turn of phase. Sums of them are exact, and wrap at a whole number of turns (2^64 / 2^48)."""
 
 SHAPES = ("sine", "sawtooth", "square", "triangle")
 MOST_HARMONICS = 512

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.blocks.ops.phase import TURN
 from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import bounded, full_precision
 from astrape.blocks.pitch import UPPER_SHARE, PitchSearch, lag_grid
@@ -21,9 +22,6 @@ from astrape.blocks.state import map_state
 from astrape.errors import RateError
 
 __all__ = ["SpectralShift"]
-
-TURN = 2**48
-"""Fixed-point units of a turn of phase. Sums of them are exact, and wrap at a whole number of turns (2^64 / 2^48)."""
 
 MAX_SEMITONES = 24.0
 VOICE_BAND = 3000.0

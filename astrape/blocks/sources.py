@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import State, Stream, StreamBlock
+from astrape.blocks.ops.phase import TURN
 from astrape.blocks.ops.tables import ExactTables, Float64
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_choice, check_elements
 from astrape.blocks.policy import policy
@@ -28,9 +29,6 @@ MULTIPLIER = 0xD6E8FEB86659FD93
 
 LARGEST_SEED = (1 << 24) - 1
 """The largest whole number that a float32 control holds, as it does all below it."""
-
-TURN = 1 << 48
-"""Fixed-point units of a turn of phase. Sums of them are exact, and wrap at a whole number of turns (2^64 / 2^48)."""
 
 IDLE_HZ = 100.0
 """Frequency at which the phase runs before the first voiced frame."""

@@ -12,14 +12,12 @@ from torch import Tensor, nn
 
 from astrape.blocks.base import Stream
 from astrape.graph.graph import Graph
+from astrape.graph.hosted import SLOWEST_AUDIO
+from astrape.measure.subject import LEVELS, Draw
 
-__all__ = ["Draw", "draws_behind_transforms"]
+__all__ = ["draws_behind_transforms"]
 
-Draw = Callable[[Stream, int, int, torch.Generator], Tensor]
-
-SLOWEST_AUDIO = 4000
 SECONDS = 2
-LEVELS = (1.0, 0.1, 4.0)
 
 
 def draws_behind_transforms(graph: Graph) -> dict[str, Draw]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.state import state_leaves
 
-__all__ = ["ControlValues", "Draw", "Ports", "Subject", "concatenate", "draw_noise"]
+__all__ = ["LEVELS", "ControlValues", "Draw", "Ports", "Subject", "concatenate", "draw_noise"]
 
 Ports = dict[str, Tensor]
 """Signals by port, each ``(batch, channels, frames)``."""

@@ -18,6 +18,7 @@ from astrape.graph import compile
 from astrape.graph.checksums import read_tensors, sealed
 from astrape.graph.fitting import listed, mismatches
 from astrape.graph.graph import Graph
+from astrape.graph.hosted import SLOWEST_AUDIO
 from astrape.graph.recipe import Recipe
 from astrape.graph.subgraph import subgraph
 from astrape.training.caches.files import write_whole
@@ -33,7 +34,6 @@ FRONT_WEIGHTS = "front.safetensors"
 SEED = 0
 """What weights are drawn with where none are given, so that all runs and machines draw the same ones."""
 
-SLOWEST_AUDIO = 4000
 PIECE_SECONDS = 2
 """What is worked on at a time, always the same, so that results do not depend on it: memory does."""
 

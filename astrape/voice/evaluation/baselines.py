@@ -12,15 +12,15 @@ import numpy.typing as npt
 
 from astrape.audio.writer import AudioWriter
 from astrape.voice.evaluation.errors import EvaluationError
-from astrape.voice.evaluation.packages import Package, absence
+from astrape.voice.evaluation.packages import absence
 from astrape.voice.evaluation.pairs import Pair, own_voices
+from astrape.voice.evaluation.pitch import WORLD
 from astrape.voice.evaluation.recording import Recording
 from astrape.voice.evaluation.systems import Rendering
 from astrape.voice.voicebank import read_voicebank
 
 __all__ = ["REGISTER_LIMITS", "SourceItself", "WorldShift", "in_own_voices", "register"]
 
-WORLD = Package("pyworld", "pyworld", "pyworld")
 REGISTER_LIMITS = 50.0, 600.0
 """Hz, as for the metric of pitch."""
 
