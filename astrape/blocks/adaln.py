@@ -13,7 +13,7 @@ from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.parameters import LARGEST_COUNT, bounded
 from astrape.blocks.registry import register
 
-__all__ = ["EPSILON", "AdaLN"]
+__all__ = ["EPSILON", "AdaLN", "add_gated"]
 
 EPSILON = 1e-5
 
@@ -65,3 +65,8 @@ class AdaLN(StreamBlock):
         else:
             y = torch.addcmul(shift, F.layer_norm(frames, frames.shape[-1:], eps=EPSILON), scale)
         return y.transpose(1, 2), state
+
+
+def add_gated(x: Tensor, branch: Tensor, prepared: tuple[Tensor, ...]) -> Tensor:
+    """``x + gate * branch``, with the gate that an :class:`AdaLN` with ``gated`` has prepared."""
+    return torch.addcmul(x, prepared[2].transpose(1, 2), branch)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from astrape.blocks.adaln import AdaLN
+from astrape.blocks.adaln import AdaLN, add_gated
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.compose import Sequential
 from astrape.blocks.conv import Conv
@@ -117,4 +117,4 @@ class AdaptiveConv(Sequential):
 
     def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
         y, state = super().step(x, state, controls)
-        return torch.addcmul(x, controls["adaln"][2].transpose(1, 2), y), state
+        return add_gated(x, y, controls["adaln"]), state

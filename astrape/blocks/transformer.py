@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from astrape.blocks.adaln import EPSILON, AdaLN
+from astrape.blocks.adaln import EPSILON, AdaLN, add_gated
 from astrape.blocks.attention import Attention
 from astrape.blocks.base import Signal, State, Stream, StreamBlock
 from astrape.blocks.compose import Sequential
@@ -93,12 +93,12 @@ class TransformerLayer(StreamBlock):
     def prepare(self, controls: Mapping[str, Tensor]) -> Any:
         """Shift, one plus scale, and gate of both branches; nothing without a condition."""
         if not self.conditioned:
-            return ((), ())
+            return ()
         return self.attn_adaln.prepare(controls), self.ffn_adaln.prepare(controls)
 
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
         """As :meth:`StreamBlock.step`; a stack passes an open key-value cache as state and gets one back."""
-        attending, feeding = controls
+        attending, feeding = controls if self.conditioned else ((), ())
         before_attention, before_feeding = self._norms()
         y, _ = before_attention.step(x, (), attending)
         y, state = self.attn.step(y, state, ())
@@ -117,7 +117,7 @@ class TransformerLayer(StreamBlock):
 
 def _added(x: Tensor, branch: Tensor, prepared: tuple[Tensor, ...]) -> Tensor:
     """The residual; where :class:`AdaLN` has prepared something, its gate multiplies the branch."""
-    return torch.addcmul(x, prepared[2].transpose(1, 2), branch) if prepared else x + branch
+    return add_gated(x, branch, prepared) if prepared else x + branch
 
 
 @register("transformer")
