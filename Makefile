@@ -36,7 +36,7 @@ ONE_CORE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_CORE) $(BIN)/python -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo runner runner-web test slow lint train-tiny train-default train-speaker evaluate-default evaluation-page bench docs clean
+.PHONY: help demo runner runner-web test slow lint train-tiny train-default train-speaker evaluate-default evaluation-page bench peers docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -87,12 +87,22 @@ evaluation-page: $(VENV)/.installed-evaluate ## the page of the docs on which th
 bench: $(VENV)/.installed-plot ## time per step and per callback, on one core
 	$(ONE_CORE) $(BIN)/astrape bench $(RECIPE)
 
+peers: build/peers/.installed ## astrape beside SequenceLayers, moshi, julius, soxr and scipy, in turns on one core
+	$(ONE_CORE) XLA_FLAGS=--xla_cpu_multi_thread_eigen=false taskset -c 0 build/peers/bin/python -m benchmarks
+
 docs: $(VENV)/.installed-docs ## the documentation, into site/
 	$(BIN)/mkdocs build --strict
 
 clean: ## remove everything that can be made again
 	rm -rf $(VENV) build dist site demo-output train-tiny train-speaker held-out *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+build/peers/.installed: benchmarks/requirements.txt benchmarks/requirements-alone.txt constraints.txt
+	python3 -m venv build/peers
+	build/peers/bin/python -m pip install --quiet $(PIP_FLAGS) --constraint constraints.txt --editable .
+	build/peers/bin/python -m pip install --quiet $(PIP_FLAGS) --requirement benchmarks/requirements.txt
+	build/peers/bin/python -m pip install --quiet --no-deps --requirement benchmarks/requirements-alone.txt
+	@touch $@
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
