@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from astrape.blocks.base import State
 from astrape.blocks.state import map_state
 from astrape.capture.buffers import equal
 from astrape.capture.lowering import Memory
+from astrape.capture.native.library import library
 from astrape.capture.record import Clock, Unrecordable, Watched
 from astrape.capture.step import CapturedStep
 from astrape.errors import AstrapeError
@@ -21,6 +23,9 @@ __all__ = ["checked_tape", "is_taken"]
 FIRINGS = 8
 """Firings that recording a pattern comes to once it has been run: captured, in four checks, and by replay in each."""
 
+NATIVE_AFTER = 1
+"""Checks after which native kernels take over, so that the rest is made of them."""
+
 TAKEN = (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError, AttributeError, AssertionError)
 """What a block may raise on noise, and torch in it. Anything else, such as a host's time-out, is for others to hear."""
 
@@ -29,7 +34,12 @@ CHECKS = ((2, 0.0, 0.1), (3, 0.0, 0.1), (4, -2.0, 2.0), (5, -0.01, 0.01))
 
 
 def checked_tape(
-    function: Callable[[Any, Any], tuple[Any, Any]], form: State, state: State, memory: Memory, clock: Clock
+    function: Callable[[Any, Any], tuple[Any, Any]],
+    form: State,
+    state: State,
+    memory: Memory,
+    clock: Clock,
+    near: bool = False,
 ) -> CapturedStep:
     """A captured step of ``function``, compared with it on other values: results and states are the same to the last
     bit.
@@ -40,6 +50,8 @@ def checked_tape(
         state: where the state lies. Afterwards it is that of a stream of noise.
         memory: where to take memory from.
         clock: how long it may take.
+        near: take the native library's kernels that round in their own way too, where there is the library: results
+            and states are the same up to rounding then. Those that are exact are taken in any case.
 
     Raises:
         Unrecordable: for what cannot be captured, and for what does something else captured.
@@ -57,7 +69,8 @@ def checked_tape(
     clock.check(FIRINGS * (time.thread_time() - begun))
     captured = CapturedStep(function, noise(1, 0.0, 0.1), state, memory, clock)
     expected: State = map_state(torch.clone, state)
-    for seed, low, high in CHECKS:
+    kernels = library()
+    for number, (seed, low, high) in enumerate(CHECKS):
         fresh = noise(seed, low, high)
         try:
             clock.check()
@@ -69,6 +82,11 @@ def checked_tape(
         expected = after
         if not equal((captured.play(fresh), state), (result, expected)):
             raise Unrecordable("a step of a block depends on values beyond what operators do with them")
+        if kernels is not None and number == NATIVE_AFTER and not near:
+            captured.go_native(kernels, False, [noise(seed, low, high) for seed, low, high in CHECKS])
+            map_state(Tensor.copy_, state, expected)
+    if kernels is not None and near:
+        captured.go_native(kernels, True, [noise(seed, low, high) for seed, low, high in CHECKS])
     return captured
 
 

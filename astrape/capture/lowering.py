@@ -13,6 +13,7 @@ from astrape.blocks.base import State
 from astrape.blocks.state import map_state, state_leaves
 from astrape.capture.arithmetic import exact_in_place
 from astrape.capture.kernels import COPIES, Kernel, copying, into, several
+from astrape.capture.native.translate import Native, native, native_copy, native_in_place, native_several
 from astrape.capture.record import Call, Unrecordable, addresses, tensors
 
 __all__ = ["Kernel", "Lowering", "Memory"]
@@ -107,9 +108,14 @@ class Memory:
 
 
 class Lowering:
-    """Recorded calls as kernels over fixed memory. A tensor is an address and a form, so views need not be known."""
+    """Recorded calls as kernels over fixed memory. A tensor is an address and a form, so views need not be known.
+
+    Attributes:
+        natives: for each kernel what it is in instructions of the native library, where that has it.
+    """
 
     def __init__(self, calls: list[Call], memory: Memory) -> None:
+        self.natives: list[Native | None] = []
         self._calls = calls
         self._memory = memory
         self._storages: dict[int, torch.UntypedStorage] = {}
@@ -220,11 +226,11 @@ class Lowering:
                 raise Unrecordable(f"'{operator}' writes in place and returns something else")
             args, kwargs = self._placed((call.args, call.kwargs))
             written = partial(IN_PLACE.get(operator, operator), *args, **kwargs)
-            self._kernels.append(exact_in_place(operator, args, kwargs) or written)
+            self._add(exact_in_place(operator, args, kwargs) or written, native_in_place(operator, args, kwargs))
             return
         if not any(True for _ in tensors(call.result)):
             args, kwargs = self._placed((call.args, call.kwargs))
-            self._kernels.append(partial(operator, *args, **kwargs))
+            self._add(partial(operator, *args, **kwargs))
             return
         if not made or made <= constant:
             return
@@ -233,7 +239,9 @@ class Lowering:
         args, kwargs = self._placed((call.args, call.kwargs))
         if isinstance(call.result, Tensor):
             self._make(call.result)
-            self._kernels.append(into(operator, args, kwargs, self._place(call.result)))
+            place = self._place(call.result)
+            copied = native_copy(place, args[0]) if operator in COPIES else native(operator, args, kwargs, place)
+            self._add(into(operator, args, kwargs, place), copied)
             return
         places: list[Tensor | None] = []
         for part in call.result:
@@ -242,7 +250,14 @@ class Lowering:
                 places.append(self._place(part))
             else:
                 places.append(None)
-        self._kernels.append(several(operator, args, kwargs, places))
+        self._add(several(operator, args, kwargs, places), native_several(operator, args, places))
+
+    def _add(self, kernel: Kernel, as_native: Native | None = None) -> None:
+        self._kernels.append(kernel)
+        self.natives.append(as_native)
+
+    def _copy(self, place: Tensor, given: Tensor) -> tuple[Kernel, Native | None]:
+        return copying(place, given), native_copy(place, given)
 
     def _make(self, tensor: Tensor) -> None:
         size = tensor.untyped_storage().nbytes()
@@ -275,7 +290,7 @@ class Lowering:
     def _copied(self, tensor: Tensor) -> Tensor:
         """A copy that the captured step makes at its end."""
         copy = torch.empty_like(tensor)
-        self._kernels.append(copying(copy, self._place(tensor)))
+        self._add(*self._copy(copy, self._place(tensor)))
         return copy
 
     def _answer(self, tensor: Tensor, outside: set[int]) -> Tensor:
@@ -295,12 +310,13 @@ class Lowering:
             if same or not addresses(new):
                 continue
             if addresses(new)[0] in passed:
-                pending.append(copying(place, self._place(passed[addresses(new)[0]])))
+                pending.append(self._copy(place, self._place(passed[addresses(new)[0]])))
                 continue
             # A state that moves to another's place is read before that one is written.
             moved = addresses(new)[0] in outside
-            pending.append(copying(place, self._copied(new) if moved else self._place(new)))
-        self._kernels += pending
+            pending.append(self._copy(place, self._copied(new) if moved else self._place(new)))
+        for kernel, as_native in pending:
+            self._add(kernel, as_native)
 
 
 def _is_factory(call: Call) -> bool:

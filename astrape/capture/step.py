@@ -11,7 +11,9 @@ from torch import Tensor
 from astrape.blocks.base import State
 from astrape.blocks.state import map_state, state_leaves
 from astrape.capture.arithmetic import quiet
-from astrape.capture.lowering import Lowering, Memory
+from astrape.capture.lowering import Kernel, Lowering, Memory
+from astrape.capture.native.library import Library, Program
+from astrape.capture.native.translate import Native
 from astrape.capture.record import Clock, Recorder, inference
 
 __all__ = ["CapturedStep"]
@@ -65,10 +67,49 @@ class CapturedStep:
             lowering.put(given, self._fresh)
             lowering.put(held, state)
             self._result, self._kernels = lowering.lower(result, held, after, state)
+        self._natives = lowering.natives
         self.places = [tensor for _, tensor in state_leaves(self._fresh)]
 
     def __len__(self) -> int:
-        return len(self._kernels)
+        return self.native_kernels + self.other_kernels
+
+    @property
+    def native_kernels(self) -> int:
+        """Instructions of the native library."""
+        return sum(len(kernel) for kernel in self._kernels if isinstance(kernel, Program))
+
+    @property
+    def other_kernels(self) -> int:
+        """Kernels of PyTorch and NumPy."""
+        return sum(not isinstance(kernel, Program) for kernel in self._kernels)
+
+    def go_native(self, library: Library, near: bool, values: Sequence[State]) -> None:
+        """Have the native library do what it can, where it is right: operators that it has one after the other become
+        one call.
+
+        Each is compared with the kernel that it takes the place of on some values, on what this kernel is given there.
+        Those that differ, by a bit or, where they round as they like, by more than rounding does, are left out.
+
+        Args:
+            near: whether to take kernels that round in their own way too, as of ``exp`` and products.
+            values: some to compare on, as :meth:`play` takes them. They go through the state.
+        """
+        wanted = [one if one is not None and (near or not one.near) else None for one in self._natives]
+        programs = [
+            None if one is None or not one.instructions else library.program(one.instructions) for one in wanted
+        ]
+        with torch.inference_mode(), quiet():
+            for fresh in values:
+                for tensor, (_, value) in zip(self.places, state_leaves(fresh), strict=True):
+                    tensor.copy_(value)
+                for index, kernel in enumerate(self._kernels):
+                    own, program = wanted[index], programs[index]
+                    if own is None or program is None:
+                        kernel()
+                    elif not _agree(kernel, program, own):
+                        programs[index] = None
+        self._kernels = _joined(library, self._kernels, wanted, programs)
+        self._natives = []
 
     def play(self, fresh: State) -> Any:
         """Do what the function did, on other values.
@@ -106,3 +147,51 @@ class CapturedStep:
                     kernel()
                 for places, made in leaving:
                     places[index].copy_(made)
+
+
+ROUNDING = {torch.float32: 2e-5, torch.float64: 1e-12}
+"""How far kernels that round as they like may be from PyTorch's, of a value, and of the largest one beside it."""
+
+
+def _agree(kernel: Kernel, program: Program, own: Native) -> bool:
+    """Run a kernel, and say whether a program writes the same."""
+    before = [place.clone() for place in own.writes]
+    kernel()
+    wanted = [place.clone() for place in own.writes]
+    for place, value in zip(own.writes, before, strict=True):
+        place.copy_(value)
+    try:
+        program()
+    except IndexError:
+        return False
+    finally:
+        found = [place.clone() for place in own.writes]
+        for place, value in zip(own.writes, wanted, strict=True):
+            place.copy_(value)
+    for got, want in zip(found, wanted, strict=True):
+        if torch.equal(got, want):
+            continue
+        if not want.is_floating_point():
+            return False
+        share = ROUNDING[want.dtype] if own.near else 0.0
+        largest = float(want.nan_to_num(0, 0, 0).abs().max())
+        if not torch.allclose(got, want, rtol=share, atol=share * largest, equal_nan=True):
+            return False
+    return True
+
+
+def _joined(
+    library: Library, kernels: Sequence[Kernel], wanted: Sequence[Native | None], programs: Sequence[Program | None]
+) -> list[Kernel]:
+    """Kernels, and between them the instructions of those that are native, as few programs as it takes."""
+    found: list[Kernel] = []
+    run: list[Any] = []
+    for kernel, own, program in zip(kernels, wanted, programs, strict=True):
+        if own is not None and (program is not None or not own.instructions):
+            run += own.instructions
+            continue
+        if run:
+            found.append(library.program(run))
+            run = []
+        found.append(kernel)
+    return [*found, library.program(run)] if run else found

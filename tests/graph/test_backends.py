@@ -73,7 +73,7 @@ def test_what_was_chosen_is_told() -> None:
     long = graph.stream(chunk=9000).backend
     assert long.name == "eager"
     assert "9000" in long.why
-    with pytest.raises(StreamError, match="backend must be one of recorded, eager, onnx, not 'cuda'"):
+    with pytest.raises(StreamError, match="backend must be one of recorded, eager, compiled, onnx, not 'cuda'"):
         graph.stream(backend="cuda")
     with pytest.raises(StreamError, match=r"runs in torch.float32 on the cpu, not in torch.float64"):
         graph.stream(backend="onnx", dtype=torch.float64)

@@ -19,7 +19,7 @@ from astrape.graph.quantum import Quantum, leaves_of
 
 __all__ = ["BACKENDS", "Chosen", "Held", "Runner", "onnx_held"]
 
-BACKENDS = ("recorded", "eager", "onnx")
+BACKENDS = ("recorded", "eager", "compiled", "onnx")
 
 
 class Chosen(NamedTuple):

@@ -83,6 +83,7 @@ class Replay:
         like: ``(batch, 1, 1)``, of the session's device and precision.
         chunk: frames of the first input in a push; or of inputs by name, where those that are not named last as long as
             the first that is.
+        near: have native kernels compute what is the same up to rounding, too.
 
     Attributes:
         segments: in execution order.
@@ -93,14 +94,14 @@ class Replay:
         StreamError: for a chunk that is not a number of frames of an input.
     """
 
-    def __init__(self, graph: Network[Any], like: Tensor, chunk: int | Mapping[str, int]) -> None:
+    def __init__(self, graph: Network[Any], like: Tensor, chunk: int | Mapping[str, int], near: bool = False) -> None:
         frames = _by_input(graph, chunk)
         use_large_pages((*graph.parameters(), *graph.buffers()))
         self.graph = graph
         self.segments: list[Segment] = []
         self.refused: str | None = None
         self.steady: Steady | None = None
-        self._like = like
+        self._like, self._near = like, near
         self._memory = Memory()
         self._controls: Prepared | None = None
         self._prepared = Prepared()
@@ -123,6 +124,12 @@ class Replay:
     def captured_steps(self) -> int:
         """How many there are."""
         return sum(len(segment.captured_steps) for segment in self.segments)
+
+    @property
+    def made_of(self) -> tuple[int, int]:
+        """Kernels of all captured steps: those of the native library, and PyTorch's."""
+        steps = [one for segment in self.segments for one in segment.captured_steps.values() if one is not None]
+        return sum(one.native_kernels for one in steps), sum(one.other_kernels for one in steps)
 
     def advance(
         self,
@@ -265,7 +272,7 @@ class Replay:
 
         form = tuple({key: self._like.new_empty(shape) for key, shape in port.items()} for port in shapes)
         state = {actor.name: self._state[actor.name] for actor in firing.actors}
-        captured = checked_tape(fire, form, state, self._memory, clock)
+        captured = checked_tape(fire, form, state, self._memory, clock, near=self._near)
         map_state(Tensor.copy_, self._state, self._fresh_state())
         return captured
 

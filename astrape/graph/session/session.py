@@ -18,6 +18,7 @@ from astrape.blocks.state import clone_state, replace_rows, state_bytes
 from astrape.capture.record import inference
 from astrape.errors import StreamError
 from astrape.graph.backends.held import BACKENDS, Chosen, onnx_held
+from astrape.graph.backends.native import need_library
 from astrape.graph.network import Network, Prepared
 from astrape.graph.session.arrival import checked_controls, checked_frames, checked_rows
 from astrape.graph.session.faults import Fault, FaultGuard
@@ -58,9 +59,12 @@ class Session(Generic[Out]):
             lengths work as ever, and so does a graph that cannot be captured. Results are the same to the last bit.
             Weights that change afterwards are followed in part or not at all, ``reset`` included: make a new session.
         backend: what runs it. ``"eager"``: the blocks themselves. ``"recorded"``: captured steps, for pushes of
-            ``chunk`` frames, or of a quantum. ``"onnx"``: ONNX Runtime, in float32 on the CPU, by whole quanta, for
-            which the graph is exported first (some 10 s; see ``docs/export.md``). Left out, ``recorded`` where a
-            ``chunk`` is given, else ``eager``. None needs a compiler. :attr:`backend` says what came of it.
+            ``chunk`` frames, or of a quantum, to the last bit. ``"compiled"``: the same as programs of native kernels,
+            those that round in their own way too, so that results are the same up to rounding; on the CPU. Where the
+            kernels did not come with the package they are built first, which takes a C compiler, some seconds, and once
+            a machine. ``"onnx"``: ONNX Runtime, in float32 on the CPU, by whole quanta, for which the graph is exported
+            first (some 10 s; see ``docs/export.md``). Left out, ``recorded`` where a ``chunk`` is given, else
+            ``eager``; neither needs a compiler. :attr:`backend` says what came of it.
         constant_latency: return exactly as many frames as were given (times the ratio of rates, rounded down): frame
             ``n`` stands for the input at ``n - graph.host_latencies[output]``. It is silence before the first. Where
             an output has another rate than the input and its framing is not a whole number of its frames, one frame of
@@ -105,10 +109,14 @@ class Session(Generic[Out]):
             raise StreamError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
         self._asked = backend
         self._held = onnx_held(self.graph, self._like) if backend == "onnx" else None
+        if backend == "compiled":
+            need_library(self._like)
         self._begin()
         with self._live.run():
-            captured = {None: chunk, "recorded": self.graph.consumes if chunk is None else chunk}.get(backend)
-            self._replay = None if captured is None else Replay(self.graph, self._like, captured)
+            captured = self.graph.consumes if chunk is None and backend in ("recorded", "compiled") else chunk
+            self._replay = None
+            if captured is not None and backend not in ("eager", "onnx"):
+                self._replay = Replay(self.graph, self._like, captured, near=backend == "compiled")
 
     def __repr__(self) -> str:
         late = {name: self.latency_frames(name) for name in self.graph.outputs}
@@ -125,7 +133,11 @@ class Session(Generic[Out]):
         left = "" if self._replay.refused is None else f"; {self._replay.refused}"
         if not self._replay.captured_steps:
             return Chosen("eager", left[2:])
-        return Chosen("recorded", f"{many(self._replay.captured_steps, 'pattern')} of pushes captured{left}")
+        captured = f"{many(self._replay.captured_steps, 'pattern')} of pushes captured"
+        if self._asked != "compiled":
+            return Chosen("recorded", captured + left)
+        native, by_torch = self._replay.made_of
+        return Chosen("compiled", f"{captured}: {many(native, 'native kernel')}, {by_torch} of PyTorch's{left}")
 
     @property
     def captured_steps(self) -> int:

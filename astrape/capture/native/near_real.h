@@ -1,0 +1,155 @@
+/* Kernels of near.c in one type: T, with names NAME(n) and functions of the C library F(n). */
+
+ONE(NAME(exp), T, T, F(exp)(x))
+ONE(NAME(exp2), T, T, F(exp2)(x))
+ONE(NAME(log), T, T, F(log)(x))
+ONE(NAME(log2), T, T, F(log2)(x))
+ONE(NAME(log10), T, T, F(log10)(x))
+ONE(NAME(sin), T, T, F(sin)(x))
+ONE(NAME(cos), T, T, F(cos)(x))
+ONE(NAME(tan), T, T, F(sin)(x) / F(cos)(x))
+ONE(NAME(tanh), T, T, F(tanh)(x))
+ONE(NAME(erf), T, T, F(erf)(x))
+ONE(NAME(sqrt), T, T, F(sqrt)(x))
+ONE(NAME(rsqrt), T, T, (T)1 / F(sqrt)(x))
+ONE(NAME(sigmoid), T, T, (T)1 / ((T)1 + F(exp)(-x)))
+ONE(NAME(silu), T, T, x / ((T)1 + F(exp)(-x)))
+ONE(NAME(gelu), T, T, (T)0.5 * x * ((T)1 + F(erf)(x * (T)0.70710678118654752440)))
+
+/* Along the last dimension: the sum times more[0]; softmax; a norm to mean 0 and variance 1, more[0] added to it, times
+   the third operand and plus the fourth, where they are there. */
+
+ROWS(NAME(sum), {
+    T total = 0;
+    if (s[1][3] == (int64_t)sizeof(T)) {
+        const T *a = (const T *)from;
+        for (int64_t m = 0; m < n; m++) total += a[m];
+    } else {
+        for (int64_t m = 0; m < n; m++) total += *(const T *)(from + m * s[1][3]);
+    }
+    *o = total * v;
+})
+ROWS(NAME(softmax), {
+    const T *a = (const T *)from;
+    T most = a[0], total = 0;
+    for (int64_t m = 1; m < n; m++) most = a[m] > most ? a[m] : most;
+    IVDEP for (int64_t m = 0; m < n; m++) o[m] = F(exp)(a[m] - most);
+    for (int64_t m = 0; m < n; m++) total += o[m];
+    const T share = (T)1 / total;
+    IVDEP for (int64_t m = 0; m < n; m++) o[m] *= share;
+})
+/* The largest more[1] of a row in falling order, of equals the first; the third operand gets their places. */
+ROWS(NAME(topk), {
+    const int64_t count = p->more[1];
+    int64_t held = 0, *at = (int64_t *)(p->at[2] + i * s[2][0] + j * s[2][1] + k * s[2][2]);
+    for (int64_t m = 0; m < n; m++) {
+        const T x = *(const T *)(from + m * s[1][3]);
+        if (held == count && !(x > o[count - 1])) continue;
+        int64_t to = held < count ? held++ : count - 1;
+        for (; to && x > o[to - 1]; to--) o[to] = o[to - 1], at[to] = at[to - 1];
+        o[to] = x, at[to] = m;
+    }
+    if (held < count) return 1;
+})
+ROWS(NAME(norm), {
+    const T *a = (const T *)from;
+    const T *w = (const T *)p->at[2], *b = (const T *)p->at[3];
+    T total = 0, square = 0;
+    for (int64_t m = 0; m < n; m++) total += a[m];
+    const T mean = total / (T)n;
+    for (int64_t m = 0; m < n; m++) square += (a[m] - mean) * (a[m] - mean);
+    const T scale = (T)1 / F(sqrt)(square / (T)n + v);
+    if (w && b) {
+        IVDEP for (int64_t m = 0; m < n; m++) o[m] = (a[m] - mean) * scale * w[m] + b[m];
+    } else {
+        IVDEP for (int64_t m = 0; m < n; m++)
+            o[m] = (a[m] - mean) * scale * (w ? w[m] : (T)1) + (b ? b[m] : (T)0);
+    }
+})
+
+/* Products of matrices. Sizes are those of the batch, rows, columns and the sum; strides likewise, in bytes; the fourth
+   operand, where it is there, is added.
+
+   `vector` is a product of a matrix with a vector, all there is to a frame of a live step, and bound by how fast the
+   matrix is read. */
+
+static void NAME(vector)(int64_t rows, int64_t sums, const char *w, int64_t sr, int64_t sk, const char *x,
+                            int64_t sx, const char *bias, int64_t sb, char *o, int64_t so) {
+    const int64_t t = sizeof(T);
+    if (sk == t && sums > 1) {
+        for (int64_t from = 0; from < sums; from += SPAN) {
+            const int64_t n = sums - from < SPAN ? sums - from : SPAN;
+            T held[SPAN];
+            for (int64_t k = 0; k < n; k++) held[k] = *(const T *)(x + (from + k) * sx);
+            int64_t r = 0;
+            for (; r + 4 <= rows; r += 4) {
+                const T *a = (const T *)(w + r * sr) + from, *b = (const T *)(w + (r + 1) * sr) + from;
+                const T *c = (const T *)(w + (r + 2) * sr) + from, *d = (const T *)(w + (r + 3) * sr) + from;
+                T p = 0, q = 0, u = 0, v = 0;
+                for (int64_t k = 0; k < n; k++) {
+                    const T y = held[k];
+                    p += a[k] * y, q += b[k] * y, u += c[k] * y, v += d[k] * y;
+                }
+                const T found[4] = {p, q, u, v};
+                for (int64_t m = 0; m < 4; m++) {
+                    T *to = (T *)(o + (r + m) * so);
+                    *to = found[m] + (from ? *to : bias ? *(const T *)(bias + (r + m) * sb) : (T)0);
+                }
+            }
+            for (; r < rows; r++) {
+                const T *a = (const T *)(w + r * sr) + from;
+                T p = 0, *to = (T *)(o + r * so);
+                for (int64_t k = 0; k < n; k++) p += a[k] * held[k];
+                *to = p + (from ? *to : bias ? *(const T *)(bias + r * sb) : (T)0);
+            }
+        }
+        return;
+    }
+    for (int64_t from = 0; from < rows; from += SPAN) {
+        const int64_t n = rows - from < SPAN ? rows - from : SPAN;
+        T total[SPAN];
+        for (int64_t r = 0; r < n; r++) total[r] = bias ? *(const T *)(bias + (from + r) * sb) : (T)0;
+        if (sr == t) {
+            int64_t k = 0;
+            for (; k + 4 <= sums; k += 4) {
+                const T *a = (const T *)(w + k * sk) + from, *b = (const T *)(w + (k + 1) * sk) + from;
+                const T *c = (const T *)(w + (k + 2) * sk) + from, *d = (const T *)(w + (k + 3) * sk) + from;
+                const T p = *(const T *)(x + k * sx), q = *(const T *)(x + (k + 1) * sx);
+                const T u = *(const T *)(x + (k + 2) * sx), v = *(const T *)(x + (k + 3) * sx);
+                for (int64_t r = 0; r < n; r++) total[r] += a[r] * p + b[r] * q + c[r] * u + d[r] * v;
+            }
+            for (; k < sums; k++) {
+                const T *a = (const T *)(w + k * sk) + from, p = *(const T *)(x + k * sx);
+                for (int64_t r = 0; r < n; r++) total[r] += a[r] * p;
+            }
+        } else {
+            for (int64_t r = 0; r < n; r++)
+                for (int64_t k = 0; k < sums; k++)
+                    total[r] += *(const T *)(w + (from + r) * sr + k * sk) * *(const T *)(x + k * sx);
+        }
+        for (int64_t r = 0; r < n; r++) *(T *)(o + (from + r) * so) = total[r];
+    }
+}
+static int NAME(product)(const Op *p) {
+    const int64_t(*s)[4] = p->stride, rows = p->size[1], columns = p->size[2], sums = p->size[3];
+    for (int64_t i = 0; i < p->size[0]; i++) {
+        char *o = p->at[0] + i * s[0][0];
+        const char *a = p->at[1] + i * s[1][0], *b = p->at[2] + i * s[2][0];
+        const char *bias = p->at[3] ? p->at[3] + i * s[3][0] : 0;
+        if (rows == 1 && columns == 1) {
+            T total = bias ? *(const T *)bias : (T)0;
+            for (int64_t k = 0; k < sums; k++)
+                total += *(const T *)(a + k * s[1][3]) * *(const T *)(b + k * s[2][3]);
+            *(T *)o = total;
+        } else if (rows <= columns) {
+            for (int64_t m = 0; m < rows; m++)
+                NAME(vector)(columns, sums, b, s[2][2], s[2][3], a + m * s[1][1], s[1][3],
+                                bias ? bias + m * s[3][1] : 0, s[3][2], o + m * s[0][1], s[0][2]);
+        } else {
+            for (int64_t m = 0; m < columns; m++)
+                NAME(vector)(rows, sums, a, s[1][1], s[1][3], b + m * s[2][2], s[2][3],
+                                bias ? bias + m * s[3][2] : 0, s[3][1], o + m * s[0][2], s[0][1]);
+        }
+    }
+    return 0;
+}
