@@ -51,7 +51,7 @@ class _Quantizer(StreamBlock):
     @property
     def codebook_size(self) -> int:
         """Number of different codes."""
-        return self._points.size
+        return self.points.size
 
     def decode(self, codes: Tensor) -> Tensor:
         """Content of stored codes: ``(batch, 1, n)``, of any type, to ``(batch, channels, n)``.
@@ -63,14 +63,16 @@ class _Quantizer(StreamBlock):
         return _widely(self._from_codes, check_codes(codes, self.codebook_size))
 
     @property
-    def _points(self) -> PairGrid | LevelGrid:
+    def points(self) -> PairGrid | LevelGrid:
+        """The points that the quantizer snaps to, and their codes."""
         raise NotImplementedError
 
-    def _content(self, quantized: Tensor) -> Tensor:
+    def content_of(self, quantized: Tensor) -> Tensor:
+        """Content of quantized values, ``(batch, axes, n)`` to ``(batch, channels, n)``."""
         raise NotImplementedError
 
     def _from_codes(self, codes: Tensor) -> Tensor:
-        return self._content(self._points.decode(codes))
+        return self.content_of(self.points.decode(codes))
 
 
 class _Encoder(_Quantizer):
@@ -112,10 +114,10 @@ class _Paired(_Quantizer):
     proj_out: nn.Linear
 
     @property
-    def _points(self) -> PairGrid:
+    def points(self) -> PairGrid:
         return self.quantizer.pairs
 
-    def _content(self, quantized: Tensor) -> Tensor:
+    def content_of(self, quantized: Tensor) -> Tensor:
         if self.quantizer.project_out is not None:
             quantized = _project(quantized, self.quantizer.project_out)
         return _project(quantized, self.proj_out)
@@ -182,7 +184,7 @@ class Q2D2(_Paired, _Encoder):
         project_in = cast(nn.Linear, self.quantizer.project_in[0])
         z = torch.tanh(_project(_project(x, self.latent_head), project_in))
         quantized, codes = self.quantizer.pairs.encode(z)
-        return self._content(quantized), codes
+        return self.content_of(quantized), codes
 
 
 @register("q2d2_decode")
@@ -223,10 +225,10 @@ class _Levelled(_Quantizer):
     project_out: nn.Linear | None
 
     @property
-    def _points(self) -> LevelGrid:
+    def points(self) -> LevelGrid:
         return self.axes
 
-    def _content(self, quantized: Tensor) -> Tensor:
+    def content_of(self, quantized: Tensor) -> Tensor:
         return quantized if self.project_out is None else _project(quantized, self.project_out)
 
 
@@ -282,7 +284,7 @@ class FSQ(_Levelled, _Encoder):
 
     def _to_content(self, x: Tensor) -> tuple[Tensor, Tensor]:
         quantized, codes = self.axes.encode(x if self.project_in is None else _project(x, self.project_in))
-        return self._content(quantized), codes
+        return self.content_of(quantized), codes
 
 
 @register("fsq_decode")

@@ -126,11 +126,11 @@ def codes_of_content(quantizer: Q2D2 | FSQ, content: Tensor) -> Tensor:
     A quantizer's contents lie in an affine plane of as many dimensions as it has axes. The content is brought there by
     least squares and snapped by the quantizer itself. What a quantizer made comes back with its own code.
     """
-    points = quantizer._points
+    points = quantizer.points
     width = points.levels.numel()
     basis = torch.cat([torch.zeros(1, width, 1), torch.eye(width).unsqueeze(-1)]).to(content)
     # On the CPU: a few numbers, and not every device has float64 or solves least squares.
-    made = quantizer._content(basis).cpu().to(torch.float64).squeeze(-1)
+    made = quantizer.content_of(basis).cpu().to(torch.float64).squeeze(-1)
     offset, columns = made[0], (made[1:] - made[0]).T
     values = torch.einsum("wc,bcn->bwn", torch.linalg.pinv(columns), content.cpu().to(torch.float64) - offset[:, None])
     codes = points.encode(_before(points, values).to(content))[1]
@@ -151,7 +151,7 @@ def _before(points: PairGrid | LevelGrid, values: Tensor) -> Tensor:
 
 
 def _radix(quantizer: Q2D2 | FSQ) -> MixedRadix:
-    radix = quantizer._points.radix
+    radix = quantizer.points.radix
     assert radix is not None, "an output of codes has numbers for them"
     return radix
 
