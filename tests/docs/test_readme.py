@@ -19,7 +19,7 @@ def test_the_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     # What a page registers is gone behind it: other tests count what there is.
     monkeypatch.setattr(registry, "_FACTORIES", dict(registry._FACTORIES))
-    known = {"python", "yaml", "console", "text", "sh", "toml", "json", "cpp"}
+    known = {"python", "yaml", "console", "text", "sh", "toml", "json", "cpp", "js"}
     assert {snippet.kind for snippet in snippets(page)} <= known
     Page(page).run()
 
