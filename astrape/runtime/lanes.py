@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from astrape.graph.backends.native import quickest
 from astrape.graph.graph import Graph
 from astrape.graph.session import Session
 from astrape.graph.subgraph import subgraph
@@ -48,7 +49,8 @@ class Lane:
         self.channels_in = next(iter(graph.inputs.values())).channels
         self.channels = graph.outputs[output].channels
         self.rate = graph.outputs[output].rate
-        self.session: Session[Tensor] = graph.stream(chunk=slice_frames)
+        prepared = None if slice_frames is None else quickest(graph)
+        self.session: Session[Tensor] = graph.stream(chunk=slice_frames, backend=prepared)
         self.first = 0
         self.pending = np.zeros((self.channels, 0), np.float32)
         self.repaired = 0

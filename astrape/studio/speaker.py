@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from astrape.errors import StreamError
+from astrape.graph.backends.native import quickest
 from astrape.voice.live import LiveVoice
 from astrape.voice.voicebank import Voicebank
 
@@ -58,7 +59,7 @@ class Speaker:
         if any((stream.rate, stream.channels) != (rate, 1) for stream in ends):
             raise StreamError(f"'{graph.name}' has no sound of one channel in and out: hint: name another --recipe")
         self._live, self.rate, self.block = live, rate, block
-        self._session = graph.stream(constant_latency=True, chunk=block)
+        self._session = graph.stream(constant_latency=True, chunk=block, backend=quickest(graph))
         self._controls: dict[str, Any] = dict(live.controls)
         # What a push takes the first time is not to be heard.
         for _ in range(WARM_UP):

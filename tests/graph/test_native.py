@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -15,12 +14,13 @@ from torch import Tensor
 import astrape
 from astrape.capture import checked, step
 from astrape.capture.lowering import Memory
+from astrape.capture.native import building, translate
 from astrape.capture.native import library as libraries
-from astrape.capture.native import translate
 from astrape.capture.native.library import Library, build_library
 from astrape.capture.step import CapturedStep
 from astrape.errors import StreamError
 from astrape.graph.backends import native as backend
+from astrape.graph.backends.native import quickest
 from tests.graph.test_kernels import ONES, REAL, WHOLE
 
 pytestmark = pytest.mark.timeout(900)
@@ -41,7 +41,7 @@ def kernels(tmp_path_factory) -> Library:
 def used(kernels: Library, monkeypatch) -> Library:
     """The library, for every session."""
     monkeypatch.setattr(checked, "library", lambda: kernels)
-    monkeypatch.setattr(backend, "library", lambda build: kernels)
+    monkeypatch.setattr(backend, "library", lambda build=False: kernels)
     return kernels
 
 
@@ -251,13 +251,10 @@ def test_without_a_compiler_the_reason_is_told(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(libraries, "SOURCES", tmp_path)
-    libraries.library_name.cache_clear()
-    try:
-        with pytest.raises(StreamError, match=r"cannot build them: there is no C compiler.*hint: leave backend out"):
-            astrape.load("multirate").stream(backend="compiled")
-    finally:
-        libraries.library_name.cache_clear()
+    monkeypatch.setattr(building, "SOURCES", tmp_path)
+    with pytest.raises(StreamError, match=r"cannot build them: there is no C compiler.*hint: leave backend out"):
+        astrape.load("multirate").stream(backend="compiled")
+    assert quickest(astrape.load("multirate")) is None
     with pytest.raises(StreamError, match=r"float32 or float64 on the cpu, not in torch.bfloat16"):
         astrape.load("multirate").stream(backend="compiled", dtype=torch.bfloat16)
 
@@ -266,7 +263,7 @@ def test_what_a_compiler_says_is_told(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("CC", "false")
     with pytest.raises(OSError, match="'false' failed"):
         build_library(tmp_path)
-    monkeypatch.setattr(subprocess, "run", lambda *a, **k: Refused())
+    monkeypatch.setattr(building.subprocess, "run", lambda *a, **k: Refused())
     monkeypatch.setenv("CC", "cc")
     with pytest.raises(OSError, match=r"'cc' failed: near.c:3: error: so it is"):
         build_library(tmp_path)
@@ -276,6 +273,29 @@ def test_what_a_compiler_says_is_told(monkeypatch, tmp_path) -> None:
 class Refused:
     returncode: int = 1
     stderr: str = "note: a\nnear.c:3: error: so it is\n"
+
+
+def test_what_comes_with_the_package_is_for_the_kind_of_machine(tmp_path, monkeypatch) -> None:
+    """It is found beside the sources, under a name that tells the kind and not this very processor."""
+    try:
+        made = building.build_for_others(tmp_path)
+    except OSError as reason:
+        pytest.skip(str(reason))
+    assert len(made) == len(building.LEVELS)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    monkeypatch.setattr(building, "SOURCES", tmp_path)
+    found = libraries.find_libraries()
+    assert set(found) <= set(made)
+    assert bool(found) == (len(building.names()) > 1)
+    for path in found:
+        assert Library(path).path == path
+
+
+def test_live_takes_what_is_quickest(used: Library) -> None:
+    graph = astrape.load("astrape-mini")
+    assert quickest(graph) == "compiled"
+    assert quickest(graph.double()) == "compiled"
+    assert quickest(graph.bfloat16()) is None
 
 
 def test_a_library_of_another_version_is_not_loaded(kernels: Library, monkeypatch) -> None:

@@ -6,13 +6,14 @@ import math
 import re
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from astrape.capture.native.building import SOURCES
 
 __all__ = [
     "WORDS",
@@ -27,7 +28,6 @@ __all__ = [
     "operand",
 ]
 
-SOURCES = Path(__file__).parent
 DIMENSIONS = 4
 OPERANDS = 4
 WORDS = 1 + DIMENSIONS + OPERANDS * DIMENSIONS + OPERANDS + 4
