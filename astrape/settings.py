@@ -18,7 +18,18 @@ from pydantic_core import CoreSchema, ErrorDetails, core_schema
 from astrape.errors import AstrapeError
 from astrape.wording import quote, suggest
 
-__all__ = ["Between", "Fault", "Known", "Location", "Name", "Settings", "Spec", "Wanted", "message", "read_settings"]
+__all__ = [
+    "Between",
+    "Known",
+    "Location",
+    "Name",
+    "Settings",
+    "Spec",
+    "Unfit",
+    "Wanted",
+    "message",
+    "read_settings",
+]
 
 Location = tuple[str | int, ...]
 """The keys and indices that lead to a value."""
@@ -46,7 +57,7 @@ class Spec(BaseModel):
         return dict(self.model_extra or {})
 
 
-class Fault(ValueError):
+class Unfit(ValueError):
     """The error that a model's own validators raise.
 
     Args:
@@ -93,11 +104,11 @@ class Known:
         """The name, where it is known.
 
         Raises:
-            Fault: with the nearest of the known names.
+            Unfit: with the nearest of the known names.
         """
         names = info.context[self.what]
         if name not in names and not re.fullmatch(self.form, name):
-            raise Fault(f"is {quote(name)}, an unknown {self.what}", suggest(name, names, self.what))
+            raise Unfit(f"is {quote(name)}, an unknown {self.what}", suggest(name, names, self.what))
         return name
 
 
@@ -163,7 +174,7 @@ def _told(model: type[BaseModel], error: ErrorDetails) -> tuple[Location, str, s
     keys: Location = tuple(key for key in error["loc"] if key != "[key]")
     kind, context = error["type"], error.get("ctx", {})
     given = f"is {quote(error.get('input'))}"
-    if kind == "value_error" and isinstance(context["error"], Fault):
+    if kind == "value_error" and isinstance(context["error"], Unfit):
         own = context["error"]
         return (*keys, *own.at), own.fault, own.hint
     if kind == "missing":

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
 from astrape.errors import AstrapeError
-from astrape.settings import Between, Fault, Known, Location, Name, Settings, Spec, read_settings
+from astrape.settings import Between, Known, Location, Name, Settings, Spec, Unfit, read_settings
 
 Share = Annotated[float, Between(0, 1)]
 
@@ -34,7 +34,7 @@ class Outer(Settings):
     @model_validator(mode="after")
     def _odd(self) -> Outer:
         if self.count == 8:
-            raise Fault("is 8", "give another", ("count",))
+            raise Unfit("is 8", "give another", ("count",))
         return self
 
 

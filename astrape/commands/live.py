@@ -14,7 +14,7 @@ from astrape.errors import AstrapeError
 from astrape.voice.names import RECIPE
 
 if TYPE_CHECKING:
-    from astrape.commands.live_devices import Pair
+    from astrape.commands.live_devices import DevicePair
     from astrape.commands.live_view import Shown
     from astrape.runtime.card import Card
     from astrape.runtime.engine import Engine
@@ -142,7 +142,7 @@ def live(
         click.echo(summary(shown))
 
 
-def _block(pair: Pair, block: int | None, speaking: LiveVoice) -> int:
+def _block(pair: DevicePair, block: int | None, speaking: LiveVoice) -> int:
     from astrape.runtime.card import block_of
 
     return block_of(pair.source, pair.sink, pair.rate, block, speaking.quantum(pair.rate))
@@ -158,7 +158,7 @@ def _files(record: str | None, engine: Engine) -> list[tuple[Path, Any]]:
     return [(Path(name), ring) for name, ring in zip(names, rings, strict=True) if name]
 
 
-def _facts(shown: Shown, card: Card, pair: Pair) -> dict[str, Any]:
+def _facts(shown: Shown, card: Card, pair: DevicePair) -> dict[str, Any]:
     rate = float(shown.status.rate)
     return {
         "recipe": shown.recipe,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from astrape.runtime.devices import Device
     from astrape.runtime.engine import Engine
 
-__all__ = ["AGAIN", "LOOK", "Pair", "choose_pair", "measure_delay", "print_devices", "warn_of_assumed"]
+__all__ = ["AGAIN", "LOOK", "DevicePair", "choose_pair", "measure_delay", "print_devices", "warn_of_assumed"]
 
 LOOK = 0.1
 """Seconds between two looks at levels and keys."""
@@ -24,7 +24,7 @@ AGAIN = 1.0
 """Seconds between two tries to reach a device that is gone."""
 
 
-class Pair:
+class DevicePair:
     """The devices, and the rate that they take."""
 
     def __init__(self, source: Device, sink: Device, monitor: Device | None, rate: int) -> None:
@@ -33,7 +33,7 @@ class Pair:
 
 def choose_pair(
     wanted_in: str | None, wanted_out: str | None, monitor: str | None, rate: int | None, wait: bool
-) -> Pair:
+) -> DevicePair:
     from astrape.runtime.devices import DeviceError, choose, common_rate, list_devices, restart, share_clock
 
     devices = list_devices()
@@ -53,7 +53,7 @@ def choose_pair(
         warn(line)
     if not share_clock(source, sink):
         note(f"'{source.name}' and '{sink.name}' have clocks of their own: their drift is measured and resampled away")
-    return Pair(source, sink, further, found)
+    return DevicePair(source, sink, further, found)
 
 
 def print_devices(devices: list[Device], as_json: bool) -> None:
@@ -89,7 +89,7 @@ def print_devices(devices: list[Device], as_json: bool) -> None:
     click.echo("i, o: the system's default for input and output")
 
 
-def measure_delay(pair: Pair, block: int, channel: int, engine: Engine, as_json: bool) -> None:
+def measure_delay(pair: DevicePair, block: int, channel: int, engine: Engine, as_json: bool) -> None:
     """The delay of the devices, measured and as they say."""
     from astrape.runtime.card import Card
     from astrape.runtime.round_trip import RoundTrip

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from astrape.commands.console import note, warn
-from astrape.commands.live_devices import AGAIN, LOOK, Pair, warn_of_assumed
+from astrape.commands.live_devices import AGAIN, LOOK, DevicePair, warn_of_assumed
 
 if TYPE_CHECKING:
     from astrape.commands.live_view import Shown
@@ -33,7 +33,13 @@ class LiveRun:
     """A run: the card open, levels looked at, keys taken, devices waited for."""
 
     def __init__(
-        self, speaking: LiveVoice, engine: Engine, pair: Pair, block: int, channel: int, files: list[tuple[Path, Any]]
+        self,
+        speaking: LiveVoice,
+        engine: Engine,
+        pair: DevicePair,
+        block: int,
+        channel: int,
+        files: list[tuple[Path, Any]],
     ) -> None:
         from astrape.runtime.taps import Meter
 

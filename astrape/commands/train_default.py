@@ -69,9 +69,9 @@ def train_default(
     Whatever stops it, a kill or Ctrl-C, the same command goes on from there, and ends with the same weights. At the end
     it says how many hours it took, over all runs, and on which machines.
     """
-    from astrape.training.default.run import Plan, run
+    from astrape.training.default.run import DefaultPlan, run
 
-    plan = Plan(hours, recipe, epochs, seed, jobs, teacher=teacher, output=output)
+    plan = DefaultPlan(hours, recipe, epochs, seed, jobs, teacher=teacher, output=output)
     result = run(work.absolute(), plan, lambda line: click.echo(line, err=as_json))
     if as_json:
         print_json(result.to_dict())

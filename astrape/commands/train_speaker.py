@@ -50,7 +50,7 @@ def train_speaker(corpus: Path, work: Path, steps: int, output: Path, as_json: b
     and pico where they are installed, and from two warped copies of each. Stop it at any time: the same line goes on
     from the last checkpoint. Takes the packages of the extra `teachers`, and about half an hour of one core.
     """
-    from astrape.training.speaker.distil import Settings, agreement, distilled, save_weights
+    from astrape.training.speaker.distil import DistilSettings, agreement, distilled, save_weights
     from astrape.training.speaker.features import examples, read_examples
     from astrape.training.speaker.sources import recorded, rendered, spoken
     from astrape.training.speaker.tone import fit_tone
@@ -71,7 +71,7 @@ def train_speaker(corpus: Path, work: Path, steps: int, output: Path, as_json: b
         raise AstrapeError(f"{corpus}: holds no renderings to train on: `astrape corpus make parallel` makes some")
     speakers = len({one.speaker for one in train})
     say(f"training on {len(train)} examples of {speakers} speakers, copies among them; {len(held)} are held:")
-    graph = distilled(train, held, work / "checkpoint.pt", Settings(steps=steps), say)
+    graph = distilled(train, held, work / "checkpoint.pt", DistilSettings(steps=steps), say)
     measured = fit_tone(graph, (one.path for one in rendered(corpus) if not one.held))
     say(f"the tone of voices is scaled by {measured} renderings")
     save_weights(graph, output)

@@ -18,7 +18,7 @@ from astrape.corpus.plan import RECORDINGS, Plan, Rendering
 from astrape.corpus.rendering import PHONE_RATE, PITCH_RATE, RenderedSet, leveled
 from astrape.corpus.warping import fundamental
 
-__all__ = ["SPEAKERS", "Recording", "Speaker", "find_recordings", "render_recording"]
+__all__ = ["SPEAKERS", "SourceRecording", "Speaker", "find_recordings", "render_recording"]
 
 RATE = 16000
 """Hz, of all of them."""
@@ -69,7 +69,7 @@ SPEAKERS = (
 
 
 @dataclass(frozen=True)
-class Recording:
+class SourceRecording:
     """One utterance of a speaker: a file, or several short ones that are joined.
 
     Attributes:
@@ -95,7 +95,7 @@ class Recording:
         return f"{self.speaker.name}-{self.name}"
 
 
-def find_recordings(unpacked: Path, speakers: Iterable[Speaker] = SPEAKERS) -> list[Recording]:
+def find_recordings(unpacked: Path, speakers: Iterable[Speaker] = SPEAKERS) -> list[SourceRecording]:
     """The utterances of all speakers, in order of their files.
 
     Args:
@@ -105,7 +105,7 @@ def find_recordings(unpacked: Path, speakers: Iterable[Speaker] = SPEAKERS) -> l
     Raises:
         CorpusError: for a speaker without recordings.
     """
-    found: list[Recording] = []
+    found: list[SourceRecording] = []
     for speaker in speakers:
         roots = sorted(unpacked.glob(f"{speaker.package}-[0-9]*"))
         inside = [path for root in roots for path in root.rglob(speaker.pattern.removeprefix("*/"))]
@@ -120,7 +120,7 @@ def find_recordings(unpacked: Path, speakers: Iterable[Speaker] = SPEAKERS) -> l
     return found
 
 
-def render_recording(recording: Recording) -> RenderedSet:
+def render_recording(recording: SourceRecording) -> RenderedSet:
     """The set of a recording: one voice, its F0 measured, no labels.
 
     Raises:
@@ -146,7 +146,7 @@ def render_recording(recording: Recording) -> RenderedSet:
     return RenderedSet(plan, None, RATE, frames, None, {name: leveled(audio, f0, samples)})
 
 
-def _grouped(speaker: Speaker, paths: list[Path], texts: dict[str, str]) -> Iterator[Recording]:
+def _grouped(speaker: Speaker, paths: list[Path], texts: dict[str, str]) -> Iterator[SourceRecording]:
     held: list[Path] = []
     seconds = 0.0
     for path in paths:
@@ -159,12 +159,12 @@ def _grouped(speaker: Speaker, paths: list[Path], texts: dict[str, str]) -> Iter
         yield _recording(speaker, held, seconds, texts)
 
 
-def _recording(speaker: Speaker, paths: list[Path], seconds: float, texts: dict[str, str]) -> Recording:
+def _recording(speaker: Speaker, paths: list[Path], seconds: float, texts: dict[str, str]) -> SourceRecording:
     said = " ".join(texts.get(path.stem, "") for path in paths).strip()
     # Prompts in subfolders may be called alike.
     folder = paths[0].parent.name
     name = paths[0].stem if paths[0].suffix != ".g722" else f"{folder}_{paths[0].stem}"
-    return Recording(speaker, name, tuple(paths), min(seconds, LONGEST), said)
+    return SourceRecording(speaker, name, tuple(paths), min(seconds, LONGEST), said)
 
 
 def _seconds(path: Path) -> float:

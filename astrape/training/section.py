@@ -31,7 +31,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationInfo, model_validator
 
 from astrape.graph.recipe import Recipe
-from astrape.settings import Between, Fault, Known, Location, Name, Settings, Spec, read_settings
+from astrape.settings import Between, Known, Location, Name, Settings, Spec, Unfit, read_settings
 from astrape.training.augment import build_augmentation
 from astrape.training.errors import TrainingError
 from astrape.training.objectives import loss_names
@@ -72,7 +72,7 @@ class _Losses(Settings):
         for name, plan in self.losses.items():
             plan.take_name(name)
         if self.losses and not any(plan.weight for plan in self.losses.values()):
-            raise Fault("has weights of 0 alone", "give one a weight above 0", ("losses",))
+            raise Unfit("has weights of 0 alone", "give one a weight above 0", ("losses",))
         return self
 
     def phase(self, name: str) -> Phase:
@@ -113,36 +113,36 @@ class _Stage(_Losses):
         if isinstance(values, dict) and "phases" in values:
             for key in ("losses", "epochs", "discriminators"):
                 if key in values:
-                    raise Fault(f"stands beside {key}", f"move {key} into a phase", ("phases",))
+                    raise Unfit(f"stands beside {key}", f"move {key} into a phase", ("phases",))
         elif isinstance(values, dict) and not values.get("losses"):
-            raise Fault("is empty" if "losses" in values else "is missing", "give at least one loss", ("losses",))
+            raise Unfit("is empty" if "losses" in values else "is missing", "give at least one loss", ("losses",))
         return values
 
     @model_validator(mode="after")
     def _adds_up(self) -> _Stage:
         names = [phase.name for phase in self.phases or ()]
         if len(set(names)) < len(names):
-            raise Fault("has two phases of one name", "give each its own", ("phases",))
+            raise Unfit("has two phases of one name", "give each its own", ("phases",))
         if not any(phase.epochs for phase in self.phases or (self,)):
-            raise Fault("is 0 in all", "give at least 1", ("phases" if self.phases else "epochs",))
+            raise Unfit("is 0 in all", "give at least 1", ("phases" if self.phases else "epochs",))
         return self
 
     @model_validator(mode="after")
     def _pairs_fit(self, info: ValidationInfo[dict[str, list[str]]]) -> _Stage:
         if TWIN in self.targets and not (self.pairs and self.pairs.both):
-            raise Fault(f"compare with {TWIN}, and rows have none", "write pairs: {both: true}", ("losses",))
+            raise Unfit(f"compare with {TWIN}, and rows have none", "write pairs: {both: true}", ("losses",))
         for name in self.given or ():
             node, _, port = name.partition(".")
             if not port or node.replace(".", "/") not in info.context["node"]:
                 try:
                     GIVEN_TO.check(name, info)
-                except Fault as fault:
-                    raise Fault(fault.fault, fault.hint, ("given", name)) from None
+                except Unfit as fault:
+                    raise Unfit(fault.fault, fault.hint, ("given", name)) from None
         for place, spec in enumerate(self.augment or ()):
             try:
                 build_augmentation(spec.model_dump())
             except TrainingError as error:
-                raise Fault(f"cannot be: {error}", at=("augment", place, "use")) from error
+                raise Unfit(f"cannot be: {error}", at=("augment", place, "use")) from error
         return self
 
     @property

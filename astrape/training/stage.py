@@ -13,7 +13,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from astrape.blocks.codebook import Relaxation
 from astrape.graph.recipe import Recipe
-from astrape.settings import Between, Fault, Known, Name, Settings, Spec
+from astrape.settings import Between, Known, Name, Settings, Spec, Unfit
 from astrape.training.errors import TrainingError
 from astrape.training.objectives import PAIRING
 from astrape.training.pairs import Pairs
@@ -142,7 +142,7 @@ class Relaxing(Settings, extra="allow"):
             try:
                 self.at(progress)
             except TrainingError as error:
-                raise Fault(f"cannot be: {error}", at=("use",)) from error
+                raise Unfit(f"cannot be: {error}", at=("use",)) from error
         return self
 
     def at(self, progress: float) -> Relaxation | None:

@@ -34,7 +34,7 @@ import numpy.typing as npt
 from astrape.blocks.parameters import exact_number
 from astrape.errors import AstrapeError
 
-__all__ = ["CodeStream", "CodesError", "Recording", "read_codes", "write_codes"]
+__all__ = ["CodeStream", "CodedRecording", "CodesError", "read_codes", "write_codes"]
 
 VERSION = 1
 LARGEST = 256 << 20
@@ -51,7 +51,7 @@ class CodesError(AstrapeError):
 
 
 @dataclass(frozen=True)
-class Recording:
+class CodedRecording:
     """The recording that was coded.
 
     Attributes:
@@ -78,7 +78,7 @@ class CodeStream:
     codes: npt.NDArray[np.int32]
     rate: Fraction | None = None
     latency: Fraction = Fraction(0)
-    recording: Recording | None = None
+    recording: CodedRecording | None = None
     recipe: str = ""
 
 
@@ -93,7 +93,7 @@ def write_codes(path: Path, stream: CodeStream) -> None:
         with path.open("wb") as file:  # by name, NumPy would add an ending to .NPY
             np.save(file, codes[:, 0] if codes.shape[1] == 1 else codes)
         return
-    recording = stream.recording or Recording(0, 0, "")
+    recording = stream.recording or CodedRecording(0, 0, "")
     fields: dict[str, Any] = {
         "format_version": np.int64(VERSION),
         "codes": codes,
@@ -153,7 +153,7 @@ def _archived(content: bytes) -> CodeStream:
         raise CodesError(f"its latency is {latency} s: it must be 0 or more")
     source_rate = _whole(arrays["source_rate"], "source_rate", HIGHEST_RATE)
     frames = _whole(arrays["source_frames"], "source_frames", LONGEST)
-    recording = Recording(source_rate, frames, _text(arrays["source_subtype"], "source_subtype"))
+    recording = CodedRecording(source_rate, frames, _text(arrays["source_subtype"], "source_subtype"))
     stream = CodeStream(
         _codes(arrays["codes"]), rate, latency, recording if source_rate else None, _text(arrays["recipe"], "recipe")
     )

@@ -27,7 +27,16 @@ from astrape.voice import codes as stored
 from astrape.voice.building import build_voicebank
 from astrape.voice.container import MAGIC
 from astrape.voice.errors import VoicebankError
-from astrape.voice.folder import Batch, Failure, Pair, Progress, convert_pair, convert_pairs, pairs_of_folder, within
+from astrape.voice.folder import (
+    Batch,
+    Failure,
+    FilePair,
+    Progress,
+    convert_pair,
+    convert_pairs,
+    pairs_of_folder,
+    within,
+)
 from astrape.voice.names import CODE_ENDINGS, MEL_STATISTICS, RECIPE
 from astrape.voice.shipped import shipped_voices
 from astrape.voice.spaces import Spoken
@@ -184,7 +193,7 @@ class Converter(Spoken):
                     np.frombuffer(taken, np.int32).reshape(-1, stream.channels),
                     stream.rate,
                     self.graph.latencies[CODES],
-                    stored.Recording(done.rate_in, done.frames_in, done.subtype),
+                    stored.CodedRecording(done.rate_in, done.frames_in, done.subtype),
                     self.graph.name,
                 )
                 stored.write_codes(store, coded)
@@ -234,7 +243,7 @@ class Converter(Spoken):
             "controls": controls,
         }
 
-        def here(pair: Pair) -> Conversion:
+        def here(pair: FilePair) -> Conversion:
             tell = within(progress, pair.index, len(pairs))
             return self.file(pair.source, pair.target, voice, **settings, progress=tell)
 
@@ -246,7 +255,7 @@ def _load_converter(
     loaded_with: tuple[str | Path, str | Path | None, str | None, bool],
     voice: Voicebank | Tensor,
     settings: dict[str, Any],
-) -> Callable[[Pair], Conversion | Failure]:
+) -> Callable[[FilePair], Conversion | Failure]:
     recipe, weights, output, codes = loaded_with
     # Workers share the cores.
     torch.set_num_threads(1)

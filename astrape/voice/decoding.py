@@ -21,7 +21,7 @@ from astrape.graph.compile.plan import Wire
 from astrape.graph.graph import Graph
 from astrape.graph.subgraph import subgraph
 from astrape.runtime.files import SLOWEST_AUDIO, check_chunk
-from astrape.voice.codes import CodesError, CodeStream, Recording, read_codes
+from astrape.voice.codes import CodedRecording, CodesError, CodeStream, read_codes
 from astrape.voice.folder import Progress
 from astrape.voice.names import FROM_CODES
 from astrape.voice.spaces import Spoken
@@ -152,7 +152,7 @@ class CodeDecoder(Spoken):
         chunk = max(1, round(chunk_ms * float(self.stream.rate) / 1000))
         run = _Run(self, codes, chunk, dict(controls or {}) | {SPEAKER: spoken})
         stream = self.graph.outputs[self.output]
-        recording = codes.recording or Recording(round(stream.rate), 0, "")
+        recording = codes.recording or CodedRecording(round(stream.rate), 0, "")
         lasting = Fraction(len(codes.codes)) / self.stream.rate
         seconds = lasting if codes.recording is None else Fraction(recording.frames, recording.rate)
         wanted = math.ceil(seconds * recording.rate)

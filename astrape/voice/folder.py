@@ -17,7 +17,7 @@ from astrape.runtime.files import Conversion
 __all__ = [
     "Batch",
     "Failure",
-    "Pair",
+    "FilePair",
     "Progress",
     "convert_pair",
     "convert_pairs",
@@ -42,7 +42,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Pair:
+class FilePair:
     """A file and what it is converted to; the work item of a folder."""
 
     index: int
@@ -77,7 +77,7 @@ class Batch:
         }
 
 
-def pairs_of_folder(source: Path, out: Path, keep: Sequence[Path] = ()) -> tuple[list[Pair], tuple[Path, ...]]:
+def pairs_of_folder(source: Path, out: Path, keep: Sequence[Path] = ()) -> tuple[list[FilePair], tuple[Path, ...]]:
     """Every audio file below a folder and what it is converted to, and the other files there are.
 
     What can be read and not written, m4a for instance, is converted to ``.wav``.
@@ -107,7 +107,7 @@ def pairs_of_folder(source: Path, out: Path, keep: Sequence[Path] = ()) -> tuple
             raise AstrapeError(f"{out}: would overwrite the source {target}: name another folder")
         if own in kept:
             raise AstrapeError(f"{out}: would overwrite {target}, which is in use as the voice: name another folder")
-    pairs = [Pair(index, *both) for index, both in enumerate(zip(audio, targets, strict=True))]
+    pairs = [FilePair(index, *both) for index, both in enumerate(zip(audio, targets, strict=True))]
     return pairs, tuple(path for path in files if not is_audio(path))
 
 
@@ -123,7 +123,7 @@ def _targets(audio: Sequence[Path], source: Path, out: Path) -> list[Path]:
     return targets
 
 
-def convert_pair(convert: Callable[[Pair], Conversion], pair: Pair) -> Conversion | Failure:
+def convert_pair(convert: Callable[[FilePair], Conversion], pair: FilePair) -> Conversion | Failure:
     """Convert a file of a folder; what cannot be converted is noted."""
     try:
         make_folder(pair.target.parent)
@@ -133,8 +133,8 @@ def convert_pair(convert: Callable[[Pair], Conversion], pair: Pair) -> Conversio
 
 
 def convert_pairs(
-    job: Job[Pair, Conversion | Failure],
-    pairs: Sequence[Pair],
+    job: Job[FilePair, Conversion | Failure],
+    pairs: Sequence[FilePair],
     others: tuple[Path, ...],
     engine: Engine,
     progress: Progress | None,

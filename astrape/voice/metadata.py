@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 from pydantic import AfterValidator, BeforeValidator, Field, create_model
 
-from astrape.settings import Between, Fault, Settings, Wanted, read_settings
+from astrape.settings import Between, Settings, Unfit, Wanted, read_settings
 from astrape.voice.errors import VoicebankError
 from astrape.wording import quote
 
@@ -38,7 +38,7 @@ def _whole(value: Any) -> Any:
 
 def _without_nul(text: str) -> str:
     if "\0" in text:
-        raise Fault(f"holds a NUL character at {text.index(chr(0))}", "remove it")
+        raise Unfit(f"holds a NUL character at {text.index(chr(0))}", "remove it")
     return text
 
 

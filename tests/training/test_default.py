@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from astrape.training import run as running
 from astrape.training.default.hours import Hours, machine
-from astrape.training.default.run import Plan, run
+from astrape.training.default.run import DefaultPlan, run
 from astrape.training.default.weights import write_weights
 from astrape.training.errors import TrainingError
 from tests.training import parallel
@@ -32,9 +32,9 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def copied(ground: Path, folder: Path) -> tuple[Path, Plan]:
+def copied(ground: Path, folder: Path) -> tuple[Path, DefaultPlan]:
     shutil.copytree(ground, folder)
-    plan = Plan(hours=0, recipe=str(folder / "tones.yaml"), probes=4, teacher="spectral", epochs=2)
+    plan = DefaultPlan(hours=0, recipe=str(folder / "tones.yaml"), probes=4, teacher="spectral", epochs=2)
     return folder, plan
 
 
@@ -77,7 +77,7 @@ def test_other_plans_than_the_checkpoint_s_are_refused(ground: Path, tmp_path: P
 
 def test_no_corpus_and_none_to_be_made_is_said(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"holds no manifest.jsonl: give --hours above 0"):
-        run(tmp_path, Plan(hours=0), lambda line: None)
+        run(tmp_path, DefaultPlan(hours=0), lambda line: None)
 
 
 def test_hours_count_what_a_killed_run_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,12 @@ import astrape
 from astrape.errors import AstrapeError
 from astrape.graph.subgraph import subgraph
 from astrape.training.speaker.augment import SILENCE, augmented
-from astrape.training.speaker.distil import Settings, agreement, distilled, save_weights
+from astrape.training.speaker.distil import DistilSettings, agreement, distilled, save_weights
 from astrape.training.speaker.features import Example, read_examples
 from astrape.training.speaker.sources import rendered
 from astrape.training.speaker.tone import fit_tone, tone_weights
 
-SETTINGS = Settings(steps=6, batch=4, frames=(10, 20), every=3)
+SETTINGS = DistilSettings(steps=6, batch=4, frames=(10, 20), every=3)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import astrape
-from astrape.voice.codes import CodesError, CodeStream, Recording, read_codes, write_codes
+from astrape.voice.codes import CodedRecording, CodesError, CodeStream, read_codes, write_codes
 from astrape.voice.conversion import Converter
 from astrape.voice.decoding import CodeDecoder
 from tests.voice.conversion_files import SMALL, fails, read, run, sines, succeeds, voicebank, write
@@ -208,7 +208,9 @@ def test_what_is_written_is_read(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"codes.{ending}"
     for channels in (1, 3):
         codes = np.random.default_rng(0).integers(0, 1 << 24, (50, channels), np.int32)
-        stream = CodeStream(codes, Fraction(44100, 1764), Fraction(11, 2000), Recording(8000, 99, "PCM_U8"), "some")
+        stream = CodeStream(
+            codes, Fraction(44100, 1764), Fraction(11, 2000), CodedRecording(8000, 99, "PCM_U8"), "some"
+        )
         write_codes(path, stream)
         assert [file.name for file in tmp_path.iterdir()] == [path.name]
         back = read_codes(path)

@@ -25,7 +25,7 @@ from astrape.training.errors import TrainingError
 from astrape.training.options import Options
 from astrape.training.run import Outcome, train
 
-__all__ = ["Plan", "Result", "run"]
+__all__ = ["DefaultPlan", "DefaultResult", "run"]
 
 SPACES = {"resemblyzer": "astrape-speaker"}
 """Teachers of speakers, and the shipped encoder that gives vectors like theirs."""
@@ -35,7 +35,7 @@ MANIFEST = "manifest.jsonl"
 
 
 @dataclass(frozen=True)
-class Plan:
+class DefaultPlan:
     """The settings of a run.
 
     Attributes:
@@ -60,7 +60,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Result:
+class DefaultResult:
     """The result of a run.
 
     Attributes:
@@ -92,7 +92,7 @@ class Result:
         ]
 
 
-def run(work: Path, plan: Plan, say: Callable[[str], None]) -> Result:
+def run(work: Path, plan: DefaultPlan, say: Callable[[str], None]) -> DefaultResult:
     """Make the weights, or go on where an earlier run was stopped.
 
     Args:
@@ -126,7 +126,7 @@ def run(work: Path, plan: Plan, say: Callable[[str], None]) -> Result:
     with hours.part("training"):
         outcome = train(options, say)
     if not outcome.finished:
-        return Result(outcome, None, hours.total())
+        return DefaultResult(outcome, None, hours.total())
     output = plan.output or work / f"{Path(plan.recipe).stem}.safetensors"
     total = hours.total()
     about = {
@@ -138,10 +138,10 @@ def run(work: Path, plan: Plan, say: Callable[[str], None]) -> Result:
         "machine": "; ".join(total["machines"]),
     }
     write_weights(outcome.weights, output, about)
-    return Result(outcome, output, total)
+    return DefaultResult(outcome, output, total)
 
 
-def _render(corpus: Path, plan: Plan, say: Callable[[str], None]) -> None:
+def _render(corpus: Path, plan: DefaultPlan, say: Callable[[str], None]) -> None:
     """The corpus, or what is missing of it."""
     if plan.hours == 0:
         if not (corpus / MANIFEST).is_file():
@@ -161,7 +161,7 @@ def _render(corpus: Path, plan: Plan, say: Callable[[str], None]) -> None:
     say(f"corpus: {made.made} sets made, {made.there} were there")
 
 
-def _caches(manifest: Path, root: Path, plan: Plan, say: Callable[[str], None]) -> None:
+def _caches(manifest: Path, root: Path, plan: DefaultPlan, say: Callable[[str], None]) -> None:
     utterances = read_corpus(manifest)
     split = split_corpus(utterances)
     say(

@@ -23,7 +23,7 @@ from astrape.training.checkpoint import save_weights as save_tensors
 from astrape.training.speaker.augment import SILENCE, augmented
 from astrape.training.speaker.features import RECIPE, Example
 
-__all__ = ["Settings", "agreement", "distilled", "save_weights"]
+__all__ = ["DistilSettings", "agreement", "distilled", "save_weights"]
 
 STUDENT = ("even", "wide", "near", "far", "voice", "heard", "who")
 """Nodes that learn, one after the other: from the mel spectrum, which examples are, to the teacher's numbers."""
@@ -36,7 +36,7 @@ METADATA = {"format": "pt", "recipe": RECIPE, "licence": "MIT", "card": "docs/sp
 
 
 @dataclass(frozen=True)
-class Settings:
+class DistilSettings:
     """How long and on what.
 
     Attributes:
@@ -65,7 +65,7 @@ def distilled(
     examples: Sequence[Example],
     held: Sequence[Example],
     checkpoint: Path,
-    settings: Settings,
+    settings: DistilSettings,
     say: Callable[[str], None],
 ) -> Graph:
     """Train ``astrape-speaker``, from the checkpoint on where there is one.
@@ -137,7 +137,7 @@ def _through(student: Sequence[Any], mel: Tensor) -> Tensor:
     return x[..., -1]
 
 
-def _loss(found: Tensor, vectors: Tensor, speakers: Sequence[str], centre: Tensor, settings: Settings) -> Tensor:
+def _loss(found: Tensor, vectors: Tensor, speakers: Sequence[str], centre: Tensor, settings: DistilSettings) -> Tensor:
     distance = (found - vectors).square().sum(dim=1).mean()
     a = functional.normalize(found - CENTRE * centre, dim=1)
     b = functional.normalize(vectors - CENTRE * centre, dim=1)
@@ -148,7 +148,7 @@ def _loss(found: Tensor, vectors: Tensor, speakers: Sequence[str], centre: Tenso
 
 
 def _batch(
-    examples: Sequence[Example], settings: Settings, random: torch.Generator
+    examples: Sequence[Example], settings: DistilSettings, random: torch.Generator
 ) -> tuple[Tensor, Tensor, list[str]]:
     few, most = settings.frames
     length = int(torch.randint(few, most + 1, (), generator=random))

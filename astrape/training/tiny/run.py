@@ -31,7 +31,7 @@ from astrape.training.tiny.baselines import FrontEndAlone, MeanSpectrum
 from astrape.training.tiny.front import learn_front
 from astrape.training.tiny.level import level_head, write_weights
 
-__all__ = ["FULL", "SHORT", "Plan", "Result", "run"]
+__all__ = ["FULL", "SHORT", "TinyPlan", "TinyResult", "run"]
 
 RECIPE = "astrape-vc-small"
 
@@ -40,7 +40,7 @@ SPLIT_SEED = 0
 
 
 @dataclass(frozen=True)
-class Plan:
+class TinyPlan:
     """How long each part takes.
 
     Attributes:
@@ -65,15 +65,15 @@ class Plan:
     jobs: int = 1
 
 
-FULL = Plan(0.2, 1, 1000, 12, 300, 10, 13, 150, 120, jobs=2)
+FULL = TinyPlan(0.2, 1, 1000, 12, 300, 10, 13, 150, 120, jobs=2)
 """Under an hour on two cores, with an hour and a half of speech."""
 
-SHORT = Plan(0.25, 1, 240, 6, 150, 4, 5, 50, 120)
+SHORT = TinyPlan(0.25, 1, 240, 6, 150, 4, 5, 50, 120)
 """Minutes on one core, with a minute of speech."""
 
 
 @dataclass(frozen=True)
-class Result:
+class TinyResult:
     """Scores on speakers that nothing was learned from.
 
     Attributes:
@@ -133,7 +133,7 @@ class Result:
         ]
 
 
-def run(corpus: Path, work: Path, plan: Plan, say: Callable[[str], None]) -> Result:
+def run(corpus: Path, work: Path, plan: TinyPlan, say: Callable[[str], None]) -> TinyResult:
     """Front end, caches, encoder and decoder on a corpus.
 
     Args:
@@ -171,7 +171,7 @@ def run(corpus: Path, work: Path, plan: Plan, say: Callable[[str], None]) -> Res
     say("decoder:")
     voiced = train(replace(decoder, init_from=begin), say)
     content, mel = _history(trained), _history(voiced)
-    return Result(
+    return TinyResult(
         content=[one["content_cosine"] for one in content],
         mean_vector=content[-1]["mean_vector_cosine"],
         front_alone=alone,
@@ -186,7 +186,7 @@ def run(corpus: Path, work: Path, plan: Plan, say: Callable[[str], None]) -> Res
     )
 
 
-def _options(stage: str, corpus: Path, work: Path, made: Path, plan: Plan, encoder: Path | None = None) -> Options:
+def _options(stage: str, corpus: Path, work: Path, made: Path, plan: TinyPlan, encoder: Path | None = None) -> Options:
     of_encoder = stage == "encoder"
     values: dict[tuple[str, ...], object] = (
         {("steps_per_epoch",): plan.encoder_steps, ("epochs",): plan.encoder_epochs}
@@ -227,7 +227,7 @@ def _front_alone(options: Options, split: Split) -> float:
     return FrontEndAlone(caches["wavlm"], caches["content"], feed.windows.utterances).cosine(feed.validation())
 
 
-def _before_decoder(options: Options, plan: Plan, path: Path) -> tuple[float, Path]:
+def _before_decoder(options: Options, plan: TinyPlan, path: Path) -> tuple[float, Path]:
     """The score of the mean spectrum of an epoch of the training on the decoder's own validation windows.
 
     Also a file of weights that begin at the level of speech.
@@ -240,7 +240,7 @@ def _before_decoder(options: Options, plan: Plan, path: Path) -> tuple[float, Pa
     return mean.distance(setup.feed.validation()), write_weights(setup.graph, path)
 
 
-def _digest(corpus: Path, split: Split, plan: Plan) -> str:
+def _digest(corpus: Path, split: Split, plan: TinyPlan) -> str:
     """A name for what is made once: a front end learns from these recordings so long, and caches are of it."""
     heard = [str(corpus.absolute()), *(one.key for one in split.train), str(plan.front_steps), str(plan.seed)]
     return hashlib.sha256("\0".join(heard).encode()).hexdigest()[:8]

@@ -10,7 +10,7 @@ from pydantic import AliasPath, Field, model_validator
 
 from astrape.errors import RecipeError
 from astrape.graph.recipe.yaml_source import read_yaml
-from astrape.settings import Between, Fault, Settings, read_settings
+from astrape.settings import Between, Settings, Unfit, read_settings
 from astrape.training.errors import TeacherError
 
 __all__ = ["CodecConfig", "MainConfig", "QuantizerConfig", "SpeakerConfig", "TransformerConfig", "read_config"]
@@ -68,11 +68,11 @@ class TransformerConfig(_Part):
     @model_validator(mode="after")
     def _fits(self) -> TransformerConfig:
         if self.dim % self.heads or (self.dim // self.heads) % 2:
-            raise Fault(f"is {self.heads}", f"it must divide dim, {self.dim}, into even parts", ("n_heads",))
+            raise Unfit(f"is {self.heads}", f"it must divide dim, {self.dim}, into even parts", ("n_heads",))
         if self.window is not None and self.window % 2 == 0:
-            raise Fault(f"is {self.window}", "give an odd number", ("window_size",))
+            raise Unfit(f"is {self.window}", "give an odd number", ("window_size",))
         if self.adaptive and self.condition_dim is None:
-            raise Fault("lacks the key 'adanorm_condition_dim', though use_adaln_zero is true")
+            raise Unfit("lacks the key 'adanorm_condition_dim', though use_adaln_zero is true")
         return self
 
     @property
@@ -156,14 +156,14 @@ class MainConfig(_Part):
     @model_validator(mode="after")
     def _fits(self) -> MainConfig:
         if not self.use_wave_decoder:
-            raise Fault(
+            raise Unfit(
                 "is not true: this codec makes mel spectrograms for a vocoder of its own",
                 "take Aratako/MioCodec-25Hz-44.1kHz-v2",
                 ("use_wave_decoder",),
             )
         factors, kernels = self.factors or (), self.kernels
         if factors and max(factors) > 64:
-            raise Fault(f"has a factor of {max(factors)}", "give at most 64", ("wave_upsampler_factors",))
+            raise Unfit(f"has a factor of {max(factors)}", "give at most 64", ("wave_upsampler_factors",))
         if (
             factors
             and kernels
@@ -171,15 +171,15 @@ class MainConfig(_Part):
             != [True] * max(len(factors), len(kernels))
         ):
             hint = f"give one for each of {len(factors)} factors, and none smaller than its factor"
-            raise Fault(f"is a list of {len(kernels)}", hint, ("wave_upsampler_kernel_sizes",))
+            raise Unfit(f"is a list of {len(kernels)}", hint, ("wave_upsampler_kernel_sizes",))
         if self.decoder_dim % self.resnet_groups or self.decoder_dim % (1 << len(factors)):
-            raise Fault(
+            raise Unfit(
                 f"is {self.decoder_dim}, and is halved in each of {len(factors)} upsampling stages",
                 f"give a multiple of wave_resnet_num_groups, {self.resnet_groups}, and of {1 << len(factors)}",
                 ("wave_decoder_dim",),
             )
         if self.n_fft % 2 or self.hop > self.n_fft:
-            raise Fault(f"is {self.n_fft}", f"give an even number no less than hop_length, {self.hop}", ("n_fft",))
+            raise Unfit(f"is {self.n_fft}", f"give an even number no less than hop_length, {self.hop}", ("n_fft",))
         return self
 
     @property
@@ -211,12 +211,12 @@ class CodecConfig(_Part):
         front, main = self.front, self.main
         if front.sample_rate != main.sample_rate:
             hint = f"give that of the codec, {main.sample_rate}"
-            raise Fault(f"is {front.sample_rate}", hint, ("ssl_feature_extractor", "init_args", "sample_rate"))
+            raise Unfit(f"is {front.sample_rate}", hint, ("ssl_feature_extractor", "init_args", "sample_rate"))
         for key, layers in (("local_ssl_layers", main.content_layers), ("global_ssl_layers", main.speaker_layers)):
             for place, layer in enumerate(layers):
                 if layer > front.output_layer:
                     hint = f"give a whole number from 1 to output_layer, {front.output_layer}"
-                    raise Fault(f"is {layer}", hint, ("config", key, place))
+                    raise Unfit(f"is {layer}", hint, ("config", key, place))
         quantizer, decoder = self.quantizer, self.decoder
         pairs = [
             (
@@ -238,13 +238,13 @@ class CodecConfig(_Part):
         ]
         if decoder.condition is None:
             fault = "is not true: the decoder would not be told the speaker"
-            raise Fault(fault, at=("wave_decoder", "init_args", "use_adaln_zero"))
+            raise Unfit(fault, at=("wave_decoder", "init_args", "use_adaln_zero"))
         pairs.append(
             ("global_encoder.output", self.speaker.output_channels, "wave_decoder.condition", decoder.condition)
         )
         for first, one, second, other in pairs:
             if one != other:
-                raise Fault(f"does not fit together: {first} is {one}, and {second} {other}", "they must be the same")
+                raise Unfit(f"does not fit together: {first} is {one}, and {second} {other}", "they must be the same")
         return self
 
 
