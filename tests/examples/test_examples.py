@@ -17,6 +17,10 @@ RUNS = {
     "stream_generator.py": (["--seconds", "0.5"], "8000 samples at 16000 Hz in, 22050 at 44100 Hz out"),
     "nesting/run.py": ([], "near/peak/1"),
     "istft_head.py": ([], "latency 15 ms, 240 samples"),
+    "serve.py": (
+        ["--try", "2", "--rows", "2", "--seconds", "0.5", "--port", "0"],
+        "emma: 22050 samples said, 22050 heard, 3086 late",
+    ),
     "train_tiny.py": (["--steps", "12"], "a host waits 39 samples, 2.44 ms"),
 }
 
