@@ -1,14 +1,16 @@
 """A server that speaks in other voices for many at once: one process, one core, a row of one batch for each.
 
-    python examples/serve.py                            # ws://127.0.0.1:8765, 16 rows of astrape-mini
+    python examples/serve.py                            # ws://127.0.0.1:8765, 12 rows of astrape-mini
     python examples/serve.py --try 4 --seconds 3        # and four that speak, in this process: how did it go?
 
-It takes `pip install "astrape[studio]"` (Starlette, uvicorn, websockets). For more cores start it once for each, pinned,
-with a port of its own, behind whatever balances connections. It is an example: no login, no encryption, no limit but rows.
+It takes `pip install "astrape[studio]"` (Starlette, uvicorn, websockets). For more cores start it once for each,
+pinned, with a port of its own, behind whatever balances connections. It is an example: no login, no encryption, no
+limit but rows.
 
-A client sends one text, `{"voice": "emma", "pitch": 2}` (a voice that ships, and controls by name), then binary messages
-of float32 samples, mono, at the rate that the first answer tells. Each tick it gets as many samples back. More texts
-change controls. Whoever comes when all rows are taken is told so, and the connection is closed (1013, try again later).
+A client sends one text, `{"voice": "emma", "pitch": 2}` (a voice that ships, and controls by name), then binary
+messages of float32 samples, mono, at the rate that the first answer tells. Each tick it gets as many samples back. More
+texts change controls. Whoever comes when all rows are taken is told so, and the connection is closed (1013, try again
+later).
 """
 
 from __future__ import annotations
@@ -172,15 +174,13 @@ async def attempt(server: Server, serving: uvicorn.Server, speakers: int, second
     starved, dropped = (sum(getattr(one, what) for one in server.left) for what in ("starved", "dropped"))
     load = statistics.median(server.costs) / server.pool.tick_seconds
     print(f"{speakers} streams of {server.pool.rows} rows: a tick takes {load:.0%} of its time on one core (median)")
-    print(
-        f"{starved} samples did not come in time and were silence, {dropped} came in too great a number and were left out"
-    )
+    print(f"{starved} samples did not come in time and were silence, {dropped} were too many and left out")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="astrape-mini", help="one that speaks in voices")
-    parser.add_argument("--rows", type=int, default=16, help="streams at a time")
+    parser.add_argument("--rows", type=int, default=12, help="streams at a time")
     parser.add_argument("--port", type=int, default=8765, help="0 takes a free one, for --try")
     parser.add_argument("--try", type=int, default=0, dest="speakers", metavar="N", help="have so many speak, and end")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long they speak")

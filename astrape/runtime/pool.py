@@ -25,8 +25,8 @@ class PooledStream:
     """One of many: what one speaker says, and what comes of it. :meth:`StreamPool.join` makes it.
 
     It begins with the first tick that finds ``ahead`` ticks of its input there. From then on every tick takes as many
-    frames as it has: where they have not come, silence is heard in their place, and where too many have come, the oldest
-    are left out, so that its delay never grows. Both are counted.
+    frames as it has: where they have not come, silence is heard in their place, and where too many have come, the
+    oldest are left out, so that its delay never grows. Both are counted.
 
     Attributes:
         row: of the batch.

@@ -198,7 +198,7 @@ def test_what_does_not_fit_is_refused(graph) -> None:
         pool.join(**voice(0))
     with pytest.raises(StreamError, match=r"takes \(1, frames\) of floats, not \(2, 5\)"):
         stream.write(torch.zeros(2, 5))
-    with pytest.raises(StreamError, match="torch.int16"):
+    with pytest.raises(StreamError, match=r"torch\.int16"):
         stream.write(torch.zeros(1, 5, dtype=torch.int16))
     with pytest.raises(StreamError, match="control 'speaker' is not finite"):
         stream.set(speaker=torch.full((4,), float("nan")))
