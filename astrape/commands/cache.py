@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from astrape.commands.cache_options import corpus_option, corpus_path, folder_options, maker_options
-from astrape.commands.console import RecipeName, command, json_option, print_json, progress
+from astrape.commands.cache_pack import pack
+from astrape.commands.console import RecipeName, command, json_option, print_json, progress, with_subcommands
 from astrape.commands.engine_options import check_device, engine_of, engine_options
 from astrape.training.names import KINDS
 
@@ -30,7 +31,7 @@ SHOWN = 20
     interrupted="what was made is kept, and the same command goes on from there",
     short="Make a cache that training reads.",
 )
-@click.option("--what", required=True, type=click.Choice(KINDS), help="Which cache.")
+@click.option("--what", type=click.Choice(KINDS), help="Which cache.  [required]")
 @corpus_option
 @folder_options
 @click.option(
@@ -55,15 +56,12 @@ SHOWN = 20
 @click.option(
     "--rate", type=click.IntRange(8000, 768_000), metavar="HZ", help="Of audio.  [default: the recipe's microphone's]"
 )
-@click.option(
-    "--shard", metavar="K/N", help="Every Nth item from the Kth on.  [default: RANK and WORLD_SIZE, as torchrun sets]"
-)
 @engine_options("one core")
 @json_option
 @click.pass_context
 def cache(
     context: click.Context,
-    what: str,
+    what: str | None,
     data: Path | None,
     microphone: str,
     channel: str,
@@ -84,7 +82,6 @@ def cache(
     utts_per_speaker: int,
     per_utterance: bool,
     rate: int | None,
-    shard: str | None,
     jobs: int,
     engine: str,
     ray_address: str | None,
@@ -100,13 +97,16 @@ def cache(
     recipe, other weights or another teacher made is refused. What cannot be read is left out and told at the end, and
     the exit code is 1 then.
     """
+    if context.invoked_subcommand is not None:
+        return
+    if what is None:
+        raise click.UsageError(f"Missing option '--what'. Choose from: {', '.join(KINDS)}")
     from astrape.audio.atomic import shown
     from astrape.audio.endings import named
     from astrape.corpus.layouts import passed_over, read_corpus
-    from astrape.training.caches import Order, make_cache, shard_of, wait_for_all
+    from astrape.training.caches import Order, make_cache
     from astrape.training.device import choose_device
 
-    part = shard_of(shard)
     chosen = engine_of(jobs, engine, ray_address)
     place, notice = choose_device(device)
     if notice:
@@ -132,19 +132,16 @@ def cache(
         rate=rate,
         device=str(place),
     )
-    # Of the processes that torchrun starts in one terminal, one shows how far it is.
-    shows = shard is not None or part[0] == 1
-    with progress(f"{what} {part[0]}/{part[1]}" if part[1] > 1 else what) as bar:
+    with progress(what) as bar:
         done = make_cache(
             order,
             utterances,
-            shard=part,
             limit=limit,
             engine=chosen,
             corpus=source,
             microphone=microphone,
             channel=channel,
-            progress=bar if shows else None,
+            progress=bar,
             tell=_tell,
         )
     tell_failed(done.failed)
@@ -152,10 +149,11 @@ def cache(
         print_json(done.to_dict() | {"passed_over": [shown(path) for path in others]})
     else:
         click.echo(_summary(done))
-    if shard is None:
-        wait_for_all()
     if done.failed:
         context.exit(INCOMPLETE)
+
+
+cache = with_subcommands(cache, pack)
 
 
 def tell_failed(failed: tuple[Failed, ...]) -> None:
@@ -168,10 +166,9 @@ def tell_failed(failed: tuple[Failed, ...]) -> None:
 
 def _summary(done: Made) -> str:
     what = "speakers" if done.what == "speakers" else "utterances"
-    part = f", part {done.shard}" if done.shard != "1/1" else ""
     speed = f", {done.seconds / done.elapsed:.1f} times real time" if done.seconds and done.elapsed else ""
     return (
-        f"{_line(done.folder)}{part}: {done.made} of {done.items} {what} made, {done.there} were there, "
+        f"{_line(done.folder)}: {done.made} of {done.items} {what} made, {done.there} were there, "
         f"{len(done.failed)} faults, {done.elapsed:.1f} s{speed}"
     )
 

@@ -50,6 +50,7 @@ __all__ = [
     "progress",
     "settings_option",
     "warn",
+    "with_subcommands",
 ]
 
 INTERRUPTED = 130
@@ -168,6 +169,23 @@ def _interrupts_held() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if waiting:
         raise KeyboardInterrupt
+
+
+def with_subcommands(own: click.Command, *below: click.Command) -> click.Group:
+    """A command that has others below it. Its own function begins by looking whether one of them was called."""
+    group = click.Group(
+        own.name,
+        callback=own.callback,
+        params=own.params,
+        help=own.help,
+        short_help=own.short_help,
+        epilog=own.epilog,
+        invoke_without_command=True,
+        subcommand_metavar="[COMMAND]",
+    )
+    for one in below:
+        group.add_command(one)
+    return group
 
 
 def _beginning(function: Callable[..., None]) -> str:

@@ -39,7 +39,7 @@ def make() -> None:
 @command(
     "parallel",
     f"{EXAMPLE}\n"
-    "astrape corpus make parallel --work corpus --hours 40 --shard 1/4\n"
+    "astrape corpus make parallel --work corpus --hours 40 --jobs 8\n"
     "astrape check-cache --cache corpus --repair",
     short="Make parallel sets: a sentence in several voices.",
     interrupted="what was rendered is kept, and the same command goes on from there",
@@ -71,9 +71,6 @@ def make() -> None:
     "--recordings/--no-recordings", default=True, show_default=True, help="Recordings of real people, 200 MB of them."
 )
 @click.option("--seed", default=7, show_default=True, type=click.IntRange(0), help="Of all that is drawn.")
-@click.option(
-    "--shard", metavar="K/N", help="Every Nth set from the Kth on.  [default: RANK and WORLD_SIZE, as torchrun sets]"
-)
 @engine_options("one core and 0.7 GB")
 @json_option
 @click.pass_context
@@ -85,7 +82,6 @@ def parallel(
     warps: float,
     recordings: bool,
     seed: int,
-    shard: str | None,
     jobs: int,
     engine: str,
     ray_address: str | None,
@@ -102,22 +98,16 @@ def parallel(
     goes on to these. The exit code is 1 where a set could not be made.
     """
     from astrape.corpus import Order, make_parallel
-    from astrape.training.caches import shard_of, wait_for_all
 
-    part = shard_of(shard)
     chosen = engine_of(jobs, engine, ray_address)
     order = Order(work.absolute(), hours, flite, recordings, warps, seed)
-    # Of the processes that torchrun starts in one terminal, one shows how far it is.
-    shows = shard is not None or part[0] == 1
-    with progress(f"rendering {part[0]}/{part[1]}" if part[1] > 1 else "rendering") as bar:
-        done = make_parallel(order, shard=part, engine=chosen, progress=bar if shows else None, tell=_tell)
+    with progress("rendering") as bar:
+        done = make_parallel(order, engine=chosen, progress=bar, tell=_tell)
     _tell_failed(done.failed)
     if as_json:
         print_json(done.to_dict())
     else:
         click.echo(_summary(done))
-    if shard is None:
-        wait_for_all()
     if done.failed:
         context.exit(INCOMPLETE)
 
@@ -157,11 +147,10 @@ def _tell_failed(failed: Sequence[Failed]) -> None:
 
 
 def _summary(done: MadeCorpus) -> str:
-    part = f", part {done.shard}" if done.shard != "1/1" else ""
     speed = f", {done.seconds / done.elapsed:.2f} times real time" if done.made else ""
     hours = done.corpus["hours"]
     return (
-        f"{done.folder}{part}: {done.made} of {done.sets} sets made, {done.there} were there, {done.unfit} unfit, "
+        f"{done.folder}: {done.made} of {done.sets} sets made, {done.there} were there, {done.unfit} unfit, "
         f"{len(done.failed)} faults, {done.elapsed:.1f} s{speed}; in all {hours['train']:.2f} hours to train on and "
         f"{hours['held']:.2f} held out, of {done.corpus['speakers']} voices"
     )

@@ -17,6 +17,7 @@ from astrape.commands.console import (
     progress,
     settings_option,
 )
+from astrape.commands.engine_options import engine_of, engine_options
 from astrape.commands.evaluate_inputs import CONVERTED, check_targets, converting, pairs_of, places_for
 from astrape.commands.evaluate_results import complain, table_beside, table_of, write_results
 from astrape.errors import AstrapeError
@@ -105,6 +106,7 @@ FILE = click.Path(path_type=Path)
     help="Pairs to hear on the page.",
 )
 @click.option("--no-page", is_flag=True, help="Write no page.")
+@engine_options("one core and 1 to 2 GB")
 @json_option
 @click.pass_context
 def evaluate(
@@ -135,6 +137,9 @@ def evaluate(
     conditions: tuple[str, ...],
     listen: int,
     no_page: bool,
+    jobs: int,
+    engine: str,
+    ray_address: str | None,
     as_json: bool,
 ) -> None:
     """Convert recordings to voices and measure what comes out.
@@ -143,7 +148,8 @@ def evaluate(
     Writes the converted files, the scores as JSON, and a page to listen to; of one recording OUT.evaluation.json and
     OUT.evaluation.html, of a set report.json and index.html in the run's folder.
 
-    What cannot be measured is named with the reason. The exit code is 1 when a pair could not be converted.
+    With --jobs, several pairs of a set are converted and measured at a time. What cannot be measured is named with the
+    reason, and so is a pair that ends its worker three times. The exit code is 1 when a pair could not be converted.
     """
     from astrape.runtime.files import check_chunk
     from astrape.voice.evaluation.columns import conditions_of
@@ -157,6 +163,10 @@ def evaluate(
     if not 0 <= late <= 60_000:
         raise AstrapeError(f"--late must be 0 to 60000 ms, not {late:g}")
     single = source is not None
+    chosen = engine_of(jobs, engine, ray_address)
+    if single and not chosen.in_process:
+        option = f"--jobs {jobs}" if jobs > 1 else f"--engine {engine}"
+        raise AstrapeError(f"{option}: is for a set, and --source is one recording: leave it out")
     pairs = pairs_of(source, target, sources, targets, table, own_voice, target_audio, text, converted)
     if out is not None and not single:
         # A run inside the folder of sources: what an earlier one wrote there is no source.
@@ -194,6 +204,7 @@ def evaluate(
             tracker=tracker,
             seed=seed,
             settings={"limit": limit, "pairs_in_all": len(pairs), "references": references},
+            engine=chosen,
             progress=tell,
         )
     if single and found.failed:

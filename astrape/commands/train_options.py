@@ -33,6 +33,11 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
         corpus_option,
         folder_options,
         click.option(
+            "--pack",
+            metavar="PLACE",
+            help="Caches that `astrape cache pack` packed, a folder or a URL, in place of --cache and --data.",
+        ),
+        click.option(
             "--wavlm-rate", type=int, metavar="HZ", help="Rate of the cached features, to be held against the recipe."
         ),
         click.option("--teacher", metavar="NAME", help="miocodec, offline or spectral.  [default: the recipe's]"),
@@ -134,6 +139,7 @@ def run_options(stage: str, common: dict[str, Any], **own: Any) -> Options:
         out_dir=common["out_dir"] or Path("checkpoints") / name,
         run_name=name,
         recipe=recipe,
+        pack=common["pack"],
         data=common["data"],
         device=common["device"],
         seed=common["seed"],

@@ -64,8 +64,7 @@ class MadeCorpus:
 
     Attributes:
         folder: the corpus.
-        shard: which part of how many.
-        sets: in this part.
+        sets: in all.
         made: of them, now.
         there: of them, before.
         unfit: of them, sentences that no set can be made of.
@@ -76,7 +75,6 @@ class MadeCorpus:
     """
 
     folder: str
-    shard: str
     sets: int
     made: int
     there: int
@@ -93,7 +91,6 @@ class MadeCorpus:
 def make_parallel(
     order: Order,
     *,
-    shard: tuple[int, int] = (1, 1),
     engine: Engine = IN_PROCESS,
     packages: Mapping[str, Package] | None = None,
     model_sha256: str | None = None,
@@ -107,8 +104,6 @@ def make_parallel(
 
     Args:
         order: what the corpus is to be.
-        shard: ``(k, n)``: every nth set from the kth on. Runs with all ``k`` make all of it, at once or not, on
-            machines that share the folder.
         engine: what does the work; a worker takes one core and 0.7 GB of memory.
         packages, model_sha256: other ones than are known, for tests.
         progress: called with the seconds of one core that are done, and all, as they were estimated.
@@ -127,18 +122,16 @@ def make_parallel(
     for note in keep_record(order, tool_versions(order.kinds), packages):
         if tell is not None:
             tell(note)
-    items = Studio(order, materials).items()[shard[0] - 1 :: shard[1]]
+    items = Studio(order, materials).items()
     unfit = sum(item.marker(work).is_file() for item in items)
     there = sum((item.folder(work) / INFO).is_file() for item in items)
     missing = [i for i in items if not (i.folder(work) / INFO).is_file() and not i.marker(work).is_file()]
     if tell is not None:
-        part = f", part {shard[0]} of {shard[1]}" if shard[1] > 1 else ""
         minutes = sum(item.cost for item in missing) / 60
-        tell(f"{work}{part}: {len(missing)} of {len(items)} sets to make, about {minutes:.0f} minutes of one core")
+        tell(f"{work}: {len(missing)} of {len(items)} sets to make, about {minutes:.0f} minutes of one core")
     made, more, failed, seconds = make_items(order, materials, missing, engine=engine, progress=progress)
     return MadeCorpus(
         folder=str(work),
-        shard=f"{shard[0]}/{shard[1]}",
         sets=len(items),
         made=made,
         there=there,

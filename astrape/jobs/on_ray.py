@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,12 +18,20 @@ ADDRESS = "RAY_ADDRESS"
 REACHED = 5.0
 """Seconds that a cluster's address has to answer in."""
 
+GRACE = 10.0
+"""Seconds in which an actor of this machine that is told to stop takes its unfinished file away."""
+
 STORE_BYTES = 100_000_000
 """Of shared memory, for a cluster of this machine alone: outcomes are small, since files hold the work."""
 
 
 class Actor:
     """What runs in an actor: the work, and nothing raised, since Ray would wrap it."""
+
+    def where(self) -> tuple[str, int]:
+        import ray
+
+        return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def load(self, begin: Callable[..., Callable[[Any], Any]], given: tuple[Any, ...]) -> BaseException | None:
         try:
@@ -58,10 +68,12 @@ class RayWorkers:
         self._begin, self._given = begin, given
         self._actors: dict[int, Any] = {}
         self._waiting: dict[Any, tuple[int, int | None]] = {}
+        self._places: dict[int, Any] = {}
 
     def start(self, worker: int) -> None:
         actor = self._kind.remote()
         self._actors[worker] = actor
+        self._places[worker] = actor.where.remote()
         self._waiting[actor.load.remote(self._begin, self._given)] = worker, None
 
     def give(self, worker: int, ticket: int, item: Any) -> None:
@@ -88,7 +100,8 @@ class RayWorkers:
         return found
 
     def close(self) -> None:
-        # Ray ends an actor in the middle: a file that it was writing is left under its temporary name.
+        # Ray ends an actor in the middle, and a file that it was writing would be left under its temporary name.
+        self._stop_here()
         if self._owns:
             self._ray.shutdown()
         else:
@@ -96,6 +109,40 @@ class RayWorkers:
                 self._ray.kill(actor)
         self._actors.clear()
         self._waiting.clear()
+
+    def _stop_here(self) -> None:
+        """Tell the actors of this machine to stop, which take their half-written files away, and wait for that."""
+        told: list[int] = []
+        own = self._ray.get_runtime_context().get_node_id()
+        for worker in self._actors:
+            ready, _ = self._ray.wait([self._places[worker]], timeout=0)
+            try:
+                node, process = self._ray.get(ready[0]) if ready else ("", 0)
+                if node == own:
+                    os.kill(process, signal.SIGTERM)
+                    told.append(process)
+            except (self._ray.exceptions.RayError, OSError):
+                continue
+        end = time.monotonic() + GRACE
+        while told and time.monotonic() < end:
+            told = [process for process in told if _is_running(process)]
+            time.sleep(0.05)
+
+
+def _is_running(process: int) -> bool:
+    """Not ended, and not a zombie that nobody has asked for yet."""
+    try:
+        with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        pass
+    if os.path.isdir("/proc/self"):
+        return False
+    try:
+        os.kill(process, 0)
+    except OSError:
+        return False
+    return True
 
 
 def _imported() -> Any:

@@ -13,15 +13,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from astrape.audio.atomic import shown
 from astrape.audio.downmix import MEAN
+from astrape.audio.places import Place
 from astrape.corpus.layouts import default_corpus, read_corpus
 from astrape.corpus.splits import Split, split_corpus
 from astrape.corpus.utterances import Utterance, speakers_of
 from astrape.graph.graph import Graph
-from astrape.training.caches import KINDS, Cache, find_caches, load_front
+from astrape.training.caches import KINDS, Cache, Pack, find_caches, load_front
 from astrape.training.caches.recording import read_header
 from astrape.training.errors import CacheError, TrainingError
 from astrape.training.learner import Batch
 from astrape.training.options import Options
+from astrape.training.packed_windows import PackedWindows
 from astrape.training.sets import SetWindows
 from astrape.training.stage import Stage
 from astrape.training.targets import Targets, audio_input
@@ -47,13 +49,17 @@ class TrainingData:
         corpus: where the recordings are.
         split: which of them are for training.
         caches: by kind, those that were found.
+        pack: the shards that the caches are packed in; ``None`` for folders.
     """
 
-    def __init__(self, corpus: Path, split: Split, caches: dict[str, Cache], root: Path) -> None:
+    def __init__(
+        self, corpus: Path, split: Split, caches: dict[str, Cache], root: Path, pack: Pack | None = None
+    ) -> None:
         self.corpus = corpus
         self.split = split
         self.caches = caches
         self.root = root
+        self.pack = pack
 
     def cache(self, kind: str, why: str) -> Cache:
         """The cache of a kind.
@@ -61,6 +67,11 @@ class TrainingData:
         Raises:
             CacheError: where there is none, with the command that makes it.
         """
+        if kind not in self.caches and self.pack is not None:
+            raise CacheError(
+                f"{self.pack.place}: holds no {kind}, and {why}: make it with `astrape cache --what {kind}` and pack "
+                f"again"
+            )
         if kind not in self.caches:
             raise CacheError(
                 f"{shown(self.root)}: holds no cache of {kind}, and {why}: make it with `astrape cache --what {kind} "
@@ -76,6 +87,11 @@ def open_data(options: Options, graph: Graph, entry: str) -> TrainingData:
         CacheError: for a corpus or caches that are missing, several of a kind where none is named, and features of
             another rate or width than the recipe's.
     """
+    if options.pack is not None:
+        pack = Pack(Place(options.pack))
+        data = TrainingData(Path(options.pack), pack.split, dict(pack.caches), Path(options.pack), pack)
+        _check_features(data, options, graph, entry)
+        return data
     names = {
         "wavlm": options.features_dir,
         "content": options.content_dir,
@@ -96,6 +112,12 @@ def open_data(options: Options, graph: Graph, entry: str) -> TrainingData:
     seed = options.seed if options.split_seed is None else options.split_seed
     split = split_corpus(read_corpus(corpus, options.microphone, channel), options.unseen, seed)
     data = TrainingData(corpus, split, caches, options.cache)
+    _check_features(data, options, graph, entry)
+    return data
+
+
+def _check_features(data: TrainingData, options: Options, graph: Graph, entry: str) -> None:
+    """Hold features against the recipe, and give the graph the front end that made them."""
     stream = graph.inputs[entry] if entry in graph.inputs else graph.outputs[entry]
     if options.features_rate is not None and options.features_rate != stream.rate:
         raise CacheError(f"--wavlm-rate {options.features_rate}: '{entry}' of '{graph.name}' runs at {stream.rate} Hz")
@@ -108,7 +130,6 @@ def open_data(options: Options, graph: Graph, entry: str) -> TrainingData:
                 f"another --recipe"
             )
         load_front(graph, features.folder, features.record)
-    return data
 
 
 class Feed:
@@ -161,8 +182,25 @@ class Feed:
         rate = audio.rate if "audio" in needed else None
         self.targets, self.accelerator = targets, accelerator
 
+        if data.pack is not None and stage.pairs is not None:
+            raise TrainingError(
+                f"training.{stage.name}: parallel sets are read from folders: leave --pack out, and give --cache and "
+                f"--data"
+            )
+
         def windows(utterances: list[Utterance], frames: int) -> Windows | SetWindows:
             seconds, period = Fraction(frames) / stream.rate, graph.period
+            if data.pack is not None and utterances is data.split.train:
+                return PackedWindows(
+                    data.pack,
+                    caches,
+                    batch=stage.batch,
+                    world=accelerator.num_processes,
+                    seconds=seconds,
+                    period=period,
+                    audio=rate,
+                    seed=options.seed,
+                )
             if stage.pairs is None:
                 return Windows(utterances, caches, seconds=seconds, period=period, audio=rate, seed=options.seed)
             if entry not in graph.inputs:
@@ -192,7 +230,9 @@ class Feed:
         caches = list(self.windows.caches.values())
         probes = balanced(held_out.utterances, options.probes)
         if accelerator.is_main_process:
-            _check([*self.windows.utterances, *probes], self.windows, "audio" in needed)
+            # Of a pack that would fetch all of it; what a shard holds is held against its table when it is read.
+            learned = [] if data.pack is not None else self.windows.utterances
+            _check([*learned, *probes], self.windows, "audio" in needed)
         self.speakers = len(self.windows.speakers)
         self.speaker_encoder = next((_teacher(cache) for cache in caches if cache.what == "speakers"), None)
         self._loader = WindowLoader(

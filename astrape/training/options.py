@@ -21,6 +21,7 @@ class Options:
         cache: the folder of the caches.
         out_dir, run_name: where results go, and what their files are called.
         recipe: a shipped one's name, or a path; the checkpoint's own, or ``astrape-vc``, when left out.
+        pack: packed caches, a folder or a URL, in place of ``cache`` and ``data``.
         data: the corpus; the one that the cache of features was made of, when left out.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         seed: of weights and windows.
@@ -55,6 +56,7 @@ class Options:
     out_dir: Path
     run_name: str
     recipe: str | None = None
+    pack: str | None = None
     data: Path | None = None
     device: str = "cpu"
     seed: int = 42

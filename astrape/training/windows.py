@@ -134,14 +134,18 @@ class Windows(Dataset[dict[str, Tensor]]):
             CacheError: for a file that is damaged or gone.
         """
         epoch, item = (0, place) if isinstance(place, int) else place
-        passes, index = divmod(item, len(self.utterances))
-        utterance = self.utterances[int(self._permutation(epoch, passes)[index])]
+        utterance = self.at(epoch, item)
         arrays = self._arrays(utterance)
         header = self._header(utterance)
         length = self._length(arrays, header)
         places = max(0, math.floor((length - self.seconds) / self.period)) + 1
         draw = np.random.default_rng((self.seed, epoch, item))
         return self._cut(utterance, arrays, header, int(draw.integers(places)) * self.period)
+
+    def at(self, epoch: int, item: int) -> Utterance:
+        """The utterance at a place."""
+        passes, index = divmod(item, len(self.utterances))
+        return self.utterances[int(self._permutation(epoch, passes)[index])]
 
     def crop(self, utterance: Utterance, begin: Fraction = Fraction(0)) -> dict[str, Tensor]:
         """The window of an utterance that begins at a whole multiple of the period.

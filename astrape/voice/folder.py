@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from astrape.audio.atomic import shown
+from astrape.audio.atomic import shown, sweep
 from astrape.audio.endings import DECODED, is_audio
 from astrape.errors import AstrapeError
 from astrape.jobs import Engine, Job, run_job
@@ -141,6 +141,8 @@ def convert_pairs(
 ) -> Batch:
     """Convert the files of a folder, in whatever order; what became of them, in the order of their paths."""
     found: dict[int, Conversion | Failure] = {}
+    for folder in {pair.target.parent for pair in pairs}:
+        sweep(folder)
     for done in run_job(job, pairs, engine):
         pair = done.item
         found[pair.index] = done.outcome or Failure(str(pair.source), f"{pair.source}: {done.fault}")

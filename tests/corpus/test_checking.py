@@ -213,7 +213,7 @@ def test_the_commands_make_check_and_repair(packages: Packages, work: Path, monk
 def test_wrong_words_are_one_line(tmp_path: Path) -> None:
     for words, told in (
         (("--work", tmp_path, "--warps", 2), "--warps"),
-        (("--work", tmp_path, "--shard", "5/4"), "--shard 5/4: write it as 1/4"),
+        (("--work", tmp_path, "--jobs", 0), "--jobs"),
         ((), "--work"),
     ):
         result = astrape("corpus", "make", "parallel", *words)

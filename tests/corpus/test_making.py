@@ -176,7 +176,7 @@ def test_the_manifest_has_every_rendering_with_its_licence_and_training_reads_it
     assert not list(whole.rglob("run.js")), "nothing is unpacked but what is needed"
 
 
-@pytest.mark.parametrize("how", ["again", "shards", "jobs", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["again", "jobs", pytest.param("ray", marks=pytest.mark.slow)])
 def test_bytes_do_not_depend_on_how_the_work_is_divided(
     packages: Packages, whole: Path, work: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,12 +184,8 @@ def test_bytes_do_not_depend_on_how_the_work_is_divided(
     if how == "ray":
         pytest.importorskip("ray", reason="ray is not installed: pip install 'astrape[ray]'")
     given: dict[str, Any] = {"flite": 0.002, "recordings": True, "warps": 0.5}
-    if how == "shards":
-        made = [packages.make(work, shard=(part, 3), **given) for part in (3, 1, 2)]
-        assert min(one.made for one in made) > 2
-    else:
-        engine = {"again": Engine(), "jobs": Engine(workers=2), "ray": Engine("ray", workers=2)}[how]
-        packages.make(work, engine=engine, **given)
+    engine = {"again": Engine(), "jobs": Engine(workers=2), "ray": Engine("ray", workers=2)}[how]
+    packages.make(work, engine=engine, **given)
     assert contents(work) == contents(whole)
 
 

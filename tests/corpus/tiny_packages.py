@@ -119,7 +119,7 @@ class Packages:
 
     def make(self, work: Path, **given: Any) -> MadeCorpus:
         """A run on a corpus that the archives were put into."""
-        run = {name: given.pop(name) for name in ("shard", "engine", "progress", "tell") if name in given}
+        run = {name: given.pop(name) for name in ("engine", "progress", "tell") if name in given}
         settings: dict[str, Any] = {"hours": 0.012, "flite": 0.0, "recordings": False, "warps": 0.0, **given}
         order = Order(work=work, **settings)
         return make_parallel(order, packages=self.table, model_sha256=self.model_sha256, **run)

@@ -112,6 +112,17 @@ def test_what_cannot_be_loaded_is_told_as_it_is(engine: Engine) -> None:
         list(run_job(Job(work.refuses, ()), range(10), engine))
 
 
+def test_a_package_that_ray_workers_lack_is_named(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_here.py").write_text("def begin():\n    return abs\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import only_here  # type: ignore[import-not-found]
+
+    with pytest.raises(JobError, match=r"No module named 'only_here': install astrape with the same extras on every"):
+        list(run_job(Job(only_here.begin, ()), [1], Engine("ray", workers=2)))
+
+
 def test_workers_that_die_while_they_load_end_the_job(engine: Engine) -> None:
     with pytest.raises(JobError, match=rf"{TRIES} workers in a row ended before they had loaded anything \(.*hint"):
         list(run_job(Job(work.dies, ()), range(10), engine))
@@ -179,6 +190,19 @@ def test_ctrl_c_leaves_one_traceback_no_process_and_no_half_file(tmp_path: Path)
     assert said.count("Traceback") == 1, said
     assert said.rstrip().endswith("KeyboardInterrupt")
     gone(process.pid)
+    assert not list(tmp_path.glob(".*"))
+    assert not written(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="groups of processes are POSIX")
+def test_ctrl_c_with_ray_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'astrape[ray]'")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with started("interrupted_on_ray", tmp_path) as process:
+        begun(process, tmp_path)
+        os.kill(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert said.rstrip().endswith("KeyboardInterrupt")
     assert not list(tmp_path.glob(".*"))
     assert not written(tmp_path)
 

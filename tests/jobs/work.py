@@ -91,6 +91,13 @@ def interrupted(folder: str) -> Any:
     return list(run_job(Job(slow, (Path(folder),)), range(4), Engine(workers=2)))
 
 
+def interrupted_on_ray(folder: str) -> Any:
+    """As :func:`interrupted`, by actors of Ray."""
+    from astrape.jobs import Engine, Job, run_job
+
+    return list(run_job(Job(slow, (Path(folder),)), range(4), Engine("ray", workers=2)))
+
+
 def abandoned(folder: str) -> Any:
     """A run whose driver is killed."""
     return interrupted(folder)

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -146,46 +145,10 @@ def test_faults_are_told_at_the_end_and_the_exit_code_says_so(tmp_path: Path, sm
     assert found["there"] == 4
 
 
-def test_processes_of_torchrun_take_a_shard_each(
-    tmp_path: Path, small: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    monkeypatch.delenv("MASTER_ADDR", raising=False)
-    counts = []
-    for rank in range(3):
-        monkeypatch.setenv("RANK", str(rank))
-        result = astrape("cache", "--what", "wavlm", *small, "--json")
-        assert f"part {rank + 1} of 3" in result.stderr
-        counts.append(json.loads(result.stdout)["made"])
-    assert counts == [2, 1, 1]
-    assert len(arrays(tmp_path / "cache")) == 4
-
-
-def test_a_process_of_torchrun_with_a_fault_waits_for_the_others(tmp_path: Path) -> None:
-    vctk(tmp_path / "data", speakers=2, utterances=2)
-    (tmp_path / "data" / "wav48_silence_trimmed" / "p225" / "bad.flac").write_bytes(b"junk")
-    words = [sys.executable, "-m", "astrape.cache", "--what", "wavlm", "--recipe", recipe(tmp_path)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    given = {"OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    quiet = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    first = subprocess.Popen(words, env=os.environ | given | {"RANK": "0"}, **quiet)  # type: ignore[call-overload]
-    deadline = time.monotonic() + 100
-    while len(arrays(tmp_path / "cache")) < 2 and first.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert len(arrays(tmp_path / "cache")) == 2
-    second = subprocess.Popen(words, env=os.environ | given | {"RANK": "1"}, **quiet)  # type: ignore[call-overload]
-    assert first.wait(100) == 1
-    assert len(arrays(tmp_path / "cache")) == 4
-    assert second.wait(100) == 0
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["cache", "--what", "wavlm", "--data", "nowhere"], "no such folder or manifest"),
-        (["cache", "--what", "wavlm", "--shard", "5/4"], "--shard 5/4"),
         (["cache", "--what", "wavlm", "--device", "tpu"], "there is cpu, cuda"),
         (["cache", "--what", "wavlm", "--recipe", "wavetable"], "there is no recipe"),
         (["cache", "--what", "wavlm", "--recipe", "echo"], "does not say where training enters"),

@@ -23,7 +23,7 @@ from astrape.graph.recipe import Recipe
 from astrape.graph.subgraph import subgraph
 from astrape.jobs import Engine
 from astrape.training import teachers
-from astrape.training.caches import Cache, FrontEnd, StorageError, load_front, make_cache, shard_of
+from astrape.training.caches import Cache, FrontEnd, StorageError, load_front, make_cache
 from astrape.training.caches.files import Fault, read_array, write_array
 from astrape.training.caches.making import make_items
 from astrape.training.caches.recording import read_crop, read_header, read_recording
@@ -92,40 +92,17 @@ def test_a_second_run_makes_only_what_is_missing(tmp_path: Path, corpus: list[An
     assert changed == ["p226_002.npy"]
 
 
-def test_shards_processes_and_limits_make_the_same_between_them(tmp_path: Path, corpus: list[Any]) -> None:
+def test_processes_and_limits_make_the_same_between_them(tmp_path: Path, corpus: list[Any]) -> None:
     whole = order(tmp_path / "whole" / "cache")
     make_cache(whole, corpus)
-    parts = order(tmp_path / "parts" / "cache")
-    counts = [make_cache(parts, corpus, shard=(k, 4)).made for k in (3, 1, 4, 2)]
-    assert sorted(counts) == [2, 2, 2, 3]
     beside = order(tmp_path / "beside" / "cache")
     assert make_cache(beside, corpus, engine=Engine(workers=2)).made == 9
     limited = order(tmp_path / "limited" / "cache")
     assert make_cache(limited, corpus, limit=2).made == 2
-    made = {one.root.parent.name: arrays(one.root / "wavlm_L2_800hz") for one in (whole, parts, beside, limited)}
-    assert made["whole"] == made["parts"] == made["beside"]
+    made = {one.root.parent.name: arrays(one.root / "wavlm_L2_800hz") for one in (whole, beside, limited)}
+    assert made["whole"] == made["beside"]
     assert len(made["whole"]) == 9
     assert list(made["limited"]) == list(made["whole"])[:2]
-
-
-@pytest.mark.parametrize(
-    ("text", "shard"), [("1/1", (1, 1)), ("2/3", (2, 3)), ("0/3", None), ("4/3", None), ("1", None), ("a/b", None)]
-)
-def test_shards_are_counted_from_one(text: str, shard: tuple[int, int] | None) -> None:
-    if shard is not None:
-        assert shard_of(text) == shard
-    else:
-        with pytest.raises(CacheError, match="1/4"):
-            shard_of(text)
-
-
-def test_under_torchrun_each_process_has_a_shard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RANK", raising=False)
-    assert shard_of(None) == (1, 1)
-    monkeypatch.setenv("RANK", "2")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert shard_of(None) == (3, 4)
-    assert shard_of("1/2") == (1, 2)
 
 
 def test_a_killed_run_leaves_whole_files_and_goes_on(tmp_path: Path) -> None:

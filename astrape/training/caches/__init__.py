@@ -23,7 +23,9 @@ from astrape.training.caches.checking import Checked, Finding, check_cache, repa
 from astrape.training.caches.files import Fault, StorageError
 from astrape.training.caches.front import FrontEnd, front_state, load_front
 from astrape.training.caches.makers import Order
-from astrape.training.caches.making import Failed, Made, make_cache, shard_of, wait_for_all
+from astrape.training.caches.making import Failed, Made, make_cache
+from astrape.training.caches.packed import Pack
+from astrape.training.caches.packing import Packed, make_pack
 from astrape.training.caches.record import KINDS, Record
 
 __all__ = [
@@ -36,6 +38,8 @@ __all__ = [
     "FrontEnd",
     "Made",
     "Order",
+    "Pack",
+    "Packed",
     "Record",
     "StorageError",
     "Stored",
@@ -44,7 +48,6 @@ __all__ = [
     "front_state",
     "load_front",
     "make_cache",
+    "make_pack",
     "repair_cache",
-    "shard_of",
-    "wait_for_all",
 ]

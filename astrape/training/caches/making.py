@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed
 
 from astrape.audio.atomic import is_stale, shown, temporaries
 from astrape.audio.downmix import MEAN
@@ -27,7 +24,7 @@ from astrape.training.caches.makers import Item, Maker, Order
 from astrape.training.caches.recording import read_header
 from astrape.training.errors import CacheError
 
-__all__ = ["Failed", "Made", "make_cache", "make_items", "shard_of", "wait_for_all"]
+__all__ = ["Failed", "Made", "make_cache", "make_items"]
 
 Progress = Callable[[float, float | None], None]
 
@@ -49,8 +46,7 @@ class Made:
 
     Attributes:
         what, folder: which cache.
-        shard: which part of how many.
-        items: in this part of the corpus: utterances, or speakers.
+        items: utterances, or speakers.
         made: of them, now.
         there: of them, before.
         failed: what could not be made or used, each with its reason.
@@ -61,7 +57,6 @@ class Made:
 
     what: str
     folder: str
-    shard: str
     items: int
     made: int
     there: int
@@ -75,37 +70,10 @@ class Made:
         return asdict(self) | {"folder": shown(self.folder), "failed": failed}
 
 
-def shard_of(text: str | None) -> tuple[int, int]:
-    """Which part of how many, from ``2/4``; from ``RANK`` and ``WORLD_SIZE``, which torchrun sets, where left out.
-
-    Raises:
-        CacheError: for any other text.
-    """
-    if text is None:
-        rank, world = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
-        return (int(rank) + 1, int(world)) if rank.isdigit() and world.isdigit() and int(rank) < int(world) else (1, 1)
-    part, slash, count = text.partition("/")
-    if not (slash and part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count)):
-        raise CacheError(f"--shard {text}: write it as 1/4, 2/4, ... : which part of how many")
-    return int(part), int(count)
-
-
-def wait_for_all() -> None:
-    """Wait, under torchrun, until every process has made its part.
-
-    torchrun ends all processes when one of them ends with a code above 0, which one unreadable recording is enough for.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1 and "MASTER_ADDR" in os.environ:
-        distributed.init_process_group("gloo", timeout=timedelta(days=30))
-        distributed.barrier()
-        distributed.destroy_process_group()
-
-
 def make_cache(
     order: Order,
     utterances: Sequence[Utterance],
     *,
-    shard: tuple[int, int] = (1, 1),
     limit: int = 0,
     engine: Engine = IN_PROCESS,
     corpus: Path | None = None,
@@ -122,8 +90,6 @@ def make_cache(
     Args:
         order: which cache, and of what.
         utterances: the corpus, the same on every machine.
-        shard: ``(k, n)``: every nth item from the kth on. Runs with all ``k`` from 1 to ``n`` make all of it, in any
-            order, at once or not, on machines that share the folder.
         limit: take the first so many items of the corpus alone; 0: all.
         engine: what does the work; a worker takes one core, and what the front end or the teacher takes.
         corpus, microphone, channel: where the utterances are from, for the record.
@@ -138,18 +104,16 @@ def make_cache(
     maker = order.open()
     cache = maker.prepare(corpus, microphone, channel)
     items = maker.items(utterances)
-    items = (items if limit == 0 else items[:limit])[shard[0] - 1 :: shard[1]]
+    items = items if limit == 0 else items[:limit]
     missing = [item for item in items if not cache.has(item.key)]
     if tell is not None:
-        part = f", part {shard[0]} of {shard[1]}" if shard[1] > 1 else ""
-        tell(f"{shown(maker.folder)}: {maker.record.maker}{part}: {len(missing)} of {len(items)} to make")
+        tell(f"{shown(maker.folder)}: {maker.record.maker}: {len(missing)} of {len(items)} to make")
         if maker.record.random:
             tell("the front end's weights are random: give --wavlm CHECKPOINT (or --weights FILE) for trained ones")
     made, failed, seconds = make_items(order, maker, cache, missing, engine=engine, progress=progress, tell=tell)
     return Made(
         what=order.what,
         folder=str(maker.folder),
-        shard=f"{shard[0]}/{shard[1]}",
         items=len(items),
         made=made,
         there=len(items) - len(missing),

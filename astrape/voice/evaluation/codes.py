@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from astrape.blocks.code_usage import CodeUsage
@@ -14,6 +20,24 @@ from astrape.voice.evaluation.packages import Package
 __all__ = ["QuantizerUse"]
 
 CODES = frozenset({"codes"})
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one source's codes were.
+
+    Attributes:
+        source: its key.
+        size: how many codes there are.
+        codes, counts: those that occurred, and how often.
+        digits: how often each value of each digit occurred.
+    """
+
+    source: str
+    size: int
+    codes: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    digits: tuple[npt.NDArray[Any], ...]
 
 
 class QuantizerUse:
@@ -49,9 +73,6 @@ class QuantizerUse:
 
     def __init__(self, tools: Tools) -> None:
         del tools
-        self._all: CodeUsage | None = None
-        self._digits: list[torch.Tensor] = []
-        self._seen: set[str] = set()
 
     def score(self, context: Context) -> dict[str, float]:
         if context.codes is None:
@@ -62,15 +83,27 @@ class QuantizerUse:
         digits = _digit_counts(codes)
         count = CodeUsage(codes.size)
         count.add(codes.codes)
-        if context.source_key not in self._seen:
-            self._seen.add(context.source_key)
-            self._all = self._all or CodeUsage(codes.size)
-            self._all.add(codes.codes)
-            self._digits = [a + b for a, b in zip(self._digits, digits, strict=True)] if self._digits else digits
+        context.parts[self.name] = Part(
+            context.source_key,
+            codes.size,
+            count.codes.numpy(),
+            count.counts.numpy(),
+            tuple(digit.numpy() for digit in digits),
+        )
         return _scores(count, digits)
 
-    def pooled(self) -> dict[str, float]:
-        return {} if self._all is None else _scores(self._all, self._digits)
+    def pooled(self, parts: Sequence[Part]) -> dict[str, float]:
+        firsts: dict[str, Part] = {}
+        for part in parts:
+            firsts.setdefault(part.source, part)
+        if not firsts:
+            return {}
+        found = list(firsts.values())
+        count = CodeUsage(found[0].size)
+        for part in found:
+            count.add_counts(torch.from_numpy(part.codes), torch.from_numpy(part.counts))
+        digits = [torch.from_numpy(sum(same)) for same in zip(*(part.digits for part in found), strict=True)]
+        return _scores(count, digits)
 
 
 def _digit_counts(codes: Codes) -> list[torch.Tensor]:

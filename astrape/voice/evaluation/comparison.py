@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from astrape.voice.evaluation.baselines import SourceItself, WorldShift, in_own_voices
 from astrape.voice.evaluation.conditions import CLEAN, CONDITIONS, degraded
-from astrape.voice.evaluation.context import Tools
 from astrape.voice.evaluation.errors import EvaluationError
 from astrape.voice.evaluation.pairs import Pair
 from astrape.voice.evaluation.result import Column, Evaluation
-from astrape.voice.evaluation.run import evaluate
+from astrape.voice.evaluation.run import evaluate_all
 from astrape.voice.evaluation.systems import Conversions, System
 from astrape.voice.names import BASELINES
 
 __all__ = ["check_beside", "compare"]
-
-Progress = Callable[[float, float | None], None]
 
 
 def compare(
@@ -29,19 +26,15 @@ def compare(
     *,
     baselines: Iterable[str] = (),
     conditions: Iterable[str] = (),
-    language: str = "en",
-    tracker: str | None = None,
-    progress: Progress | None = None,
     **settings: Any,
 ) -> Evaluation:
     """Evaluate a system, and beside it baselines, first on clean sources and then in each condition.
 
     Args:
-        pairs, system, language, tracker, settings: as for :func:`~astrape.voice.evaluation.run.evaluate`.
+        pairs, system, settings: as for :func:`~astrape.voice.evaluation.run.evaluate`.
         folder: what baselines convert and degraded sources go to folders of their names below it.
         baselines: of ``source``, ``own-voice`` (the system, to the source's own voice) and ``world``.
         conditions: of ``CONDITIONS``.
-        progress: called with pairs done and in all, of all columns.
 
     Returns:
         The system on clean sources, everything else in ``beside``.
@@ -51,7 +44,6 @@ def compare(
     """
     wanted, given = list(dict.fromkeys(baselines)), list(dict.fromkeys(conditions))
     check_beside(wanted, given, system)
-    tools = Tools(language, tracker)
     work: list[tuple[str, str, System, Sequence[Pair]]] = []
     name = str(system.describe().get("recipe") or "converted")
     for condition in (CLEAN, *given):
@@ -65,17 +57,8 @@ def compare(
                 work.append((baseline, condition, WorldShift(place / baseline), heard))
             else:
                 work.append((baseline, condition, _placed(system, condition, place), in_own_voices(heard)))
-    total, done = float(sum(len(item[3]) for item in work)), 0
-    columns: list[Column] = []
-    for label, condition, converting, chosen in work:
-
-        def tell(count: float, _: float | None, before: int = done) -> None:
-            if progress is not None:
-                progress(before + count, total)
-
-        found = evaluate(chosen, converting, language=language, tracker=tracker, tools=tools, progress=tell, **settings)
-        columns.append(Column(label, condition, found))
-        done += len(chosen)
+    found = evaluate_all([(converting, chosen) for _, _, converting, chosen in work], **settings)
+    columns = [Column(label, condition, one) for (label, condition, _, _), one in zip(work, found, strict=True)]
     return replace(columns[0].evaluation, beside=tuple(columns[1:]))
 
 

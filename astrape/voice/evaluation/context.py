@@ -28,15 +28,11 @@ class Tools:
     Args:
         language: of the sources, an ISO 639 code.
         tracker: of pitch, ``swift-f0`` or ``pyworld``; the first of them that is installed when left out.
-
-    Attributes:
-        metrics: by family, those that hold models, for the next run with the same tools.
     """
 
     def __init__(self, language: str = "en", tracker: str | None = None) -> None:
         self.language = language
         self.tracker = tracker
-        self.metrics: dict[str, Any] = {}
         self._memory: OrderedDict[tuple[str, Path, float], Any] = OrderedDict()
 
     def remember(self, what: str, recording: Recording, compute: Callable[[Recording], Result]) -> Result:
@@ -92,6 +88,8 @@ class Context:
         elsewhere: the result was made by another system.
         no_target_audio: why there is no ``target_audio``.
         notes: what metrics have to say beside numbers, by name: what was recognised, for instance.
+        parts: by family, what a metric keeps of this conversion for its values of all files together: plain values or
+            arrays, since they may come from another process.
     """
 
     source: Recording
@@ -106,6 +104,7 @@ class Context:
     elsewhere: bool = False
     no_target_audio: str = "there is no recording of the target"
     notes: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, Any] = field(default_factory=dict)
 
     def lacks(self, need: str) -> str | None:
         """Why something of ``NEEDS`` is not there; ``None`` where it is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from astrape.voice.evaluation.context import Context, Tools
 from astrape.voice.evaluation.errors import MetricError
@@ -45,7 +45,7 @@ class PESQ:
                 continue
         return {"pesq": _mean(scores)}
 
-    def pooled(self) -> dict[str, float]:
+    def pooled(self, parts: Sequence[object]) -> dict[str, float]:
         return {}
 
 
@@ -80,7 +80,7 @@ class STOI:
                     found.append(Score(value, len(heard)))
         return {name: _mean(found) for name, found in scores.items()}
 
-    def pooled(self) -> dict[str, float]:
+    def pooled(self, parts: Sequence[object]) -> dict[str, float]:
         return {}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,7 +109,7 @@ class Intelligibility:
             raise MetricError("the recogniser understands no word of the source")
         return scores
 
-    def pooled(self) -> dict[str, float]:
+    def pooled(self, parts: Sequence[object]) -> dict[str, float]:
         return {}
 
     def recognised(self, recording: Recording) -> str:

@@ -1,14 +1,16 @@
 """The protocol of metrics.
 
 A metric is a family of quantities that one package measures together. It is in the registry by name, loads its
-models once a run and only when they are first asked, and scores one conversion at a time.
+models once a run, in each worker, and only when they are first asked, and scores one conversion at a time. Conversions
+of a run may be scored by several workers, so what is of all of them together comes from what each has left in
+``Context.parts``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from astrape.voice.evaluation.packages import Package
 
@@ -81,6 +83,10 @@ class Metric(Protocol):
         """
         ...
 
-    def pooled(self) -> Mapping[str, float]:
-        """Values of all files scored so far together that are not means over them; mostly none."""
+    def pooled(self, parts: Sequence[Any]) -> Mapping[str, float]:
+        """Values of all files together that are not means over them; mostly none.
+
+        Args:
+            parts: what :meth:`score` left in ``context.parts[self.name]``, in the order of the pairs.
+        """
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -116,7 +116,7 @@ class Melody:
     def score(self, context: Context) -> dict[str, float]:
         return compare_pitch(self.track(context.source), self.track(context.converted))
 
-    def pooled(self) -> dict[str, float]:
+    def pooled(self, parts: Sequence[object]) -> dict[str, float]:
         return {}
 
     def track(self, recording: Recording) -> PitchTrack:

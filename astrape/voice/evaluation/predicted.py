@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from astrape.voice.evaluation.context import Context, Tools
@@ -48,7 +50,7 @@ class PredictedQuality:
         lost = before["ovrl_mos"] - found["ovrl_mos"]
         return scores | {"source_dnsmos_ovrl": before["ovrl_mos"], "dnsmos_loss": lost}
 
-    def pooled(self) -> dict[str, float]:
+    def pooled(self, parts: Sequence[object]) -> dict[str, float]:
         return {}
 
     def predicted(self, recording: Recording) -> dict[str, float]:

@@ -19,9 +19,6 @@ from astrape.voice.evaluation.speed import Speed
 
 __all__ = ["available", "choose", "register_metric"]
 
-HOLD_MODELS = frozenset({"intelligibility", "similarity", "pitch"})
-"""Families that remember models between files, and nothing of the files themselves."""
-
 Factory = Callable[[Tools], Metric]
 
 _OWN = (Intelligibility, Similarity, Melody, PredictedQuality, PESQ, STOI, SpectralDistance, QuantizerUse, Speed)
@@ -45,14 +42,8 @@ def register_metric(name: str) -> Callable[[Factory], Factory]:
 
 
 def available(tools: Tools) -> dict[str, Metric]:
-    """All metrics, made for a run, by the name of the family. Runs that share their tools share loaded models too."""
-    made: dict[str, Metric] = {}
-    for name, factory in _FACTORIES.items():
-        if name in HOLD_MODELS:
-            made[name] = tools.metrics.setdefault(name, factory(tools))
-        else:
-            made[name] = factory(tools)
-    return made
+    """All metrics, made for a run, by the name of the family."""
+    return {name: factory(tools) for name, factory in _FACTORIES.items()}
 
 
 def choose(metrics: Mapping[str, Metric], names: Iterable[str] | None) -> list[Metric]:

@@ -35,6 +35,7 @@ class PairResult:
         failures: families that failed on this pair, and why.
         notes: what metrics said beside numbers.
         warnings: what speaks against trusting the numbers.
+        parts: by family, what its values of all pairs together are made of.
     """
 
     pair: Pair
@@ -46,6 +47,7 @@ class PairResult:
     failures: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    parts: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def to_dict(self, shown: Callable[[Path], str] = os.fspath) -> dict[str, Any]:
         pair, target = self.pair, self.pair.target

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from astrape.errors import AstrapeError
-from astrape.voice.evaluation.context import Context, Tools
-from astrape.voice.evaluation.errors import EvaluationError, MetricError
-from astrape.voice.evaluation.metric import NEEDS, Metric, Score
+from astrape.jobs import IN_PROCESS, Engine, Job, run_job
+from astrape.voice.evaluation.context import Tools
+from astrape.voice.evaluation.errors import EvaluationError
+from astrape.voice.evaluation.metric import Metric
 from astrape.voice.evaluation.packages import Package, absence, versions
 from astrape.voice.evaluation.pairs import Pair
-from astrape.voice.evaluation.recording import Recording
 from astrape.voice.evaluation.registry import available, choose
 from astrape.voice.evaluation.result import Evaluation, PairResult
+from astrape.voice.evaluation.scoring import Item, begin, evaluated
 from astrape.voice.evaluation.statistics import RESAMPLES, Aggregate, aggregate
-from astrape.voice.evaluation.systems import Rendering, System
+from astrape.voice.evaluation.systems import Conversions, System
 
-__all__ = ["evaluate"]
-
-LENGTHS_DIFFER = 0.1
-"""Seconds, from which on a result of another length is pointed out: it may be late."""
-
-FOREIGN = 50.0
-"""Percent of the source's words that the recogniser gets wrong, from which on it may not be English."""
+__all__ = ["evaluate", "evaluate_all"]
 
 Progress = Callable[[float, float | None], None]
 
@@ -38,7 +31,7 @@ def evaluate(
     tracker: str | None = None,
     seed: int = 0,
     settings: Mapping[str, object] | None = None,
-    tools: Tools | None = None,
+    engine: Engine = IN_PROCESS,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Convert pairs and measure the results.
@@ -54,134 +47,114 @@ def evaluate(
         tracker: of pitch, ``swift-f0`` or ``pyworld``.
         seed: of the bootstrap.
         settings: further settings, for the record.
-        tools: shared with other runs of the same language and tracker, so that what is known of a recording is not
-            computed again; of this run alone when left out.
-        progress: called with pairs done, fractions included, and in all.
+        engine: what does the work. Workers beside this process load graph and models themselves, once each: one core
+            each, and 1 to 2 GB with all metrics.
+        progress: called with pairs done, in this process fractions included, and in all.
 
     Raises:
-        EvaluationError: for no pair, and an unknown metric or tracker.
+        EvaluationError: for no pair, an unknown metric or tracker, and a system that workers cannot load.
     """
-    if not pairs:
+    (found,) = evaluate_all(
+        [(system, pairs)],
+        metrics=metrics,
+        language=language,
+        tracker=tracker,
+        seed=seed,
+        settings=settings,
+        engine=engine,
+        progress=progress,
+    )
+    return found
+
+
+def evaluate_all(
+    columns: Sequence[tuple[System, Sequence[Pair]]],
+    *,
+    metrics: Iterable[str] | None = None,
+    language: str = "en",
+    tracker: str | None = None,
+    seed: int = 0,
+    settings: Mapping[str, object] | None = None,
+    engine: Engine = IN_PROCESS,
+    progress: Progress | None = None,
+) -> list[Evaluation]:
+    """Evaluate several systems by the same metrics, in one job: what is known of a recording is not computed again.
+
+    Args:
+        columns: systems, each with its pairs.
+        metrics, language, tracker, seed, settings, engine, progress: as for :func:`evaluate`.
+
+    Raises:
+        EvaluationError: as :func:`evaluate`.
+    """
+    if not all(pairs for _, pairs in columns):
         raise EvaluationError("there is no pair to evaluate: name at least one source and one target")
-    tools = tools or Tools(language, tracker)
-    chosen = choose(available(tools), metrics)
+    chosen = choose(available(Tools(language, tracker)), metrics)
     skipped = {metric.name: reason for metric in chosen if (reason := absence(metric.packages))}
     running = [metric for metric in chosen if metric.name not in skipped]
-    described = system.describe()
-    results = []
-    for index, pair in enumerate(pairs):
-        results.append(_evaluated(pair, system, running, _within(progress, index, len(pairs))))
-        if progress is not None:
-            progress(index + 1, len(pairs))
+    systems = [system for system, _ in columns]
+    described = [system.describe() for system in systems]
+    items = [Item(of, index, pair) for of, (_, pairs) in enumerate(columns) for index, pair in enumerate(pairs)]
+    results = _results(items, systems, running, language, tracker, engine, progress)
     packages: list[Package] = [package for metric in chosen for package in metric.packages]
     packages += [quantity.package for metric in chosen for quantity in metric.quantities if quantity.package]
     pitch = next((vars(metric).get("tracker") for metric in chosen if metric.name == "pitch"), None)
-    return Evaluation(
-        system=described,
-        settings={
-            "metrics": [metric.name for metric in chosen],
-            "language": language,
-            "pitch_tracker": pitch,
-            "bootstrap_seed": seed,
-            "bootstrap_resamples": RESAMPLES,
-            **(settings or {}),
-        },
-        packages=versions(packages),
-        quantities=tuple((metric.name, quantity) for metric in chosen for quantity in metric.quantities),
-        skipped=skipped,
-        results=tuple(results),
-        aggregate=_aggregated(running, results, seed),
-        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    made = []
+    for of, what in enumerate(described):
+        own = [results[of, index] for index in range(len(columns[of][1]))]
+        made.append(
+            Evaluation(
+                system=what,
+                settings={
+                    "metrics": [metric.name for metric in chosen],
+                    "language": language,
+                    "pitch_tracker": pitch,
+                    "bootstrap_seed": seed,
+                    "bootstrap_resamples": RESAMPLES,
+                    **(settings or {}),
+                },
+                packages=versions(packages),
+                quantities=tuple((metric.name, quantity) for metric in chosen for quantity in metric.quantities),
+                skipped=skipped,
+                results=tuple(own),
+                aggregate=_aggregated(running, own, seed),
+                created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+        )
+    return made
 
 
-def _evaluated(pair: Pair, system: System, metrics: Sequence[Metric], progress: Progress) -> PairResult:
-    try:
-        rendering = system.render(pair, progress)
-        context = _context(pair, rendering, not system.converts)
-    except AstrapeError as error:
-        return PairResult(pair, error=_one_line(error))
-    scores: dict[str, Score] = {}
-    unavailable: dict[str, str] = {}
-    failures: dict[str, str] = {}
-    for metric in metrics:
-        try:
-            found = _checked(metric, metric.score(context))
-        except AstrapeError as error:
-            failures[metric.name] = _one_line(error)
-            continue
-        # Models of others fail on odd sound in whatever way; the other metrics and files go on.
-        except Exception as error:
-            failures[metric.name] = _one_line(error, type(error).__name__)
-            continue
-        scores |= found
-        for quantity in metric.quantities:
-            if quantity.name not in found:
-                reasons = [context.lacks(need) for need in NEEDS if need in quantity.needs]
-                reasons += [absence([quantity.package])] if quantity.package else []
-                unavailable[quantity.name] = next((why for why in reasons if why), "it has no value here")
-    return PairResult(
-        pair=pair,
-        rendering=rendering,
-        seconds=context.source.seconds,
-        scores=scores,
-        unavailable=unavailable,
-        failures=failures,
-        notes=context.notes,
-        warnings=tuple(_warnings(context, scores)),
-    )
+def _results(
+    items: Sequence[Item],
+    systems: Sequence[System],
+    metrics: Sequence[Metric],
+    language: str,
+    tracker: str | None,
+    engine: Engine,
+    progress: Progress | None,
+) -> dict[tuple[int, int], PairResult]:
+    if not engine.in_process:
+        for system in systems:
+            if isinstance(system, Conversions):
+                system.check_portable()
+    results: dict[tuple[int, int], PairResult] = {}
 
+    def here(item: Item) -> PairResult:
+        return evaluated(item.pair, systems[item.system], metrics, _within(progress, len(results), len(items)))
 
-def _context(pair: Pair, rendering: Rendering, elsewhere: bool) -> Context:
-    source = Recording(pair.source.path)
-    target = pair.target
-    audio = None if target is None or target.audio is None else Recording(target.audio)
-    same = audio is not None and audio.path.samefile(source.path)
-    no_audio = "nobody said who the target is"
-    if target is not None:
-        no_audio = f"'{target.files[0].name}' holds no sound to compare with: name a recording (--target-audio)"
-    return Context(
-        source=source,
-        converted=Recording(rendering.path, rendering.late),
-        source_key=pair.source.key,
-        transcript=pair.source.text,
-        target_audio=audio,
-        reference=source if pair.own_voice or same else None,
-        codes=rendering.codes,
-        conversion=rendering.conversion,
-        latency=rendering.latency,
-        elsewhere=elsewhere or pair.converted is not None,
-        no_target_audio=no_audio,
-    )
-
-
-def _checked(metric: Metric, found: Mapping[str, float | Score]) -> dict[str, Score]:
-    names = {quantity.name for quantity in metric.quantities}
-    scores = {}
-    for name, value in found.items():
-        if name not in names:
-            raise MetricError(f"'{metric.name}' gives '{name}', which is not one of its quantities")
-        score = value if isinstance(value, Score) else Score(float(value))
-        if not (math.isfinite(score.value) and math.isfinite(score.weight) and score.weight > 0):
-            raise MetricError(f"'{name}' came out as {score.value:g}, which is not a number")
-        scores[name] = score
-    return scores
-
-
-def _warnings(context: Context, scores: Mapping[str, Score]) -> Iterable[str]:
-    apart = context.converted.seconds - context.source.seconds
-    if abs(apart) > LENGTHS_DIFFER:
-        more = "longer" if apart > 0 else "shorter"
-        yield f"the result is {abs(apart):.2f} s {more} than the source: is it late? (--late)"
-    understood = scores.get("source_wer")
-    if understood is not None and understood.value > FOREIGN:
-        yield f"the recogniser gets {understood.value:.0f} % of the source's words wrong: is it English?"
+    given = (tuple(systems), tuple(metric.name for metric in metrics), language, tracker)
+    for done in run_job(Job(begin, given, here=lambda: here), items, engine):
+        item = done.item
+        results[item.system, item.index] = done.outcome or PairResult(item.pair, error=f"left out: {done.fault}")
+        if progress is not None:
+            progress(float(len(results)), float(len(items)))
+    return results
 
 
 def _aggregated(metrics: Sequence[Metric], results: Sequence[PairResult], seed: int) -> dict[str, Aggregate]:
     found: dict[str, Aggregate] = {}
     for metric in metrics:
-        pooled = metric.pooled()
+        pooled = metric.pooled([result.parts[metric.name] for result in results if metric.name in result.parts])
         for quantity in metric.quantities:
             having = [result for result in results if quantity.name in result.scores]
             if quantity.name in pooled:
@@ -200,8 +173,3 @@ def _within(progress: Progress | None, index: int, count: int) -> Progress:
             progress(index + (0.5 * min(1.0, done / total) if total else 0.0), float(count))
 
     return tell
-
-
-def _one_line(error: Exception, kind: str | None = None) -> str:
-    text = " ".join(str(error).split()) or "no reason given"
-    return text if kind is None else f"{kind}: {text}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -86,7 +86,7 @@ class Similarity:
             scores[f"{name}_margin"] = near - scores[f"{name}_source"]
         return scores
 
-    def pooled(self) -> dict[str, float]:
+    def pooled(self, parts: Sequence[object]) -> dict[str, float]:
         return {}
 
     def embedding(self, recording: Recording) -> Embedding:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from astrape.voice.evaluation.context import Context, Tools
 from astrape.voice.evaluation.errors import MetricError
 from astrape.voice.evaluation.metric import Quantity, Score
@@ -62,5 +64,5 @@ class Speed:
             scores["latency_host"] = context.latency.host_ms
         return scores
 
-    def pooled(self) -> dict[str, float]:
+    def pooled(self, parts: Sequence[object]) -> dict[str, float]:
         return {}

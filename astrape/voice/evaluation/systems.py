@@ -7,7 +7,9 @@ import os
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
@@ -97,7 +99,8 @@ class Conversions:
         chunk_ms: float = 10.0,
         controls: Mapping[str, Tensor | float] | None = None,
     ) -> None:
-        self.converter = converter
+        self._converter: Converter | None = converter
+        self._loaded_with = converter.loaded_with
         self.folder, self.out = folder, out
         self.encoder: str | SpeakerEncoder = encoder or converter.encoder
         self.weights = weights
@@ -106,9 +109,42 @@ class Conversions:
         self._quantizer = _quantizer(converter)
         self._voices: dict[tuple[Path, ...], Voicebank | AstrapeError] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the graph, which whoever this is sent to loads itself, once for all systems of a run."""
+        return vars(self) | {"_converter": None, "_quantizer": None}
+
+    @property
+    def converter(self) -> Converter:
+        """What converts."""
+        self.load()
+        assert self._converter is not None
+        return self._converter
+
+    def load(self) -> None:
+        """Load the graph, where this came from another process.
+
+        Raises:
+            AstrapeError: for a recipe or weights that cannot be read here.
+        """
+        if self._converter is None:
+            assert self._loaded_with is not None
+            self._converter = _loaded(*self._loaded_with)
+            self._quantizer = _quantizer(self._converter)
+
+    def check_portable(self) -> None:
+        """That other processes can load the graph.
+
+        Raises:
+            EvaluationError: for a converter that was made of a graph.
+        """
+        if self._loaded_with is None:
+            name = self.converter.graph.name
+            raise EvaluationError(f"'{name}': workers load it themselves; hint: make it with Converter.load")
+
     def into(self, folder: Path) -> Conversions:
         """The same graph, writing to another folder; voices that are known already stay known."""
         made = copy(self)
+        made._converter, made._quantizer = self._converter, self._quantizer
         made.folder, made.out = folder, None
         return made
 
@@ -131,10 +167,11 @@ class Conversions:
     def render(self, pair: Pair, progress: Progress | None = None) -> Rendering:
         if pair.target is None:
             raise EvaluationError(f"{pair.name}: there is no target to convert to")
+        self.load()
         out = self.out or self.folder / pair.target.name / f"{pair.source.key}.wav"
         _make(out.parent)
-        taken = out.with_name(f".{out.stem[:64]}.codes.npy") if self._quantizer else None
-        try:
+        with TemporaryDirectory(prefix="astrape-codes-") as place:
+            taken = Path(place) / "codes.npy" if self._quantizer else None
             done = self.converter.file(
                 pair.heard,
                 out,
@@ -145,9 +182,6 @@ class Conversions:
                 progress=progress,
             )
             codes = None if taken is None else _codes(self._quantizer, np.load(taken))
-        finally:
-            if taken is not None:
-                taken.unlink(missing_ok=True)
         report = self.converter.graph.report().to_dict()["outputs"][self.converter.output]
         first = next(iter(self.converter.graph.inputs.values()))
         host_ms = 1000 * float(report["host_samples"] / first.rate)
@@ -219,6 +253,11 @@ class Converted:
             "converted_elsewhere": None if self.place is None else os.fspath(self.place),
             "late_ms": 1000 * self.late,
         }
+
+
+@lru_cache(maxsize=1)
+def _loaded(recipe: str | Path, weights: str | Path | None, output: str | None, codes: bool) -> Converter:
+    return Converter.load(recipe, weights, output=output, codes=codes)
 
 
 def _quantizer(converter: Converter) -> Q2D2 | FSQ | None:

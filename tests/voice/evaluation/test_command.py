@@ -7,7 +7,7 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -275,7 +275,7 @@ def test_a_metric_that_breaks_is_named_with_the_file(folder: Path) -> None:
                 raise IndexError("out of everything")
             return {"broken": float("nan")}
 
-        def pooled(self) -> dict[str, float]:
+        def pooled(self, parts: Sequence[object]) -> dict[str, float]:
             return {}
 
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -275,15 +276,18 @@ class TestCodes:
         assert scores["digit_perplexity"] == pytest.approx(100 * perplexity / 9)
 
     def test_the_run_counts_each_source_once(self, tmp_path: Path) -> None:
-        metric = QuantizerUse(Tools())
+        parts = []
         for codes, key in (([0, 0], "a"), ([0, 0], "a"), ([10, 20], "b")):
-            metric.score(self.context(codes, key, tmp_path))
+            context = self.context(codes, key, tmp_path)
+            # Each by a metric of its own, as in workers of a job.
+            QuantizerUse(Tools()).score(context)
+            parts.append(pickle.loads(pickle.dumps(context.parts["codes"])))
         whole = QuantizerUse(Tools()).score(self.context([0, 0, 10, 20], "c", tmp_path))
-        assert metric.pooled() == pytest.approx(whole)
+        assert QuantizerUse(Tools()).pooled(parts) == pytest.approx(whole)
 
     def test_without_codes_there_is_nothing(self, tmp_path: Path) -> None:
         context = self.context([1], "a", tmp_path)
         context.codes = None
         assert QuantizerUse(Tools()).score(context) == {}
-        assert QuantizerUse(Tools()).pooled() == {}
+        assert QuantizerUse(Tools()).pooled([]) == {}
         assert "no quantizer" in str(context.lacks("codes"))

@@ -1,0 +1,135 @@
+"""``astrape cache pack``: caches into shards, for trainings that read from a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from astrape.commands.cache_options import corpus_option, corpus_path, folder_options
+from astrape.commands.console import command, json_option, print_json, progress
+from astrape.commands.engine_options import engine_of, engine_options
+from astrape.training.names import KINDS
+
+if TYPE_CHECKING:
+    from astrape.training.caches import Cache
+
+__all__ = ["pack"]
+
+PACKED = tuple(kind for kind in KINDS if kind != "pitch")
+"""What a pack may hold: pitch is of parallel sets, which are trained on from folders."""
+
+
+@command(
+    "pack",
+    "astrape cache pack packs/vctk --cache cache --data VCTK-Corpus-0.92\n"
+    "astrape cache pack s3://bucket/vctk --what wavlm,content,speakers --jobs 4\n"
+    "astrape train-encoder --pack s3://bucket/vctk",
+    interrupted="shards that were written are kept, and the same command goes on from there",
+    short="Pack caches into shards, in a folder or a store.",
+)
+@click.argument("place", metavar="PLACE")
+@corpus_option
+@folder_options
+@click.option("--what", multiple=True, metavar="NAME,...", help=f"Of {', '.join(PACKED)}.  [default: all there are]")
+@click.option(
+    "--unseen",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of the speakers that training never hears, as the trainers have it.",
+)
+@click.option(
+    "--shard-size", default=256.0, show_default=True, type=click.FloatRange(0.001), metavar="MB", help="Of a shard."
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the order.")
+@engine_options("one core and a shard's size")
+@json_option
+def pack(
+    place: str,
+    data: Path | None,
+    microphone: str,
+    channel: str,
+    root: Path,
+    wavlm_dir: str | None,
+    speakers_dir: str | None,
+    content_dir: str | None,
+    audio_dir: str | None,
+    pitch_dir: str | None,
+    what: tuple[str, ...],
+    unseen: float,
+    shard_size: float,
+    seed: int,
+    jobs: int,
+    engine: str,
+    ray_address: str | None,
+    as_json: bool,
+) -> None:
+    """Pack caches into tar files as WebDataset has them, for `--pack` of the trainers.
+
+    PLACE is a folder or a URL that fsspec knows: s3://bucket/name, gs://, memory://. Utterances are mixed over the
+    shards, and the speakers that training never hears have shards of their own. The same caches give the same bytes.
+
+    Shards that are there whole stay, so a run that ended early goes on where it was. A place that holds another pack is
+    refused.
+    """
+    from astrape.audio.atomic import shown_bytes
+    from astrape.audio.places import Place
+    from astrape.corpus.layouts import read_corpus
+    from astrape.corpus.splits import split_corpus
+    from astrape.training.caches import make_pack
+
+    del pitch_dir
+    chosen = engine_of(jobs, engine, ray_address)
+    named = dict(zip(PACKED, (wavlm_dir, speakers_dir, content_dir, audio_dir), strict=True))
+    caches = _chosen(root, [name.strip() for group in what for name in group.split(",") if name.strip()], named)
+    options = next((cache.record.options for cache in caches if "data" in cache.record.options), {})
+    source = corpus_path(data, options.get("data"))
+    if data is None:
+        microphone, channel = str(options.get("microphone", microphone)), str(options.get("channel", channel))
+    # The trainers' split, whose seed is 0 whatever theirs is.
+    split = split_corpus(read_corpus(source, microphone, channel), unseen, 0)
+    with progress("packing") as bar:
+        done = make_pack(
+            caches,
+            split,
+            Place(place),
+            shard_bytes=round(shard_size * 1e6),
+            seed=seed,
+            engine=chosen,
+            progress=bar,
+        )
+    if as_json:
+        print_json(done.to_dict())
+        return
+    left = f", {done.left_out} left out of which a cache could not be made" if done.left_out else ""
+    click.echo(
+        f"{done.place}: {done.utterances} utterances in {done.shards} shards, {done.there} of them were there, "
+        f"{shown_bytes(done.bytes)}; {done.unseen} of unseen speakers{left}; {done.elapsed:.1f} s"
+    )
+
+
+def _chosen(root: Path, wanted: list[str], named: dict[str, str | None]) -> list[Cache]:
+    from astrape.training.caches import Cache, find_caches
+    from astrape.training.errors import CacheError
+
+    for kind in wanted:
+        if kind not in PACKED:
+            raise CacheError(f"--what {kind}: a pack is of {', '.join(PACKED)}")
+    found = [Cache(folder) for folder in find_caches(root.absolute())]
+    chosen = []
+    for kind in PACKED:
+        folder = named[kind]
+        own = [cache for cache in found if cache.what == kind] if folder is None else [Cache(root.absolute() / folder)]
+        if wanted and kind not in wanted:
+            continue
+        if len(own) > 1:
+            names = ", ".join(cache.folder.name for cache in own)
+            raise CacheError(f"{root}: holds {len(own)} caches of {kind} ({names}): name one with --{kind}-dir")
+        if wanted and not own:
+            raise CacheError(f"{root}: holds no cache of {kind}: make it with `astrape cache --what {kind}`")
+        chosen += own
+    if not chosen:
+        raise CacheError(f"{root}: holds no cache to pack: make one with `astrape cache --what wavlm`")
+    return chosen

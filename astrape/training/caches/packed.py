@@ -1,0 +1,196 @@
+"""A pack to read from: its caches are as those in folders, and arrays come from shards, fetched as they are needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from astrape.audio.places import Place, PlaceError, read_cache
+from astrape.corpus.splits import Split
+from astrape.corpus.utterances import Utterance
+from astrape.training.caches.cache import Cache, Holdings, Stored
+from astrape.training.caches.files import Fault
+from astrape.training.caches.front import FRONT_WEIGHTS
+from astrape.training.caches.packing import FORMAT, INDEX, PACK
+from astrape.training.caches.record import Record
+from astrape.training.errors import CacheError
+
+__all__ = ["Pack", "PackedCache"]
+
+TABLES = 16
+"""Shards whose tables of contents are held in memory: some 100 bytes an array."""
+
+
+class Pack:
+    """Shards of a place, and what is in them.
+
+    In memory are the keys of all utterances, some 700 bytes each; of arrays, what is mapped.
+
+    Args:
+        place: the pack.
+
+    Attributes:
+        caches: by kind, as those of folders.
+        split: utterances to train on, and of unseen speakers.
+        shards: those to train on, each with its utterances.
+
+    Raises:
+        CacheError: for a place without a pack, or with one that is not finished or not of this version.
+        PlaceError: for a place that cannot be read.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        if not place.child(PACK).exists():
+            raise CacheError(
+                f"{place}: holds no pack, or one that is not finished: make it with `astrape cache pack`, which goes "
+                f"on from what is there"
+            )
+        content = place.child(PACK).read()
+        try:
+            about = json.loads(content)
+            if about["astrape_pack"] != FORMAT:
+                raise CacheError(f"{place}: is a pack of version {about['astrape_pack']}, and this reads {FORMAT}")
+            records = {kind: _record(fields) for kind, fields in about["records"].items()}
+            self._samples = {one["name"]: int(one["samples"]) for one in about["shards"]}
+            self._where: dict[str, tuple[str, int]] = {}
+            by_shard: dict[str, list[Utterance]] = {name: [] for name in self._samples}
+            with place.child(INDEX).local().open(encoding="utf-8") as lines:
+                for number, line in enumerate(lines):
+                    row = json.loads(line)
+                    self._where[row["key"]] = row["shard"], number
+                    name = row["key"].removeprefix(row["speaker"] + "/")
+                    by_shard[row["shard"]].append(Utterance(Path(row["shard"]), row["speaker"], name))
+        except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+            raise CacheError(
+                f"{place}: its {PACK} and {INDEX} are not those of a pack ({type(error).__name__})"
+            ) from error
+        if {name: len(held) for name, held in by_shard.items()} != self._samples:
+            raise CacheError(f"{place}: {INDEX} does not list what {PACK} says: pack it again")
+        self.shards = [held for name, held in by_shard.items() if name.startswith("train-")]
+        aside = [one for name, held in by_shard.items() if name.startswith("unseen-") for one in held]
+        self.split = Split([one for held in self.shards for one in held], aside)
+        folder = self._folder(content)
+        self.caches: dict[str, Cache] = {kind: PackedCache(folder, record, self) for kind, record in records.items()}
+        self._tables: OrderedDict[str, tuple[Path, dict[str, tuple[int, int]]]] = OrderedDict()
+
+    def keys(self) -> set[str]:
+        """Of all utterances."""
+        return set(self._where)
+
+    def array(self, key: str, name: str, dtype: np.dtype[Any], channels: int | None) -> npt.NDArray[Any]:
+        """An array of an utterance, mapped into memory from its shard.
+
+        Raises:
+            Fault: for one that is missing, or not such an array.
+            CacheError: for a shard that is missing or damaged.
+        """
+        shard, number = self._where[key]
+        local, table = self._table(shard)
+        member = f"{number:09d}.{name}.npy"
+        if member not in table:
+            raise Fault("missing", f"is missing in {shard}")
+        offset, size = table[member]
+        with local.open("rb") as file:
+            file.seek(offset)
+            try:
+                np.lib.format.read_magic(file)
+                shape, fortran, held = np.lib.format.read_array_header_1_0(file)
+            except (ValueError, EOFError, SyntaxError, TypeError, KeyError, RecursionError, TokenError) as error:
+                raise Fault("unreadable", f"has no header of an array ({size} bytes)") from error
+            begin = file.tell()
+        wanted = 1 if channels is None else 2
+        if held != dtype or fortran or len(shape) != wanted or channels not in (None, shape[0]):
+            raise Fault("shape", f"holds {shape} of {held}, and {dtype} with {channels} channels is due")
+        if begin - offset + held.itemsize * int(np.prod(shape, dtype=object)) != size or not shape[-1]:
+            raise Fault("truncated", f"has {size} bytes, which its header does not")
+        return np.memmap(local, dtype=held, mode="r", offset=begin, shape=shape)
+
+    def _table(self, shard: str) -> tuple[Path, dict[str, tuple[int, int]]]:
+        """A shard on this machine, and where its members begin."""
+        if shard in self._tables and self._tables[shard][0].exists():
+            self._tables.move_to_end(shard)
+            return self._tables[shard]
+        place = self.place.child(shard)
+        try:
+            local = place.local()
+        except PlaceError as error:
+            raise CacheError(str(error)) from error
+        try:
+            with tarfile.open(local, "r:") as tar:
+                table = {member.name: (member.offset_data, member.size) for member in tar}
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise CacheError(f"{place}: is not a whole tar file ({error}): remove it and pack again") from error
+        size = local.stat().st_size
+        whole = sum(name.endswith(".json") for name in table) == self._samples[shard]
+        if not whole or any(begin + length > size for begin, length in table.values()):
+            raise CacheError(
+                f"{place}: is cut short ({size} bytes, {self._samples[shard]} utterances are due): remove it and pack "
+                f"again"
+            )
+        self._tables[shard] = local, table
+        while len(self._tables) > TABLES:
+            self._tables.popitem(last=False)
+        return local, table
+
+    def _folder(self, content: bytes) -> Path:
+        """A folder of this machine with the front end's weights, where there are some."""
+        if self.place.path is not None:
+            return self.place.path
+        front = self.place.child(FRONT_WEIGHTS)
+        if not front.exists():
+            return Path(str(self.place))
+        folder = read_cache() / f"front-{hashlib.sha256(str(self.place).encode() + content).hexdigest()[:16]}"
+        Place(str(folder / FRONT_WEIGHTS)).write(front.read())
+        return folder
+
+
+class PackedCache(Cache):
+    """One cache of a pack."""
+
+    def __init__(self, folder: Path, record: Record, pack: Pack) -> None:
+        self.folder, self.record, self.pack = folder, record, pack
+
+    @property
+    def by_speaker(self) -> bool:
+        """Every utterance has its speaker's array beside it."""
+        return False
+
+    def stored(self, key: str) -> dict[str, Stored]:
+        return {
+            name: PackedStored(Path(str(self.pack.place)) / key, one.dtype, one.channels, self.pack, key, name)
+            for name, one in super().stored("any").items()
+        }
+
+    def holdings(self) -> Holdings:
+        return Holdings(self.pack.keys(), set())
+
+
+@dataclass(frozen=True)
+class PackedStored(Stored):
+    """One array of a pack."""
+
+    pack: Pack = field(repr=False)
+    key: str
+    name: str
+
+    def map(self) -> npt.NDArray[Any]:
+        return self.pack.array(self.key, self.name, self.dtype, self.channels)
+
+    def read(self) -> npt.NDArray[Any]:
+        return np.array(self.map())
+
+
+def _record(fields: dict[str, Any]) -> Record:
+    rate = fields["rate"]
+    return Record(**(fields | {"rate": None if rate is None else Fraction(rate)}))

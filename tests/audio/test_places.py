@@ -1,0 +1,167 @@
+"""Places: folders, memory and an S3 server, read and written alike."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from astrape.audio.places import CACHE, CACHE_GB, Place, PlaceError
+from astrape.errors import WriteError
+
+pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'astrape[remote]'")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(CACHE, str(tmp_path / "read"))
+    return tmp_path / "read"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The URL of a bucket on a server of S3 that runs for these tests."""
+    for module in ("moto", "flask", "s3fs", "boto3"):
+        pytest.importorskip(module, reason=f"{module} is not installed: pip install 'moto[server]' 's3fs'")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "tests")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        try:
+            end = time.monotonic() + 120
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                except OSError:
+                    assert process.poll() is None
+                    assert time.monotonic() < end
+                    time.sleep(0.1)
+            import boto3
+
+            boto3.client("s3").create_bucket(Bucket="speech")
+            yield "s3://speech"
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+@pytest.fixture(params=["path", "file", "memory", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "s3":
+        return Place(f"{request.getfixturevalue('s3')}/{uuid4().hex}")
+    return Place(
+        {"path": f"{tmp_path}/at/", "file": f"file://{tmp_path}/at", "memory": f"memory://{uuid4().hex}"}[request.param]
+    )
+
+
+def test_what_is_written_is_read_listed_and_had_as_a_file(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "large.bin").write_bytes(os.urandom(3_000_000))
+    contents = {"a.json": b"{}", "b/c.bin": bytes(range(256)), "b/d/e.txt": b"", "f.bin": tmp_path / "large.bin"}
+    for name, content in contents.items():
+        assert not place.child(name).exists()
+        place.child(name).write(content)
+    assert sorted(place.names()) == sorted(contents)
+    for name, content in contents.items():
+        expected = content.read_bytes() if isinstance(content, Path) else content
+        one = place.child(name)
+        assert one.exists()
+        assert one.read() == expected
+        assert one.local().read_bytes() == expected
+        assert one.name == name.rpartition("/")[2]
+    place.child("a.json").write(b"[1]")
+    assert place.child("a.json").local().read_bytes() == b"[1]"
+    with pytest.raises(PlaceError, match=r"none\.json: there is no such file$"):
+        place.child("none.json").read()
+    with pytest.raises(PlaceError, match=r"none\.json: there is no such file$"):
+        place.child("none.json").local()
+
+
+def test_the_read_cache_keeps_its_size_and_what_was_asked_for_last(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_GB, "0.000003")
+    place = Place(f"memory://{uuid4().hex}")
+    for name in "abcd":
+        place.child(name).write(name.encode() * 1000)
+    first = place.child("a").local()
+    opened = first.open("rb")
+    os.utime(first, (1, 1))
+    second = place.child("b").local()
+    os.utime(second, (2, 2))
+    third = place.child("c").local()
+    os.utime(third, (3, 3))
+    # Asked for again, it is the youngest, and the next one to go is another.
+    assert place.child("a").local() == first
+    place.child("d").local()
+    assert first.exists()
+    assert not second.exists()
+    assert sum(path.stat().st_size for path in cache.iterdir()) <= 3000
+    first.unlink()
+    assert opened.read() == b"a" * 1000
+    opened.close()
+    place.child("e").write(bytes(4000))
+    with pytest.raises(PlaceError, match=r"e: has 4000 bytes, and the read cache holds 3000 bytes; hint: ASTRAPE_READ"):
+        place.child("e").local()
+
+
+def test_an_object_that_comes_short_is_not_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    place = Place(f"memory://{uuid4().hex}/a")
+    place.write(b"0123456789")
+    store = fsspec.filesystem("memory", use_listings_cache=False)
+
+    def short(self: object, at: str, to: str, **more: object) -> None:
+        Path(to).write_bytes(b"01234")
+
+    monkeypatch.setattr(type(store), "get_file", short)
+    with pytest.raises(PlaceError, match=r"a: came with 5 bytes of 10: hint: run the same command again$"):
+        place.local()
+    assert not list(cache.iterdir())
+
+
+def test_places_that_there_are_not_are_told_in_a_line(tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PlaceError, match=r"^tape://a/b: fsspec knows no 'tape://'; hint: s3://"):
+        Place("tape://a/b").read()
+    with pytest.raises(PlaceError, match=r"^s3://no-such-bucket/a: (there is no such|cannot be written)[^\n]*$"):
+        Place("s3://no-such-bucket/a").write(b"a")
+    with pytest.raises(PlaceError, match=r"^s3://no-such-bucket/a: there is no such"):
+        Place("s3://no-such-bucket/a").read()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(WriteError, match="cannot be written"):
+        Place(str(tmp_path / "file" / "below")).write(b"")
+
+
+def test_without_credentials_or_packages_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'astrape[remote]'")
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(PlaceError, match=r"^s3://speech/a: cannot be written: no credentials; hint: .*AWS_ACCESS"):
+        Place("s3://speech/a").write(b"a")
+    s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(
+        PlaceError, match=r"^memory://a: takes the package fsspec; hint: pip install 'astrape\[remote\]'"
+    ):
+        Place("memory://a").read()
