@@ -166,7 +166,11 @@ def connect(ray: Any, count: int, address: str | None) -> None:
     ray._private.worker._worker_logs_enabled = False
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None or address == "local":
-        ray.init(address="local", num_cpus=count, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
+        try:
+            ray.init(address="local", num_cpus=count, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
+        except Exception as error:
+            # Whatever it is, it is an Exception and no more: that a node did not start in time, for instance.
+            raise JobError(f"Ray does not start on this machine ({_line(error)}); hint: --engine local") from error
         return
     _check_reached(address)
     try:

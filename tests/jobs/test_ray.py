@@ -54,6 +54,21 @@ def test_what_ray_says_of_a_cluster_becomes_a_line(
     assert "\n" not in str(error.value)
 
 
+def test_a_cluster_of_this_machine_that_does_not_start_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that was too busy once: Ray's own error stands for it."""
+    ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'astrape[ray]'")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def refuse(**given: object) -> None:
+        raise Exception("The current node timed out during startup.\nThis could happen because")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(
+        JobError, match=r"^Ray does not start on this machine \(The current .*\); hint: --engine local$"
+    ):
+        list(run_job(Job(work.large, ()), [b""], Engine("ray", 2)))
+
+
 @pytest.mark.slow
 def test_a_node_that_is_lost_under_load_costs_no_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'astrape[ray]'")
