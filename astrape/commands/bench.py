@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -25,20 +26,40 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
+QUIET = 0.9
+"""Share of a core that a measurement by the clock has to have, to mean anything."""
+
 
 @command("bench", "astrape bench voice-changer --chunk 10", short="Measure how fast a recipe runs live.")
 @click.argument("recipe", type=RecipeName())
 @click.option("--chunk", "chunks", multiple=True, type=float, default=(10.0, 40.0), show_default=True, metavar="MS")
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    metavar="NAME",
+    help="Backend to compare with eager: recorded, compiled, onnx. All that are ready, when left out.",
+)
 @click.option("--seconds", default=6.0, show_default=True, help="Measuring time per chunk size.")
 @settings_option
 @json_option
-def bench(recipe: str, chunks: tuple[float, ...], seconds: float, settings: tuple[str, ...], as_json: bool) -> None:
+def bench(
+    recipe: str,
+    chunks: tuple[float, ...],
+    backends: tuple[str, ...],
+    seconds: float,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Measure how fast RECIPE runs live, on one thread.
 
     The session replays captured steps where it can. What graph and session add is what they take over the very
     same calls of the blocks' steps made by hand, measured in turns; where it replays, it is less than nothing. The
     machine's limit is the larger of the chunk's operations at the measured rate of matrix products and its bytes at
     the measured bandwidth.
+
+    Backends are given the same chunks in turns. What is ready is compared: compiled, where its kernels are there. Named
+    with --backend, its kernels are built first, and for onnx the graph is exported.
     """
     from astrape.graph import load
     from astrape.runtime.bench import bench as measure
@@ -47,7 +68,9 @@ def bench(recipe: str, chunks: tuple[float, ...], seconds: float, settings: tupl
     graph = load(recipe)
     settle()
     with progress(f"measuring {graph.name}") as tell:
-        found = measure(graph, chunks, seconds=seconds, controls=parse_settings(settings), progress=tell)
+        found = measure(
+            graph, chunks, seconds=seconds, controls=parse_settings(settings), backends=backends, progress=tell
+        )
     if as_json:
         print_json(found.to_dict())
         return
@@ -63,6 +86,15 @@ def bench(recipe: str, chunks: tuple[float, ...], seconds: float, settings: tupl
     for part in found.chunks:
         if part.untaped:
             click.echo(f"no tape at {part.chunk_ms:g} ms: {part.untaped}")
+    for part in found.chunks:
+        click.echo()
+        print_table(_backends(part))
+        had = min((row.had for row in part.backends if not math.isnan(row.had)), default=1.0)
+        if had < QUIET:
+            click.echo(f"the machine is busy: {had:.0%} of a core was this measurement's, so believe computing alone")
+        for row in part.backends:
+            if row.backend != row.chosen.partition(":")[0]:
+                click.echo(f"{row.backend} at {part.chunk_ms:g} ms: {row.chosen}")
     click.echo()
     print_table(_blocks(found.chunks))
 
@@ -91,6 +123,23 @@ def _times(found: Bench) -> Table:
     }
     for name, shown in rows.items():
         table.add_row(name, *(shown(part) for part in found.chunks))
+    return table
+
+
+def _backends(part: ChunkBench) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(f"backends at {part.chunk_ms:g} ms", no_wrap=True)
+    for head in ("computing", "median", "99 %", "99.9 %", "worst", "load", "worst load", "to eager", "over the limit"):
+        table.add_column(head, justify="right")
+    for row in part.backends:
+        if math.isnan(row.median_ms):
+            table.add_row(row.backend, *["-"] * 9)
+            continue
+        times = (f"{ms:.3f} ms" for ms in (row.computing_ms, row.median_ms, row.p99_ms, row.p999_ms, row.worst_ms))
+        shares = (f"{row.load:.1%}", f"{row.worst_load:.1%}", f"{row.to_eager:.2f}", f"{row.above_floor:.1f} times")
+        table.add_row(row.backend, *times, *shares)
     return table
 
 

@@ -23,6 +23,7 @@ from astrape.graph.graph import Graph
 from astrape.graph.session import Session
 from astrape.runtime.by_hand import ByHand, Call, Runner, recorded
 from astrape.runtime.machine import Machine, measure_machine
+from astrape.runtime.side_by_side import BackendBench, named_backends, side_by_side
 from astrape.runtime.timing import one_thread, push_times
 
 __all__ = ["Bench", "BlockShare", "ChunkBench", "bench"]
@@ -70,6 +71,7 @@ class ChunkBench:
         above_floor: the session's time over the floor.
         gflop: floating-point operations of the matrix products and convolutions per chunk, in 10^9.
         traffic_bytes: weights, states, inputs and outputs that a chunk's calls touch.
+        backends: what runs a session, side by side.
     """
 
     chunk_ms: float
@@ -93,6 +95,7 @@ class ChunkBench:
     floor_ms: float
     above_floor: float
     blocks: list[BlockShare]
+    backends: list[BackendBench]
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ def bench(
     *,
     seconds: float = 4.0,
     controls: Mapping[str, Tensor | float] | None = None,
+    backends: Sequence[str] = (),
     progress: Callable[[float, float | None], None] | None = None,
 ) -> Bench:
     """Measure a graph live, on one thread, on noise at -20 dB.
@@ -126,16 +130,18 @@ def bench(
         chunks_ms: chunk sizes, milliseconds; each at least one frame of the first input.
         seconds: measuring time per chunk size, about. The 99.9 % quantile takes 1000 steps to mean something.
         controls: values for controls; those without a default are drawn at random where they are left out.
+        backends: to compare with ``eager``, side by side; left out, all for which nothing has to be built first.
         progress: called with the share done and 1.
 
     Raises:
-        AstrapeError: for chunk sizes or times out of range.
+        AstrapeError: for chunk sizes or times out of range, and for a backend that there is not.
     """
     if not all(math.isfinite(ms) and 0.01 <= ms <= 10_000 for ms in chunks_ms) or not chunks_ms:
         raise AstrapeError(f"chunks must be 0.01 to 10000 ms, not {', '.join(f'{ms:g}' for ms in chunks_ms)}")
     if not 0.05 <= seconds <= 3600:
         raise AstrapeError(f"seconds must be 0.05 to 3600, not {seconds:g}")
     values = _controls(graph, controls or {})
+    compared = named_backends(graph, backends)
     tell = progress or (lambda done, total: None)
     with one_thread(), torch.inference_mode(), Live().run():
         session = graph.stream()
@@ -144,7 +150,7 @@ def bench(
         found = []
         for index, chunk_ms in enumerate(chunks_ms):
             part = _Part(graph, chunk_ms, values, seconds, tell, index, len(chunks_ms))
-            found.append(part.measure(machine))
+            found.append(part.measure(machine, compared))
         return Bench(
             recipe=graph.name,
             parameters=sum(p.numel() for p in graph.parameters()),
@@ -180,15 +186,16 @@ class _Part:
             for _ in range(64)
         ]
 
-    def measure(self, machine: Machine) -> ChunkBench:
+    def measure(self, machine: Machine, backends: Sequence[str]) -> ChunkBench:
         session, times = self._session_times()
         calls, flops = self._trace(min(len(times) // WINDOW * WINDOW, 50 * WINDOW))
         self.tell(0.5)
         sums = self._compare(calls)
         shares, traffic = self._shares(calls, sums["blocks"])
-        self.tell(1.0)
         session_ms = statistics.median(sums["session"])
         floor = machine.floor_ms(flops, traffic)
+        compared = side_by_side(self.graph, backends, self.pieces, self.controls, self.seconds / 2, floor)
+        self.tell(1.0)
         times.sort()
         p999 = times[min(len(times) - 1, math.ceil(0.999 * len(times)) - 1)]
         median = statistics.median(times)
@@ -214,6 +221,7 @@ class _Part:
             floor_ms=floor,
             above_floor=session_ms / floor if floor else math.inf,
             blocks=shares,
+            backends=compared,
         )
 
     def _session_times(self) -> tuple[Session, list[float]]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 import astrape
 from astrape.blocks.state import map_state
+from astrape.errors import AstrapeError
+from astrape.graph.backends import native
+from astrape.graph.session import Session
 from astrape.runtime.by_hand import ByHand, Runner, recorded
 from astrape.runtime.machine import Machine, measure_machine
+from astrape.runtime.side_by_side import named_backends, side_by_side
 
 
 @pytest.mark.parametrize("name", ["multirate", "echo", "dry-wet"])
@@ -48,3 +54,37 @@ def test_a_machine_is_measured() -> None:
     assert machine.working_set_gb_s > 0.1
     assert machine.memory_gb_s > 0.1
     assert machine.matmul_gflop_s > 0.1
+
+
+def test_backends_are_given_the_same_pushes_in_turns(monkeypatch) -> None:
+    """Each hears every piece once a turn, in the state that it was left in; one that cannot run says why."""
+    heard: dict[str, list[torch.Tensor]] = {"eager": [], "recorded": []}
+    push = Session.push
+
+    def listening(self, x, **controls):
+        heard[self.backend.name].append(x["mic"])
+        return push(self, x, **controls)
+
+    monkeypatch.setattr(Session, "push", listening)
+    graph = astrape.load("multirate").double()
+    generator = torch.Generator().manual_seed(0)
+    pieces = [{"mic": torch.randn(1, 1, 441, generator=generator, dtype=torch.float64)} for _ in range(7)]
+    eager, recorded, onnx = side_by_side(graph, ["eager", "recorded", "onnx"], pieces, {}, 0.1, floor_ms=0.5)
+    assert len(heard["eager"]) == len(heard["recorded"]) >= 80
+    assert all(a is b for a, b in zip(heard["eager"], heard["recorded"], strict=True))
+    assert eager.to_eager == 1.0
+    assert recorded.chosen.startswith("recorded: 2 patterns")
+    assert recorded.above_floor == pytest.approx(recorded.computing_ms / 0.5)
+    assert recorded.load == pytest.approx(recorded.median_ms / 10)
+    assert recorded.median_ms <= recorded.p99_ms <= recorded.p999_ms <= recorded.worst_ms
+    assert math.isnan(onnx.median_ms)
+    assert "torch.float32" in onnx.chosen
+
+
+def test_backends_that_are_ready_are_compared(monkeypatch) -> None:
+    graph = astrape.load("multirate")
+    monkeypatch.setattr(native, "library", lambda: None)
+    assert named_backends(graph, []) == ["eager", "recorded"]
+    assert named_backends(graph, ["onnx", "eager"]) == ["eager", "onnx"]
+    with pytest.raises(AstrapeError, match="must be one of recorded, eager, compiled, onnx, not 'quick'"):
+        named_backends(graph, ["quick"])
