@@ -49,7 +49,12 @@ FILE = click.Path(path_type=Path)
     short="Convert recordings and measure what comes out.",
 )
 @click.option("--source", type=FILE, metavar="FILE", help="One recording to convert.")
-@click.option("--target", type=FILE, metavar="VOICE", help="The voice: a voicebank, or a recording of 5 s or more.")
+@click.option(
+    "--target",
+    type=FILE,
+    metavar="VOICE",
+    help="The voice: a voicebank, a recording of 5 s or more, or the name of one that ships.",
+)
 @click.option(
     "-o",
     "--output",

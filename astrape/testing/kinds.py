@@ -16,7 +16,7 @@ __all__ = ["check_doubling", "check_kinds_of_input", "check_sizes", "landscape"]
 
 SEGMENTS = (
     "noise", "silence", "whisper", "silence", "burst", "silence", "click", "silence", "offset", "loud", "whisper",
-    "square", "silence", "denormal", "noise", "swell", "silence", "noise",
+    "below", "opposed", "square", "silence", "denormal", "noise", "twins", "swell", "silence", "noise",
 )  # fmt: skip
 """A landscape's parts in order, each after one that calls for something else."""
 
@@ -64,6 +64,12 @@ def _part(kind: str, x: Tensor, loud: float, whisper: float) -> Tensor:
         return torch.where(at, torch.full_like(x, loud), torch.zeros_like(x))
     if kind == "offset":
         return torch.full_like(x, 0.5 * min(loud, 1.0))
+    if kind == "below":
+        return torch.full_like(x, -0.5 * min(loud, 1.0))
+    if kind in ("twins", "opposed"):
+        # Every channel the first, or in turn its opposite: two of them have a mean of zero.
+        sign = (1 - 2 * (torch.arange(x.shape[1], device=x.device) % 2)).to(x.dtype)[:, None]
+        return x[:, :1] * (sign if kind == "opposed" else sign.abs()) * min(loud, 1.0)
     if kind == "loud":
         return x * loud
     if kind == "square":
@@ -87,14 +93,14 @@ def check_kinds_of_input(subject: Subject, name: str, hint: str) -> None:
     """
     if subject.draw is not draw_noise:
         return
-    quanta = max(2, min(8, int(BUDGET / (2 * 1.5 * len(SEGMENTS) * effort(subject).of(1)))))
+    quanta = max(2, min(8, int(BUDGET / (2 * 2 * len(SEGMENTS) * effort(subject).of(1)))))
     total = quanta * len(SEGMENTS)
     prepared = subject.prepared()
     for level in LEVELS:
         x = landscape(subject, quanta, level)
         whole = subject.forward(x)
-        # One by one, in turn with longer ones, and shifted against the segments.
-        for sizes in ([1], [quanta - 1, 3], [2 * quanta + 1]):
+        # One by one, in turn with longer ones, shifted against the segments, and each segment by itself.
+        for sizes in ([1], [quanta - 1, 3], [2 * quanta + 1], [quanta]):
             chunks = _cut(total, sizes)
             y, _ = subject.run(x, chunks, subject.fresh(), prepared)
             what = f"in a {level} landscape of silence, whispers, bursts, clicks and offsets, chunks of {sizes} quanta"
@@ -122,7 +128,7 @@ def _check_long_silence(subject: Subject, name: str, hint: str) -> None:
 def check_sizes(subject: Subject, name: str, hint: str) -> None:
     """Every size of chunk, one after the other up to some hundreds of quanta, gives what ``forward`` gives.
 
-    Above, sizes that grow by a fifth, and those that hosts have. After each one quantum more shows the state it left.
+    Above, sizes that grow by a sixteenth, and those that hosts have. After each one quantum more shows the state it left.
 
     Raises:
         ContractError: of the given name.
@@ -171,7 +177,7 @@ def _sizes(subject: Subject, cost: Effort) -> Iterator[int]:
         if left < BUDGET / 3:
             break
         yield size
-    frames = [*(round(64 * 1.2**power) for power in range(40)), 441, 480, 512, 960, 1024, 1470, 1764, 2048, 4096]
+    frames = [*(round(64 * 1.06**power) for power in range(90)), 441, 480, 512, 960, 1024, 1470, 1764, 2048, 4096]
     for size in sorted({count // widest for count in frames}):
         if 1 <= size <= limit and left >= cost.of(size) + cost.of(1):
             left -= cost.of(size) + cost.of(1)

@@ -7,7 +7,7 @@ import torch
 from astrape.errors import ContractError
 from astrape.measure.causality import seeded_forward
 from astrape.measure.compare import guarded, require_close
-from astrape.measure.subject import BATCH, Ports, Subject
+from astrape.measure.subject import BATCH, Ports, Subject, draw_noise
 
 __all__ = ["NAN_ISOLATION", "ROW_ISOLATION", "check_nan_isolation", "check_row_isolation"]
 
@@ -18,7 +18,7 @@ NAN_ISOLATION = "NaN isolation"
 """Name of the property: NaN in one row reaches no other row."""
 
 QUANTA = 8
-LARGER = (2, 9, 33)
+LARGER = (2, 9, 33, 130)
 """Rows of batches of other sizes, in which each row sounds as it does in that of the checks."""
 
 MOST_WORK = 1 << 31
@@ -44,6 +44,13 @@ def check_row_isolation(subject: Subject) -> None:
             what = f"another signal in row {ROW} changed a row beside it" + (" in training mode" if training else "")
             require_close(ROW_ISOLATION, _others(after), _others(before), subject.tolerance, what, hint)
         subject.block.eval()
+        before = subject.forward(x)
+        # Of what is not noise, but indices for instance, a level would have no meaning.
+        levels = (("silence", 0.0), ("a whisper", 1e-9), ("thunder", 1e9)) if subject.draw is draw_noise else ()
+        for said, level in levels:
+            after = subject.forward(_with_row(x, {port: tensor * level for port, tensor in x.items()}))
+            what = f"{said} in row {ROW} changed a row beside it"
+            require_close(ROW_ISOLATION, _others(after), _others(before), subject.tolerance, what, hint)
         if not subject.streams:
             return
         before, _ = subject.run(x, [3, 1, 4], subject.fresh(), subject.prepared())

@@ -923,3 +923,48 @@ class OtherInLongCalls(Memory):
     def step(self, x: Tensor, state: Tensor, controls: Any) -> tuple[Tensor, State]:
         y, after = super().step(x, state, controls)
         return y * (1.001 if x.shape[-1] > 30_000 else 1.0), after
+
+
+@breaks("row isolation")
+class StopsForASilentRow(StreamBlock):
+    """Saves its work where a row of the batch is silent."""
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        silent = x.numel() > 0 and bool((x.abs().amax(dim=(1, 2)) == 0).any())
+        return torch.zeros_like(x) if silent else x.clone(), state
+
+
+@breaks("row isolation")
+class OtherInCrowds(Memory):
+    """A faster way for a hundred rows and more, and another result."""
+
+    def step(self, x: Tensor, state: Tensor, controls: Any) -> tuple[Tensor, State]:
+        y, after = super().step(x, state, controls)
+        return y * (1.001 if len(x) >= 100 else 1.0), after
+
+
+@breaks("step equals forward")
+class CentresWhatLiesBelow(StreamBlock):
+    """Takes the mean out of a call that lies below zero altogether."""
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        below = x.shape[-1] > 3 and bool((x < -0.2).all())
+        return x - x.mean(dim=-1, keepdim=True) if below else x.clone(), state
+
+
+@breaks("step equals forward")
+class HalvesOpposites(StreamBlock):
+    """Takes a call whose channels are each other's opposites for a balanced line."""
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        balanced = x.shape[-1] > 1 and bool((x[:, :1] == -x[:, 1:]).all())
+        return x * (0.5 if balanced else 1.0), state
+
+
+@breaks("step equals forward")
+class ForgetsAfterSomeSizes(Memory):
+    """Right after every chunk but those of about 3100 quanta."""
+
+    def step(self, x: Tensor, state: Tensor, controls: Any) -> tuple[Tensor, State]:
+        y, after = super().step(x, state, controls)
+        return y, after * 0 if 3000 < x.shape[-1] < 3200 else after

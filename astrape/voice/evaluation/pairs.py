@@ -16,6 +16,7 @@ from astrape.corpus.manifests import json_rows, manifest_text, table_rows
 from astrape.corpus.utterances import Utterance
 from astrape.errors import AstrapeError
 from astrape.voice.evaluation.errors import EvaluationError
+from astrape.voice.shipped import shipped_voices
 
 __all__ = [
     "Pair",
@@ -109,7 +110,7 @@ def read_targets(targets: Sequence[Path], audio: Path | None = None) -> list[Tar
     """Targets from voicebanks, recordings, and folders that hold some of these.
 
     Args:
-        targets: a recording is embedded, and compared with.
+        targets: a recording is embedded, and compared with; the name of a voice that ships stands for its voicebank.
         audio: what voicebanks are compared with: a recording, or a folder with one of each voicebank's name. Left out,
             a recording of the same name beside the voicebank.
 
@@ -117,9 +118,13 @@ def read_targets(targets: Sequence[Path], audio: Path | None = None) -> list[Tar
         EvaluationError: for what is missing, is of another kind, or has a name twice.
     """
     files: list[Path] = []
-    for path in targets:
+    for path in map(_shipped, targets):
         if not path.exists():
-            raise EvaluationError(f"{path}: there is no such voicebank, recording or folder")
+            names = ", ".join(shipped_voices())
+            raise EvaluationError(
+                f"{path}: there is no such voicebank, recording or folder, and no voice of that name ships: hint: "
+                f"those that do are {names}"
+            )
         if path.is_dir():
             inside = sorted(one for one in path.iterdir() if one.is_file() and not one.name.startswith("."))
             banks = [one for one in inside if one.suffix.lower() in VOICEBANKS]
@@ -167,8 +172,9 @@ def some(pairs: Sequence[Pair], limit: int | None, seed: int) -> list[Pair]:
 def read_pairs(path: Path) -> list[Pair]:
     """Listed pairs, from a table: .csv or .tsv with a first line of names, or .jsonl with an object a line.
 
-    Columns: ``source``, and where wanted ``target`` (a voicebank or a recording), ``target_audio``, ``text`` (what is
-    said), ``converted`` (by another system), ``speaker``, ``own_voice`` (``yes``). Paths are relative to the table.
+    Columns: ``source``, and where wanted ``target`` (a voicebank, a recording, or the name of a voice that ships),
+    ``target_audio``, ``text`` (what is said), ``converted`` (by another system), ``speaker``, ``own_voice`` (``yes``).
+    Paths are relative to the table.
 
     Raises:
         EvaluationError: for a table that cannot be read, by line, and files that are missing.
@@ -197,6 +203,8 @@ def _pair(table: Path, line: int, row: dict[str, Any]) -> Pair:
         if not value:
             return None
         found = table.parent / value
+        if name == "target" and not found.exists():
+            found = _shipped(Path(value), found)
         if not found.is_file():
             raise EvaluationError(f"{where}: '{name}' is {found}, and there is no such file")
         return found
@@ -235,6 +243,12 @@ def _target(path: Path, audio: Path | None, count: int) -> Target:
     folder = path.parent if audio is None else audio
     beside = sorted(one for one in folder.iterdir() if one.stem == path.stem and one.is_file() and _is_audio(one))
     return Target(path.stem, (path,), beside[0] if beside else None)
+
+
+def _shipped(path: Path, otherwise: Path | None = None) -> Path:
+    """The voicebank of a voice that ships, for its name where no file or folder is called so; else the path itself."""
+    found = None if path.exists() else shipped_voices().get(os.fspath(path))
+    return found or otherwise or path
 
 
 def _one_form(banks: list[Path]) -> list[Path]:

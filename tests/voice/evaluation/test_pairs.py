@@ -12,6 +12,7 @@ import soundfile
 from astrape.voice.evaluation import EvaluationError, all_pairs, read_pairs, read_sources, read_targets
 from astrape.voice.evaluation.pairs import own_voices, some, utterance
 from astrape.voice.evaluation.systems import Converted
+from astrape.voice.shipped import shipped_voices
 
 
 def sound(path: Path) -> Path:
@@ -82,6 +83,25 @@ def test_voicebanks_are_compared_with_the_recording_of_their_name(tmp_path: Path
     assert b.audio == tmp_path / "heard" / "b.wav"
     (b,) = read_targets([tmp_path / "voices" / "b.astrape"], tmp_path / "voices" / "a.wav")
     assert b.audio == tmp_path / "voices" / "a.wav"
+
+
+def test_voices_that_ship_are_targets_by_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = shipped_voices()
+    found = read_targets([Path("emma"), Path("george")])
+    assert [(one.name, one.files, one.audio) for one in found] == [
+        (name, (shipped[name],), shipped[name].with_suffix(".flac")) for name in ("emma", "george")
+    ]
+    (tmp_path / "a.wav").write_bytes(b"x")
+    (tmp_path / "pairs.csv").write_text("source,target\na.wav,emma\n")
+    (pair,) = read_pairs(tmp_path / "pairs.csv")
+    assert pair.target == found[0]
+    # A file or folder of that name goes before.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "emma").mkdir()
+    (tmp_path / "emma" / "b.wav").write_bytes(b"x")
+    assert [one.name for one in read_targets([Path("emma")])] == ["b"]
+    with pytest.raises(EvaluationError, match=r"nobody: there is no such voicebank.*hint: those that do are emma"):
+        read_targets([Path("nobody")])
 
 
 def test_wrong_targets_are_named(tmp_path: Path) -> None:
