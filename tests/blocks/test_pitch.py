@@ -189,6 +189,25 @@ def test_what_sounds_below_the_range_hides_no_voice_and_is_none(frequency):
     assert not block(hum[None, None])[0, 0].any()
 
 
+@pytest.mark.parametrize("frequency", [50.0, 60.0])
+@pytest.mark.parametrize("name", ["digits/2934z", "librivox/0870", "nsh/ru_0004"])
+def test_hum_half_as_loud_as_the_voice_moves_no_more_than_edges_of_voice(name, frequency):
+    """What is left of it, 40 dB below, tips frames at the edge of being voiced, or hardly voiced, and no others."""
+    samples, rate = soundfile.read(Path(__file__).parents[1] / f"audio/speech/{name}.flac")
+    x = signal.resample_poly(samples, RATE, rate)
+    x = torch.from_numpy(0.1 * x / abs(x).max())[None, None, : len(x) // 160 * 160]
+    block = PitchTracker(Stream(RATE, 1))
+    clean = block(x)[0]
+    hum = 0.05 * torch.sin(2 * math.pi * frequency * torch.arange(x.shape[-1]) / RATE + 1)
+    y = block(x + hum)[0, 0]
+    voiced = clean[0] > 0
+    moved = (voiced != (y > 0)) | (voiced & ((y / clean[0].clamp(min=1) - 1).abs() > 0.05))
+    turns = torch.nn.functional.pad((voiced[1:] != voiced[:-1]).double(), (0, 1))
+    edge = torch.nn.functional.max_pool1d(turns[None, None], 7, 1, 3)[0, 0] > 0
+    assert moved.double().mean() < 0.01
+    assert not (moved & ~edge & (clean[1] > 0.7)).any()
+
+
 def test_single_precision_agrees():
     x, block = speech(), PitchTracker(Stream(RATE, 1))
     clean = block(x)[0, 0]
