@@ -128,7 +128,7 @@ def _check_long_silence(subject: Subject, name: str, hint: str) -> None:
 def check_sizes(subject: Subject, name: str, hint: str) -> None:
     """Every size of chunk, one after the other up to some hundreds of quanta, gives what ``forward`` gives.
 
-    Above, sizes that grow by a sixteenth, and those that hosts have. After each one quantum more shows the state it left.
+    Above, sizes that grow by a sixteenth, and those that hosts have. One quantum more shows the state that each leaves.
 
     Raises:
         ContractError: of the given name.
