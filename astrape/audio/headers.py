@@ -6,7 +6,7 @@ against the file's; :mod:`astrape.audio.packets` does the same for FLAC, Ogg and
 
 A writer that cannot go back to its header, or dies before it does, leaves a length of 0 there or the largest that there
 is. What follows is sound then, up to the end of the file, unless it is a chunk. Not all of that is libsndfile's view:
-where it sees nothing, or refuses the file, :attr:`Claim.mended` has the bytes with which it reads what is there.
+where it sees nothing, or refuses the file, :attr:`Claim.patched` has the bytes with which it reads what is there.
 
 Sources: Microsoft, "Multimedia Programming Interface and Data Specifications 1.0", 1991 (RIFF); EBU Tech 3306 (RF64);
 Apple, "Audio Interchange File Format: AIFF", 1989, and "Core Audio Format Specification 1.0".
@@ -53,7 +53,7 @@ class Claim:
         begin: where the audio begins.
         cut: the file ends before its samples begin.
         unsized: the header leaves the length open, and samples follow: as many as there are.
-        mended: bytes, and where they stand, that give the header its length where libsndfile needs it.
+        patched: bytes, and where they stand, that give the header its length where libsndfile needs it.
     """
 
     promised: int | None
@@ -62,7 +62,7 @@ class Claim:
     begin: int = 0
     cut: bool = False
     unsized: bool = False
-    mended: tuple[int, bytes] | None = None
+    patched: tuple[int, bytes] | None = None
 
     @property
     def missing(self) -> int:
@@ -163,7 +163,7 @@ def _au(begin: bytes, size: int) -> Claim | None:
     at, length = struct.unpack(f"{order}II", begin[4:12])
     held = max(0, size - at)
     if not says_length(length):
-        return Claim(None, held, 0, at, unsized=held > 0, mended=(8, b"\xff" * 4) if held else None)
+        return Claim(None, held, 0, at, unsized=held > 0, patched=(8, b"\xff" * 4) if held else None)
     return Claim(length, min(length, held), max(0, held - length), at)
 
 
@@ -179,8 +179,8 @@ def _caf(file: BinaryIO, size: int) -> Claim | None:
                 return Claim(length - 4, min(length - 4, held), 0, at + 16)
             file.seek(at + 16)
             unsized = held > 0 and (length < 0 or not _is_caf_chunk(file.read(12), held))
-            mended = (at + 4, struct.pack(">q", held + 4)) if unsized else None
-            return Claim(None, held, 0, at + 16, unsized=unsized, mended=mended)
+            patched = (at + 4, struct.pack(">q", held + 4)) if unsized else None
+            return Claim(None, held, 0, at + 16, unsized=unsized, patched=patched)
         if length < 0:
             return None
         at += 12 + length
@@ -222,13 +222,13 @@ def _chunks(file: BinaryIO, at: int, size: int, form: str) -> Iterator[tuple[byt
 
 
 def _claim(
-    file: BinaryIO, at: int, promised: int, size: int, form: str, mended: tuple[int, bytes] | None = None
+    file: BinaryIO, at: int, promised: int, size: int, form: str, patched: tuple[int, bytes] | None = None
 ) -> Claim:
     held = max(0, size - at)
     if promised == 0:
         file.seek(at)
         unsized = held > 0 and file.read(4) not in CHUNKS and not _is_known(file, at, size, form, padded=False)
-        return Claim(None, held, 0, at, unsized=True, mended=mended) if unsized else Claim(0, 0, 0, at)
+        return Claim(None, held, 0, at, unsized=True, patched=patched) if unsized else Claim(0, 0, 0, at)
     if not says_length(promised):
         # A file may be that long, too.
         return Claim(promised if promised <= held else None, min(promised, held), 0, at, unsized=promised > held)

@@ -99,7 +99,7 @@ class PcmReader:
     Attributes:
         pcm: the form.
         promised: frames that the header speaks of; ``None`` where it leaves that open.
-        unfinished: its length is 0, which is no stream's mark but a header that nobody came back to.
+        unfinished: its length is 0, as in a header that nobody came back to, and not as a stream marks it.
         torn: bytes of a last frame that is not whole.
 
     Raises:

@@ -201,12 +201,12 @@ class AudioReader:
     def _mended(self) -> tuple[int, bytes] | None:
         with self.path.open("rb") as file:
             claim = claim_of(file)
-        return None if claim is None else claim.mended
+        return None if claim is None else claim.patched
 
-    def _soundfile(self, begin: bytes, mended: tuple[int, bytes] | None) -> _Source:
+    def _soundfile(self, begin: bytes, patched: tuple[int, bytes] | None) -> _Source:
         ending = self.path.suffix.removeprefix(".").lower()
         decode = decoder()
-        below = None if mended is None else _Mended(self.path, *mended)
+        below = None if patched is None else _Mended(self.path, *patched)
         try:
             # As bytes, since soundfile takes no text that UTF-8 has no form for, and names may be any bytes.
             file: Any = below or (self.path if os.name == "nt" else os.fsencode(self.path))

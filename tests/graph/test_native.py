@@ -52,7 +52,7 @@ def values(dtype: torch.dtype, count: int = 6) -> Iterator[Tensor]:
 
 
 def wild(dtype: torch.dtype) -> Tensor:
-    """Zeros of both signs, infinities, what is no number, and the smallest there is."""
+    """Zeros of both signs, infinities, NaN, and denormals."""
     special = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-40, -1e-40, 0.5, -0.5, 1.5]
     return torch.tensor(special * 3, dtype=dtype).reshape(2, 3, 5)
 
