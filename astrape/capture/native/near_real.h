@@ -73,6 +73,33 @@ ROWS(NAME(norm), {
    `vector` is a product of a matrix with a vector, all there is to a frame of a live step, and bound by how fast the
    matrix is read. */
 
+typedef T NAME(Lanes) __attribute__((vector_size(32)));
+#define LANES ((int64_t)(32 / sizeof(T)))
+
+static inline NAME(Lanes) NAME(load)(const char *at) {
+    NAME(Lanes) lanes;
+    memcpy(&lanes, at, sizeof lanes);
+    return lanes;
+}
+
+/* `count` times as many neighbouring rows as fit a register, whose sums stay in registers; `count` is a constant. */
+static inline __attribute__((always_inline)) void NAME(tile)(const int count, int64_t sums, const char *w, int64_t sk,
+                                                             const char *x, int64_t sx, T *found) {
+    NAME(Lanes) even[4], odd[4];
+    for (int i = 0; i < count; i++) even[i] = odd[i] = (NAME(Lanes)){0};
+    int64_t k = 0;
+    for (; k + 2 <= sums; k += 2, w += 2 * sk, x += 2 * sx) {
+        const T p = *(const T *)x, q = *(const T *)(x + sx);
+        for (int i = 0; i < count; i++) {
+            even[i] += p * NAME(load)(w + 32 * i);
+            odd[i] += q * NAME(load)(w + sk + 32 * i);
+        }
+    }
+    if (k < sums)
+        for (int i = 0; i < count; i++) even[i] += *(const T *)x * NAME(load)(w + 32 * i);
+    for (int i = 0; i < count; i++) even[i] += odd[i], memcpy(found + i * LANES, even + i, 32);
+}
+
 static void NAME(vector)(int64_t rows, int64_t sums, const char *w, int64_t sr, int64_t sk, const char *x,
                             int64_t sx, const char *bias, int64_t sb, char *o, int64_t so) {
     const int64_t t = sizeof(T);
@@ -105,27 +132,29 @@ static void NAME(vector)(int64_t rows, int64_t sums, const char *w, int64_t sr, 
         }
         return;
     }
+    if (sr == t && rows >= LANES) {
+        for (int64_t from = 0; from < rows;) {
+            const int64_t left = rows - from;
+            const int64_t n = left >= 4 * LANES ? 4 * LANES : left >= 2 * LANES ? 2 * LANES : LANES;
+            T found[4 * LANES];
+            /* The last ones once more, where there are fewer than fit a register. */
+            if (left < LANES) from = rows - LANES;
+            if (n == 4 * LANES) NAME(tile)(4, sums, w + from * sr, sk, x, sx, found);
+            else if (n == 2 * LANES) NAME(tile)(2, sums, w + from * sr, sk, x, sx, found);
+            else NAME(tile)(1, sums, w + from * sr, sk, x, sx, found);
+            for (int64_t r = 0; r < n; r++)
+                *(T *)(o + (from + r) * so) = found[r] + (bias ? *(const T *)(bias + (from + r) * sb) : (T)0);
+            from += n;
+        }
+        return;
+    }
     for (int64_t from = 0; from < rows; from += SPAN) {
         const int64_t n = rows - from < SPAN ? rows - from : SPAN;
         T total[SPAN];
         for (int64_t r = 0; r < n; r++) total[r] = bias ? *(const T *)(bias + (from + r) * sb) : (T)0;
-        if (sr == t) {
-            int64_t k = 0;
-            for (; k + 4 <= sums; k += 4) {
-                const T *a = (const T *)(w + k * sk) + from, *b = (const T *)(w + (k + 1) * sk) + from;
-                const T *c = (const T *)(w + (k + 2) * sk) + from, *d = (const T *)(w + (k + 3) * sk) + from;
-                const T p = *(const T *)(x + k * sx), q = *(const T *)(x + (k + 1) * sx);
-                const T u = *(const T *)(x + (k + 2) * sx), v = *(const T *)(x + (k + 3) * sx);
-                for (int64_t r = 0; r < n; r++) total[r] += a[r] * p + b[r] * q + c[r] * u + d[r] * v;
-            }
-            for (; k < sums; k++) {
-                const T *a = (const T *)(w + k * sk) + from, p = *(const T *)(x + k * sx);
-                for (int64_t r = 0; r < n; r++) total[r] += a[r] * p;
-            }
-        } else {
-            for (int64_t r = 0; r < n; r++)
-                for (int64_t k = 0; k < sums; k++)
-                    total[r] += *(const T *)(w + (from + r) * sr + k * sk) * *(const T *)(x + k * sx);
+        for (int64_t k = 0; k < sums; k++) {
+            const T p = *(const T *)(x + k * sx);
+            for (int64_t r = 0; r < n; r++) total[r] += *(const T *)(w + (from + r) * sr + k * sk) * p;
         }
         for (int64_t r = 0; r < n; r++) *(T *)(o + (from + r) * so) = total[r];
     }
@@ -153,3 +182,4 @@ static int NAME(product)(const Op *p) {
     }
     return 0;
 }
+#undef LANES
