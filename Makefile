@@ -25,6 +25,8 @@ PIP_FLAGS ?=
 # The version that runners/web is tested with.
 ORT_WEB ?= 1.30.0
 PYTEST_FLAGS ?=
+# Hosts that plugin-test takes from Debian.
+PLUGIN_HOSTS ?= lv2-dev lv2-examples sordi jalv jackd2
 # More of pyproject.toml's extras to test with, such as teachers,evaluate: some of their packages need a C compiler.
 # Tests of what is not installed skip, and say so.
 EXTRAS ?=
@@ -36,7 +38,7 @@ ONE_CORE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_CORE) $(BIN)/python -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo runner runner-web test slow lint train-tiny train-default train-speaker evaluate-default evaluation-page bench peers docs clean
+.PHONY: help demo runner runner-web plugin plugin-test test slow lint train-tiny train-default train-speaker evaluate-default evaluation-page bench peers docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -49,6 +51,13 @@ runner: $(VENV)/.installed-export ## astrape-run, which streams a WAV through an
 
 runner-web: ## ONNX Runtime for browsers, from npm, into build/web: what the tests of runners/web run on
 	npm install --no-audit --no-fund --silent --prefix build/web onnxruntime-web@$(ORT_WEB)
+
+plugin: $(VENV)/.installed-export ## the plugin as VST3, CLAP and LV2, with the voices that ship, into build/plugin/bundles (Debian, as root)
+	INSTALL=1 $(ONE_CORE) runners/plugin/build.sh build/plugin $(BIN)/python
+
+plugin-test: $(VENV)/.installed-test,plugin plugin ## the plugin in real hosts, which are installed (Debian, as root)
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(PLUGIN_HOSTS)
+	$(ONE_CORE) $(BIN)/python -m pytest tests/runtime/test_plugin.py tests/runtime/test_plugin_hosts.py -rs $(PYTEST_FLAGS)
 
 test: $(VENV)/.installed-test $(if $(EXTRAS),$(VENV)/.installed-$(EXTRAS)) ## the test suite
 	$(PYTEST) $(PYTEST_FLAGS)

@@ -26,11 +26,21 @@ __all__ = ["export"]
 @click.option(
     "--chunk", "chunk_ms", type=float, metavar="MS", help="What a step takes in; the graph's own quantum by default."
 )
+@click.option(
+    "--rate", "host_rate", metavar="HZ", help="Of a host that is not the recipe's: audio is resampled within the step."
+)
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Streams that run in step.")
 @click.option("--format", "form", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="Of the model.")
 @json_option
 def export(
-    recipe: str, folder: Path, weights: Path | None, chunk_ms: float | None, batch: int, form: str, as_json: bool
+    recipe: str,
+    folder: Path,
+    weights: Path | None,
+    chunk_ms: float | None,
+    host_rate: str | None,
+    batch: int,
+    form: str,
+    as_json: bool,
 ) -> None:
     """Export RECIPE: one step with explicit state, to be run by ONNX Runtime without PyTorch and without Python.
 
@@ -38,6 +48,8 @@ def export(
     ranges, checksums, licence), model.onnx, and controls.onnx, which turns the values of the controls into what a step
     takes: a speaker changes without a new export. Each export is held against the graph before it is written.
     `astrape.runtime.portable` runs it with numpy and onnxruntime alone.
+
+    With --rate the step takes and gives audio at the rate of a host, and its latency is told in the host's frames.
     """
     from astrape.errors import ExportError
     from astrape.graph import load
@@ -45,6 +57,8 @@ def export(
     from astrape.runtime.export import export as write
 
     graph = load(recipe, weights=weights)
+    if host_rate is not None:
+        graph = graph.hosted(host_rate)
     source = given_or_shipped(weights, recipe)
     quanta = 1
     if chunk_ms is not None:

@@ -51,11 +51,12 @@ def hosted(graph: GraphLike, rate: Fraction | int | str, *, zeros: int = ZEROS) 
         raise RateError(f"a host at {target} Hz: the rate must be {SLOWEST_AUDIO} Hz or more")
     streams = graph.plan.streams()
 
+    # Nodes become attributes of torch modules, where a node "to" would hide the method that has that name.
     def differs(signal: Wire) -> bool:
         return SLOWEST_AUDIO <= streams[signal].rate != target
 
-    entering = {name: _free(graph, f"host/{name}") for name in graph.inputs if differs(Wire(name, "out"))}
-    leaving = {name: _free(graph, f"host/to/{name}") for name, signal in graph.wiring.items() if differs(signal)}
+    entering = {name: _free(graph, f"host/in_{name}") for name in graph.inputs if differs(Wire(name, "out"))}
+    leaving = {name: _free(graph, f"host/out_{name}") for name, signal in graph.wiring.items() if differs(signal)}
     if not entering and not leaving:
         return graph
 

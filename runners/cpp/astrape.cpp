@@ -4,96 +4,16 @@
 #include <array>
 #include <cmath>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <map>
-#include <numeric>
 
-#include <nlohmann/json.hpp>
 #include <onnxruntime_cxx_api.h>
-#include <openssl/evp.h>
+
+#include "files.hpp"
 
 namespace astrape {
 namespace {
 
-using Json = nlohmann::json;
 namespace fs = std::filesystem;
-
-constexpr const char* kFormat = "astrape-export";
-constexpr int kVersion = 1;
-
-Fraction reduced(std::int64_t over, std::int64_t under) {
-    const auto common = std::gcd(over, under);
-    return {over / common, under / common};
-}
-
-Fraction operator*(Fraction a, Fraction b) {
-    const auto left = reduced(a.over, b.under), right = reduced(b.over, a.under);
-    return {left.over * right.over, left.under * right.under};
-}
-
-Fraction operator/(Fraction a, Fraction b) { return a * Fraction{b.under, b.over}; }
-
-Fraction operator+(Fraction a, Fraction b) {
-    return reduced(a.over * b.under + b.over * a.under, a.under * b.under);
-}
-
-// Of a number that is not negative.
-std::int64_t ceiling(Fraction a) { return (a.over + a.under - 1) / a.under; }
-
-Fraction fraction(const Json& text) {
-    const auto written = text.get<std::string>();
-    const auto slash = written.find('/');
-    const auto under = slash == std::string::npos ? 1 : std::stoll(written.substr(slash + 1));
-    const auto over = std::stoll(written);
-    if (under <= 0 || over < 0) throw std::invalid_argument("'" + written + "' is no fraction");
-    return reduced(over, under);
-}
-
-std::string contents(const fs::path& path) {
-    std::ifstream file(path, std::ios::binary);
-    std::string bytes{std::istreambuf_iterator<char>(file), {}};
-    if (!file) throw Error(path.string() + ": cannot be read", "name a whole folder that astrape export wrote");
-    return bytes;
-}
-
-std::string sha256(const std::string& bytes) {
-    std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-    unsigned length = 0;
-    EVP_Digest(bytes.data(), bytes.size(), digest.data(), &length, EVP_sha256(), nullptr);
-    std::string text;
-    for (unsigned i = 0; i < length; ++i) {
-        text += "0123456789abcdef"[digest[i] >> 4];
-        text += "0123456789abcdef"[digest[i] & 15];
-    }
-    return text;
-}
-
-Port port(const Json& item) {
-    Port made;
-    made.name = item.at("name");
-    made.rate = fraction(item.at("rate"));
-    made.channels = item.at("channels");
-    made.frames = item.at("frames");
-    if (made.channels < 1 || made.frames < 1 || made.rate.over < 1) {
-        throw std::invalid_argument("'" + made.name + "' has no frames");
-    }
-    if (item.contains("latency")) {
-        const auto& late = item.at("latency");
-        made.latency = ceiling(fraction(late.at("algorithmic_seconds")) * made.rate);
-        made.host_latency = late.at("host_frames");
-        made.framing = fraction(late.at("framing_seconds"));
-    }
-    return made;
-}
-
-Control control(const Json& item) {
-    Control made{item.at("name"), item.at("channels"), {}, {}, {}};
-    if (!item.at("default").is_null()) made.standard = item.at("default").get<std::vector<float>>();
-    if (!item.at("min").is_null()) made.minimum = item.at("min").get<float>();
-    if (!item.at("max").is_null()) made.maximum = item.at("max").get<float>();
-    return made;
-}
 
 // A tensor with memory of its own, zeros at first.
 struct Tensor {
@@ -189,10 +109,7 @@ Ort::SessionOptions options(int threads) {
 
 struct Session::Inside {
     Ort::Env environment{ORT_LOGGING_LEVEL_ERROR, "astrape"};
-    std::string name;
-    Port input;
-    std::vector<Port> outputs;
-    std::vector<Control> controls;
+    Package package;
     std::map<std::string, Json> first;
     std::map<std::string, std::vector<float>> values;
     std::unique_ptr<Model> step, prepare;
@@ -207,45 +124,21 @@ struct Session::Inside {
     bool stale = true, deaf = false;
 
     Inside(const fs::path& folder, int threads) {
-        const auto path = folder / "manifest.json";
-        const auto text = contents(path);
+        const auto manifest = read_manifest(folder);
+        package = package_of(manifest, folder);
         try {
-            read(folder, path, Json::parse(text), threads);
+            read(folder, manifest, threads);
         } catch (const Error&) {
             throw;
         } catch (const std::exception& error) {  // of JSON, of numbers, of ONNX Runtime
-            throw Error(path.string() + ": is damaged or none of ours (" + error.what() + ")", "export anew");
+            throw damaged(folder, error);
         }
     }
 
-    void read(const fs::path& folder, const fs::path& path, const Json& manifest, int threads) {
-        if (!manifest.is_object() || manifest.value("format", "") != kFormat) {
-            throw Error(path.string() + ": is not the manifest of an export", "name a folder that astrape export wrote");
-        }
-        if (manifest.at("version") != kVersion) {
-            throw Error(path.string() + ": is of version " + manifest.at("version").dump() + ", and this reads version " +
-                            std::to_string(kVersion), "export anew, or take the runner of that version");
-        }
-        name = manifest.at("recipe");
-        if (manifest.at("batch") != 1 || manifest.at("inputs").size() != 1) {
-            throw Error(path.string() + ": has " + manifest.at("batch").dump() + " rows and " +
-                            std::to_string(manifest.at("inputs").size()) + " inputs, and this runs one of one",
-                        "export with --batch 1 a recipe of one input");
-        }
-        input = port(manifest.at("inputs")[0]);
-        for (const auto& item : manifest.at("outputs")) outputs.push_back(port(item));
-        for (const auto& item : manifest.at("controls")) controls.push_back(control(item));
+    void read(const fs::path& folder, const Json& manifest, int threads) {
         for (const auto& item : manifest.at("state")) first[item.at("name")] = item.at("first");
 
-        std::map<std::string, std::string> files;
-        for (const auto& [file, facts] : manifest.at("files").items()) {
-            auto bytes = contents(folder / file);
-            if (sha256(bytes) != facts.at("sha256").get<std::string>()) {
-                throw Error((folder / file).string() + ": is not what was written, by its checksum",
-                            "copy it again or export anew");
-            }
-            files[file] = std::move(bytes);
-        }
+        const auto files = checked_files(manifest, folder);
         const auto& onnx = manifest.at("onnx");
         const auto wanted = options(threads);
         step = std::make_unique<Model>(environment, files.at(onnx.at("step")), wanted);
@@ -253,13 +146,13 @@ struct Session::Inside {
             prepare = std::make_unique<Model>(environment, files.at(onnx.at("controls")), wanted);
         }
         bind();
-        for (const auto& one : controls) if (one.standard) set(one.name, *one.standard);
+        for (const auto& one : package.controls) if (one.standard) set(one.name, *one.standard);
         reset();
     }
 
     void bind() {
-        heard = &port_of(step->entering, "input.", input);
-        for (const auto& one : outputs) given_by.push_back(&port_of(step->leaving, "output.", one));
+        heard = &port_of(step->entering, "input.", package.input);
+        for (const auto& one : package.outputs) given_by.push_back(&port_of(step->leaving, "output.", one));
         for (int way = 0; way < 2; ++way) {
             auto& binding = bindings[way] = std::make_unique<Ort::IoBinding>(step->session);
             for (auto& [leaf, tensor] : step->entering) {
@@ -279,8 +172,8 @@ struct Session::Inside {
                 if (!begins(leaf, "next.")) binding->BindOutput(leaf.c_str(), tensor.value);
             }
         }
-        given.resize(outputs.size());
-        silent.resize(outputs.size());
+        given.resize(package.outputs.size());
+        silent.resize(package.outputs.size());
     }
 
     static Tensor& port_of(Tensors& tensors, const std::string& prefix, const Port& port) {
@@ -302,6 +195,7 @@ struct Session::Inside {
     }
 
     void set(const std::string& name_of, std::vector<float> given_values) {
+        const auto& controls = package.controls;
         const auto one = std::find_if(controls.begin(), controls.end(), [&](const auto& c) { return c.name == name_of; });
         if (one == controls.end()) {
             std::string known;
@@ -327,7 +221,7 @@ struct Session::Inside {
 
     void bring_up_to_date() {
         if (!stale) return;
-        for (const auto& one : controls) {
+        for (const auto& one : package.controls) {
             if (!values.count(one.name)) {
                 throw Error("control '" + one.name + "' (" + std::to_string(one.channels) + " channels) has no value",
                             "give one");
@@ -353,8 +247,9 @@ struct Session::Inside {
     // Frames, or silence where `x` is null.
     void push(const float* x, std::int64_t frames, Frames& out) {
         bring_up_to_date();
-        out.resize(outputs.size());
+        out.resize(package.outputs.size());
         auto* to = heard->floats();
+        const auto& input = package.input;
         for (std::int64_t n = 0; n < frames; ++n) {
             for (std::int64_t c = 0; x && !deaf && c < input.channels; ++c) deaf = !std::isfinite(x[n * input.channels + c]);
             for (std::int64_t c = 0; c < input.channels; ++c) {
@@ -369,8 +264,8 @@ struct Session::Inside {
         step->session.Run(Ort::RunOptions{nullptr}, *bindings[at]);
         at = 1 - at;
         filled = 0;
-        for (std::size_t i = 0; i < outputs.size(); ++i) {
-            const auto& one = outputs[i];
+        for (std::size_t i = 0; i < package.outputs.size(); ++i) {
+            const auto& one = package.outputs[i];
             const auto* from = given_by[i]->floats();
             for (std::int64_t n = 0; n < one.frames; ++n) {
                 for (std::int64_t c = 0; !silent[i] && c < one.channels; ++c) silent[i] = !std::isfinite(from[c * one.frames + n]);
@@ -381,18 +276,18 @@ struct Session::Inside {
     }
 
     void flush(Frames& out) {
-        out.resize(outputs.size());
-        const auto heard_for = Fraction{position, 1} / input.rate;
+        out.resize(package.outputs.size());
+        const auto heard_for = Fraction{position, 1} / package.input.rate;
         std::int64_t until = position;
         std::vector<std::size_t> wanted;
-        for (std::size_t i = 0; i < outputs.size(); ++i) {
-            const auto& one = outputs[i];
+        for (std::size_t i = 0; i < package.outputs.size(); ++i) {
+            const auto& one = package.outputs[i];
             const auto end = std::max(given[i], ceiling(heard_for * one.rate) + one.latency);
             wanted.push_back(out[i].size() + static_cast<std::size_t>((end - given[i]) * one.channels));
-            until = std::max(until, ceiling((Fraction{end, 1} / one.rate + one.framing) * input.rate));
+            until = std::max(until, ceiling((Fraction{end, 1} / one.rate + one.framing) * package.input.rate));
         }
         push(nullptr, until - position, out);
-        for (std::size_t i = 0; i < outputs.size(); ++i) out[i].resize(wanted[i]);
+        for (std::size_t i = 0; i < package.outputs.size(); ++i) out[i].resize(wanted[i]);
         reset();
     }
 };
@@ -402,10 +297,10 @@ Session::~Session() = default;
 Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 
-const std::string& Session::name() const { return inside_->name; }
-const Port& Session::input() const { return inside_->input; }
-const std::vector<Port>& Session::outputs() const { return inside_->outputs; }
-const std::vector<Control>& Session::controls() const { return inside_->controls; }
+const std::string& Session::name() const { return inside_->package.name; }
+const Port& Session::input() const { return inside_->package.input; }
+const std::vector<Port>& Session::outputs() const { return inside_->package.outputs; }
+const std::vector<Control>& Session::controls() const { return inside_->package.controls; }
 
 std::size_t Session::output(const std::string& name) const {
     std::string known;
@@ -413,7 +308,7 @@ std::size_t Session::output(const std::string& name) const {
         if (outputs()[i].name == name) return i;
         known += (i ? ", " : "") + outputs()[i].name;
     }
-    throw Error("'" + inside_->name + "' has no output '" + name + "'", "there is: " + known);
+    throw Error("'" + inside_->package.name + "' has no output '" + name + "'", "there is: " + known);
 }
 
 void Session::set(const std::string& control, const std::vector<float>& values) { inside_->set(control, values); }

@@ -41,10 +41,38 @@ struct Control {
     std::optional<float> minimum, maximum;
 };
 
+// What a folder that `astrape export` wrote says of itself.
+struct Package {
+    std::filesystem::path folder;
+    std::string name;      // of the recipe
+    std::string encoder;   // that its voices are of; empty where the weights do not say
+    std::string licence;   // of the weights
+    Port input;
+    std::vector<Port> outputs;
+    std::vector<Control> controls;
+};
+
+// Reads the manifest alone, which takes no time and no model. Throws Error. One of one input and one row
+// (`--batch 1`) is what this can run.
+Package read_package(const std::filesystem::path& folder);
+
+// Holds every file of a package against its checksum. Throws Error.
+void check_files(const Package& package);
+
+// A voice, as astrape/voice/container.py lays it out.
+struct Voice {
+    std::string encoder;             // of which it is a voice; empty where it does not say
+    std::vector<float> embedding;    // for the control 'speaker'
+    std::optional<float> median_f0;  // Hz, for the control 'register'
+};
+
+// Holds the file against its checksum where it has one. Throws Error.
+Voice read_voice(const std::filesystem::path& file);
+
 // One for each output, in the order of Session::outputs: frames are appended, their channels interleaved.
 using Frames = std::vector<std::vector<float>>;
 
-// One stream. Not for two threads at once. An export of one input and one row (`--batch 1`) is what it takes.
+// One stream. Not for two threads at once.
 class Session {
 public:
     // Reads the folder and holds every file against its checksum. Throws Error.

@@ -33,28 +33,6 @@ struct Options {
     std::string output;
 };
 
-template <class T> T at(const std::string& bytes, std::size_t offset) {
-    T value{};
-    if (offset + sizeof value <= bytes.size()) std::memcpy(&value, bytes.data() + offset, sizeof value);
-    return value;
-}
-
-// The embedding of a voice: see astrape/voice/container.py.
-std::vector<float> voice(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    const std::string bytes{std::istreambuf_iterator<char>(file), {}};
-    if (!file) throw Error(path + ": cannot be read", "name a voice that astrape wrote");
-    const auto start = at<std::uint64_t>(bytes, 16);
-    const auto length = at<std::uint32_t>(bytes, 24);
-    if (bytes.substr(0, 4) != "ASR1" || at<std::uint32_t>(bytes, 4) != 3 || length != 512 || start < 48 ||
-        start > bytes.size() || bytes.size() - start < length) {
-        throw Error(path + ": is no whole voice of version 3", "build the voicebank anew");
-    }
-    std::vector<float> values(length / sizeof(float));
-    std::memcpy(values.data(), bytes.data() + start, length);
-    return values;
-}
-
 std::vector<float> numbers(const std::string& text) {
     std::vector<float> found;
     for (std::size_t from = 0; from <= text.size();) {
@@ -92,7 +70,7 @@ Options parsed(int count, char** words) {
             if (equals == std::string::npos) throw Error("--set " + value + " has no '='", "write --set NAME=1.5");
             options.controls.emplace_back(value.substr(0, equals), numbers(value.substr(equals + 1)));
         } else if (word == "--voice") {
-            options.controls.emplace_back("speaker", voice(value));
+            options.controls.emplace_back("speaker", astrape::read_voice(value).embedding);
         } else if (word == "--output") {
             options.output = value;
         } else {

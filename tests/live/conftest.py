@@ -42,16 +42,16 @@ def missing() -> str | None:
 class Server:
     """``jackd -d dummy`` under a name of its own."""
 
-    def __init__(self, rate: int = RATE, period: int = PERIOD) -> None:
+    def __init__(self, rate: int = RATE, period: int = PERIOD, *options: str) -> None:
         self.name = f"astrape-{uuid.uuid4().hex[:8]}"
-        self.rate, self.period = rate, period
+        self.rate, self.period, self.options = rate, period, options
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         wait = SLOWNESS * 1_000_000 * self.period // self.rate
         arguments = ["-d", "dummy", "-r", str(self.rate), "-p", str(self.period), "-w", str(wait)]
         self.process = subprocess.Popen(
-            ["jackd", "-r", "-t", "5000", "-n", self.name, *arguments],
+            ["jackd", "-r", "-t", "5000", *self.options, "-n", self.name, *arguments],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

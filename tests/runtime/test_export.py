@@ -81,6 +81,19 @@ def test_any_chunks_are_what_a_session_gives(folder: Path, most: int, seed: int,
         assert np.array_equal(late[name][..., waits:], got[name][..., : late[name].shape[-1] - waits])
 
 
+def test_a_graph_for_a_host_at_another_rate_is_exported_like_any(tmp_path: Path) -> None:
+    """Its resamplers are in the step, and its latency is the hosted graph's own, in frames of the host."""
+    hosted = small().hosted(16000)
+    made = export(hosted, tmp_path / "hosted")
+    assert made.inputs["mic"].rate == 16000
+    assert {name: port.algorithmic for name, port in made.outputs.items()} == hosted.latencies
+    x = noise(9000)[:1]
+    got = streamed(PortableSession(made), x, 700, speaker=SPEAKER)
+    want = streamed(hosted.stream(), x, 500, speaker=torch.tensor(SPEAKER))
+    assert got["wav"].shape[-1] > 8000
+    assert decibels(got["wav"], want["wav"][..., : got["wav"].shape[-1]]) < STATED_DB
+
+
 def test_controls_change_without_a_new_export(folder: Path) -> None:
     graph, x = small(), noise(800)
     session, own = PortableSession(folder), graph.stream(batch_size=2)

@@ -1,0 +1,29 @@
+"""Write ``controls.hpp``: parameters for the controls of the package that ships, so that they are there without it."""
+
+import json
+import sys
+from pathlib import Path
+
+UNITS = {"register": "Hz", "pitch": "semitones"}
+OWN = ("speaker", "pitch")
+"""Those that the plugin has parameters of its own for: voice and pitch."""
+
+
+def main(manifest: str, target: str) -> None:
+    """Read a manifest and write a header, unless it says the same already."""
+    rows = []
+    for control in json.loads(Path(manifest).read_text())["controls"]:
+        name = control["name"]
+        if name in OWN or control["channels"] != 1:
+            continue
+        low, high = control["min"] or 0.0, 1.0 if control["max"] is None else control["max"]
+        default = (control["default"] or [low])[0]
+        whole = "true" if name == "seed" else "false"
+        words = ", ".join(f'"{word}"' for word in (name, name.capitalize(), UNITS.get(name, "")))
+        rows.append(f"    {{{words}, {default}f, {low}f, {high}f, {whole}}},")
+    text = "\n".join(["// Written by controls.py.", f"constexpr Shipped kShipped[{len(rows)}] = {{", *rows, "};", ""])
+    if not Path(target).is_file() or Path(target).read_text() != text:
+        Path(target).write_text(text)
+
+
+main(*sys.argv[1:])

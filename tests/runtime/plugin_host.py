@@ -1,0 +1,90 @@
+"""A host as a program: ``plugin_host.py FOLDER`` does what ``in.json`` says to ``in.npz``, and writes ``out``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def pieces(total: int) -> list[int]:
+    """Lengths of blocks that come to a total; of one or two frames the host cannot tell frames from channels.
+
+    The largest is the first, since the host makes the plugin ready anew, and silent, for a larger one.
+    """
+    generator = np.random.default_rng(1)
+    made = [min(total, 8192)]
+    total -= made[0]
+    while total:
+        size = min(total, int(np.exp(generator.uniform(np.log(3), np.log(8193)))))
+        made.append(total if total - size < 3 else size)
+        total -= made[-1]
+    return made
+
+
+def with_pedalboard(request: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    from pedalboard import load_plugin
+
+    plugin: Any = load_plugin(request["plugin"])
+    if request["what"] == "list":
+        return {"names": list(plugin.parameters)}, np.zeros(0)
+    if "state" in arrays:
+        plugin.raw_state = arrays["state"].tobytes()
+    for name, value in request.get("parameters", {}).items():
+        setattr(plugin, name, value)
+    sound, rate = arrays["sound"], request["rate"]
+    if "parameters" in request and request["what"] == "process":
+        # This host hands parameters over with the first block, and asks for the latency before that.
+        plugin.process(0 * sound[:, :480], rate, buffer_size=request.get("block", 480), reset=True)
+        plugin.reset()
+    if request["what"] == "raw":
+        parts, at = [], 0
+        for size in pieces(sound.shape[1]):
+            parts.append(plugin.process(sound[:, at : at + size], rate, buffer_size=8192, reset=False))
+            at += size
+        made = np.concatenate(parts, axis=1)
+    else:
+        made = plugin.process(sound, rate, buffer_size=request["block"], reset=True)
+    answer = {
+        "latency": plugin.reported_latency_samples,
+        "parameters": {
+            name: float(value) for name in plugin.parameters if isinstance(value := getattr(plugin, name), float)
+        },
+    }
+    if request.get("save"):
+        arrays["saved"] = np.frombuffer(plugin.raw_state, np.uint8)
+    return answer, made
+
+
+def with_dawdreamer(request: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    import dawdreamer
+
+    sound, rate = arrays["sound"], request["rate"]
+    engine = dawdreamer.RenderEngine(rate, request["block"])
+    plugin = engine.make_plugin_processor("plugin", request["plugin"])
+    names = [item["name"] for item in plugin.get_parameters_description()]
+    what, (before, after) = request.get("what_moves", "Pitch"), request.get("values", [0.5, 0.75])
+    moving = np.where(np.arange(sound.shape[1]) < request["jump"], before, after).astype(np.float32)
+    plugin.set_automation(names.index(what), moving)
+    engine.load_graph([(engine.make_playback_processor("in", sound), []), (plugin, ["in"])])
+    engine.render(sound.shape[1] / rate)
+    return {"latency": plugin.get_latency_samples()}, engine.get_audio()
+
+
+def main(folder: str) -> None:
+    request = json.loads(Path(f"{folder}/in.json").read_text())
+    with np.load(f"{folder}/in.npz") as given:
+        arrays = {name: given[name] for name in given.files}
+    run = with_dawdreamer if request["what"] == "automated" else with_pedalboard
+    answer, sound = run(request, arrays)
+    made = {"sound": np.asarray(sound, np.float32)}
+    if "saved" in arrays:
+        made["state"] = arrays["saved"]
+    np.savez(f"{folder}/out.npz", **made)
+    Path(f"{folder}/out.json").write_text(json.dumps(answer))
+
+
+main(sys.argv[1])
