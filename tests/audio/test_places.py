@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -15,6 +12,7 @@ import pytest
 
 from astrape.audio.places import CACHE, CACHE_GB, Place, PlaceError
 from astrape.errors import WriteError
+from tests.audio.object_store import s3_bucket
 
 pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'astrape[remote]'")
 
@@ -27,36 +25,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    """The URL of a bucket on a server of S3 that runs for these tests."""
-    for module in ("moto", "flask", "s3fs", "boto3"):
-        pytest.importorskip(module, reason=f"{module} is not installed: pip install 'moto[server]' 's3fs'")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "tests")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        try:
-            end = time.monotonic() + 120
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except OSError:
-                    assert process.poll() is None
-                    assert time.monotonic() < end
-                    time.sleep(0.1)
-            import boto3
-
-            boto3.client("s3").create_bucket(Bucket="speech")
-            yield "s3://speech"
-        finally:
-            process.terminate()
-            process.wait(60)
+    with s3_bucket() as where:
+        yield where
 
 
 @pytest.fixture(params=["path", "file", "memory", "s3"])

@@ -27,6 +27,7 @@ from astrape.training.errors import CacheError
 from astrape.training.packed_windows import PackedWindows
 from astrape.training.run import train
 from astrape.training.windows import Windows
+from tests.audio.object_store import s3_bucket
 from tests.training import grounds
 from tests.training.test_resume import losses, validations
 
@@ -110,6 +111,30 @@ def test_bytes_do_not_depend_on_who_packs_and_a_run_goes_on(
     assert contents(tmp_path / "many") == contents(packed)
     with pytest.raises(CacheError, match=r"holds another pack, of other caches, another split, seed or size of shards"):
         make_pack(caches, split, many, shard_bytes=SIZE, seed=1)
+
+
+def test_workers_pack_into_a_bucket_and_windows_come_from_there(
+    packed: Path, caches: list[Cache], split: Split, read_cache: Path
+) -> None:
+    with s3_bucket() as bucket:
+        place = Place(bucket).child("packs/one")
+        make_pack(caches, split, place, shard_bytes=SIZE, engine=Engine(workers=2))
+        assert {name: place.child(name).read() for name in place.names()} == contents(packed)
+        far, near = windows(str(place)), windows(packed)
+        # The index, the front end's weights apart, and no shard before a window asks for it.
+        assert [path.suffix for path in read_cache.iterdir() if path.is_file()] == [".jsonl"]
+        for item in range(3):
+            for name, tensor in far[0, item].items():
+                torch.testing.assert_close(tensor, near[0, item][name], rtol=0, atol=0)
+        # What the read cache had to make room for is fetched again.
+        for path in read_cache.glob("*.tar"):
+            path.unlink()
+        assert far[0, 0]["valid"] == near[0, 0]["valid"]
+        place.child("train-000000.tar").write(b"")
+        with pytest.raises(
+            CacheError, match=r"^s3://.*train-000000\.tar: is not a whole tar file \(empty file\): remove"
+        ):
+            [windows(str(place))[0, item] for item in range(20)]
 
 
 def test_windows_are_those_of_the_folders(memory: str, caches: list[Cache], split: Split) -> None:

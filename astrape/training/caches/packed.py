@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from astrape.audio.places import Place, PlaceError, read_cache
+from astrape.audio.places import CACHE_GB, Place, PlaceError, read_cache
 from astrape.corpus.splits import Split
 from astrape.corpus.utterances import Utterance
 from astrape.training.caches.cache import Cache, Holdings, Stored
@@ -26,6 +26,9 @@ from astrape.training.caches.record import Record
 from astrape.training.errors import CacheError
 
 __all__ = ["Pack", "PackedCache"]
+
+TRIES = 3
+"""Times that a shard is fetched that others make room for meanwhile."""
 
 TABLES = 16
 """Shards whose tables of contents are held in memory: some 100 bytes an array."""
@@ -96,25 +99,20 @@ class Pack:
             CacheError: for a shard that is missing or damaged.
         """
         shard, number = self._where[key]
-        local, table = self._table(shard)
-        member = f"{number:09d}.{name}.npy"
-        if member not in table:
-            raise Fault("missing", f"is missing in {shard}")
-        offset, size = table[member]
-        with local.open("rb") as file:
-            file.seek(offset)
+        for _ in range(TRIES):
             try:
-                np.lib.format.read_magic(file)
-                shape, fortran, held = np.lib.format.read_array_header_1_0(file)
-            except (ValueError, EOFError, SyntaxError, TypeError, KeyError, RecursionError, TokenError) as error:
-                raise Fault("unreadable", f"has no header of an array ({size} bytes)") from error
-            begin = file.tell()
-        wanted = 1 if channels is None else 2
-        if held != dtype or fortran or len(shape) != wanted or channels not in (None, shape[0]):
-            raise Fault("shape", f"holds {shape} of {held}, and {dtype} with {channels} channels is due")
-        if begin - offset + held.itemsize * int(np.prod(shape, dtype=object)) != size or not shape[-1]:
-            raise Fault("truncated", f"has {size} bytes, which its header does not")
-        return np.memmap(local, dtype=held, mode="r", offset=begin, shape=shape)
+                local, table = self._table(shard)
+                member = f"{number:09d}.{name}.npy"
+                if member not in table:
+                    raise Fault("missing", f"is missing in {shard}")
+                return _mapped(local, *table[member], dtype, channels)
+            except FileNotFoundError:
+                # Another process made room for a shard of its own just now.
+                self._tables.pop(shard, None)
+        raise CacheError(
+            f"{self.place.child(shard)}: was removed from the read cache {TRIES} times before it was read; hint: a "
+            f"larger {CACHE_GB}"
+        )
 
     def _table(self, shard: str) -> tuple[Path, dict[str, tuple[int, int]]]:
         """A shard on this machine, and where its members begin."""
@@ -129,6 +127,8 @@ class Pack:
         try:
             with tarfile.open(local, "r:") as tar:
                 table = {member.name: (member.offset_data, member.size) for member in tar}
+        except FileNotFoundError:
+            raise
         except (tarfile.TarError, OSError, EOFError) as error:
             raise CacheError(f"{place}: is not a whole tar file ({error}): remove it and pack again") from error
         size = local.stat().st_size
@@ -194,3 +194,21 @@ class PackedStored(Stored):
 def _record(fields: dict[str, Any]) -> Record:
     rate = fields["rate"]
     return Record(**(fields | {"rate": None if rate is None else Fraction(rate)}))
+
+
+def _mapped(local: Path, offset: int, size: int, dtype: np.dtype[Any], channels: int | None) -> npt.NDArray[Any]:
+    """An array within a file."""
+    with local.open("rb") as file:
+        file.seek(offset)
+        try:
+            np.lib.format.read_magic(file)
+            shape, fortran, held = np.lib.format.read_array_header_1_0(file)
+        except (ValueError, EOFError, SyntaxError, TypeError, KeyError, RecursionError, TokenError) as error:
+            raise Fault("unreadable", f"has no header of an array ({size} bytes)") from error
+        begin = file.tell()
+    wanted = 1 if channels is None else 2
+    if held != dtype or fortran or len(shape) != wanted or channels not in (None, shape[0]):
+        raise Fault("shape", f"holds {shape} of {held}, and {dtype} with {channels} channels is due")
+    if begin - offset + held.itemsize * int(np.prod(shape, dtype=object)) != size or not shape[-1]:
+        raise Fault("truncated", f"has {size} bytes, which its header does not")
+    return np.memmap(local, dtype=held, mode="r", offset=begin, shape=shape)
