@@ -115,6 +115,7 @@ def live(
     if before is not None:
         controls |= before.values
         voice, seconds, record = before.voice, before.seconds, before.next_files(record)
+    from astrape.runtime.priority import lock_memory
     from astrape.runtime.process import settle
     from astrape.voice.live import LiveVoice
 
@@ -129,13 +130,15 @@ def live(
     files = _files(record, engine)
     settle()
     show = LiveRun(speaking, engine, pair, size, channel, files)
+    # What is loaded by now is what a step touches; sound's own buffers are small, and come later.
+    show.memory = lock_memory()
     try:
         shown = show.run(seconds, quiet=as_json)
     except ServerGone:
         Before.write(speaking, None if seconds is None else seconds - engine.heard.written / pair.rate, before)
         os.execv(sys.executable, [sys.executable, "-m", "astrape", *sys.argv[1:]])
     if as_json:
-        print_json(_facts(shown, show.card, pair))
+        print_json({**_facts(shown, show.card, pair), "memory": show.memory})
     else:
         from astrape.commands.live_view import summary
 

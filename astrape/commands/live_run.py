@@ -50,7 +50,9 @@ class LiveRun:
         self.chosen = 0
         self.notice = ""
         self.xruns = 0
-        self._told = False
+        self.memory: str | None = None
+        """Why memory may be taken from it while it plays; ``None`` where it is locked."""
+        self._told = self._asked = False
 
     def run(self, seconds: float | None, quiet: bool) -> Shown:
         """Until somebody ends it, or ``seconds`` of sound are over."""
@@ -120,8 +122,18 @@ class LiveRun:
                 f"the computer is too slow now and then, and {status.missing} frames were missing (counted from here "
                 "on): hint: a greater --block or --hold, or fewer other programs"
             )
+        self._tell_refusals(status.priority)
         if not self.card.alive:
             self._wait()
+
+    def _tell_refusals(self, priority: str | None) -> None:
+        """What the system did not allow, once: it matters where dropouts are heard."""
+        if self._asked:
+            return
+        self._asked = True
+        for what, reason in (("memory is not locked", self.memory), ("no real-time priority", priority)):
+            if reason is not None:
+                note(f"{what}: {reason}")
 
     def _wait(self) -> None:
         """The device is gone: try again until it is back."""

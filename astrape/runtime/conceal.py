@@ -54,6 +54,7 @@ class Concealer:
         self._count = np.arange(most, dtype=np.float32)
         self._places = np.empty(most, np.int64)
         self._steps = np.arange(most, dtype=np.int64)
+        self._below = np.empty(most, bool)
         self._fill = np.empty((channels, most), np.float32)
         self._gain = np.empty(most, np.float32)
         self._gone = 0
@@ -113,7 +114,8 @@ class Concealer:
         np.add(self._steps[:count], self._gone, out=places)
         np.remainder(places, 2 * length, out=places)
         np.subtract(places, length, out=places)
-        np.subtract(-1, places, out=places, where=places < 0)
+        below = np.less(places, 0, out=self._below[:count])
+        np.subtract(-1, places, out=places, where=below)
         fill = self._fill[:, :count]
         np.take(self._history, places, axis=1, out=fill, mode="clip")
         gain = self._gain[:count]

@@ -102,6 +102,7 @@ class Engine:
         self.played = Ring(lane.channels, kept)
         self._slice = np.zeros((lane.channels_in, block), np.float32)
         self._dry = np.zeros((lane.channels_in, block), np.float32)
+        self._odd = np.zeros((lane.channels_in, block), bool)
         self._other = np.zeros((lane.channels, block), np.float32)
         self._ramp = np.arange(block, dtype=np.float32)
         self._gain = np.zeros(block, np.float32)
@@ -128,6 +129,11 @@ class Engine:
     def latency(self) -> int:
         """Frames from an input sample to the output sample that stands for it, all in all."""
         return self._lanes.late + self._lag
+
+    @property
+    def host_latency(self) -> Fraction:
+        """The same in seconds, exact: the graph's algorithm, framing in these blocks, and what the worker holds."""
+        return self.latency / self.rate
 
     @property
     def graph(self) -> Graph:
@@ -375,7 +381,9 @@ class Engine:
         """The input from frame ``first`` on, for all channels of the output or, one channel, for each of them."""
         dry = self._dry[:, :count]
         self.heard.read(first, dry)
-        np.nan_to_num(dry, copy=False, posinf=0.0, neginf=0.0)
+        odd = self._odd[:, :count]
+        np.logical_not(np.isfinite(dry, out=odd), out=odd)
+        np.copyto(dry, 0.0, where=odd)
         return dry if len(dry) == self.made.channels else dry[:1]
 
     def _mix_dry(self, y: Frames, dry: Frames) -> None:
