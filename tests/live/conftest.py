@@ -122,7 +122,8 @@ class Talker:
     def connect(self, mine: Any = None) -> None:
         """To PortAudio's first ports, and those to nothing else; to each other for a loop."""
         client = self.client
-        for _ in range(300):
+        # It takes as long as a process takes to load PyTorch, which on a busy machine is a minute.
+        for _ in range(3000):
             outs = list(client.get_ports("PortAudio", is_output=True))
             ins = list(client.get_ports("PortAudio", is_input=True))
             if outs and ins:
