@@ -20,7 +20,7 @@ SHAPE = 9.0
 """Beta of the Kaiser window: 90 dB."""
 
 BANDWIDTH = 0.05
-"""Hz, of the loops that smooth the times of callbacks: with 100 callbacks a second, jitter comes out 17 times smaller."""
+"""Hz, of the loops that smooth the times of callbacks: of 100 a second, jitter comes out 17 times smaller."""
 
 PULL = 8.0
 """Seconds within which a wrong distance is corrected: a frame too many is 3 parts in a million of pitch."""
