@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from astrape.blocks.state import map_state, state_leaves
 from astrape.capture.arithmetic import quiet
 from astrape.capture.lowering import Kernel, Lowering, Memory
 from astrape.capture.native.library import Library, Program
+from astrape.capture.native.narrow import narrowed
 from astrape.capture.native.translate import Native
 from astrape.capture.record import Clock, Recorder, inference
 
@@ -83,7 +84,7 @@ class CapturedStep:
         """Kernels of PyTorch and NumPy."""
         return sum(not isinstance(kernel, Program) for kernel in self._kernels)
 
-    def go_native(self, library: Library, near: bool, values: Sequence[State]) -> None:
+    def go_native(self, library: Library, near: bool, values: Sequence[State], weights: Collection[int] = ()) -> None:
         """Have the native library do what it can, where it is right: operators that it has one after the other become
         one call.
 
@@ -93,8 +94,16 @@ class CapturedStep:
         Args:
             near: whether to take kernels that round in their own way too, as of ``exp`` and products.
             values: some to compare on, as :meth:`play` takes them. They go through the state.
+            weights: addresses of memory that stays as it is: what of it float16 holds to the last bit is read as such.
         """
         wanted = [one if one is not None and (near or not one.near) else None for one in self._natives]
+        if near:
+            wanted = [
+                None
+                if one is None
+                else one._replace(instructions=[narrowed(item, weights) for item in one.instructions])
+                for one in wanted
+            ]
         programs = [
             None if one is None or not one.instructions else library.program(one.instructions) for one in wanted
         ]

@@ -16,6 +16,7 @@ from astrape.capture import checked, step
 from astrape.capture.lowering import Memory
 from astrape.capture.native import building, translate
 from astrape.capture.native import library as libraries
+from astrape.capture.native.instructions import codes
 from astrape.capture.native.library import Library, build_library
 from astrape.capture.step import CapturedStep
 from astrape.errors import StreamError
@@ -148,6 +149,55 @@ def test_products_of_any_form(kernels: Library, shape: tuple[int, int, int, int]
     fresh = draw()
     want = product(tuple(part.double() for part in fresh))
     torch.testing.assert_close(captured.play(fresh).double(), want, rtol=0, atol=3e-6 * float(want.abs().max()))
+
+
+@pytest.mark.parametrize("rows", [2, 7, 320])
+@pytest.mark.parametrize("sums", [1, 31, 64, 333])
+def test_weights_that_float16_holds_are_read_as_such(kernels: Library, rows: int, sums: int) -> None:
+    """Halves of a weight in a batch, as a live step has them, a row times a matrix, and numbers at float16's ends."""
+    generator = torch.Generator().manual_seed(rows)
+    weight = torch.randn(2, rows, sums, generator=generator).half().float()
+    weight.view(-1)[: min(4, weight.numel())] = (
+        torch.tensor([6e-8, -65504.0, 0.0, 6.1e-5])[: weight.numel()].half().float()
+    )
+    bias = torch.randn(2, rows, 1, generator=generator)
+
+    def function(x: Tensor) -> Tensor:
+        column = x.reshape(1, 1, -1).mT.expand(2, -1, 1)
+        return (
+            torch.baddbmm(bias, weight, column).flatten()
+            + torch.cat([row := torch.mm(x, weight[0].t()), row], dim=-1)[0]
+        )
+
+    draws = [torch.randn(1, sums, generator=generator) for _ in range(3)]
+    found = {}
+    for weights in ((), (weight.untyped_storage().data_ptr(),)):
+        captured = CapturedStep(lambda fresh, state: (function(fresh), state), draws[0], (), Memory())
+        captured.go_native(kernels, True, draws[:1], weights)
+        assert captured.other_kernels == 0
+        used = [int(words[0]) for kernel in captured._kernels for words in kernel._words]
+        assert used.count(codes["halves_f"]) == (2 if weights else 0)
+        found[weights] = [captured.play(x).clone() for x in draws]
+    for one, x in zip(found[weights], draws, strict=True):
+        wide = weight.double(), bias.double(), x.double()
+        want = (wide[0] @ wide[2][0] + wide[1][..., 0]).flatten() + (wide[0][0] @ wide[2][0]).repeat(2)
+        torch.testing.assert_close(one.double(), want, rtol=1e-6, atol=2e-6 * float(want.abs().max()))
+
+
+def test_other_weights_stay_what_they_are(kernels: Library) -> None:
+    """A number that float16 does not hold; and memory that a control writes to, whatever its numbers are now."""
+    x, weight = torch.randn(1, 64), torch.randn(2, 8, 64).half().float()
+    weight[1, 3, 5] = 0.1
+
+    def function(x: Tensor) -> Tensor:
+        return torch.bmm(weight, x.reshape(1, 1, -1).mT.expand(2, -1, 1))
+
+    for value, weights in ((0.1, (weight.untyped_storage().data_ptr(),)), (0.5, ())):
+        weight[1, 3, 5] = value
+        captured = CapturedStep(lambda fresh, state: (function(fresh), state), x, (), Memory())
+        captured.go_native(kernels, True, [x], weights)
+        assert codes["halves_f"] not in [int(words[0]) for kernel in captured._kernels for words in kernel._words]
+        torch.testing.assert_close(captured.play(x), function(x), rtol=1e-5, atol=1e-5)
 
 
 def test_one_breath_is_what_pytorch_takes(kernels: Library) -> None:

@@ -16,7 +16,7 @@ from astrape.capture.buffers import assign, held_copy, overwrite
 from astrape.capture.checked import checked_tape, is_taken
 from astrape.capture.lowering import Memory
 from astrape.capture.pages import use_large_pages
-from astrape.capture.record import MOST_SECONDS, MOST_WAITING, Clock, OutOfTime, Unrecordable
+from astrape.capture.record import MOST_SECONDS, MOST_WAITING, Clock, OutOfTime, Unrecordable, addresses
 from astrape.capture.step import CapturedStep
 from astrape.errors import StreamError
 from astrape.graph.compile.loop import FeedbackLoop
@@ -102,6 +102,7 @@ class Replay:
         self.refused: str | None = None
         self.steady: Steady | None = None
         self._like, self._near = like, near
+        self._weights = set(addresses(list(graph.parameters())))
         self._memory = Memory()
         self._controls: Prepared | None = None
         self._prepared = Prepared()
@@ -272,7 +273,7 @@ class Replay:
 
         form = tuple({key: self._like.new_empty(shape) for key, shape in port.items()} for port in shapes)
         state = {actor.name: self._state[actor.name] for actor in firing.actors}
-        captured = checked_tape(fire, form, state, self._memory, clock, near=self._near)
+        captured = checked_tape(fire, form, state, self._memory, clock, self._near, self._weights)
         map_state(Tensor.copy_, self._state, self._fresh_state())
         return captured
 
