@@ -292,6 +292,8 @@ def read_file(file: str, source: Stream) -> Float64:
             raise RateError(
                 f"'{file}' is at {info.samplerate} Hz and the source at {source.rate} Hz: resample the file"
             )
+        if not info.frames:
+            raise ValueError(f"file must hold a response, and the header of '{file}' says that it holds no samples")
         if info.frames > LONGEST:
             raise ValueError(f"file must have at most {LONGEST} samples, not {info.frames}: cut its end off")
         samples = soundfile.read(file, dtype="float64", always_2d=True)[0]

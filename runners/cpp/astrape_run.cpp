@@ -83,6 +83,14 @@ Options parsed(int count, char** words) {
     return options;
 }
 
+// Whether a chunk begins so, and no sound.
+bool is_chunk(const std::array<char, 4>& name) {
+    for (const char* known : {"LIST", "bext", "cue ", "fact", "id3 ", "ID3 ", "iXML", "JUNK", "PEAK", "smpl", "_PMX"}) {
+        if (std::memcmp(name.data(), known, name.size()) == 0) return true;
+    }
+    return false;
+}
+
 // libsndfile reads what there is of a WAV that was cut off, and says nothing.
 void check_whole(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
@@ -97,7 +105,15 @@ void check_whole(const std::string& path) {
         std::uint32_t length = 0;
         std::memcpy(&length, chunk.data() + 4, 4);
         if (std::memcmp(chunk.data(), "data", 4) == 0) {
-            if (length != 0xffffffffU && from + 8 + length > size) {  // written to a pipe: no length is known
+            // Nobody came back to say how long it is, and libsndfile reads nothing of it.
+            const auto behind = size - from - 8;
+            std::array<char, 4> next{};
+            if (length == 0 && behind > 0 && (!file.read(next.data(), next.size()) || !is_chunk(next))) {
+                throw Error(path + ": its header does not say how long it is, and " + std::to_string(behind) +
+                                " bytes follow", "sox --ignore-length " + path + " WHOLE.wav");
+            }
+            // The largest lengths are written to a pipe: no length is known.
+            if (length < 0x7ffff000U && from + 8 + length > size) {
                 throw Error(path + ": is cut off: " + std::to_string(size - from - 8) + " of " + std::to_string(length) +
                                 " bytes of sound are there", "copy it again");
             }

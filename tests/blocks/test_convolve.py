@@ -75,6 +75,9 @@ def test_a_response_comes_from_a_file(tmp_path):
         Convolve(Stream(RATE, 1), file=str(tmp_path / "text.wav"))
     with pytest.raises(ValueError, match="there is none"):
         Convolve(Stream(RATE, 1), file=str(tmp_path / "nothing.wav"))
+    soundfile.write(tmp_path / "empty.wav", taps[:0], RATE)
+    with pytest.raises(ValueError, match="holds no samples"):
+        Convolve(Stream(RATE, 1), file=str(tmp_path / "empty.wav"))
 
 
 def test_a_room_has_its_direct_sound_first_and_reflections_where_mirrors_are():

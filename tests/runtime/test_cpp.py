@@ -176,16 +176,22 @@ def test_wrong_use_is_told_in_one_line(folder: Path, speech: Path, tmp_path: Pat
     refused(run(folder, speech, tmp_path / "out.wav", *words), message, tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["rate", "stereo", "cut", "none"])
+@pytest.mark.parametrize("kind", ["rate", "stereo", "cut", "none", "open"])
 def test_a_wrong_wav_is_told_in_one_line(folder: Path, speech: Path, tmp_path: Path, kind: str) -> None:
     wav, noise = tmp_path / "wrong.wav", np.zeros((4410, 2), np.float32)
     if kind == "rate":
         soundfile.write(wav, noise[:, 0], 48000)
     elif kind == "stereo":
         soundfile.write(wav, noise, 44100)
+    elif kind == "open":
+        content = bytearray(speech.read_bytes())
+        at = content.index(b"data") + 4
+        content[at : at + 4] = bytes(4)
+        wav.write_bytes(content)
     else:
         wav.write_bytes(speech.read_bytes()[: 100_000 if kind == "cut" else 5])
     told = {"rate": "has 48000 Hz, and 'astrape-mini' takes 44100 Hz", "stereo": "has 2 channels", "cut": "is cut off"}
+    told["open"] = "does not say how long it is"
     done = run(folder, wav, tmp_path / "out.wav", "--voice", shipped_voices()["emma"])
     refused(done, told.get(kind, "wrong.wav: "), tmp_path)
 
