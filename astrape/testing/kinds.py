@@ -15,8 +15,9 @@ from astrape.measure.subject import Ports, Subject, draw_noise
 __all__ = ["check_doubling", "check_kinds_of_input", "check_sizes", "landscape"]
 
 SEGMENTS = (
-    "noise", "silence", "whisper", "silence", "burst", "silence", "click", "silence", "offset", "loud", "whisper",
-    "below", "opposed", "square", "silence", "denormal", "noise", "twins", "swell", "silence", "noise",
+    "noise", "silence", "whisper", "silence", "burst", "silence", "click", "silence", "offset", "loud", "whisper", "below",
+    "opposed", "square", "silence", "ramp", "clipped", "denormal", "noise", "twins", "tone", "swell", "silence",
+    "one side", "noise",
 )  # fmt: skip
 """A landscape's parts in order, each after one that calls for something else."""
 
@@ -70,6 +71,14 @@ def _part(kind: str, x: Tensor, loud: float, whisper: float) -> Tensor:
         # Every channel the first, or in turn its opposite: two of them have a mean of zero.
         sign = (1 - 2 * (torch.arange(x.shape[1], device=x.device) % 2)).to(x.dtype)[:, None]
         return x[:, :1] * (sign if kind == "opposed" else sign.abs()) * min(loud, 1.0)
+    if kind == "one side":
+        return x * (torch.arange(x.shape[1], device=x.device) == 0).to(x.dtype)[:, None] * min(loud, 1.0)
+    if kind == "ramp":
+        return torch.linspace(-1, 1, frames, dtype=x.dtype, device=x.device).expand_as(x) * min(loud, 1.0)
+    if kind == "tone":
+        return torch.tensor([0.0, 1.0, 0.0, -1.0]).to(x).repeat(frames // 4 + 1)[:frames].expand_as(x) * min(loud, 0.5)
+    if kind == "clipped":
+        return (x * 4).clamp(-1, 1) * min(loud, 1.0)
     if kind == "loud":
         return x * loud
     if kind == "square":

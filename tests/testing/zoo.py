@@ -962,6 +962,32 @@ class HalvesOpposites(StreamBlock):
 
 
 @breaks("step equals forward")
+class FillsADeadSide(StreamBlock):
+    """Takes a call in which one channel is silent for a broken cable."""
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        dead = x.numel() > 0 and bool((x.abs().amax(dim=(0, 2)) == 0).any())
+        return x.sum(dim=1, keepdim=True).repeat(1, x.shape[1], 1) if dead else x.clone(), state
+
+
+@breaks("step equals forward")
+class TurnsDownWhatWasClipped(StreamBlock):
+    """Takes samples at full scale for a sign that the call was clipped."""
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        return x * (0.9 if bool((x.abs() == 1.0).any()) else 1.0), state
+
+
+@breaks("step equals forward")
+class LevelsRamps(StreamBlock):
+    """Takes a call that only rises for a drift."""
+
+    def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
+        rises = x.shape[-1] > 4 and bool((x[..., 1:] > x[..., :-1]).all())
+        return x - x.mean(dim=-1, keepdim=True) if rises else x.clone(), state
+
+
+@breaks("step equals forward")
 class ForgetsAfterSomeSizes(Memory):
     """Right after every chunk but those of about 3100 quanta."""
 
