@@ -15,9 +15,9 @@ from astrape.measure.subject import Ports, Subject, draw_noise
 __all__ = ["check_doubling", "check_kinds_of_input", "check_sizes", "landscape"]
 
 SEGMENTS = (
-    "noise", "silence", "whisper", "silence", "burst", "silence", "click", "silence", "offset", "loud", "whisper", "below",
-    "opposed", "square", "silence", "ramp", "clipped", "denormal", "noise", "twins", "tone", "swell", "silence",
-    "one side", "noise",
+    "noise", "silence", "whisper", "silence", "burst", "silence", "click", "silence", "offset", "loud",
+    "whisper", "below", "opposed", "square", "silence", "ramp", "clipped", "denormal", "noise", "twins",
+    "tone", "swell", "silence", "one side", "noise",
 )  # fmt: skip
 """A landscape's parts in order, each after one that calls for something else."""
 
