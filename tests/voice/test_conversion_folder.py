@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,20 @@ def test_bytes_of_a_folder_do_not_depend_on_who_converts(
     assert one == many
     sources = [[Path(done["source"]).name for done in told[name]["converted"]] for name in told]
     assert sources[0] == sources[1] == sorted(one)
+
+
+def test_what_a_killed_run_left_half_written_is_removed_by_the_next(tmp_path: Path, through: Path, bank: Path) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    write(tmp_path / "in" / "deep" / "a.wav", sines(0.1, 8000), 8000)
+    (tmp_path / "out" / "deep").mkdir(parents=True)
+    left, written_now = (tmp_path / "out" / "deep" / f".{name}.wav.elsewhere.1.ff.writing.wav" for name in "ab")
+    for path in (left, written_now):
+        path.write_bytes(b"RIFF")
+    # Of another machine, nobody knows whether its process lives: after an hour it does not.
+    os.utime(left, (time.time() - 4000,) * 2)
+    words = ("--target", bank, "--recipe", through, "-o", tmp_path / "out")
+    succeeds(run("convert", tmp_path / "in", *words))
+    assert sorted(path.name for path in (tmp_path / "out" / "deep").iterdir()) == [written_now.name, "a.wav"]
 
 
 def test_workers_are_for_folders_and_for_what_they_can_load(tmp_path: Path, through: Path, bank: Path) -> None:
