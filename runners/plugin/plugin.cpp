@@ -135,10 +135,9 @@ protected:
 
     void run(const float** in, float** out, std::uint32_t frames) override {
         turn_to_what_is_wanted();
-        const auto settings = current();
         for (std::uint32_t at = 0; at < frames;) {
             const auto count = std::min<std::size_t>(frames - at, kChunk);
-            chunk(in, out, at, count, settings);
+            chunk(in, out, at, count, current());
             at += static_cast<std::uint32_t>(count);
         }
         tell();

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,24 @@ def with_pedalboard(request: dict[str, Any], arrays: dict[str, Any]) -> tuple[di
     return answer, made
 
 
+def switched(request: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The sound over and over, in blocks of a tenth, and a parameter that changes after the first time."""
+    from pedalboard import load_plugin
+
+    plugin: Any = load_plugin(request["plugin"])
+    sound, rate = arrays["sound"], request["rate"]
+    size = sound.shape[1] // 10
+    parts = []
+    for again in range(request["rounds"]):
+        for at in range(0, size * 10, size):
+            parts.append(plugin.process(sound[:, at : at + size], rate, buffer_size=size, reset=False))
+            time.sleep(0.02)
+        if again == 0:
+            setattr(plugin, request["parameter"], request["value"])
+    plugin.process(sound[:, :size], rate, buffer_size=size, reset=True)
+    return {"latency": plugin.reported_latency_samples, "size": size * 10}, np.concatenate(parts, axis=1)
+
+
 def with_dawdreamer(request: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     import dawdreamer
 
@@ -78,7 +97,7 @@ def main(folder: str) -> None:
     request = json.loads(Path(f"{folder}/in.json").read_text())
     with np.load(f"{folder}/in.npz") as given:
         arrays = {name: given[name] for name in given.files}
-    run = with_dawdreamer if request["what"] == "automated" else with_pedalboard
+    run = {"automated": with_dawdreamer, "switched": switched}.get(request["what"], with_pedalboard)
     answer, sound = run(request, arrays)
     made = {"sound": np.asarray(sound, np.float32)}
     if "saved" in arrays:

@@ -30,6 +30,18 @@ ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "plugin"
 BUNDLES, RESOURCES = BUILD / "bundles", BUILD / "resources"
 
+WIRE: dict[str, Any] = {
+    "recipe": "wire",
+    "inputs": {"mic": {"rate": 44100, "channels": 1}},
+    "controls": {"level": {"channels": 1, "default": 0.5, "min": 0.0, "max": 2.0}},
+    "blocks": {
+        "spectra": {"use": "stft", "n_fft": 1323, "hop": 441},
+        "wav": {"use": "istft", "n_fft": 1323, "hop": 441},
+    },
+    "outputs": {"wav": "wav"},
+}
+"""Sound as it was, after all that makes a converter late: what comes out can be held against what went in."""
+
 
 def host(what: str, *, plugin: str | Path = "astrape", folders: Path | None = None, **request: Any) -> dict[str, Any]:
     """Do one of the things that ``plugin_host.py`` does, and return what it answers, with ``told``, the plugin's log.

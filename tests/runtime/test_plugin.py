@@ -14,9 +14,10 @@ import pytest
 
 import astrape
 from astrape.portable.session import PortableSession
+from astrape.runtime.export import export
 from astrape.voice.shipped import shipped_voices
 from astrape.voice.voicebank import read_voicebank
-from tests.runtime.plugins import BUNDLES, decibels, host, package, speech, spoken
+from tests.runtime.plugins import BUNDLES, WIRE, decibels, host, package, speech, spoken
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -222,6 +223,21 @@ def test_another_recipe_runs_from_a_folder_and_its_latency_is_told(tmp_path: Pat
     want = session.push(np.concatenate((x, np.zeros(late, np.float32)))[None, None])["wav"][0, 0, late:]
     assert decibels(got["sound"][0], want) < NEAR_DB
     assert got["latency"] == late
+
+
+def test_a_package_that_is_chosen_amid_sound_is_faded_over_to_and_is_as_late_as_it_says(tmp_path: Path) -> None:
+    """It is loaded by a thread: when it comes is not told here, but what is heard in the end is."""
+    graph = astrape.compile(WIRE)
+    export(graph, tmp_path / "wire")
+    x = speech(44100, 1.0)
+    request = {"parameter": "package", "value": "wire", "rounds": 12, "folders": tmp_path}
+    got = host("switched", rate=44100, sound=np.stack((x, x)), **request)
+    assert np.isfinite(got["sound"]).all()
+    end, length = got["sound"][0][-got["size"] :], got["size"]
+    around = np.concatenate((x[:length], x[:length]))
+    want = around[length - graph.host_samples : 2 * length - graph.host_samples]
+    assert decibels(end, want) < -40
+    assert got["latency"] == graph.host_samples
 
 
 def test_something_not_finite_is_silent_and_does_no_harm() -> None:
