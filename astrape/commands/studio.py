@@ -16,6 +16,9 @@ __all__ = ["studio"]
 
 HOST = "127.0.0.1"
 
+LARGEST_MESSAGE = 1 << 20
+"""Bytes of one message of a page: a second of sound at 192 kHz has 768 kB."""
+
 
 @command(
     "studio",
@@ -63,5 +66,8 @@ def studio(
     click.echo(f"{address}\nCtrl-C ends.")
     if browser:
         webbrowser.open(address)
-    server = uvicorn.Server(uvicorn.Config(page.app, log_level="error", access_log=False, ws="websockets-sansio"))
+    config = uvicorn.Config(
+        page.app, log_level="error", access_log=False, ws="websockets-sansio", ws_max_size=LARGEST_MESSAGE
+    )
+    server = uvicorn.Server(config)
     server.run(sockets=[listening])

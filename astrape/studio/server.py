@@ -21,6 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from astrape.errors import AstrapeError
 from astrape.pages import templates
+from astrape.studio.presets import Presets
 from astrape.studio.speaker import Speaker
 from astrape.voice.advice import voice_warnings
 from astrape.voice.live import LiveVoice
@@ -29,6 +30,8 @@ from astrape.voice.voicebank import Voicebank
 __all__ = ["COOKIE", "Studio"]
 
 COOKIE = "astrape_studio"
+"""Beginning of the cookie's name; the port ends it, since browsers send a host's cookies to all of its ports."""
+
 HOSTS = ("127.0.0.1", "localhost", "[::1]")
 LONGEST = 64 * 2**20
 """Bytes of a recording that is sent to make a voice of: six minutes of stereo at 48 kHz in float32."""
@@ -39,6 +42,13 @@ CONNECTIONS = 4
 WAITING = 8
 """Blocks of 10 ms that wait for being computed. What comes then is silence, and counted. It is less than the 100 ms
 that the page waits for a block: were it more, what a slow machine computes would come too late to be heard."""
+
+HELD = 16 * 2**20
+"""Bytes of messages that wait for a connection's worker, each counted with 64 more: what nobody sends who sends sound
+as it comes. The connection ends there."""
+
+MADE = 16
+"""Voices that are made of recordings and kept until the command ends."""
 
 TOLD_EVERY = 0.25
 """Seconds between two reports of load and dropouts."""
@@ -62,22 +72,25 @@ class Studio:
     Args:
         make: a :class:`LiveVoice` of the recipe, one for each connection.
         token: drawn at random when left out.
+        presets: those of the recipe, in the user's folder, when left out.
 
     Attributes:
         app: for uvicorn.
         token: to be put into the address.
     """
 
-    def __init__(self, make: Callable[[], LiveVoice], token: str | None = None) -> None:
+    def __init__(self, make: Callable[[], LiveVoice], token: str | None = None, presets: Presets | None = None) -> None:
         self.token = secrets.token_urlsafe(24) if token is None else token
         self._make = make
         self._first = make()
+        self._presets = Presets.of(self._first.graph.name) if presets is None else presets
         self._made: dict[str, Voicebank] = {}
         self._open = 0
         self.app = Starlette(
             routes=[
                 Route("/", self._guarded(self._page)),
                 Route("/voice", self._guarded(self._build), methods=["POST"]),
+                Route("/preset", self._guarded(self._preset), methods=["POST", "DELETE"]),
                 *(Route(f"/{name}", self._guarded(self._file)) for name in FILES),
                 WebSocketRoute("/sound", self._sound),
             ]
@@ -96,7 +109,7 @@ class Studio:
         origin = connection.headers.get("origin")
         if origin is not None and origin != f"http://{host}":
             return "a page of another origin may not speak here"
-        given = connection.query_params.get("token") or connection.cookies.get(COOKIE, "")
+        given = connection.query_params.get("token") or connection.cookies.get(_cookie(host), "")
         if not secrets.compare_digest(given.encode(), self.token.encode()):
             return "the token is missing or wrong: hint: open the address that `astrape studio` printed"
         return None
@@ -122,9 +135,15 @@ class Studio:
             for name, control in live.sliders.items()
         ]
         page = templates("astrape.studio").get_template("studio.html")
-        text = page.render(recipe=live.graph.name, voices=self._voices(), voice=live.voice, sliders=sliders)
+        text = page.render(
+            recipe=live.graph.name,
+            voices=self._voices(),
+            voice=live.voice,
+            sliders=sliders,
+            presets=self._presets.read(),
+        )
         response = Response(text, media_type="text/html")
-        response.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
+        response.set_cookie(_cookie(request.headers.get("host", "")), self.token, httponly=True, samesite="strict")
         return response
 
     def _voices(self) -> list[str]:
@@ -147,6 +166,9 @@ class Studio:
             name = f"{name}, yours"
         if not self._first.voices:
             return JSONResponse({"error": f"'{self._first.graph.name}' speaks in no voice"}, 400)
+        if name not in self._made and len(self._made) >= MADE:
+            line = f"{MADE} voices have been made: hint: give this one the name of one of them, or start anew"
+            return JSONResponse({"error": line}, 409)
         with tempfile.TemporaryDirectory(prefix="astrape-studio-") as folder:
             path = Path(folder) / "recording"
             path.write_bytes(body)
@@ -157,6 +179,23 @@ class Studio:
                 return JSONResponse({"error": str(error).replace(str(path), "the recording")}, 400)
         self._made[name] = bank
         return JSONResponse({"name": name, "warnings": voice_warnings(bank.metadata), "voices": self._voices()})
+
+    async def _preset(self, request: Request) -> Response:
+        """Keep a preset, or forget it."""
+        name = request.query_params.get("name", "")
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > 1 << 16:
+                return JSONResponse({"error": "a preset has no more than 64 KiB"}, 413)
+        try:
+            if request.method == "DELETE":
+                self._presets.remove(name)
+            else:
+                self._presets.save(name, _parsed(body.decode("utf-8", "replace")))
+        except AstrapeError as error:
+            return JSONResponse({"error": str(error)}, 400)
+        return JSONResponse({"presets": self._presets.read()})
 
     async def _sound(self, socket: WebSocket) -> None:
         refusal = self._refusal(socket)
@@ -183,8 +222,8 @@ class _Connection:
 
     def __init__(self, socket: WebSocket, make: Callable[[], LiveVoice], made: dict[str, Voicebank]) -> None:
         self._socket, self._make, self._made = socket, make, made
-        self._queue: asyncio.Queue[bytes | dict[str, Any]] = asyncio.Queue()
-        self._blocks = self._dropouts = 0
+        self._queue: asyncio.Queue[tuple[bytes | dict[str, Any], int]] = asyncio.Queue()
+        self._blocks = self._dropouts = self._held = 0
         self._told = 0.0
 
     async def run(self) -> None:
@@ -198,26 +237,26 @@ class _Connection:
                     message = await self._socket.receive()
                     if message["type"] == "websocket.disconnect":
                         break
-                    if message.get("bytes") is not None:
-                        self._blocks += 1
-                        await self._queue.put(message["bytes"])
-                    else:
-                        await self._queue.put(self._parsed(message.get("text") or ""))
+                    if not await self._keep(message.get("bytes"), message.get("text") or ""):
+                        break
             finally:
                 work.cancel()
                 with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
                     await work
 
-    @staticmethod
-    def _parsed(text: str) -> dict[str, Any]:
-        try:
-            found = json.loads(text)
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
+    async def _keep(self, sound: bytes | None, text: str) -> bool:
+        """Put a message behind the others, unless too much waits already."""
+        size = 64 + len(text if sound is None else sound)
+        self._held += size
+        if self._held > HELD:
+            await self._fail(f"more than {HELD >> 20} MiB wait: hint: send sound as it comes, and read what comes back")
+            return False
+        self._blocks += sound is not None
+        self._queue.put_nowait((_parsed(text) if sound is None else sound, size))
+        return True
 
     async def _hello(self) -> Speaker | None:
-        hello = self._parsed(await self._socket.receive_text())
+        hello = _parsed(await self._socket.receive_text())
         try:
             rate, block = int(hello["rate"]), int(hello["block"])
             speaker = await asyncio.to_thread(lambda: Speaker(self._make(), rate, block))
@@ -228,7 +267,12 @@ class _Connection:
             await self._fail(str(error))
             return None
         await self._socket.send_json(
-            {"latency": speaker.latency, "algorithmic": float(speaker.algorithmic), "rate": rate}
+            {
+                "latency": speaker.latency,
+                "algorithmic": float(speaker.algorithmic),
+                "rate": rate,
+                "parts": speaker.parts,
+            }
         )
         return speaker
 
@@ -238,7 +282,8 @@ class _Connection:
 
     async def _work(self, speaker: Speaker) -> None:
         while True:
-            message = await self._queue.get()
+            message, size = await self._queue.get()
+            self._held -= size
             if isinstance(message, dict):
                 await self._change(speaker, message)
                 continue
@@ -281,3 +326,15 @@ class _Connection:
             await self._socket.send_json(
                 {"warning": 'changes are {"voice": NAME}, {"dry": BOOL} or {"set": {NAME: NUMBER}}'}
             )
+
+
+def _cookie(host: str) -> str:
+    return f"{COOKIE}_{host.rpartition(':')[2]}"
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

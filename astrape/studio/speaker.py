@@ -13,6 +13,7 @@ import torch
 
 from astrape.errors import StreamError
 from astrape.graph.backends.native import quickest
+from astrape.graph.report.plot import waterfall
 from astrape.voice.live import LiveVoice
 from astrape.voice.voicebank import Voicebank
 
@@ -40,6 +41,7 @@ class Speaker:
 
     Attributes:
         latency: frames by which all that comes out is late: the graph's host latency, and nothing else.
+        parts: names and seconds of what adds to it, in order, as in the report's picture.
         dry: whether one's own sound comes out.
         load: mean share of real time that pushes take; worst: the worst of them.
 
@@ -71,6 +73,8 @@ class Speaker:
         self.dry = False
         self.load = self.worst = 0.0
         self.algorithmic: Fraction = graph.latencies[self._output]
+        bars = waterfall(graph, self._output, graph.report().critical_path(self._output))
+        self.parts = [[name, float(seconds)] for name, _, seconds, _ in bars if seconds]
 
     def push(self, x: Samples) -> Samples:
         """As many frames as are given, all finite.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from starlette.testclient import TestClient
 import astrape
 from astrape.cli import cli
 from astrape.studio import server
+from astrape.studio.presets import Presets
 from astrape.studio.server import Studio
 from astrape.voice.live import LiveVoice
 
@@ -59,12 +61,13 @@ def next_sound(socket) -> tuple[int, np.ndarray]:
     ("headers", "line"),
     [
         ({}, "the token is missing"),
-        ({"cookie": "astrape_studio=wrong"}, "the token is missing or wrong"),
-        ({"host": "evil.example:8000", "cookie": "astrape_studio=secret"}, "127.0.0.1 alone"),
-        ({"host": "127.0.0.1.evil.example", "cookie": "astrape_studio=secret"}, "127.0.0.1 alone"),
-        ({"origin": "http://evil.example", "cookie": "astrape_studio=secret"}, "another origin"),
-        ({"origin": "http://127.0.0.1:9000", "cookie": "astrape_studio=secret"}, "another origin"),
-        ({"origin": "null", "cookie": "astrape_studio=secret"}, "another origin"),
+        ({"cookie": "astrape_studio_8000=wrong"}, "the token is missing or wrong"),
+        ({"cookie": "astrape_studio_9000=secret"}, "the token is missing or wrong"),
+        ({"host": "evil.example:8000", "cookie": "astrape_studio_8000=secret"}, "127.0.0.1 alone"),
+        ({"host": "127.0.0.1.evil.example", "cookie": "astrape_studio_8000=secret"}, "127.0.0.1 alone"),
+        ({"origin": "http://evil.example", "cookie": "astrape_studio_8000=secret"}, "another origin"),
+        ({"origin": "http://127.0.0.1:9000", "cookie": "astrape_studio_8000=secret"}, "another origin"),
+        ({"origin": "null", "cookie": "astrape_studio_8000=secret"}, "another origin"),
     ],
 )
 def test_strangers_are_refused_everywhere(client: TestClient, headers: dict[str, str], line: str) -> None:
@@ -73,6 +76,8 @@ def test_strangers_are_refused_everywhere(client: TestClient, headers: dict[str,
         assert answer.status_code == 403
         assert line in answer.text
     assert client.post("/voice", headers=headers, content=b"x").status_code == 403
+    assert client.post("/preset?name=x", headers=headers, json={"set": {}}).status_code == 403
+    assert client.delete("/preset?name=x", headers=headers).status_code == 403
     with client.websocket_connect(SOUND, headers=headers) as socket:
         assert line in socket.receive_json()["error"]
 
@@ -85,7 +90,7 @@ def test_the_page_names_what_there_is_and_fetches_nothing_from_elsewhere(client:
     assert "http://" not in page.text
     assert "https://" not in page.text
     assert "default-src 'self'" in page.headers["content-security-policy"]
-    assert "HttpOnly" in page.headers["set-cookie"]
+    assert page.headers["set-cookie"].startswith("astrape_studio_8000=secret; HttpOnly")
     # The cookie does for what the page asks for next.
     assert client.get("/studio.js").status_code == 200
 
@@ -104,6 +109,8 @@ def test_what_comes_back_is_the_session_as_late_as_is_told(client: TestClient) -
             got.append(y)
     graph = astrape.load("robot-voice").hosted(RATE)
     assert told["latency"] == graph.host_samples
+    # The parts of the picture add up to it.
+    assert sum(seconds for _, seconds in told["parts"]) * RATE == pytest.approx(graph.host_samples, abs=1e-6)
     want = graph.stream(constant_latency=True).push(torch.from_numpy(x)[None, None], hertz=70.0)
     want = want["wav"] if isinstance(want, dict) else want
     assert np.abs(np.concatenate(got) - want[0, 0].numpy()).max() < 1e-5
@@ -227,6 +234,54 @@ def test_a_voice_is_made_of_a_recording_and_spoken_in() -> None:
             assert "no voice 'nobody'" in socket.receive_json()["warning"]
             socket.send_bytes(packed(0, x))
             assert len(next_sound(socket)[1]) == BLOCK
+
+
+def test_no_more_voices_are_made_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MADE", 0)
+    with TestClient(Studio(lambda: LiveVoice("astrape-mini"), token="secret").app, base_url=HOST) as client:
+        answer = client.post("/voice?token=secret", content=b"x")
+    assert answer.status_code == 409
+    assert answer.json()["error"].startswith("0 voices have been made")
+
+
+def test_what_waits_is_bounded(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HELD", 1 << 20)
+    with client.websocket_connect(f"{SOUND}?token=secret") as socket:
+        socket.send_json({"rate": RATE, "block": BLOCK})
+        socket.receive_json()
+        socket.send_text(" " * (1 << 20))
+        assert "more than 1 MiB wait" in socket.receive_json()["error"]
+
+
+def test_presets_are_there_the_next_time(tmp_path: Path) -> None:
+    def page() -> TestClient:
+        kept = Presets(tmp_path / "presets" / "robot.json")
+        return TestClient(Studio(lambda: LiveVoice("robot-voice"), token="secret", presets=kept).app, base_url=HOST)
+
+    one = {"voice": None, "set": {"drive": 3.0}}
+    with page() as client:
+        assert client.post("/preset?token=secret&name=%20a%20%3C/script%3E", json=one).json() == {
+            "presets": {"a </script>": one}
+        }
+        for body in ({}, {"set": 1}, {"set": {"drive": "loud"}}, {"set": {"drive": True}}, {"voice": 1, "set": {}}):
+            answer = client.post("/preset?token=secret&name=b", json=body)
+            assert (answer.status_code, "a preset is" in answer.json()["error"]) == (400, True)
+        assert client.post("/preset?token=secret&name=", json=one).status_code == 400
+        assert client.post("/preset?token=secret&name=b", content=b"x" * 70_000).status_code == 413
+    with page() as client:
+        text = client.get("/?token=secret").text
+        # It is text on the page, and ends no script.
+        assert '<option value="a &lt;/script&gt;">' in text
+        assert text.count("</script>") == 2
+        assert client.delete("/preset?token=secret&name=a%20%3C/script%3E").json() == {"presets": {}}
+    with page() as client:
+        assert "&lt;/script&gt;" not in client.get("/?token=secret").text
+
+
+def test_presets_of_a_broken_file_are_none(tmp_path: Path) -> None:
+    for text in ("", "[]", '{"a": 1}', '{"a": {"set": {"x": "y"}}}', '{"a": {"set": {"x": 1e999}}}'):
+        (tmp_path / "presets.json").write_text(text)
+        assert Presets(tmp_path / "presets.json").read() == {}
 
 
 def test_a_recording_that_is_too_large_is_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,32 @@ function latency() {
   $("graph").textContent = ms(hello.latency);
   $("way").textContent = `${WAIT_MS} ms`;
   $("device").textContent = device ? `${(1000 * device).toFixed(1)} ms and the microphone's` : "not told by the browser";
-  $("sum").textContent = `${(1000 * (hello.latency / context.sampleRate + device) + WAIT_MS).toFixed(1)} ms`;
+  const whole = 1000 * (hello.latency / context.sampleRate + device) + WAIT_MS;
+  $("sum").textContent = `${whole.toFixed(1)} ms`;
+  const parts = hello.parts.map(([name, seconds]) => [name, 1000 * seconds, "graph"]);
+  parts.push(["server and back", WAIT_MS, "way"]);
+  if (device) parts.push(["browser's output", 1000 * device, "way"]);
+  waterfall(parts, whole);
+}
+
+// The report's picture: each part begins where the one before it ends, and their sum stands below.
+function waterfall(parts, whole) {
+  let begin = 0;
+  const row = (name, length, kind, from) => {
+    const line = document.createElement("div"), track = document.createElement("span"), bar = document.createElement("div");
+    const [label, value] = [document.createElement("span"), document.createElement("span")];
+    line.className = `part ${kind}`;
+    line.setAttribute("role", "listitem");
+    [label.textContent, label.title, value.textContent] = [name, name, `${length.toFixed(1)} ms`];
+    bar.className = "bar";
+    bar.style.marginLeft = `${100 * from / whole}%`;
+    bar.style.width = `${100 * length / whole}%`;
+    track.append(bar);
+    line.append(label, track, value);
+    return line;
+  };
+  const lines = parts.map(([name, length, kind]) => { begin += length; return row(name, length, kind, begin - length); });
+  $("waterfall").replaceChildren(...lines, row("in all", whole, "whole", 0));
 }
 
 function connect() {
@@ -32,8 +57,6 @@ function connect() {
     if (typeof data !== "string") {
       const number = new DataView(data).getUint32(0, true);
       const samples = new Float32Array(data, 4);
-      for (const x of samples) peaks.out = Math.max(peaks.out, Math.abs(x));
-      if (recording) recording.push(samples.slice());
       node.port.postMessage({ number, samples });
       return;
     }
@@ -44,7 +67,7 @@ function connect() {
       hello = told;
       say(HEARD);
       latency();
-      const set = Object.fromEntries([...document.querySelectorAll("input[data-control]")].map((s) => [s.dataset.control, +s.value]));
+      const set = values();
       send($("voice") ? { voice: $("voice").value, dry, set } : { dry, set });
     }
     if (told.load !== undefined) {
@@ -84,6 +107,8 @@ async function start() {
   node.port.onmessage = ({ data }) => {
     if (data.late !== undefined) { late = data.late; return; }
     for (const x of data.samples) peaks.in = Math.max(peaks.in, Math.abs(x));
+    for (const x of data.played) peaks.out = Math.max(peaks.out, Math.abs(x));
+    if (recording) recording.push(data.played);
     if (reference) reference.push(data.samples);
     if (!hello || socket.readyState !== 1) return;
     const message = new ArrayBuffer(4 + 4 * data.samples.length);
@@ -92,7 +117,7 @@ async function start() {
     socket.send(message);
   };
   const analyser = context.createAnalyser();
-  analyser.fftSize = 1024;
+  analyser.fftSize = 2048;
   context.createMediaStreamSource(stream).connect(node).connect(analyser);
   node.connect(context.destination);
   context.onstatechange = () => { if (context && context.state === "suspended") say("The browser sleeps: press the first button to wake it.", true); };
@@ -128,6 +153,8 @@ setInterval(meters, 100);
 function draw(analyser) {
   const canvas = $("spectrogram"), paint = canvas.getContext("2d"), bins = new Uint8Array(analyser.frequencyBinCount);
   const shown = Math.min(bins.length, Math.floor(8000 / (context.sampleRate / 2) * bins.length));
+  const wave = new Float32Array(analyser.fftSize);
+  let told = 0;
   const frame = () => {
     if (!context) return;
     analyser.getByteFrequencyData(bins);
@@ -137,9 +164,43 @@ function draw(analyser) {
       paint.fillStyle = `hsl(${250 - level * 0.75} 80% ${8 + level * 0.28}%)`;
       paint.fillRect(canvas.width - 1, y, 1, 1);
     }
+    analyser.getFloatTimeDomainData(wave);
+    const hertz = pitchOf(wave, context.sampleRate);
+    if (hertz) {
+      paint.fillStyle = "#fff";
+      paint.fillRect(canvas.width - 2, Math.round((1 - Math.log2(hertz / 50) / 4) * (canvas.height - 2)), 2, 2);
+    }
+    told = (told + 1) % 15;
+    if (told === 0) $("pitch").textContent = hertz ? `${hertz.toFixed(0)} Hz` : "none";
     requestAnimationFrame(frame);
   };
   frame();
+}
+
+// Pitch of a stretch from 50 to 800 Hz by normalised autocorrelation; 0 where it is not voiced.
+function pitchOf(wave, rate) {
+  const step = Math.max(1, Math.floor(rate / 12000)), n = Math.floor(wave.length / step), x = new Float32Array(n);
+  for (let i = 0; i < n; i++) for (let k = 0; k < step; k++) x[i] += wave[i * step + k] / step;
+  const low = Math.floor(rate / step / 800), high = Math.min(Math.ceil(rate / step / 50), Math.floor(n / 2));
+  const span = n - high, like = new Float32Array(high + 2);
+  let own = 0;
+  for (let i = 0; i < span; i++) own += x[i] * x[i];
+  if (own / span < 1e-6) return 0;
+  for (let lag = low - 1; lag <= high; lag++) {
+    let both = 0, other = 0;
+    for (let i = 0; i < span; i++) { both += x[i] * x[i + lag]; other += x[i + lag] * x[i + lag]; }
+    like[lag] = both / Math.sqrt(own * other + 1e-12);
+  }
+  let best = 0;
+  for (let lag = low; lag < high; lag++) if (like[lag] >= like[lag - 1] && like[lag] >= like[lag + 1]) best = Math.max(best, like[lag]);
+  if (best < 0.75) return 0;
+  // The first peak that is nearly the best: a multiple of the period is as good.
+  for (let lag = low; lag < high; lag++) {
+    if (like[lag] < 0.9 * best || like[lag] < like[lag - 1] || like[lag] < like[lag + 1]) continue;
+    const bend = like[lag - 1] - 2 * like[lag] + like[lag + 1];
+    return rate / step / (lag + (bend ? (like[lag - 1] - like[lag + 1]) / (2 * bend) : 0));
+  }
+  return 0;
 }
 
 function wav(parts, rate) {
@@ -213,6 +274,32 @@ for (const slider of document.querySelectorAll("input[data-control]")) {
     send({ set: { [slider.dataset.control]: +slider.value } });
   };
 }
+let presets = JSON.parse($("presets").textContent);
+const values = () => Object.fromEntries([...document.querySelectorAll("input[data-control]")].map((s) => [s.dataset.control, +s.value]));
+async function preset(method, name, body) {
+  const answer = await fetch(`/preset?name=${encodeURIComponent(name)}`, { method, body: body && JSON.stringify(body) });
+  const told = await answer.json().catch(() => ({ error: "the server did not answer" }));
+  if (told.error) { say(told.error, true); return; }
+  presets = told.presets;
+  const kept = name in presets ? name : "";
+  $("preset").replaceChildren(new Option("none", ""), ...Object.keys(presets).map((p) => new Option(p, p, false, p === kept)));
+}
+$("preset").onchange = () => {
+  const one = presets[$("preset").value];
+  if (!one) return;
+  $("preset-name").value = $("preset").value;
+  for (const slider of document.querySelectorAll("input[data-control]")) {
+    if (!(slider.dataset.control in one.set)) continue;
+    slider.value = one.set[slider.dataset.control];
+    slider.nextElementSibling.textContent = slider.value;
+  }
+  const known = $("voice") && [...$("voice").options].some((o) => o.value === one.voice);
+  if (known) $("voice").value = one.voice;
+  else if (one.voice) say(`The voice ${one.voice} is not here any longer: the preset's controls are taken.`, true);
+  send(known ? { voice: one.voice, set: values() } : { set: values() });
+};
+$("preset-save").onclick = () => preset("POST", $("preset-name").value, { voice: $("voice") ? $("voice").value : null, set: values() });
+$("preset-remove").onclick = () => { if ($("preset").value) preset("DELETE", $("preset").value); };
 document.addEventListener("keydown", (event) => {
   if (event.target.matches("input, select") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "d" || event.key === "D") turn(!dry);

@@ -10,6 +10,7 @@ class Wire extends AudioWorkletProcessor {
     this.late = 0;
     this.begun = false;
     this.heard = new Float32Array(block);
+    this.played = new Float32Array(block);
     this.ring = new Float32Array(1 << 18);
     this.there = new Set();
     this.port.onmessage = ({ data }) => this.take(data);
@@ -23,6 +24,19 @@ class Wire extends AudioWorkletProcessor {
     this.there.add(number);
   }
 
+  // One sample of what goes out, if its block is there.
+  play(output, i) {
+    output[i] = 0;
+    const from = this.at - this.wait;
+    if (from < 0) return;
+    const number = Math.floor(from / this.block);
+    const ready = this.there.has(number);
+    if (ready) output[i] = this.ring[from % this.ring.length];
+    if (from % this.block !== this.block - 1) return;
+    if (!ready && this.begun) this.port.postMessage({ late: ++this.late });
+    this.there.delete(number);
+  }
+
   process(inputs, outputs) {
     const input = inputs[0][0];
     const output = outputs[0];
@@ -30,15 +44,12 @@ class Wire extends AudioWorkletProcessor {
     for (let i = 0; i < frames; i++, this.at++) {
       const place = this.at % this.block;
       this.heard[place] = input ? input[i] : 0;
-      if (place === this.block - 1) this.port.postMessage({ number: (this.at - place) / this.block, samples: this.heard.slice() });
-      const from = this.at - this.wait;
-      if (from < 0) continue;
-      const number = Math.floor(from / this.block);
-      const ready = this.there.has(number);
-      output[0][i] = ready ? this.ring[from % this.ring.length] : 0;
-      if (from % this.block === this.block - 1) {
-        if (!ready && this.begun) this.port.postMessage({ late: ++this.late });
-        this.there.delete(number);
+      this.play(output[0], i);
+      this.played[place] = output[0][i];
+      if (place === this.block - 1) {
+        this.port.postMessage({
+          number: (this.at - place) / this.block, samples: this.heard.slice(), played: this.played.slice(),
+        });
       }
     }
     for (let c = 1; c < output.length; c++) output[c].set(output[0]);
