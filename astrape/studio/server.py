@@ -39,9 +39,12 @@ LONGEST = 64 * 2**20
 CONNECTIONS = 4
 """Pages that speak at the same time; each takes its share of the processor."""
 
-WAITING = 8
-"""Blocks of 10 ms that wait for being computed. What comes then is silence, and counted. It is less than the 100 ms
-that the page waits for a block: were it more, what a slow machine computes would come too late to be heard."""
+WAIT = (40.0, 100.0, 3000.0)
+"""Milliseconds that a page waits for a block to come back: least, usual, most."""
+
+SPARE = 0.02
+"""Seconds of that which are left for the way. Blocks that would be computed later than that are silence, and counted:
+what a slow machine computes then would come too late to be heard."""
 
 HELD = 16 * 2**20
 """Bytes of messages that wait for a connection's worker, each counted with 64 more: what nobody sends who sends sound
@@ -225,6 +228,8 @@ class _Connection:
         self._queue: asyncio.Queue[tuple[bytes | dict[str, Any], int]] = asyncio.Queue()
         self._blocks = self._dropouts = self._held = 0
         self._told = 0.0
+        self._most = 1
+        """Blocks that wait for being computed, while somebody waits for them."""
 
     async def run(self) -> None:
         with suppress(WebSocketDisconnect):
@@ -259,7 +264,9 @@ class _Connection:
         hello = _parsed(await self._socket.receive_text())
         try:
             rate, block = int(hello["rate"]), int(hello["block"])
+            wait = min(WAIT[2], max(WAIT[0], float(hello.get("wait", WAIT[1])))) / 1000
             speaker = await asyncio.to_thread(lambda: Speaker(self._make(), rate, block))
+            self._most = max(1, int((wait - SPARE) * rate / block))
         except (KeyError, TypeError, ValueError, OverflowError):
             await self._fail('the first message must be {"rate": HZ, "block": FRAMES}')
             return None
@@ -294,7 +301,7 @@ class _Connection:
                 )
                 return
             number, x = message[:4], np.frombuffer(message, "<f4", offset=4)
-            if self._blocks > WAITING:
+            if self._blocks > self._most:
                 # Silence in place of what nobody waits for any longer: the delay stays what it is.
                 self._dropouts += 1
                 y = np.zeros(len(x), np.float32)

@@ -1,11 +1,12 @@
 "use strict";
 const $ = (id) => document.getElementById(id);
-const WAIT_MS = 100; // For the way to the server and back; constant, and told.
+// For the way to the server and back; constant, and told. A slow machine takes more: ?wait=300 in the address.
+const WAIT_MS = Math.min(3000, Math.max(40, +new URLSearchParams(location.search).get("wait") || 100));
 const HEARD = "You are heard. Wear headphones.";
 const SLOW = "The computer is too slow: blocks are lost, and silence is heard in their place.";
 const say = (line, bad = false) => { $("status").textContent = line; $("status").classList.toggle("bad", bad); };
 
-let slow = 0, context, node, socket, stream, dry = false, hello = null, late = 0, retry = null;
+let slow = 0, slowAt = 0, context, node, socket, stream, dry = false, hello = null, late = 0, retry = null;
 let recording = null, reference = null;
 const peaks = { in: 0, out: 0 };
 
@@ -51,7 +52,7 @@ function connect() {
   socket.binaryType = "arraybuffer";
   hello = null;
   socket.onopen = () => {
-    send({ rate: context.sampleRate, block: node.block });
+    send({ rate: context.sampleRate, block: node.block, wait: WAIT_MS });
   };
   socket.onmessage = ({ data }) => {
     if (typeof data !== "string") {
@@ -72,9 +73,10 @@ function connect() {
     }
     if (told.load !== undefined) {
       const lost = told.dropouts + late;
-      if (lost - slow > 5) say(SLOW, true);
-      else if (lost === slow && $("status").textContent === SLOW) say(HEARD);
-      slow = lost;
+      if (lost > slow) {
+        if (lost - slow > 5) say(SLOW, true);
+        [slow, slowAt] = [lost, performance.now()];
+      } else if (performance.now() - slowAt > 2000 && $("status").textContent === SLOW) say(HEARD);
       $("load").textContent = `${(100 * told.load).toFixed(0)} %, worst ${(100 * told.worst).toFixed(0)} %`;
       $("dropouts").textContent = `${told.dropouts} at the server, ${late} on the way`;
     }
