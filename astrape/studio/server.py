@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import tempfile
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from astrape.errors import AstrapeError
 from astrape.pages import templates
+from astrape.studio.card import device_names
+from astrape.studio.connection import Connection, parsed
 from astrape.studio.presets import Presets
-from astrape.studio.speaker import Speaker
 from astrape.voice.advice import voice_warnings
 from astrape.voice.live import LiveVoice
 from astrape.voice.voicebank import Voicebank
@@ -39,22 +36,8 @@ LONGEST = 64 * 2**20
 CONNECTIONS = 4
 """Pages that speak at the same time; each takes its share of the processor."""
 
-WAIT = (40.0, 100.0, 3000.0)
-"""Milliseconds that a page waits for a block to come back: least, usual, most."""
-
-SPARE = 0.02
-"""Seconds of that which are left for the way. Blocks that would be computed later than that are silence, and counted:
-what a slow machine computes then would come too late to be heard."""
-
-HELD = 16 * 2**20
-"""Bytes of messages that wait for a connection's worker, each counted with 64 more: what nobody sends who sends sound
-as it comes. The connection ends there."""
-
 MADE = 16
 """Voices that are made of recordings and kept until the command ends."""
-
-TOLD_EVERY = 0.25
-"""Seconds between two reports of load and dropouts."""
 
 FILES = {"studio.js": "text/javascript", "worklet.js": "text/javascript", "studio.css": "text/css"}
 
@@ -89,12 +72,14 @@ class Studio:
         self._presets = Presets.of(self._first.graph.name) if presets is None else presets
         self._made: dict[str, Voicebank] = {}
         self._open = 0
+        self._card = asyncio.Lock()
         self.app = Starlette(
             routes=[
                 Route("/", self._guarded(self._page)),
                 Route("/voice", self._guarded(self._build), methods=["POST"]),
                 Route("/preset", self._guarded(self._preset), methods=["POST", "DELETE"]),
                 *(Route(f"/{name}", self._guarded(self._file)) for name in FILES),
+                Route("/devices", self._guarded(self._devices)),
                 WebSocketRoute("/sound", self._sound),
             ]
         )
@@ -183,6 +168,13 @@ class Studio:
         self._made[name] = bank
         return JSONResponse({"name": name, "warnings": voice_warnings(bank.metadata), "voices": self._voices()})
 
+    async def _devices(self, request: Request) -> Response:
+        """The machine's own inputs and outputs."""
+        try:
+            return JSONResponse(await asyncio.to_thread(device_names))
+        except AstrapeError as error:
+            return JSONResponse({"error": str(error)}, 400)
+
     async def _preset(self, request: Request) -> Response:
         """Keep a preset, or forget it."""
         name = request.query_params.get("name", "")
@@ -195,7 +187,7 @@ class Studio:
             if request.method == "DELETE":
                 self._presets.remove(name)
             else:
-                self._presets.save(name, _parsed(body.decode("utf-8", "replace")))
+                self._presets.save(name, parsed(body.decode("utf-8", "replace")))
         except AstrapeError as error:
             return JSONResponse({"error": str(error)}, 400)
         return JSONResponse({"presets": self._presets.read()})
@@ -211,137 +203,10 @@ class Studio:
             return
         self._open += 1
         try:
-            await _Connection(socket, self._make, self._made).run()
+            await Connection(socket, self._make, self._made, self._card).run()
         finally:
             self._open -= 1
 
 
-class _Connection:
-    """One page: a hello, then blocks of sound with their numbers, and changes between them.
-
-    Sound goes as one unsigned number of 32 bits and float32 samples, little-endian, and comes back so: the same number,
-    as many samples, in the order in which it was sent. Everything else is JSON.
-    """
-
-    def __init__(self, socket: WebSocket, make: Callable[[], LiveVoice], made: dict[str, Voicebank]) -> None:
-        self._socket, self._make, self._made = socket, make, made
-        self._queue: asyncio.Queue[tuple[bytes | dict[str, Any], int]] = asyncio.Queue()
-        self._blocks = self._dropouts = self._held = 0
-        self._told = 0.0
-        self._most = 1
-        """Blocks that wait for being computed, while somebody waits for them."""
-
-    async def run(self) -> None:
-        with suppress(WebSocketDisconnect):
-            speaker = await self._hello()
-            if speaker is None:
-                return
-            work = asyncio.create_task(self._work(speaker))
-            try:
-                while not work.done():
-                    message = await self._socket.receive()
-                    if message["type"] == "websocket.disconnect":
-                        break
-                    if not await self._keep(message.get("bytes"), message.get("text") or ""):
-                        break
-            finally:
-                work.cancel()
-                with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
-                    await work
-
-    async def _keep(self, sound: bytes | None, text: str) -> bool:
-        """Put a message behind the others, unless too much waits already."""
-        size = 64 + len(text if sound is None else sound)
-        self._held += size
-        if self._held > HELD:
-            await self._fail(f"more than {HELD >> 20} MiB wait: hint: send sound as it comes, and read what comes back")
-            return False
-        self._blocks += sound is not None
-        self._queue.put_nowait((_parsed(text) if sound is None else sound, size))
-        return True
-
-    async def _hello(self) -> Speaker | None:
-        hello = _parsed(await self._socket.receive_text())
-        try:
-            rate, block = int(hello["rate"]), int(hello["block"])
-            wait = min(WAIT[2], max(WAIT[0], float(hello.get("wait", WAIT[1])))) / 1000
-            speaker = await asyncio.to_thread(lambda: Speaker(self._make(), rate, block))
-            self._most = max(1, int((wait - SPARE) * rate / block))
-        except (KeyError, TypeError, ValueError, OverflowError):
-            await self._fail('the first message must be {"rate": HZ, "block": FRAMES}')
-            return None
-        except AstrapeError as error:
-            await self._fail(str(error))
-            return None
-        await self._socket.send_json(
-            {
-                "latency": speaker.latency,
-                "algorithmic": float(speaker.algorithmic),
-                "rate": rate,
-                "parts": speaker.parts,
-            }
-        )
-        return speaker
-
-    async def _fail(self, line: str) -> None:
-        await self._socket.send_json({"error": line})
-        await self._socket.close(1008)
-
-    async def _work(self, speaker: Speaker) -> None:
-        while True:
-            message, size = await self._queue.get()
-            self._held -= size
-            if isinstance(message, dict):
-                await self._change(speaker, message)
-                continue
-            self._blocks -= 1
-            if len(message) < 4 or len(message) % 4 or len(message) > 4 + 4 * speaker.rate:
-                await self._fail(
-                    f"{len(message)} bytes of sound: they must be a number and samples of 4 bytes, a second at most"
-                )
-                return
-            number, x = message[:4], np.frombuffer(message, "<f4", offset=4)
-            if self._blocks > self._most:
-                # Silence in place of what nobody waits for any longer: the delay stays what it is.
-                self._dropouts += 1
-                y = np.zeros(len(x), np.float32)
-            else:
-                try:
-                    y = await asyncio.to_thread(speaker.push, x)
-                except AstrapeError as error:
-                    await self._socket.send_json({"warning": str(error)})
-                    y = await asyncio.to_thread(speaker.push, np.zeros(len(x), np.float32))
-            await self._socket.send_bytes(number + y.astype("<f4").tobytes())
-            now = asyncio.get_running_loop().time()
-            if now - self._told > TOLD_EVERY:
-                self._told = now
-                facts = {"load": speaker.load, "worst": speaker.worst, "dropouts": self._dropouts}
-                await self._socket.send_json(facts)
-
-    async def _change(self, speaker: Speaker, message: dict[str, Any]) -> None:
-        try:
-            if "voice" in message:
-                voice = str(message["voice"])
-                await asyncio.to_thread(speaker.speak_as, voice, self._made.get(voice))
-            if "dry" in message:
-                speaker.dry = bool(message["dry"])
-            for name, value in dict(message.get("set", {})).items():
-                speaker.set(str(name), float(value))
-        except AstrapeError as error:
-            await self._socket.send_json({"warning": str(error)})
-        except (TypeError, ValueError):
-            await self._socket.send_json(
-                {"warning": 'changes are {"voice": NAME}, {"dry": BOOL} or {"set": {NAME: NUMBER}}'}
-            )
-
-
 def _cookie(host: str) -> str:
     return f"{COOKIE}_{host.rpartition(':')[2]}"
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

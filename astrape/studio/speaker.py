@@ -17,7 +17,7 @@ from astrape.graph.report.plot import waterfall
 from astrape.voice.live import LiveVoice
 from astrape.voice.voicebank import Voicebank
 
-__all__ = ["RATES", "Speaker"]
+__all__ = ["RATES", "Changing", "Speaker"]
 
 Samples = npt.NDArray[np.float32]
 
@@ -31,7 +31,45 @@ REMEMBERED = 0.02
 """Share of the newest push in the mean load: half a second of pushes of 10 ms."""
 
 
-class Speaker:
+class Changing:
+    """Who speaks and how, as a page changes it.
+
+    Args:
+        live: the recipe and its voices.
+    """
+
+    dry: bool
+    """Whether one's own sound comes out."""
+
+    def __init__(self, live: LiveVoice) -> None:
+        self._live = live
+
+    def set(self, name: str, value: float) -> None:
+        """Set a control from the next frame on.
+
+        Raises:
+            StreamError: for an unknown one, or a value out of range.
+        """
+        if name not in self._live.sliders:
+            raise StreamError(
+                f"'{self._live.graph.name}' has no slider '{name}': hint: {', '.join(self._live.sliders)}"
+            )
+        self._live.set(name, value)
+
+    def speak_as(self, voice: str, bank: Voicebank | None = None) -> None:
+        """Turn to another voice; ``bank`` where it is not one that ships.
+
+        Raises:
+            AstrapeError: for a voice that is not known or does not fit the weights.
+        """
+        if bank is not None:
+            self._live.add(voice, bank)
+        elif voice not in self._live.voices:
+            raise StreamError(f"no voice '{voice[:40]}': hint: {', '.join(self._live.voices)}")
+        self._live.speak_as(voice)
+
+
+class Speaker(Changing):
     """Samples in, as many samples out: converted, or one's own, both late by the same number of frames.
 
     Args:
@@ -60,7 +98,8 @@ class Speaker:
         ends = graph.inputs[self._input], graph.outputs[self._output]
         if any((stream.rate, stream.channels) != (rate, 1) for stream in ends):
             raise StreamError(f"'{graph.name}' has no sound of one channel in and out: hint: name another --recipe")
-        self._live, self.rate, self.block = live, rate, block
+        super().__init__(live)
+        self.rate, self.block = rate, block
         self._session = graph.stream(constant_latency=True, chunk=block, backend=quickest(graph))
         self._controls: dict[str, Any] = dict(live.controls)
         # What a push takes the first time is not to be heard.
@@ -98,27 +137,9 @@ class Speaker:
         return np.ascontiguousarray(dry if self.dry else wet, np.float32)
 
     def set(self, name: str, value: float) -> None:
-        """Set a control from the next frame on.
-
-        Raises:
-            StreamError: for an unknown one, or a value out of range.
-        """
-        if name not in self._live.sliders:
-            raise StreamError(
-                f"'{self._live.graph.name}' has no slider '{name}': hint: {', '.join(self._live.sliders)}"
-            )
-        self._live.set(name, value)
+        super().set(name, value)
         self._controls[name] = value
 
     def speak_as(self, voice: str, bank: Voicebank | None = None) -> None:
-        """Turn to another voice; ``bank`` where it is not one that ships.
-
-        Raises:
-            AstrapeError: for a voice that is not known or does not fit the weights.
-        """
-        if bank is not None:
-            self._live.add(voice, bank)
-        elif voice not in self._live.voices:
-            raise StreamError(f"no voice '{voice[:40]}': hint: {', '.join(self._live.voices)}")
-        self._live.speak_as(voice)
+        super().speak_as(voice, bank)
         self._controls |= self._live.controls

@@ -101,11 +101,13 @@ class Talker:
         self.x = x
         self.position = 0
         self.heard: list[np.ndarray] = []
-        self.missed = 0
+        self.xruns = 0
+        """Cycles that the server lost since it began to talk."""
         self._out = self.client.outports.register("out")
         self._in = self.client.inports.register("in")
         self._going = False
         self.client.set_process_callback(self._process)
+        self.client.set_xrun_callback(self._lost)
         self.client.activate()
 
     def _process(self, frames: int) -> None:
@@ -118,6 +120,9 @@ class Talker:
         out[:] = 0
         out[: len(part)] = part
         self.position += frames
+
+    def _lost(self, microseconds: float) -> None:
+        self.xruns += self._going
 
     def connect(self, mine: Any = None) -> None:
         """To PortAudio's first ports, and those to nothing else; to each other for a loop."""

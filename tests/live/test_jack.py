@@ -35,6 +35,10 @@ FRAMED: dict[str, Any] = {
 }
 
 
+RING = 512
+"""Frames of the longest filter at either end of a gap."""
+
+
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
     """Below 15 kHz, so that a resampler changes nothing."""
     x = np.random.default_rng(seed).uniform(-0.6, 0.6, int(seconds * RATE))
@@ -72,7 +76,7 @@ def carded(what: str, folder: Path, server: Server, x: np.ndarray, loop: bool = 
             y = talker.talk()
     told, errors = run.communicate("\n", timeout=600)
     assert run.returncode == 0, errors
-    return y, json.loads(told)
+    return y, {**json.loads(told), "xruns": talker.xruns}
 
 
 @pytest.mark.parametrize("hold", [0, 2048])
@@ -91,9 +95,10 @@ def test_what_comes_out_is_the_graphs_by_the_latency_later(server, tmp_path, hol
     if facts["dropouts"] == 0:
         expected = np.concatenate((np.zeros(shift, np.float32), whole))[: len(y)]
         wrong = np.abs(y[: len(expected)] - expected) > 1e-5
-        # A cycle that the server itself lost is a block and no more; on a busy machine it loses some of its 144. What
-        # is wrong by itself is wrong all over.
-        assert wrong.sum() <= 20 * server.period
+        # A cycle that the server lost is one in which nobody sends and nobody hears. All that is under way then, the
+        # whole shift, comes a period out of step, and the resampler's filter joins it with what follows: a few hundred
+        # frames. Without a lost cycle all is right.
+        assert wrong.sum() <= facts["xruns"] * (shift + server.period + RING)
 
 
 def test_a_cable_has_the_delay_that_the_devices_say(server, tmp_path):

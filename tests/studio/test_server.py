@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 
 import astrape
 from astrape.cli import cli
-from astrape.studio import server
+from astrape.studio import connection, server
 from astrape.studio.presets import Presets
 from astrape.studio.server import Studio
 from astrape.voice.live import LiveVoice
@@ -245,7 +245,7 @@ def test_no_more_voices_are_made_than_there_is_room_for(monkeypatch: pytest.Monk
 
 
 def test_what_waits_is_bounded(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HELD", 1 << 20)
+    monkeypatch.setattr(connection, "HELD", 1 << 20)
     with client.websocket_connect(f"{SOUND}?token=secret") as socket:
         socket.send_json({"rate": RATE, "block": BLOCK})
         socket.receive_json()

@@ -7,7 +7,7 @@ const SLOW = "The computer is too slow: blocks are lost, and silence is heard in
 const say = (line, bad = false) => { $("status").textContent = line; $("status").classList.toggle("bad", bad); };
 
 let slow = 0, slowAt = 0, context, node, socket, stream, dry = false, hello = null, late = 0, retry = null;
-let recording = null, reference = null;
+let recording = null, reference = null, card = false;
 const peaks = { in: 0, out: 0 };
 
 const send = (what) => { if (socket && socket.readyState === 1) socket.send(JSON.stringify(what)); };
@@ -52,6 +52,7 @@ function connect() {
   socket.binaryType = "arraybuffer";
   hello = null;
   socket.onopen = () => {
+    if (card) { send({ card: { input: $("card-in").value || null, output: $("card-out").value || null } }); return; }
     send({ rate: context.sampleRate, block: node.block, wait: WAIT_MS });
   };
   socket.onmessage = ({ data }) => {
@@ -62,8 +63,9 @@ function connect() {
       return;
     }
     const told = JSON.parse(data);
-    if (told.error) { say(told.error, true); stop(); return; }
+    if (told.error) { stop(); say(told.error, true); return; }
     if (told.warning) say(told.warning, true);
+    if (told.card) { byCard(told); return; }
     if (told.latency !== undefined) {
       hello = told;
       say(HEARD);
@@ -83,13 +85,46 @@ function connect() {
   };
   socket.onclose = () => {
     hello = null;
-    if (!context) return;
+    if (!context && !card) return;
     say("The connection is lost: trying again every second.", true);
     retry = setTimeout(connect, 1000);
   };
 }
 
+// What the server tells of the sound card: it speaks there, and the page shows it.
+function byCard(told) {
+  if (!hello) {
+    hello = told;
+    say(`You are heard through the sound card, ${told.card}. Wear headphones.`);
+    const set = values();
+    send($("voice") ? { voice: $("voice").value, dry, set } : { dry, set });
+  }
+  [peaks.in, peaks.out] = told.levels.map((level) => Math.pow(10, level / 20));
+  const whole = 1000 * told.parts.reduce((sum, [, seconds]) => sum + seconds, 0);
+  const length = Object.fromEntries(told.parts.map(([name, seconds]) => [name, `${(1000 * seconds).toFixed(1)} ms`]));
+  $("graph").textContent = length.graph;
+  $("way").textContent = length.worker;
+  $("device").textContent = `${length["device in"]} and ${length["device out"]}`;
+  $("sum").textContent = `${whole.toFixed(1)} ms`;
+  waterfall(told.parts.map(([name, seconds]) => [name, 1000 * seconds, name === "graph" ? "graph" : "way"]), whole);
+  $("load").textContent = `${(100 * told.load).toFixed(0)} %, worst ${(100 * told.worst).toFixed(0)} %`;
+  $("dropouts").textContent = `${told.dropouts}, and ${told.xruns} by the system`;
+}
+
+function begun(on) {
+  $("start").textContent = on ? "Stop" : "Start";
+  $("start").setAttribute("aria-pressed", String(on));
+  for (const id of ["through", "card-in", "card-out"]) $(id).disabled = on;
+}
+
 async function start() {
+  if ($("through").value === "card") {
+    card = true;
+    say("Opening the sound card …");
+    connect();
+    begun(true);
+    return;
+  }
   try {
     stream = await navigator.mediaDevices.getUserMedia({
       audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false },
@@ -125,8 +160,7 @@ async function start() {
   context.onstatechange = () => { if (context && context.state === "suspended") say("The browser sleeps: press the first button to wake it.", true); };
   draw(analyser);
   connect();
-  $("start").textContent = "Stop";
-  $("start").setAttribute("aria-pressed", "true");
+  begun(true);
   for (const id of ["record", "make"]) if ($(id)) $(id).disabled = false;
 }
 
@@ -134,11 +168,12 @@ function stop() {
   clearTimeout(retry);
   const open = context;
   context = null;
+  card = false;
   if (socket) socket.close();
+  hello = null;
   if (stream) stream.getTracks().forEach((track) => track.stop());
   if (open) open.close();
-  $("start").textContent = "Start";
-  $("start").setAttribute("aria-pressed", "false");
+  begun(false);
   for (const id of ["record", "make"]) if ($(id)) $(id).disabled = true;
 }
 
@@ -238,11 +273,27 @@ function turn(on) {
   send({ dry });
 }
 
+$("through").onchange = async () => {
+  const on = $("through").value === "card";
+  for (const label of document.querySelectorAll("label.card")) label.hidden = !on;
+  $("spectrogram").hidden = on;
+  $("pitch").parentElement.hidden = on;
+  $("h-way").textContent = on ? "held for computing" : "to the server and back, constant";
+  $("h-device").textContent = on ? "the devices, as they say" : "the browser's output, as it says";
+  if (!on) return;
+  const answer = await fetch("/devices");
+  const told = await answer.json().catch(() => ({ error: "the server did not answer" }));
+  if (told.error) { say(told.error, true); return; }
+  for (const [id, list] of [["card-in", told.inputs], ["card-out", told.outputs]]) {
+    $(id).replaceChildren($(id).options[0], ...list.map(([number, name]) => new Option(name, number)));
+  }
+  if (!told.inputs.length || !told.outputs.length) say("There is no sound card here with an input and an output.", true);
+};
 let starting = false;
 $("start").onclick = async () => {
   if (starting) return;
   if (context && context.state === "suspended") { await context.resume(); say(HEARD); return; }
-  if (context) { stop(); return; }
+  if (context || card) { stop(); return; }
   starting = true;
   await start();
   starting = false;
