@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 pytest.importorskip("starlette", reason="needs the extra 'studio'")
-client = pytest.importorskip("websockets.sync.client", reason="needs websockets")
+pytest.importorskip("websockets", reason="needs websockets")
 
-from tests.live.conftest import Talker, server  # noqa: F401
+from websockets.sync import client
+
+from tests.live.conftest import Server, Talker
 from tests.live.test_jack import lag_of, noise
 
 pytestmark = pytest.mark.timeout(900)
@@ -28,7 +30,7 @@ def facts(socket: Any) -> dict[str, Any]:
     return told
 
 
-def test_the_sound_card_speaks_late_by_what_the_page_is_told(server):  # noqa: F811
+def test_the_sound_card_speaks_late_by_what_the_page_is_told(server: Server) -> None:
     line = [sys.executable, "-m", "astrape", "studio", "--no-browser", "--recipe", "robot-voice", "--set", "amount=0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
