@@ -12,6 +12,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+from astrape.audio.reader import AudioReader
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.ops.dft import WindowedDFT, WindowedInverseDFT
 from astrape.blocks.ops.history import own_copy
@@ -21,7 +22,7 @@ from astrape.blocks.parameters import bounded, check_elements, check_real
 from astrape.blocks.policy import policy
 from astrape.blocks.registry import register
 from astrape.blocks.state import map_state
-from astrape.errors import RateError
+from astrape.errors import AudioError, RateError
 
 __all__ = ["Convolve", "Room", "room_response"]
 
@@ -287,6 +288,12 @@ def read_file(file: str, source: Stream) -> Float64:
     if not Path(file).is_file():
         raise ValueError(f"file must be an audio file, and there is none at '{file}'")
     try:
+        with AudioReader(file) as reader:
+            if reader.is_cut:
+                raise ValueError(
+                    f"file must be whole, and '{file}' has {reader.missing} samples fewer than its header says: copy "
+                    "it again"
+                )
         info = soundfile.info(file)
         if info.samplerate != source.rate:
             raise RateError(
@@ -297,6 +304,6 @@ def read_file(file: str, source: Stream) -> Float64:
         if info.frames > LONGEST:
             raise ValueError(f"file must have at most {LONGEST} samples, not {info.frames}: cut its end off")
         samples = soundfile.read(file, dtype="float64", always_2d=True)[0]
-    except soundfile.SoundFileError as error:
+    except (soundfile.SoundFileError, AudioError) as error:
         raise ValueError(f"file must be a readable audio file: {error}") from None
     return read_taps(np.ascontiguousarray(samples.T).tolist())

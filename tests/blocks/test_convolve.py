@@ -80,6 +80,15 @@ def test_a_response_comes_from_a_file(tmp_path):
         Convolve(Stream(RATE, 1), file=str(tmp_path / "empty.wav"))
 
 
+def test_a_response_that_was_cut_short_is_refused(tmp_path):
+    whole, cut = tmp_path / "whole.wav", tmp_path / "cut.wav"
+    soundfile.write(whole, np.random.default_rng(0).standard_normal(4000) * 0.1, 8000, subtype="FLOAT")
+    cut.write_bytes(whole.read_bytes()[:-4000])
+    Convolve(Stream(8000, 1), file=str(whole))
+    with pytest.raises(ValueError, match=r"has 1000 samples fewer than its header says: copy it again"):
+        Convolve(Stream(8000, 1), file=str(cut))
+
+
 def test_a_room_has_its_direct_sound_first_and_reflections_where_mirrors_are():
     size, voice, microphone = (6.0, 5.0, 3.0), (1.5, 1.2, 1.4), (4.0, 3.1, 1.7)
     y = room_response(*(np.array(where) for where in (size, voice)), [np.array(microphone)], 0.8, 2400, 48000)[0]
