@@ -70,10 +70,11 @@ def test_the_package_says_who_made_it_and_what_for() -> None:
 
 
 def test_a_source_distribution_holds_what_it_takes_to_test_it(tmp_path: Path) -> None:
-    kept = ("astrape", "docs", "examples", "tests", ".ci")
+    kept = ("astrape", "benchmarks", "docs", "examples", "runners", "tests", ".ci")
     top = [path for path in ROOT.glob("*") if path.suffix in (".cff", ".in", ".md", ".toml", ".txt", ".yml")]
-    top += [ROOT / "LICENSE", ROOT / "Makefile", ROOT / ".gitignore"]
-    below = [path for name in kept for path in (ROOT / name).rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    top += [ROOT / "LICENSE", ROOT / "Makefile", ROOT / ".gitignore", ROOT / "setup.py"]
+    made = (".pyc", ".so")  # native kernels are built where it is installed
+    below = [path for name in kept for path in (ROOT / name).rglob("*") if path.is_file() and path.suffix not in made]
     here = {path.relative_to(ROOT) for path in [*top, *below]}
     tree = tmp_path / "tree"
     for path in here:

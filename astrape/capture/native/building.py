@@ -55,7 +55,10 @@ def build_for_others(folder: Path) -> list[Path]:
     """
     if platform.machine() not in ("x86_64", "AMD64") or os.name != "posix":
         raise OSError(f"kernels for others are built on x86-64 with a Unix, not on {platform.machine()}")
-    return [_built(folder / _name(f"-march={level}"), f"-march={level}") for level in LEVELS]
+    made = [_built(folder / _name(f"-march={level}"), f"-march={level}") for level in LEVELS]
+    for left in set(folder.glob("kernels-*.so")) - set(made):
+        left.unlink()  # of sources as they were before
+    return made
 
 
 def _name(*told: str) -> str:
