@@ -60,6 +60,7 @@ def studio(
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))
+        listening.listen()  # before the address is told: whoever is quick waits, and is not refused
     except OSError as error:
         raise AstrapeError(f"port {port}: {error.strerror}: hint: leave --port out") from error
     address = f"http://{HOST}:{listening.getsockname()[1]}/?token={page.token}"

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,17 @@ from tests.live.test_jack import lag_of, noise
 pytestmark = pytest.mark.timeout(900)
 
 
+@contextmanager
+def ended(run: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that does not outlive what failed beside it."""
+    with run:
+        try:
+            yield run
+        finally:
+            if run.poll() is None:
+                run.kill()
+
+
 def facts(socket: Any) -> dict[str, Any]:
     told = json.loads(socket.recv(timeout=300))
     assert "error" not in told, told
@@ -33,7 +45,9 @@ def facts(socket: Any) -> dict[str, Any]:
 def test_the_sound_card_speaks_late_by_what_the_page_is_told(server: Server) -> None:
     line = [sys.executable, "-m", "astrape", "studio", "--no-browser", "--recipe", "robot-voice", "--set", "amount=0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
+    with ended(
+        subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    ) as run:
         assert run.stdout is not None
         address = run.stdout.readline().strip().replace("http://", "ws://").replace("/?", "/sound?")
         x = noise(3.0)
