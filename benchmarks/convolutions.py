@@ -12,6 +12,7 @@ from torch import nn
 
 from astrape.graph import compile
 from benchmarks.contest import Contest, Contestant, Frames
+from benchmarks.streams import pushed, stepped
 
 __all__ = ["convolutions"]
 
@@ -42,17 +43,12 @@ def convolutions() -> Contest:
         f"{LAYERS} causal convolutions {WIDTH} wide, kernel {KERNEL}, a frame of 10 ms at a time",
         1 / RATE,
         [
-            Contestant("astrape", _ours(graph, x, chunk=1)),
-            Contestant("astrape, eager", _ours(graph, x, backend="eager")),
+            Contestant("astrape", pushed(graph, x, chunk=1)),
+            Contestant("astrape, eager", pushed(graph, x, backend="eager")),
             Contestant(f"moshi {version('moshi')}", _moshi(weights, x)),
             Contestant(f"SequenceLayers {version('sequence-layers')}, jitted", _sequence_layers(weights, x)),
         ],
     )
-
-
-def _ours(graph: Any, x: Frames, **how: Any) -> Any:
-    session, pieces = graph.stream(**how), cycle(torch.from_numpy(x))
-    return lambda: session.push(next(pieces))[0].numpy()
 
 
 def _moshi(weights: dict[str, Frames], x: Frames) -> Any:
@@ -101,19 +97,4 @@ def _sequence_layers(weights: dict[str, Frames], x: Frames) -> Any:
         own = variables["params"][f"conv_{layer}"]
         own["kernel"] = weights[f"conv_{layer}.weight"].transpose(2, 1, 0)
         own["bias"] = weights[f"conv_{layer}.bias"]
-    variables = jax.tree.map(jnp.asarray, variables)
-
-    @jax.jit
-    def run(frames: Any, state: Any) -> Any:
-        sequence = sl.Sequence.from_values(frames)
-        y, state = stack.apply(variables, sequence, state, training=False, method="step")
-        return y.values, state
-
-    first = stack.apply(variables, 1, frame.channel_spec, training=False, method="get_initial_state")
-    held, pieces = [first], cycle(x.transpose(0, 1, 3, 2))
-
-    def step() -> Frames:
-        y, held[0] = run(next(pieces), held[0])
-        return np.asarray(y)[0].T
-
-    return step
+    return stepped(stack, variables, x)

@@ -11,6 +11,7 @@ import torch
 
 from astrape.graph import compile
 from benchmarks.contest import Contest, Contestant, Frames
+from benchmarks.streams import pushed, stepped
 
 __all__ = ["transformers"]
 
@@ -47,18 +48,13 @@ def transformers() -> Contest:
         f"transformer of {LAYERS} layers {WIDTH} wide, window {WINDOW}, a frame of 40 ms at a time",
         1 / RATE,
         [
-            Contestant("astrape", _ours(graph, x, chunk=1)),
-            Contestant("astrape, eager", _ours(graph, x, backend="eager")),
+            Contestant("astrape", pushed(graph, x, chunk=1)),
+            Contestant("astrape, eager", pushed(graph, x, backend="eager")),
             Contestant(f"moshi {version('moshi')}", _moshi(weights, x)),
             Contestant(f"SequenceLayers {version('sequence-layers')}, jitted", _sequence_layers(weights, x, False)),
             Contestant(f"SequenceLayers {version('sequence-layers')}, ring", _sequence_layers(weights, x, True)),
         ],
     )
-
-
-def _ours(graph: Any, x: Frames, **how: Any) -> Any:
-    session, pieces = graph.stream(**how), cycle(torch.from_numpy(x))
-    return lambda: session.push(next(pieces))[0].numpy()
 
 
 def _layers(weights: dict[str, Any]) -> list[dict[str, Any]]:
@@ -163,19 +159,4 @@ def _sequence_layers(weights: dict[str, Any], x: Frames, ring: bool) -> Any:
             "w1": {"kernel": np.concatenate([mine["w3.weight"], mine["w1.weight"]]).T},
             "w2": {"kernel": mine["w2.weight"].T},
         }
-    variables = jax.tree.map(jnp.asarray, variables)
-
-    @jax.jit
-    def run(frames: Any, state: Any) -> Any:
-        sequence = sl.Sequence.from_values(frames)
-        y, state = stack.apply(variables, sequence, state, training=False, method="step")
-        return y.values, state
-
-    first = stack.apply(variables, 1, frame.channel_spec, training=False, method="get_initial_state")
-    held, pieces = [first], cycle(x.transpose(0, 1, 3, 2))
-
-    def step() -> Frames:
-        y, held[0] = run(next(pieces), held[0])
-        return np.asarray(y)[0].T
-
-    return step
+    return stepped(stack, variables, x)
