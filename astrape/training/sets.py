@@ -173,17 +173,9 @@ class SetWindows(Dataset[dict[str, Tensor]]):
     def _held(self, utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
         """Those that have all signals, and those of which some could not be made."""
         left: set[str] = set()
-        for what, cache in self.caches.items():
-            there = cache.holdings()
+        for cache in self.caches.values():
             wanted = [one for one in utterances if cache.wants(one)]
-            missing = [one for one in wanted if cache.key_of(one) not in there.complete]
-            undone = [one for one in missing if cache.key_of(one) not in there.failed]
-            if undone:
-                raise CacheError(
-                    f"{shown(cache.folder)}: lacks {len(undone)} of {len(wanted)} utterances, "
-                    f"'{shown(undone[0].key)}' among them: make these with `astrape cache --what {what}`"
-                )
-            left.update(one.key for one in missing)
+            left.update(one.key for one in cache.left_out(wanted))
         unpitched = [one for one in utterances if one.pitch is None]
         if "pair.pitch" in self.needs and "pitch" not in self.caches and unpitched:
             raise CacheError(

@@ -165,16 +165,8 @@ class Windows(Dataset[dict[str, Tensor]]):
     def _held(self, utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
         """Those that have all signals, and those of which some could not be made."""
         left: set[str] = set()
-        for what, cache in self.caches.items():
-            there = cache.holdings()
-            missing = [one for one in utterances if cache.key_of(one) not in there.complete]
-            undone = [one for one in missing if cache.key_of(one) not in there.failed]
-            if undone:
-                raise CacheError(
-                    f"{shown(cache.folder)}: lacks {len(undone)} of {len(utterances)} utterances, "
-                    f"'{shown(undone[0].key)}' among them: make these with `astrape cache --what {what}`"
-                )
-            left.update(one.key for one in missing)
+        for cache in self.caches.values():
+            left.update(one.key for one in cache.left_out(utterances))
         if len(left) == len(utterances):
             why = "nothing could be made of any of them" if utterances else "the corpus is empty"
             raise CacheError(f"there is no utterance to take windows of: {why}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -159,6 +160,22 @@ class Cache:
         complete = {key for key in own if all(key + ending in files for ending in endings)}
         failed = {name.removesuffix(FAILED) for name in files if name.endswith(FAILED)}
         return Holdings(complete, failed - complete)
+
+    def left_out(self, utterances: Sequence[Utterance]) -> list[Utterance]:
+        """Those of which nothing could be made.
+
+        Raises:
+            CacheError: for one that nobody has tried yet.
+        """
+        held = self.holdings()
+        lacking = [one for one in utterances if self.key_of(one) not in held.complete]
+        undone = [one for one in lacking if self.key_of(one) not in held.failed]
+        if undone:
+            raise CacheError(
+                f"{shown(self.folder)}: lacks {len(undone)} of {len(utterances)} utterances, "
+                f"'{shown(undone[0].key)}' among them: make these with `astrape cache --what {self.what}`"
+            )
+        return lacking
 
     def reason(self, key: str) -> str | None:
         """Why nothing could be made of an utterance or a speaker; ``None`` where nobody tried in vain."""

@@ -178,15 +178,7 @@ def _whole(caches: Sequence[Cache], utterances: Sequence[Utterance]) -> list[Utt
     """Utterances of which all caches hold something."""
     left: set[str] = set()
     for cache in caches:
-        held = cache.holdings()
-        lacking = [one for one in utterances if cache.key_of(one) not in held.complete]
-        undone = [one for one in lacking if cache.key_of(one) not in held.failed]
-        if undone:
-            raise CacheError(
-                f"{shown(cache.folder)}: lacks {len(undone)} of {len(utterances)} utterances, "
-                f"'{shown(undone[0].key)}' among them: make these with `astrape cache --what {cache.what}`"
-            )
-        left.update(one.key for one in lacking)
+        left.update(one.key for one in cache.left_out(utterances))
     return sorted((one for one in utterances if one.key not in left), key=lambda one: one.key)
 
 
