@@ -14,7 +14,7 @@ import astrape
 ROOT = Path(astrape.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "wording"),
+    ("errors", "progress", "wording"),
     ("settings", "pages"),
     ("jobs",),
     ("portable",),

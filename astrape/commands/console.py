@@ -25,6 +25,7 @@ from click.shell_completion import CompletionItem
 
 from astrape.commands.extras import require
 from astrape.errors import AstrapeError
+from astrape.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -355,7 +356,7 @@ def _narrowed(table: RenderableType, terminal: Console) -> list[str]:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[float, float | None], None]]:
+def progress(what: str) -> Iterator[Progress]:
     """A progress bar on stderr for what takes over two seconds; none where stderr is not a terminal.
 
     Yields:
@@ -365,7 +366,8 @@ def progress(what: str) -> Iterator[Callable[[float, float | None], None]]:
         yield lambda done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}"),
@@ -373,7 +375,7 @@ def progress(what: str) -> Iterator[Callable[[float, float | None], None]]:
         TextColumn("{task.percentage:>3.0f} %"),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=REMEMBERED)
+    bar = Bar(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=REMEMBERED)
     task = bar.add_task(what, total=None)
     begin = time.monotonic()
     started = False

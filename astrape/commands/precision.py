@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from astrape.commands.console import (
     settings_option,
 )
 from astrape.errors import AstrapeError
+from astrape.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,9 +94,7 @@ def precision(
     print_table(table)
 
 
-def _heard(
-    recordings: tuple[Path, ...], stream: Stream, tell: Callable[[float, float | None], None]
-) -> Iterator[Tensor]:
+def _heard(recordings: tuple[Path, ...], stream: Stream, tell: Progress) -> Iterator[Tensor]:
     from astrape.voice.recordings import pieces_of
 
     for index, path in enumerate(recordings):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import click
 
 from astrape.commands.console import DEBUG, command, json_option, print_json, print_table, progress
 from astrape.errors import AstrapeError
+from astrape.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,7 +132,7 @@ def _front(weights: Path) -> WavLMCNN:
     return block
 
 
-def _heard(recordings: Sequence[Path], tell: Callable[[float, float | None], None]) -> Iterator[Tensor]:
+def _heard(recordings: Sequence[Path], tell: Progress) -> Iterator[Tensor]:
     """Recordings as ``(1, 1, n)`` at 16 kHz."""
     import torch
 

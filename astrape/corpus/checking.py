@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,10 +20,9 @@ from astrape.corpus.plan import Plan
 from astrape.corpus.record import MANIFEST, order_of, write_manifest
 from astrape.corpus.sets import INFO, PHONES, inspect_set, plan_of, read_info
 from astrape.jobs import IN_PROCESS, Engine
+from astrape.progress import Progress
 
 __all__ = ["CheckedCorpus", "Finding", "check_corpus", "repair_corpus"]
-
-Progress = Callable[[float, float | None], None]
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from astrape.corpus.record import keep_record, write_manifest
 from astrape.corpus.sets import INFO, seconds_of, write_set
 from astrape.errors import WriteError
 from astrape.jobs import IN_PROCESS, Done, Engine, Job, run_job
+from astrape.progress import Progress
 
 __all__ = ["Failed", "MadeCorpus", "Outcome", "make_items", "make_parallel", "rendered_item"]
 
-Progress = Callable[[float, float | None], None]
 
 BYTES = 27_000
 """A second of a rendering on the disk, its tables among them: speech in FLAC at 24 kHz."""

@@ -21,6 +21,7 @@ from astrape.blocks.state import state_bytes
 from astrape.errors import AstrapeError
 from astrape.graph.graph import Graph
 from astrape.graph.session import Session
+from astrape.progress import Progress
 from astrape.runtime.by_hand import ByHand, Call, Runner, recorded
 from astrape.runtime.machine import Machine, measure_machine
 from astrape.runtime.side_by_side import BackendBench, named_backends, side_by_side
@@ -121,7 +122,7 @@ def bench(
     seconds: float = 4.0,
     controls: Mapping[str, Tensor | float] | None = None,
     backends: Sequence[str] = (),
-    progress: Callable[[float, float | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> Bench:
     """Measure a graph live, on one thread, on noise at -20 dB.
 
@@ -171,7 +172,7 @@ class _Part:
         chunk_ms: float,
         controls: dict[str, Tensor | float],
         seconds: float,
-        progress: Callable[[float, float | None], None],
+        progress: Progress,
         index: int,
         count: int,
     ) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from astrape.graph.graph import Graph
 from astrape.graph.quantum import Leaf, Quantum
 from astrape.portable.exported import FORMAT, MANIFEST, VERSION, Exported
 from astrape.portable.step import OnnxStep, open_model
+from astrape.progress import Progress
 
 __all__ = ["export"]
 
@@ -47,7 +48,7 @@ def export(
     quanta: int = 1,
     batch_size: int = 1,
     about: Mapping[str, str] | None = None,
-    progress: Callable[[float, float | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> Exported:
     """Write a graph's streaming step to a folder, for ONNX Runtime anywhere.
 

@@ -25,6 +25,7 @@ from astrape.blocks.base import Stream
 from astrape.errors import AstrapeError
 from astrape.graph.graph import Graph
 from astrape.graph.hosted import SLOWEST_AUDIO
+from astrape.progress import Progress
 
 __all__ = ["SLOWEST_AUDIO", "Conversion", "audio_ports", "check_chunk", "process_file"]
 
@@ -124,7 +125,7 @@ def process_file(
     keep_rate: bool = False,
     channel: str = MEAN,
     beside: Mapping[str, Callable[[Tensor], None]] | None = None,
-    progress: Callable[[float, float | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> Conversion:
     """Run a graph with one audio input and one audio output over a file, as a live host would.
 
@@ -321,7 +322,7 @@ class _Heard:
         self.first_not_finite: float | None = None
         self.level = Level()
 
-    def read(self, size: int, progress: Callable[[float, float | None], None] | None) -> Iterator[Tensor]:
+    def read(self, size: int, progress: Progress | None) -> Iterator[Tensor]:
         rate, promised = self.audio.rate, self.audio.promised
         while len(data := self.audio.read(size)):
             x = self._finite(data)

@@ -19,6 +19,7 @@ from astrape.audio.reader import AudioReader
 from astrape.audio.resampling import resampled, resampling
 from astrape.blocks.base import Stream
 from astrape.errors import AstrapeError, told_as
+from astrape.progress import Progress
 from astrape.voice.embedding import checked_embedding
 from astrape.voice.errors import VoicebankError
 from astrape.voice.metadata import Metadata
@@ -35,8 +36,6 @@ __all__ = ["LEAST_SECONDS", "build_voicebank"]
 LEAST_SECONDS = 5
 READ_SECONDS = 1.0
 LOWEST_RATE, HIGHEST_RATE = 8000, 768_000
-
-Progress = Callable[[float, float | None], None]
 
 
 def build_voicebank(

@@ -22,6 +22,7 @@ from astrape.graph import load
 from astrape.graph.graph import Graph
 from astrape.graph.subgraph import subgraph
 from astrape.jobs import IN_PROCESS, Engine, Job
+from astrape.progress import Progress, within
 from astrape.runtime.files import SLOWEST_AUDIO, Conversion, audio_ports, check_chunk, process_file
 from astrape.voice import codes as stored
 from astrape.voice.building import build_voicebank
@@ -31,11 +32,9 @@ from astrape.voice.folder import (
     Batch,
     Failure,
     FilePair,
-    Progress,
     convert_pair,
     convert_pairs,
     pairs_of_folder,
-    within,
 )
 from astrape.voice.names import CODE_ENDINGS, MEL_STATISTICS, RECIPE
 from astrape.voice.shipped import shipped_voices

@@ -20,9 +20,9 @@ from astrape.graph import load
 from astrape.graph.compile.plan import Wire
 from astrape.graph.graph import Graph
 from astrape.graph.subgraph import subgraph
+from astrape.progress import Progress
 from astrape.runtime.files import SLOWEST_AUDIO, check_chunk
 from astrape.voice.codes import CodedRecording, CodesError, CodeStream, read_codes
-from astrape.voice.folder import Progress
 from astrape.voice.names import FROM_CODES
 from astrape.voice.spaces import Spoken
 from astrape.voice.speaking import SEED, SPEAKER, check_speaker

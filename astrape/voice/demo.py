@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.util import find_spec
@@ -25,6 +25,7 @@ from astrape.graph import compile, load
 from astrape.graph.graph import Graph
 from astrape.graph.report import Report
 from astrape.graph.report.drawing import save_graph_picture
+from astrape.progress import Progress
 from astrape.runtime.files import Conversion, process_file
 from astrape.runtime.process import settle
 from astrape.runtime.spectrogram import Sound, save_spectrograms
@@ -138,7 +139,7 @@ def demonstrate(
     voices: Sequence[str] = VOICES,
     settings: Mapping[str, Any] | None = None,
     chunk_ms: float = 10.0,
-    progress: Callable[[float, float | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> Demo:
     """Convert the sample to voices in small chunks, as a live host would, and write all about it.
 
@@ -153,10 +154,7 @@ def demonstrate(
         AstrapeError: for a folder that cannot be written, voices that cannot be read, and controls that do not fit.
     """
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AstrapeError(f"{folder}: cannot be made: {error.strerror or error}") from error
+    make_folder(folder)
     converter = Converter.load(RECIPE)
     graph, sample = converter.graph, shipped_sample()
     before = folder / "before.wav"
@@ -245,9 +243,7 @@ def time_pushes(graph: Graph, sound: Sound, controls: Mapping[str, Tensor | floa
     )
 
 
-def _share(
-    progress: Callable[[float, float | None], None] | None, before: float, whole: float
-) -> Callable[[float, float | None], None] | None:
+def _share(progress: Progress | None, before: float, whole: float) -> Progress | None:
     return None if progress is None else lambda done, _: progress(before + done, whole)
 
 

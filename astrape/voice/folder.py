@@ -12,22 +12,19 @@ from astrape.audio.atomic import shown, sweep
 from astrape.audio.endings import DECODED, is_audio
 from astrape.errors import AstrapeError
 from astrape.jobs import Engine, Job, run_job
+from astrape.progress import Progress
 from astrape.runtime.files import Conversion
 
 __all__ = [
     "Batch",
     "Failure",
     "FilePair",
-    "Progress",
     "convert_pair",
     "convert_pairs",
     "make_folder",
     "pairs_of_folder",
     "same_file",
-    "within",
 ]
-
-Progress = Callable[[float, float | None], None]
 
 
 @dataclass(frozen=True)
@@ -171,16 +168,6 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AstrapeError(f"{folder}: cannot be made: {error.strerror or error}") from error
-
-
-def within(progress: Progress | None, index: int, count: int) -> Progress:
-    """Progress of one file as progress through all of them."""
-
-    def tell(done: float, total: float | None) -> None:
-        if progress is not None:
-            progress(index + (min(1.0, done / total) if total else 0.0), float(count))
-
-    return tell
 
 
 def _identity(path: Path) -> object:

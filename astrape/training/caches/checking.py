@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from astrape.audio.atomic import is_stale, shown, temporaries
 from astrape.corpus.utterances import Utterance, speakers_of
 from astrape.errors import AstrapeError
 from astrape.jobs import IN_PROCESS, Engine
+from astrape.progress import Progress
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.front import FRONT_WEIGHTS, front_state
 from astrape.training.caches.makers import Item, Order, order_of
@@ -23,8 +24,6 @@ from astrape.training.caches.recording import read_header
 from astrape.training.errors import CacheError
 
 __all__ = ["Checked", "Finding", "check_cache", "repair_cache"]
-
-Progress = Callable[[float, float | None], None]
 
 
 @dataclass(frozen=True)

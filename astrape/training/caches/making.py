@@ -18,6 +18,7 @@ from astrape.audio.endings import named
 from astrape.corpus.utterances import Utterance
 from astrape.errors import AstrapeError
 from astrape.jobs import IN_PROCESS, Engine, Job, run_job
+from astrape.progress import Progress
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.files import StorageError, write_whole
 from astrape.training.caches.makers import Item, Maker, Order
@@ -26,7 +27,6 @@ from astrape.training.errors import CacheError
 
 __all__ = ["Failed", "Made", "make_cache", "make_items"]
 
-Progress = Callable[[float, float | None], None]
 
 HEADROOM = 1.02
 """Of the bytes that a run takes: what a file system keeps of each file beside them."""

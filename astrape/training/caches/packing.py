@@ -33,6 +33,7 @@ from astrape.audio.places import Place
 from astrape.corpus.splits import Split
 from astrape.corpus.utterances import Utterance
 from astrape.jobs import IN_PROCESS, Engine, Job, run_job
+from astrape.progress import Progress
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.files import Fault, check_sum
 from astrape.training.caches.front import FRONT_WEIGHTS
@@ -46,8 +47,6 @@ PACK, PLAN, INDEX = "pack.json", "plan.json", "index.jsonl"
 
 SHARD_BYTES = 256_000_000
 """Of a shard: large enough that a store gives it at full speed, small enough to be had within seconds."""
-
-Progress = Callable[[float, float | None], None]
 
 
 @dataclass(frozen=True)

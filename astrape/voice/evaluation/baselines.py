@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from astrape.audio.writer import AudioWriter
+from astrape.progress import Progress
 from astrape.voice.evaluation.errors import EvaluationError
 from astrape.voice.evaluation.packages import absence
 from astrape.voice.evaluation.pairs import Pair, own_voices
@@ -33,7 +34,7 @@ class SourceItself:
 
     converts = False
 
-    def render(self, pair: Pair, progress: Callable[[float, float | None], None] | None = None) -> Rendering:
+    def render(self, pair: Pair, progress: Progress | None = None) -> Rendering:
         return Rendering(pair.heard)
 
     def describe(self) -> dict[str, Any]:
@@ -58,7 +59,7 @@ class WorldShift:
         self.folder = folder
         self._registers: dict[tuple[Path, ...], float] = {}
 
-    def render(self, pair: Pair, progress: Callable[[float, float | None], None] | None = None) -> Rendering:
+    def render(self, pair: Pair, progress: Progress | None = None) -> Rendering:
         import pyworld
 
         if pair.target is None:

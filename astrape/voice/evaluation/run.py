@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from astrape.jobs import IN_PROCESS, Engine, Job, run_job
+from astrape.progress import Progress, within
 from astrape.voice.evaluation.context import Tools
 from astrape.voice.evaluation.errors import EvaluationError
 from astrape.voice.evaluation.metric import Metric
@@ -18,8 +19,6 @@ from astrape.voice.evaluation.statistics import RESAMPLES, Aggregate, aggregate
 from astrape.voice.evaluation.systems import Conversions, System
 
 __all__ = ["evaluate", "evaluate_all"]
-
-Progress = Callable[[float, float | None], None]
 
 
 def evaluate(
@@ -140,7 +139,9 @@ def _results(
     results: dict[tuple[int, int], PairResult] = {}
 
     def here(item: Item) -> PairResult:
-        return evaluated(item.pair, systems[item.system], metrics, _within(progress, len(results), len(items)))
+        # Measuring takes the other half, about.
+        inside = within(progress, len(results), len(items), share=0.5)
+        return evaluated(item.pair, systems[item.system], metrics, inside)
 
     given = (tuple(systems), tuple(metric.name for metric in metrics), language, tracker)
     for done in run_job(Job(begin, given, here=lambda: here), items, engine):
@@ -163,13 +164,3 @@ def _aggregated(metrics: Sequence[Metric], results: Sequence[PairResult], seed: 
                 scores = [result.scores[quantity.name] for result in having]
                 found[quantity.name] = aggregate(scores, [result.pair.source.key for result in having], seed)
     return found
-
-
-def _within(progress: Progress | None, index: int, count: int) -> Progress:
-    """Progress of one conversion as progress through all pairs; measuring takes the other half, about."""
-
-    def tell(done: float, total: float | None) -> None:
-        if progress is not None:
-            progress(index + (0.5 * min(1.0, done / total) if total else 0.0), float(count))
-
-    return tell

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from astrape.errors import AstrapeError
+from astrape.progress import Progress
 from astrape.voice.evaluation.context import Context, Tools
 from astrape.voice.evaluation.errors import EvaluationError, MetricError
 from astrape.voice.evaluation.metric import NEEDS, Metric, Score
@@ -26,8 +27,6 @@ LENGTHS_DIFFER = 0.1
 
 FOREIGN = 50.0
 """Percent of the source's words that the recogniser gets wrong, from which on it may not be English."""
-
-Progress = Callable[[float, float | None], None]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +20,7 @@ from astrape.audio.endings import ENDINGS
 from astrape.blocks.base import StreamBlock
 from astrape.blocks.quantize import FSQ, Q2D2
 from astrape.errors import AstrapeError
+from astrape.progress import Progress
 from astrape.runtime.files import Conversion
 from astrape.voice.building import build_voicebank
 from astrape.voice.conversion import CODES, Converter, voice_of
@@ -30,8 +31,6 @@ from astrape.voice.speaker import SpeakerEncoder
 from astrape.voice.voicebank import Voicebank
 
 __all__ = ["Conversions", "Converted", "Rendering", "System"]
-
-Progress = Callable[[float, float | None], None]
 
 
 @dataclass(frozen=True)
