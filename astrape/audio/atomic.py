@@ -18,8 +18,11 @@ from astrape.errors import WriteError
 
 __all__ = [
     "atomic_path",
+    "check_space",
     "free_space",
     "is_stale",
+    "left_behind",
+    "make_folder",
     "shown",
     "shown_bytes",
     "sweep",
@@ -205,10 +208,44 @@ def free_space(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def check_space(folder: Path, needed: float, *, hint: str) -> None:
+    """Refuse a disk that is too small.
+
+    Args:
+        folder: where something is to be written; it may be missing.
+        needed: bytes.
+        hint: what to do in place of it.
+
+    Raises:
+        WriteError: with what is needed and what is free.
+    """
+    free = free_space(folder)
+    if needed > free:
+        numbers = f"takes {shown_bytes(int(needed))} more, and {shown_bytes(free)} are free there"
+        raise WriteError(f"{shown(folder)}: {numbers}; hint: {hint}", full=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it.
+
+    Raises:
+        WriteError: when that cannot be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{shown(folder)}: cannot be made: {error.strerror or error}") from error
+
+
 def temporaries(folder: Path) -> Iterator[Path]:
     """The temporaries in a folder and below it, whoever is writing them."""
     for inside, _, names in os.walk(folder):
         yield from (Path(inside) / name for name in sorted(names) if TEMPORARY.fullmatch(name))
+
+
+def left_behind(folder: Path) -> Iterator[Path]:
+    """The temporaries in a folder and below it that killed writers left."""
+    return (path for path in temporaries(folder) if is_stale(path))
 
 
 def sweep(folder: Path) -> None:

@@ -9,18 +9,17 @@ import click
 
 from astrape.commands.cache_options import corpus_option, corpus_path, folder_options, maker_options
 from astrape.commands.cache_pack import pack
-from astrape.commands.console import RecipeName, command, json_option, print_json, progress, with_subcommands
+from astrape.commands.console import RecipeName, command, json_option, note, print_json, progress, with_subcommands
 from astrape.commands.engine_options import check_device, engine_of, engine_options
+from astrape.commands.findings import tell_failed
 from astrape.training.names import KINDS
 
 if TYPE_CHECKING:
-    from astrape.training.caches import Failed, Made
+    from astrape.training.caches import Made
 
-__all__ = ["cache", "tell_failed"]
+__all__ = ["cache"]
 
 INCOMPLETE = 1
-SHOWN = 20
-"""Faults that are printed one by one; ``--json`` has all."""
 
 
 @command(
@@ -110,13 +109,13 @@ def cache(
     chosen = engine_of(jobs, engine, ray_address)
     place, notice = choose_device(device)
     if notice:
-        _tell(notice)
+        note(notice)
     check_device(chosen, place.type, device)
     source = corpus_path(data)
     utterances = read_corpus(source, microphone, channel)
     others = passed_over(source)
     if others:
-        _tell(f"{source}: {len(others)} files are not audio by their endings: {named(others)}")
+        note(f"{source}: {len(others)} files are not audio by their endings: {named(others)}")
     order = Order(
         what=what,
         root=root.absolute(),
@@ -142,7 +141,7 @@ def cache(
             microphone=microphone,
             channel=channel,
             progress=bar,
-            tell=_tell,
+            tell=note,
         )
     tell_failed(done.failed)
     if as_json:
@@ -156,27 +155,12 @@ def cache(
 cache = with_subcommands(cache, pack)
 
 
-def tell_failed(failed: tuple[Failed, ...]) -> None:
-    """One line on stderr for each of the first twenty, and how many more there are."""
-    for one in failed[:SHOWN]:
-        click.echo(" ".join(f"astrape: {_line(one.key)}: {_line(one.error)}".split()), err=True)
-    if len(failed) > SHOWN:
-        click.echo(f"astrape: and {len(failed) - SHOWN} more (--json lists all)", err=True)
-
-
 def _summary(done: Made) -> str:
+    from astrape.audio.atomic import shown
+
     what = "speakers" if done.what == "speakers" else "utterances"
     speed = f", {done.seconds / done.elapsed:.1f} times real time" if done.seconds and done.elapsed else ""
     return (
-        f"{_line(done.folder)}: {done.made} of {done.items} {what} made, {done.there} were there, "
+        f"{shown(done.folder)}: {done.made} of {done.items} {what} made, {done.there} were there, "
         f"{len(done.failed)} faults, {done.elapsed:.1f} s{speed}"
     )
-
-
-def _tell(text: str) -> None:
-    click.echo(f"astrape: {_line(text)}", err=True)
-
-
-def _line(text: str) -> str:
-    """As text that UTF-8 has a form for: names of files may be any bytes."""
-    return text.encode("utf-8", "replace").decode()

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from astrape.commands.cache import tell_failed
 from astrape.commands.cache_options import corpus_option, corpus_path, folder_options, maker_options
-from astrape.commands.console import RecipeName, command, json_option, print_findings, print_json, progress
+from astrape.commands.console import RecipeName, command, json_option, note, print_json, progress
 from astrape.commands.corpus import check_made
 from astrape.commands.engine_options import check_device, engine_of, engine_options
+from astrape.commands.findings import print_findings, print_repair
 from astrape.training.errors import CacheError
 from astrape.training.names import KINDS
 
@@ -91,7 +91,6 @@ def check_caches(
 
     A folder that `astrape corpus make` filled is checked alike: name it with --cache.
     """
-    from astrape.audio.atomic import shown
     from astrape.corpus.record import is_corpus
     from astrape.training.caches import Order, check_cache, repair_cache
     from astrape.training.device import choose_device
@@ -105,7 +104,7 @@ def check_caches(
     caches = _chosen(root, chosen, named)
     place, notice = choose_device(device)
     if notice:
-        click.echo(f"astrape: {notice}", err=True)
+        note(notice)
     check_device(repairs, place.type, device)
     given = Order(
         what="wavlm",
@@ -132,14 +131,8 @@ def check_caches(
             assert utterances is not None
             with progress(f"repairing {cache.folder.name}") as bar:
                 made, failed = repair_cache(cache, found.findings, utterances, given, engine=repairs, progress=bar)
+            result |= print_repair(cache.folder, made, failed, as_json)
             left = len(failed)
-            tell_failed(tuple(failed))
-            result |= {
-                "repaired": made,
-                "failed": [{"key": shown(one.key), "error": shown(one.error)} for one in failed],
-            }
-            if not as_json:
-                click.echo(f"{shown(cache.folder)}: {made} made again, {left} left")
         wrong = wrong or left > 0
         results.append(result)
     if as_json:
@@ -167,9 +160,7 @@ class _Corpora:
         except CorpusError:
             if self.needed:
                 raise
-            click.echo(
-                f"astrape: {shown(cache.folder)}: no corpus is known, so nothing can be missing (--data)", err=True
-            )
+            note(f"{shown(cache.folder)}: no corpus is known, so nothing can be missing (--data)")
             return None
         own = self.data is None and isinstance(options.get("microphone"), str)
         microphone = str(options["microphone"]) if own else self.microphone

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from functools import wraps
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -45,7 +45,6 @@ __all__ = [
     "pipe_options",
     "piped_source",
     "piped_target",
-    "print_findings",
     "print_json",
     "print_table",
     "progress",
@@ -56,9 +55,6 @@ __all__ = [
 
 INTERRUPTED = 130
 """Exit status of what was stopped by its user, as shells count it: 128 and the number of SIGINT."""
-
-FINDINGS = 50
-"""Faults that are printed one by one; ``--json`` has all."""
 
 REMEMBERED = 600.0
 """Seconds whose speed the time that is left is reckoned from: items of some commands take half a minute each."""
@@ -216,33 +212,6 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-class _Finding(Protocol):
-    @property
-    def path(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def message(self) -> str: ...
-
-
-def print_findings(findings: Sequence[_Finding]) -> str:
-    """The first fifty faults of files to stdout, a line each, by any bytes that their names have.
-
-    Returns:
-        How many there are of each kind, in words.
-    """
-    from astrape.audio.atomic import shown
-
-    for one in findings[:FINDINGS]:
-        click.echo(f"{shown(one.path)}: {one.message}")
-    if len(findings) > FINDINGS:
-        click.echo(f"and {len(findings) - FINDINGS} more (--json lists all)")
-    kinds: dict[str, int] = {}
-    for one in findings:
-        kinds[one.kind] = kinds.get(one.kind, 0) + 1
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "all sound"
-
-
 def pipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """``--from`` and ``--to``: what comes out of standard input, and goes to standard output."""
     coming = click.option(
@@ -301,8 +270,8 @@ def warn(line: str) -> None:
 
 
 def note(line: str) -> None:
-    """Print a notice in one line beside the output."""
-    click.echo(f"astrape: {line}", err=True)
+    """Print a notice in one line beside the output. Names of files in it may be any bytes."""
+    click.echo(f"astrape: {line.encode('utf-8', 'replace').decode()}", err=True)
 
 
 def print_json(content: Any, *, err: bool = False) -> None:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from astrape.commands.console import DEBUG, command, json_option, print_findings, print_json, progress
+from astrape.commands.console import DEBUG, command, json_option, note, print_json, progress
 from astrape.commands.engine_options import engine_of, engine_options
+from astrape.commands.findings import print_findings, print_repair, tell_failed
 
 if TYPE_CHECKING:
-    from astrape.corpus import Failed, MadeCorpus
+    from astrape.corpus import MadeCorpus
     from astrape.jobs import Engine
 
 __all__ = ["check_made", "corpus", "make", "parallel"]
 
 INCOMPLETE = 1
-SHOWN = 20
-"""Faults that are printed one by one; ``--json`` has all."""
 
 EXAMPLE = "astrape corpus make parallel --work corpus --hours 8 --jobs 2"
 
@@ -102,8 +100,8 @@ def parallel(
     chosen = engine_of(jobs, engine, ray_address)
     order = Order(work.absolute(), hours, flite, recordings, warps, seed)
     with progress("rendering") as bar:
-        done = make_parallel(order, engine=chosen, progress=bar, tell=_tell)
-    _tell_failed(done.failed)
+        done = make_parallel(order, engine=chosen, progress=bar, tell=note)
+    tell_failed(done.failed)
     if as_json:
         print_json(done.to_dict())
     else:
@@ -128,22 +126,11 @@ def check_made(work: Path, repair: bool, reads: int, engine: Engine, as_json: bo
     if repair and found.findings:
         with progress(f"repairing {work.name}") as bar:
             made, failed = repair_corpus(work, found.findings, engine=engine, progress=bar)
+        result |= print_repair(work, made, failed, as_json)
         left = len(failed)
-        _tell_failed(failed)
-        result |= {"repaired": made, "failed": [{"key": one.key, "error": one.error} for one in failed]}
-        if not as_json:
-            click.echo(f"{work}: {made} made again, {left} left")
     if as_json:
         print_json([result])
     return INCOMPLETE if left else 0
-
-
-def _tell_failed(failed: Sequence[Failed]) -> None:
-    """One line on stderr for each of the first twenty, and how many more there are."""
-    for one in failed[:SHOWN]:
-        click.echo(" ".join(f"astrape: {one.key}: {one.error}".split()), err=True)
-    if len(failed) > SHOWN:
-        click.echo(f"astrape: and {len(failed) - SHOWN} more (--json lists all)", err=True)
 
 
 def _summary(done: MadeCorpus) -> str:
@@ -154,7 +141,3 @@ def _summary(done: MadeCorpus) -> str:
         f"{len(done.failed)} faults, {done.elapsed:.1f} s{speed}; in all {hours['train']:.2f} hours to train on and "
         f"{hours['held']:.2f} held out, of {done.corpus['speakers']} voices"
     )
-
-
-def _tell(text: str) -> None:
-    click.echo(f"astrape: {text}", err=True)

@@ -76,10 +76,9 @@ def places_for(out: Path | None, single: bool, converted: bool) -> tuple[Path, P
         return out.parent, out
     if out.exists() and not out.is_dir():
         raise AstrapeError(f"{out}: is not a folder, and a run is written to one: name another")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AstrapeError(f"{out}: cannot be made: {error.strerror or error}") from error
+    from astrape.audio.atomic import make_folder
+
+    make_folder(out)
     return out, None
 
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 from astrape.corpus.checking import CheckedCorpus, check_corpus, repair_corpus
 from astrape.corpus.errors import CorpusError, PackageError, ToolError
 from astrape.corpus.items import Order
-from astrape.corpus.making import Failed, MadeCorpus, make_parallel
+from astrape.corpus.making import MadeCorpus, make_parallel
 from astrape.corpus.record import is_corpus
+from astrape.jobs import Failed
 
 __all__ = [
     "CheckedCorpus",

@@ -10,37 +10,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from astrape.audio.atomic import is_stale, temporaries
+from astrape.audio.atomic import left_behind
 from astrape.corpus.errors import CorpusError
 from astrape.corpus.items import FOLDERS, Item, Studio
-from astrape.corpus.making import Failed, make_items
+from astrape.corpus.making import make_items
 from astrape.corpus.materials import prepare
 from astrape.corpus.packages import Package
 from astrape.corpus.plan import Plan
 from astrape.corpus.record import MANIFEST, order_of, write_manifest
 from astrape.corpus.sets import INFO, PHONES, inspect_set, plan_of, read_info
-from astrape.jobs import IN_PROCESS, Engine
+from astrape.jobs import IN_PROCESS, Engine, Failed, Finding
 from astrape.progress import Progress
 
-__all__ = ["CheckedCorpus", "Finding", "check_corpus", "repair_corpus"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A fault of one file.
-
-    Attributes:
-        path: the file.
-        kind: ``missing``, ``empty``, ``truncated``, ``shape``, ``non-finite``, ``changed``, ``unreadable`` or
-            ``temporary``.
-        message: in words that follow the file's name.
-        key: the set's folder below the corpus; ``None`` for a temporary.
-    """
-
-    path: str
-    kind: str
-    message: str
-    key: str | None
+__all__ = ["CheckedCorpus", "check_corpus", "repair_corpus"]
 
 
 @dataclass(frozen=True)
@@ -83,9 +65,7 @@ def check_corpus(work: Path, *, jobs: int = 1, progress: Progress | None = None)
         {path for top in FOLDERS.values() for path in (work / top).glob("*/*") if path.is_dir()} | _named(work)
     )
     findings = [
-        Finding(str(path), "temporary", "was left behind by a run that was killed", None)
-        for path in temporaries(work)
-        if is_stale(path)
+        Finding(str(path), "temporary", "was left behind by a run that was killed", None) for path in left_behind(work)
     ]
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         looked = pool.map(lambda folder: list(inspect_set(folder)), folders)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from astrape.audio.atomic import is_stale, shown_bytes, temporaries, write_whole
+from astrape.audio.atomic import check_space, left_behind, write_whole
 from astrape.corpus.errors import CorpusError, ToolError, UnfitError
 from astrape.corpus.items import Item, Order, Studio
 from astrape.corpus.materials import Materials, missing_bytes, prepare, tool_versions
@@ -17,11 +16,11 @@ from astrape.corpus.packages import Package
 from astrape.corpus.plan import Plan
 from astrape.corpus.record import keep_record, write_manifest
 from astrape.corpus.sets import INFO, seconds_of, write_set
-from astrape.errors import WriteError
-from astrape.jobs import IN_PROCESS, Done, Engine, Job, run_job
+from astrape.errors import WriteError, told_as
+from astrape.jobs import IN_PROCESS, Done, Engine, Failed, Job, run_job
 from astrape.progress import Progress
 
-__all__ = ["Failed", "MadeCorpus", "Outcome", "make_items", "make_parallel", "rendered_item"]
+__all__ = ["MadeCorpus", "Outcome", "make_items", "make_parallel", "rendered_item"]
 
 
 BYTES = 27_000
@@ -31,14 +30,6 @@ HEADROOM = 1.05
 
 MANIFEST_SECONDS = 300
 """Between two manifests of a run, for those who train meanwhile."""
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A set that could not be made, and why."""
-
-    key: str
-    error: str
 
 
 @dataclass(frozen=True)
@@ -117,7 +108,7 @@ def make_parallel(
     begin = time.monotonic()
     work = order.work
     work.mkdir(parents=True, exist_ok=True)
-    check_space(work, missing_bytes(work, order.kinds, packages))
+    _check_space(work, missing_bytes(work, order.kinds, packages))
     materials = prepare(work, order.kinds, packages=packages, model_sha256=model_sha256, tell=tell)
     for note in keep_record(order, tool_versions(order.kinds), packages):
         if tell is not None:
@@ -167,10 +158,9 @@ def make_items(
         ToolError, CorpusError: for what would fail with every set alike, and a disk that is too small or full.
     """
     work = order.work
-    for path in temporaries(work):
-        if is_stale(path):
-            path.unlink(missing_ok=True)
-    check_space(work, BYTES * sum(item.seconds for item in items))
+    for path in left_behind(work):
+        path.unlink(missing_ok=True)
+    _check_space(work, BYTES * sum(item.seconds for item in items))
     total, done, seconds = sum(item.cost for item in items), 0.0, 0.0
     made = unfit = 0
     failed: list[Failed] = []
@@ -196,18 +186,10 @@ def make_items(
     return made, unfit, failed, seconds
 
 
-def check_space(folder: Path, needed: float) -> None:
-    """Refuse a disk that is too small.
-
-    Raises:
-        CorpusError: with what is needed and what is free.
-    """
-    free = shutil.disk_usage(folder).free
-    if needed * HEADROOM > free:
-        raise CorpusError(
-            f"{folder}: takes {shown_bytes(int(needed * HEADROOM))} more, and {shown_bytes(free)} are free there; "
-            f"hint: free space, ask for fewer --hours, or name another disk with --work"
-        )
+def _check_space(folder: Path, needed: float) -> None:
+    with told_as(CorpusError):
+        hint = "free space, ask for fewer --hours, or name another disk with --work"
+        check_space(folder, needed * HEADROOM, hint=hint)
 
 
 def rendered_item(studio: Studio, item: Item, plan: Plan | None = None) -> Outcome:

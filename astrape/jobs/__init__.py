@@ -8,7 +8,8 @@ processes of this machine, or Ray's actors on a cluster. ::
         ...
 """
 
+from astrape.jobs.findings import Failed, Finding
 from astrape.jobs.job import ENGINES, IN_PROCESS, Done, Engine, Job, JobError
 from astrape.jobs.running import run_job
 
-__all__ = ["ENGINES", "IN_PROCESS", "Done", "Engine", "Job", "JobError", "run_job"]
+__all__ = ["ENGINES", "IN_PROCESS", "Done", "Engine", "Failed", "Finding", "Job", "JobError", "run_job"]

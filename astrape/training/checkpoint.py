@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from astrape.audio.atomic import atomic_path, free_space, sync, write_whole
+from astrape.audio.atomic import atomic_path, check_space, sync, write_whole
 from astrape.errors import told_as
 from astrape.graph.checksums import archive_fault, sealed
 from astrape.training.errors import TrainingError
 
 __all__ = [
     "FORMAT",
-    "check_space",
+    "check_out_dir",
     "link_file",
     "load_checkpoint",
     "random_state",
@@ -100,7 +100,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return state
 
 
-def check_space(folder: Path, needed: int) -> None:
+def check_out_dir(folder: Path, needed: int) -> None:
     """Refuse to begin where the disk would be full at the first checkpoint.
 
     Args:
@@ -117,12 +117,8 @@ def check_space(folder: Path, needed: int) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise TrainingError(f"{folder}: cannot be written: {reason}: name another --out-dir") from error
-    free = free_space(folder)
-    if free < needed:
-        raise TrainingError(
-            f"{folder}: checkpoints take {needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free: make room, or name "
-            f"another --out-dir"
-        )
+    with told_as(TrainingError):
+        check_space(folder, needed, hint="free space, or name another --out-dir")
 
 
 def random_state() -> dict[str, Any]:

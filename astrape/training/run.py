@@ -15,7 +15,7 @@ import torch
 from astrape.audio.atomic import sweep
 from astrape.training.build import Setup, build
 from astrape.training.checkpoint import (
-    check_space,
+    check_out_dir,
     link_file,
     save_checkpoint,
     save_weights,
@@ -104,7 +104,7 @@ class _Run:
         setup, stage = self.setup, self.setup.stage
         if self.main:
             sweep(self.folder)
-            check_space(self.folder, setup.bytes_needed)
+            check_out_dir(self.folder, setup.bytes_needed)
             if setup.state is None:
                 self._clear()
             write_file(self.path("recipe.yaml"), setup.recipe_text)

@@ -16,11 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from astrape.audio.atomic import atomic_path
+from astrape.audio.atomic import atomic_path, make_folder
 from astrape.audio.levels import decibels
 from astrape.audio.reader import AudioReader
 from astrape.audio.writer import AudioWriter
-from astrape.errors import AstrapeError
 from astrape.graph import compile, load
 from astrape.graph.graph import Graph
 from astrape.graph.report import Report

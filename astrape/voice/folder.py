@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from astrape.audio.atomic import shown, sweep
+from astrape.audio.atomic import make_folder, shown, sweep
 from astrape.audio.endings import DECODED, is_audio
 from astrape.errors import AstrapeError
 from astrape.jobs import Engine, Job, run_job
@@ -21,7 +21,6 @@ __all__ = [
     "FilePair",
     "convert_pair",
     "convert_pairs",
-    "make_folder",
     "pairs_of_folder",
     "same_file",
 ]
@@ -156,18 +155,6 @@ def convert_pairs(
 def same_file(one: Path, other: Path) -> bool:
     """Whether two paths are one file, that there is."""
     return one.exists() and other.exists() and one.samefile(other)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it.
-
-    Raises:
-        AstrapeError: when that cannot be.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AstrapeError(f"{folder}: cannot be made: {error.strerror or error}") from error
 
 
 def _identity(path: Path) -> object:

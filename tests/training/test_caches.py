@@ -421,7 +421,7 @@ def test_a_disk_that_is_too_small_is_found_out_before_the_work(
 
     real = shutil.disk_usage
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=100_000))
-    with pytest.raises(StorageError, match=r"takes 3\d\d kB more, and the disk has 100 kB free.*--limit"):
+    with pytest.raises(StorageError, match=r"takes 0\.3\d MB more, and 0\.10 MB are free there.*--limit"):
         make_cache(order(tmp_path / "cache"), corpus)
     assert not arrays(tmp_path / "cache")
 

@@ -21,7 +21,7 @@ import torch
 import astrape.training.architecture
 from astrape.training import run as running
 from astrape.training.checkpoint import (
-    check_space,
+    check_out_dir,
     link_file,
     load_checkpoint,
     random_state,
@@ -192,12 +192,14 @@ def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: 
 
 
 def test_a_full_disk_is_told_before_the_first_step(tmp_path: Path) -> None:
-    check_space(tmp_path / "new", 1000)
-    with pytest.raises(TrainingError, match=r"checkpoints take 1000000000000 MB, and \d+ MB are free"):
-        check_space(tmp_path, 10**18)
+    check_out_dir(tmp_path / "new", 1000)
+    with pytest.raises(
+        TrainingError, match=r"takes 1000000000000 MB more, and \d+ MB are free there; hint: .*--out-dir"
+    ):
+        check_out_dir(tmp_path, 10**18)
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match=r"cannot be written.*--out-dir"):
-        check_space(tmp_path / "file" / "inside", 1)
+        check_out_dir(tmp_path / "file" / "inside", 1)
 
 
 def test_random_states_come_back(tmp_path: Path) -> None:

@@ -18,12 +18,13 @@ Five kinds, each in a folder of its own below a root, with a ``cache.json`` that
 
 from __future__ import annotations
 
+from astrape.jobs import Failed, Finding
 from astrape.training.caches.cache import Cache, Stored, find_caches
-from astrape.training.caches.checking import Checked, Finding, check_cache, repair_cache
+from astrape.training.caches.checking import Checked, check_cache, repair_cache
 from astrape.training.caches.files import Fault, StorageError
 from astrape.training.caches.front import FrontEnd, front_state, load_front
 from astrape.training.caches.makers import Order
-from astrape.training.caches.making import Failed, Made, make_cache
+from astrape.training.caches.making import Made, make_cache
 from astrape.training.caches.packed import Pack
 from astrape.training.caches.packing import Packed, make_pack
 from astrape.training.caches.record import KINDS, Record

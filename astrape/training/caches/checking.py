@@ -10,38 +10,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from astrape.audio.atomic import is_stale, shown, temporaries
+from astrape.audio.atomic import left_behind, shown
 from astrape.corpus.utterances import Utterance, speakers_of
 from astrape.errors import AstrapeError
-from astrape.jobs import IN_PROCESS, Engine
+from astrape.jobs import IN_PROCESS, Engine, Failed, Finding
 from astrape.progress import Progress
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.front import FRONT_WEIGHTS, front_state
 from astrape.training.caches.makers import Item, Order, order_of
-from astrape.training.caches.making import Failed, make_items
+from astrape.training.caches.making import make_items
 from astrape.training.caches.record import hash_of_state
 from astrape.training.caches.recording import read_header
 from astrape.training.errors import CacheError
 
-__all__ = ["Checked", "Finding", "check_cache", "repair_cache"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What is wrong with one file.
-
-    Attributes:
-        path: the file.
-        kind: ``missing``, ``empty``, ``truncated``, ``shape``, ``non-finite``, ``checksum``, ``unreadable``,
-            ``temporary`` or ``weights``.
-        message: in words that follow the file's name.
-        key: the utterance or the speaker; ``None`` for what belongs to none.
-    """
-
-    path: str
-    kind: str
-    message: str
-    key: str | None
+__all__ = ["Checked", "check_cache", "repair_cache"]
 
 
 @dataclass(frozen=True)
@@ -207,9 +189,8 @@ def _look(cache: Cache, key: str, utterance: Utterance | None) -> Finding | None
 
 def _beside(cache: Cache) -> Iterator[Finding]:
     """What is wrong in the folder, but for the arrays."""
-    for path in temporaries(cache.folder):
-        if is_stale(path):
-            yield Finding(str(path), "temporary", "was left behind by a run that was killed", None)
+    for path in left_behind(cache.folder):
+        yield Finding(str(path), "temporary", "was left behind by a run that was killed", None)
     weights = cache.record.identity.get("weights")
     if cache.what != "wavlm" or weights == hash_of_state({}):
         return

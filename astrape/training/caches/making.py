@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,12 +11,12 @@ from typing import Any
 
 import torch
 
-from astrape.audio.atomic import is_stale, shown, temporaries
+from astrape.audio.atomic import check_space, left_behind, shown
 from astrape.audio.downmix import MEAN
 from astrape.audio.endings import named
 from astrape.corpus.utterances import Utterance
-from astrape.errors import AstrapeError
-from astrape.jobs import IN_PROCESS, Engine, Job, run_job
+from astrape.errors import AstrapeError, told_as
+from astrape.jobs import IN_PROCESS, Engine, Failed, Job, run_job
 from astrape.progress import Progress
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.files import StorageError, write_whole
@@ -25,19 +24,11 @@ from astrape.training.caches.makers import Item, Maker, Order
 from astrape.training.caches.recording import read_header
 from astrape.training.errors import CacheError
 
-__all__ = ["Failed", "Made", "make_cache", "make_items"]
+__all__ = ["Made", "make_cache", "make_items"]
 
 
 HEADROOM = 1.02
 """Of the bytes that a run takes: what a file system keeps of each file beside them."""
-
-
-@dataclass(frozen=True)
-class Failed:
-    """What could not be made, or not be used."""
-
-    key: str
-    error: str
 
 
 @dataclass(frozen=True)
@@ -142,9 +133,8 @@ def make_items(
     Raises:
         CacheError: for a disk that is too small or full.
     """
-    for path in temporaries(cache.folder):
-        if is_stale(path):
-            path.unlink(missing_ok=True)
+    for path in left_behind(cache.folder):
+        path.unlink(missing_ok=True)
     unsized: list[Path] = []
     failed: list[Failed] = []
     if cache.by_speaker:
@@ -157,7 +147,9 @@ def make_items(
     for one in failed:
         _mark(cache, one.key, one.error)
     wanted = [item for item in items if item.key in lengths]
-    _check_space(cache.folder, sum(maker.size(lengths[item.key]) for item in wanted))
+    with told_as(StorageError):
+        hint = "free space, take part of the corpus with --limit, or name another disk with --cache"
+        check_space(cache.folder, HEADROOM * sum(maker.size(lengths[item.key]) for item in wanted), hint=hint)
     total, done, made = sum(lengths.values()), 0.0, 0
     job = Job(_begin, (order,), here=lambda: partial(_make, maker, cache))
     for done_one in run_job(job, wanted, engine):
@@ -219,23 +211,6 @@ def _lengths(items: Sequence[Item], unsized: list[Path]) -> tuple[dict[str, floa
         except CacheError as error:
             failed.append(Failed(item.key, str(error)))
     return lengths, failed
-
-
-def _check_space(folder: Path, needed: float) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed * HEADROOM > free:
-        raise StorageError(
-            f"{shown(folder)}: takes {_bytes(needed)} more, and the disk has {_bytes(free)} free: free space, take "
-            f"part of the corpus with --limit, or name another disk with --cache"
-        )
-
-
-def _bytes(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
 
 
 def _begin(order: Order) -> Callable[[Item], _Outcome]:

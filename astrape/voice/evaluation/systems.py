@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from astrape.audio.atomic import make_folder
 from astrape.audio.endings import ENDINGS
 from astrape.blocks.base import StreamBlock
 from astrape.blocks.quantize import FSQ, Q2D2
@@ -168,7 +169,7 @@ class Conversions:
             raise EvaluationError(f"{pair.name}: there is no target to convert to")
         self.load()
         out = self.out or self.folder / pair.target.name / f"{pair.source.key}.wav"
-        _make(out.parent)
+        make_folder(out.parent)
         with TemporaryDirectory(prefix="astrape-codes-") as place:
             taken = Path(place) / "codes.npy" if self._quantizer else None
             done = self.converter.file(
@@ -294,10 +295,3 @@ def _parameters_hash(graph: torch.nn.Module) -> str:
 
 def _lower_ending(path: Path) -> str:
     return f"{path.stem}{path.suffix.lower()}"
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EvaluationError(f"{folder}: cannot be made: {error.strerror or error}") from error
