@@ -103,7 +103,7 @@ def cache(
     from astrape.audio.atomic import shown
     from astrape.audio.endings import named
     from astrape.corpus.layouts import passed_over, read_corpus
-    from astrape.training.caches import Order, make_cache
+    from astrape.training.caches import CacheJob, make_cache
     from astrape.training.device import choose_device
 
     chosen = engine_of(jobs, engine, ray_address)
@@ -116,7 +116,7 @@ def cache(
     others = passed_over(source)
     if others:
         note(f"{source}: {len(others)} files are not audio by their endings: {named(others)}")
-    order = Order(
+    job = CacheJob(
         what=what,
         root=root.absolute(),
         folder=dict(zip(KINDS, (wavlm_dir, speakers_dir, content_dir, audio_dir, pitch_dir), strict=True))[what],
@@ -133,7 +133,7 @@ def cache(
     )
     with progress(what) as bar:
         done = make_cache(
-            order,
+            job,
             utterances,
             limit=limit,
             engine=chosen,

@@ -92,7 +92,7 @@ def check_caches(
     A folder that `astrape corpus make` filled is checked alike: name it with --cache.
     """
     from astrape.corpus.record import is_corpus
-    from astrape.training.caches import Order, check_cache, repair_cache
+    from astrape.training.caches import CacheJob, check_cache, repair_cache
     from astrape.training.device import choose_device
 
     repairs = engine_of(jobs, engine, ray_address)
@@ -106,7 +106,7 @@ def check_caches(
     if notice:
         note(notice)
     check_device(repairs, place.type, device)
-    given = Order(
+    given = CacheJob(
         what="wavlm",
         root=root.absolute(),
         recipe=recipe,

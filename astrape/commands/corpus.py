@@ -95,12 +95,12 @@ def parallel(
     A run that is killed loses nothing that is written, and the same command goes on from there; with more --hours, it
     goes on to these. The exit code is 1 where a set could not be made.
     """
-    from astrape.corpus import Order, make_parallel
+    from astrape.corpus import CorpusSettings, make_parallel
 
     chosen = engine_of(jobs, engine, ray_address)
-    order = Order(work.absolute(), hours, flite, recordings, warps, seed)
+    settings = CorpusSettings(work.absolute(), hours, flite, recordings, warps, seed)
     with progress("rendering") as bar:
-        done = make_parallel(order, engine=chosen, progress=bar, tell=note)
+        done = make_parallel(settings, engine=chosen, progress=bar, tell=note)
     tell_failed(done.failed)
     if as_json:
         print_json(done.to_dict())

@@ -12,12 +12,12 @@ from typing import Any
 
 from astrape.audio.atomic import left_behind
 from astrape.corpus.errors import CorpusError
-from astrape.corpus.items import FOLDERS, Item, Studio
+from astrape.corpus.items import FOLDERS, SetItem, Studio
 from astrape.corpus.making import make_items
 from astrape.corpus.materials import prepare
 from astrape.corpus.packages import Package
 from astrape.corpus.plan import Plan
-from astrape.corpus.record import MANIFEST, order_of, write_manifest
+from astrape.corpus.record import MANIFEST, read_settings, write_manifest
 from astrape.corpus.sets import INFO, PHONES, inspect_set, plan_of, read_info
 from astrape.jobs import IN_PROCESS, Engine, Failed, Finding
 from astrape.progress import Progress
@@ -60,7 +60,7 @@ def check_corpus(work: Path, *, jobs: int = 1, progress: Progress | None = None)
         CorpusError: for a folder without a corpus.
     """
     begin = time.monotonic()
-    order_of(work)
+    read_settings(work)
     folders = sorted(
         {path for top in FOLDERS.values() for path in (work / top).glob("*/*") if path.is_dir()} | _named(work)
     )
@@ -97,7 +97,7 @@ def repair_corpus(
     Raises:
         CorpusError: as :func:`~astrape.corpus.making.make_parallel`.
     """
-    order = order_of(work)
+    settings = read_settings(work)
     keys: list[str] = []
     for finding in findings:
         if finding.key is None:
@@ -106,12 +106,12 @@ def repair_corpus(
             keys.append(finding.key)
     if not keys:
         return 0, []
-    materials = prepare(work, order.kinds, packages=packages, model_sha256=model_sha256)
-    known = {item.key: item for item in Studio(order, materials).items()}
+    materials = prepare(work, settings.kinds, packages=packages, model_sha256=model_sha256)
+    known = {item.key: item for item in Studio(settings, materials).items()}
     plans: dict[str, Plan] = {}
     hashes: dict[str, dict[str, str]] = {}
     unknown: list[str] = []
-    chosen: list[Item] = []
+    chosen: list[SetItem] = []
     failed: list[Failed] = []
     for key in keys:
         try:
@@ -125,7 +125,7 @@ def repair_corpus(
             chosen.append(known[key])
         else:
             failed.append(Failed(key, "is beyond the hours of this corpus; hint: run `astrape corpus make parallel`"))
-    made, unfit, more, _ = make_items(order, materials, chosen, plans=plans, engine=engine, progress=progress)
+    made, unfit, more, _ = make_items(settings, materials, chosen, plans=plans, engine=engine, progress=progress)
     for item in chosen:
         folder = item.folder(work)
         if hashes.get(item.key) and (folder / INFO).is_file() and read_info(folder)["files"] != hashes[item.key]:

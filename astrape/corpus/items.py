@@ -15,7 +15,7 @@ from astrape.corpus.sentences import read_sentences
 from astrape.corpus.sources import licence_of
 from astrape.corpus.voices import Voices, measured_registers
 
-__all__ = ["FOLDERS", "REGISTERS", "Item", "Order", "Studio"]
+__all__ = ["FOLDERS", "REGISTERS", "CorpusSettings", "SetItem", "Studio"]
 
 REGISTERS = "registers.json"
 
@@ -29,7 +29,7 @@ WARP_COST = 0.05
 
 
 @dataclass(frozen=True)
-class Order:
+class CorpusSettings:
     """The settings of a corpus to make.
 
     Attributes:
@@ -55,7 +55,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Item:
+class SetItem:
     """A set that is to be.
 
     Attributes:
@@ -89,24 +89,24 @@ class Studio:
     """Lists and renders the sets of a corpus; one in each process.
 
     Args:
-        order: what the corpus is to be.
+        settings: what the corpus is to be.
         materials: what it is made from.
     """
 
-    def __init__(self, order: Order, materials: Materials) -> None:
-        self.order, self.materials = order, materials
+    def __init__(self, settings: CorpusSettings, materials: Materials) -> None:
+        self.settings, self.materials = settings, materials
         self.sentences = read_sentences(materials.wordnet)
         self._vocabulary = Vocabulary.read(materials.vocabulary)
-        self._recordings = find_recordings(materials.unpacked) if order.recordings else []
+        self._recordings = find_recordings(materials.unpacked) if settings.recordings else []
         self._voices: Voices | None = None
         self._studio: KokoroStudio | None = None
         self._flite: FliteStudio | None = None
         self._registers: dict[str, float] = {}
 
-    def items(self) -> list[Item]:
+    def items(self) -> list[SetItem]:
         """All sets: recordings, then flite's until its hours are full, then Kokoro's. Registers are measured first."""
         found = [self._recording_item(index) for index in range(len(self._recordings))]
-        for kind, hours in ((FLITE, self.order.flite), (KOKORO, self.order.hours)):
+        for kind, hours in ((FLITE, self.settings.flite), (KOKORO, self.settings.hours)):
             seconds = 0.0
             for number in range(len(self.sentences)):
                 if seconds >= 3600 * hours:
@@ -119,16 +119,16 @@ class Studio:
 
     def plan(self, kind: str, number: int) -> Plan | None:
         """The plan of a set, drawn anew; ``None`` where its sentence is held out of it."""
-        order = self.order
+        settings = self.settings
         if kind == FLITE:
-            return draw_flite(order.seed, number, self.sentences, order.warps)
+            return draw_flite(settings.seed, number, self.sentences, settings.warps)
         voices = self._styles()
         if not self._registers:
-            path = order.work / REGISTERS
+            path = settings.work / REGISTERS
             self._registers = measured_registers(path, voices, lambda *given: self._kokoro().register(*given))
-        return draw_set(order.seed, number, self.sentences, voices, self._registers, order.warps)
+        return draw_set(settings.seed, number, self.sentences, voices, self._registers, settings.warps)
 
-    def render(self, item: Item, plan: Plan | None = None) -> RenderedSet:
+    def render(self, item: SetItem, plan: Plan | None = None) -> RenderedSet:
         """A set, of the plan that is drawn for it or of another one.
 
         Raises:
@@ -162,18 +162,18 @@ class Studio:
             self._voices = Voices(self.materials.voices)
         return self._voices
 
-    def _recording_item(self, index: int) -> Item:
+    def _recording_item(self, index: int) -> SetItem:
         one = self._recordings[index]
         key = f"{FOLDERS[RECORDINGS]}/{one.speaker.name}/{one.name}"
         cost = COSTS[RECORDINGS] * one.seconds
-        return Item(RECORDINGS, key, one.set_name, index, one.seconds, cost, one.speaker.licence)
+        return SetItem(RECORDINGS, key, one.set_name, index, one.seconds, cost, one.speaker.licence)
 
-    def _item(self, plan: Plan) -> Item:
+    def _item(self, plan: Plan) -> SetItem:
         seconds = estimated_seconds(plan.text, plan.speed)
         warps = sum(one.warp is not None for one in plan.renderings)
         plain = len(plan.renderings) - warps
         number = f"{plan.number:06d}"
-        return Item(
+        return SetItem(
             kind=plan.source,
             key=f"{FOLDERS[plan.source]}/{number[:3]}/{number}",
             name=number if plan.source == KOKORO else f"{plan.source}-{number}",

@@ -10,7 +10,7 @@ from typing import Any
 
 from astrape.audio.atomic import check_space, left_behind, write_whole
 from astrape.corpus.errors import CorpusError, ToolError, UnfitError
-from astrape.corpus.items import Item, Order, Studio
+from astrape.corpus.items import CorpusSettings, SetItem, Studio
 from astrape.corpus.materials import Materials, missing_bytes, prepare, tool_versions
 from astrape.corpus.packages import Package
 from astrape.corpus.plan import Plan
@@ -80,7 +80,7 @@ class MadeCorpus:
 
 
 def make_parallel(
-    order: Order,
+    settings: CorpusSettings,
     *,
     engine: Engine = IN_PROCESS,
     packages: Mapping[str, Package] | None = None,
@@ -94,7 +94,7 @@ def make_parallel(
     ``set.json`` is. What is in a set depends on the seed and its number, not on how the work is divided.
 
     Args:
-        order: what the corpus is to be.
+        settings: what the corpus is to be.
         engine: what does the work; a worker takes one core and 0.7 GB of memory.
         packages, model_sha256: other ones than are known, for tests.
         progress: called with the seconds of one core that are done, and all, as they were estimated.
@@ -106,21 +106,21 @@ def make_parallel(
         CorpusError: for a corpus that was made with other settings, and a disk that is too small.
     """
     begin = time.monotonic()
-    work = order.work
+    work = settings.work
     work.mkdir(parents=True, exist_ok=True)
-    _check_space(work, missing_bytes(work, order.kinds, packages))
-    materials = prepare(work, order.kinds, packages=packages, model_sha256=model_sha256, tell=tell)
-    for note in keep_record(order, tool_versions(order.kinds), packages):
+    _check_space(work, missing_bytes(work, settings.kinds, packages))
+    materials = prepare(work, settings.kinds, packages=packages, model_sha256=model_sha256, tell=tell)
+    for note in keep_record(settings, tool_versions(settings.kinds), packages):
         if tell is not None:
             tell(note)
-    items = Studio(order, materials).items()
+    items = Studio(settings, materials).items()
     unfit = sum(item.marker(work).is_file() for item in items)
     there = sum((item.folder(work) / INFO).is_file() for item in items)
     missing = [i for i in items if not (i.folder(work) / INFO).is_file() and not i.marker(work).is_file()]
     if tell is not None:
         minutes = sum(item.cost for item in missing) / 60
         tell(f"{work}: {len(missing)} of {len(items)} sets to make, about {minutes:.0f} minutes of one core")
-    made, more, failed, seconds = make_items(order, materials, missing, engine=engine, progress=progress)
+    made, more, failed, seconds = make_items(settings, materials, missing, engine=engine, progress=progress)
     return MadeCorpus(
         folder=str(work),
         sets=len(items),
@@ -135,9 +135,9 @@ def make_parallel(
 
 
 def make_items(
-    order: Order,
+    settings: CorpusSettings,
     materials: Materials,
-    items: Sequence[Item],
+    items: Sequence[SetItem],
     *,
     plans: Mapping[str, Plan] | None = None,
     engine: Engine = IN_PROCESS,
@@ -146,7 +146,7 @@ def make_items(
     """Make these sets, whether they are there or not.
 
     Args:
-        order, materials: of the corpus.
+        settings, materials: of the corpus.
         items: which.
         plans: by key, for sets that are not to be drawn anew.
         engine, progress: as for :func:`make_parallel`.
@@ -157,7 +157,7 @@ def make_items(
     Raises:
         ToolError, CorpusError: for what would fail with every set alike, and a disk that is too small or full.
     """
-    work = order.work
+    work = settings.work
     for path in left_behind(work):
         path.unlink(missing_ok=True)
     _check_space(work, BYTES * sum(item.seconds for item in items))
@@ -165,7 +165,7 @@ def make_items(
     made = unfit = 0
     failed: list[Failed] = []
     written = time.monotonic()
-    job = Job(_begin, (order, materials, dict(plans or {})))
+    job = Job(_begin, (settings, materials, dict(plans or {})))
     for one in run_job(job, items, engine):
         item, outcome = one.item, _outcome_of(one)
         if outcome.fatal is not None:
@@ -192,12 +192,12 @@ def _check_space(folder: Path, needed: float) -> None:
         check_space(folder, needed * HEADROOM, hint=hint)
 
 
-def rendered_item(studio: Studio, item: Item, plan: Plan | None = None) -> Outcome:
+def rendered_item(studio: Studio, item: SetItem, plan: Plan | None = None) -> Outcome:
     """Render a set and write it."""
-    work = studio.order.work
+    work = studio.settings.work
     try:
         rendered = studio.render(item, plan)
-        info = write_set(item.folder(work), item.name, rendered, item.licence, studio.order.seed)
+        info = write_set(item.folder(work), item.name, rendered, item.licence, studio.settings.seed)
         return Outcome(seconds=seconds_of(info))
     except UnfitError as error:
         write_whole(item.marker(work), f"{error}\n")
@@ -215,10 +215,10 @@ def rendered_item(studio: Studio, item: Item, plan: Plan | None = None) -> Outco
         return Outcome(fault=f"{type(error).__name__}: {error}")
 
 
-def _outcome_of(one: Done[Item, Outcome]) -> Outcome:
+def _outcome_of(one: Done[SetItem, Outcome]) -> Outcome:
     return Outcome(fault=one.fault) if one.outcome is None else one.outcome
 
 
-def _begin(order: Order, materials: Materials, plans: dict[str, Plan]) -> Callable[[Item], Outcome]:
-    studio = Studio(order, materials)
+def _begin(settings: CorpusSettings, materials: Materials, plans: dict[str, Plan]) -> Callable[[SetItem], Outcome]:
+    studio = Studio(settings, materials)
     return lambda item: rendered_item(studio, item, plans.get(item.key))

@@ -11,7 +11,7 @@ from typing import Any
 from astrape.audio.atomic import write_whole
 from astrape.corpus import packages as table
 from astrape.corpus.errors import CorpusError
-from astrape.corpus.items import FOLDERS, Order
+from astrape.corpus.items import FOLDERS, CorpusSettings
 from astrape.corpus.packages import Package
 from astrape.corpus.plan import KOKORO
 from astrape.corpus.rendering import PHONE_RATE
@@ -19,7 +19,7 @@ from astrape.corpus.sets import INFO, PHONES, read_info
 from astrape.corpus.sources import SOURCES, licence_of, packages_of
 from astrape.corpus.voices import HELD
 
-__all__ = ["MANIFEST", "RECORD", "is_corpus", "keep_record", "order_of", "write_manifest"]
+__all__ = ["MANIFEST", "RECORD", "is_corpus", "keep_record", "read_settings", "write_manifest"]
 
 RECORD, MANIFEST = "corpus.json", "manifest.jsonl"
 FORM = 1
@@ -30,11 +30,13 @@ def is_corpus(folder: Path) -> bool:
     return (folder / RECORD).is_file()
 
 
-def keep_record(order: Order, tools: dict[str, str], packages: Mapping[str, Package] | None = None) -> list[str]:
+def keep_record(
+    settings: CorpusSettings, tools: dict[str, str], packages: Mapping[str, Package] | None = None
+) -> list[str]:
     """Write ``corpus.json``, or hold a run against the one that is there; extents grow, they never shrink.
 
     Args:
-        order: what this run makes.
+        settings: what this run makes.
         tools: versions of the programs and libraries that rendered bytes depend on.
         packages: by name; all that are known where left out.
 
@@ -45,17 +47,17 @@ def keep_record(order: Order, tools: dict[str, str], packages: Mapping[str, Pack
         CorpusError: where the corpus has another seed, share of warps or packages.
     """
     chosen = table.PACKAGES if packages is None else packages
-    used = {name: chosen[name] for name in packages_of(order.kinds | {KOKORO})}
-    settings = {name: value for name, value in asdict(order).items() if name != "work"}
+    used = {name: chosen[name] for name in packages_of(settings.kinds | {KOKORO})}
+    kept = {name: value for name, value in asdict(settings).items() if name != "work"}
     wanted: dict[str, Any] = {
         "form": FORM,
-        "settings": settings,
+        "settings": kept,
         "held_voices": list(HELD),
         "packages": {name: {"version": one.version, "sha256": one.sha256} for name, one in sorted(used.items())},
         "tools": dict(sorted(tools.items())),
         "sources": [asdict(source) for source in SOURCES],
     }
-    path = order.work / RECORD
+    path = settings.work / RECORD
     notes: list[str] = []
     if path.is_file():
         found = _read(path)
@@ -78,14 +80,14 @@ def keep_record(order: Order, tools: dict[str, str], packages: Mapping[str, Pack
                 notes.append(f"{tool} is {tools[tool]} now and was {theirs}: new sets may differ in their last bits")
         before = found["settings"]
         for name in ("hours", "flite", "recordings"):
-            settings[name] = max(settings[name], before[name])
+            kept[name] = max(kept[name], before[name])
         wanted["packages"] = dict(sorted((found["packages"] | wanted["packages"]).items()))
         wanted["tools"] = dict(sorted((tools | found["tools"]).items()))
     write_whole(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
     return notes
 
 
-def order_of(work: Path) -> Order:
+def read_settings(work: Path) -> CorpusSettings:
     """The settings of a corpus, by its own record.
 
     Raises:
@@ -93,7 +95,7 @@ def order_of(work: Path) -> Order:
     """
     settings = _read(work / RECORD)["settings"]
     try:
-        return Order(
+        return CorpusSettings(
             work=work,
             hours=float(settings["hours"]),
             flite=float(settings["flite"]),

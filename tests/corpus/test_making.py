@@ -21,7 +21,7 @@ pytest.importorskip("pyworld")
 pytest.importorskip("av")
 
 from astrape.corpus.errors import CorpusError, ToolError
-from astrape.corpus.items import Order
+from astrape.corpus.items import CorpusSettings
 from astrape.corpus.kokoro import Kokoro
 from astrape.corpus.layouts import read_corpus
 from astrape.jobs import Engine
@@ -333,4 +333,4 @@ def test_the_order_of_sentences_is_one(whole: Path) -> None:
     np.random.default_rng(1).shuffle(order)
     assert all(order[number] == text for number, text in numbers.items())
     assert sorted(numbers) == list(range(len(numbers)))
-    assert Order(work=whole).kinds == {"kokoro", "flite", "recordings"}
+    assert CorpusSettings(work=whole).kinds == {"kokoro", "flite", "recordings"}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from astrape.corpus import Order, check_corpus, make_parallel
+from astrape.corpus import CorpusSettings, check_corpus, make_parallel
 from astrape.corpus.packages import PACKAGES
 from astrape.corpus.warping import fundamental
 
@@ -50,7 +50,7 @@ def deviation(heard: np.ndarray[Any, Any], f0: np.ndarray[Any, Any]) -> float:
 
 
 def test_kokoros_voices_are_in_step_and_in_their_registers(work: Path) -> None:
-    made = make_parallel(Order(work=work, hours=0.008, flite=0, recordings=False, warps=1.0))
+    made = make_parallel(CorpusSettings(work=work, hours=0.008, flite=0, recordings=False, warps=1.0))
     assert not made.failed
     assert made.made >= 3
     assert check_corpus(work).findings == ()

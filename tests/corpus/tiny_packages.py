@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from astrape.corpus.items import Order
+from astrape.corpus.items import CorpusSettings
 from astrape.corpus.making import MadeCorpus, make_parallel
 from astrape.corpus.packages import PACKAGES, Package
 from tests.corpus.tiny_model import write_model
@@ -121,7 +121,7 @@ class Packages:
         """A run on a corpus that the archives were put into."""
         run = {name: given.pop(name) for name in ("engine", "progress", "tell") if name in given}
         settings: dict[str, Any] = {"hours": 0.012, "flite": 0.0, "recordings": False, "warps": 0.0, **given}
-        order = Order(work=work, **settings)
+        order = CorpusSettings(work=work, **settings)
         return make_parallel(order, packages=self.table, model_sha256=self.model_sha256, **run)
 
 

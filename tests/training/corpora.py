@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import astrape
-from astrape.training.caches import Order
+from astrape.training.caches import CacheJob
 
 RECIPE = """
 recipe: small
@@ -65,9 +65,9 @@ def recipe(root: Path, text: str = RECIPE) -> str:
     return str(path)
 
 
-def order(root: Path, what: str = "wavlm", **changes: object) -> Order:
+def order(root: Path, what: str = "wavlm", **changes: object) -> CacheJob:
     given = {"recipe": recipe(root.parent), "what": what, "root": root} | changes
-    return Order(**given)  # type: ignore[arg-type]
+    return CacheJob(**given)  # type: ignore[arg-type]
 
 
 def arrays(folder: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from astrape.corpus.layouts import read_corpus
-from astrape.training.caches import Order, make_cache
+from astrape.training.caches import CacheJob, make_cache
 from astrape.training.options import Options
 from astrape.training.run import Outcome, train
 from astrape.training.settings import Setting
@@ -26,7 +26,7 @@ def ground() -> Path:
     corpus = write_vctk(root / "vctk", speakers=7, utterances=3, seconds=2.2)
     utterances = read_corpus(corpus)
     for what in ("wavlm", "content", "speakers"):
-        make_cache(Order(what=what, root=root / "cache", recipe=RECIPE), utterances, corpus=corpus)
+        make_cache(CacheJob(what=what, root=root / "cache", recipe=RECIPE), utterances, corpus=corpus)
     return root
 
 

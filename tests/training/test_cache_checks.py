@@ -11,7 +11,7 @@ import pytest
 from astrape.corpus.errors import CorpusError
 from astrape.corpus.layouts import read_corpus
 from astrape.training import teachers
-from astrape.training.caches import Cache, Order, check_cache, find_caches, make_cache, repair_cache
+from astrape.training.caches import Cache, CacheJob, check_cache, find_caches, make_cache, repair_cache
 from astrape.training.errors import CacheError
 from tests.training.corpora import arrays, order, speech, vctk, write
 
@@ -55,7 +55,7 @@ def test_every_kind_of_damage_is_found_and_repaired(tmp_path: Path, corpus: list
     kinds = {os.path.relpath(one.path, folder): one.kind for one in found.findings}
     assert kinds == {name: kind for name, (kind, _) in DAMAGE.items()} | {os.path.relpath(left, folder): "temporary"}
     cache = Cache(folder)
-    made, failed = repair_cache(cache, found.findings, corpus, Order(what="wavlm", root=folder.parent))
+    made, failed = repair_cache(cache, found.findings, corpus, CacheJob(what="wavlm", root=folder.parent))
     assert (made, failed) == (6, [])
     assert arrays(folder) == sound
     assert not left.exists()
@@ -83,7 +83,7 @@ def test_codes_and_voicing_are_held_against_the_content(
         ("p226_002.voiced.npy", "missing"),
     ]
     assert "codes of 16 to" in found.findings[0].message
-    made, failed = repair_cache(Cache(folder), found.findings, corpus, Order(what="content", root=folder.parent))
+    made, failed = repair_cache(Cache(folder), found.findings, corpus, CacheJob(what="content", root=folder.parent))
     assert (made, failed) == (5, [])
     assert arrays(folder) == sound
 
@@ -96,7 +96,7 @@ def test_speakers_are_checked_too(tmp_path: Path, corpus: list[Any]) -> None:
     (folder / "p226.npy").unlink()
     found = check_cache(Cache(folder), corpus)
     assert [one.kind for one in found.findings] == ["shape", "missing"]
-    assert repair_cache(Cache(folder), found.findings, corpus, Order(what="speakers", root=folder.parent))[0] == 2
+    assert repair_cache(Cache(folder), found.findings, corpus, CacheJob(what="speakers", root=folder.parent))[0] == 2
     assert arrays(folder) == sound
 
 
@@ -139,7 +139,7 @@ def test_audio_that_cannot_be_read_is_why_its_cache_is_missing(tmp_path: Path) -
     assert finding.kind == "missing"
     assert finding.path.endswith("bad.wav")
     assert "not a readable audio file" in finding.message
-    made, failed = repair_cache(Cache(folder), [finding], corpus, Order(what="wavlm", root=folder.parent))
+    made, failed = repair_cache(Cache(folder), [finding], corpus, CacheJob(what="wavlm", root=folder.parent))
     assert made == 0
     assert [one.key for one in failed] == ["anna/bad"]
 
@@ -155,7 +155,7 @@ def test_weights_beside_the_cache_that_are_others_are_found(tmp_path: Path, corp
     (folder / "p225" / "p225_001.npy").unlink()
     found = check_cache(Cache(folder), corpus)
     with pytest.raises(CacheError, match="weights"):
-        repair_cache(Cache(folder), found.findings, corpus, Order(what="wavlm", root=folder.parent))
+        repair_cache(Cache(folder), found.findings, corpus, CacheJob(what="wavlm", root=folder.parent))
     weights.unlink()
     assert [one.kind for one in check_cache(Cache(folder), corpus).findings] == ["weights", "missing"]
 

@@ -22,7 +22,7 @@ from astrape.blocks.base import Stream
 from astrape.corpus.layouts import read_corpus
 from astrape.training import run as running
 from astrape.training.build import build
-from astrape.training.caches import Order, make_cache
+from astrape.training.caches import CacheJob, make_cache
 from astrape.training.checkpoint import load_checkpoint
 from astrape.training.errors import TrainingError
 from astrape.training.learner import loss_key
@@ -116,7 +116,7 @@ def judged(root: Path) -> str:
 def test_two_processes_are_one_with_all_their_windows(root: Path, tmp_path: Path) -> None:
     """Gradients of a step in float64; a whole training in float32."""
     judged(root)
-    make_cache(Order("audio", root / "decoded", rate=16000), read_corpus(root / "manifest.jsonl"))
+    make_cache(CacheJob("audio", root / "decoded", rate=16000), read_corpus(root / "manifest.jsonl"))
     for processes, name, batch in ((1, "one", 4), (2, "two", 2)):
         launch("tests.training.two_processes_of_sets", processes, root, tmp_path / name, batch)
     one, two = (torch.load(tmp_path / name / "gradients.pt", weights_only=True) for name in ("one", "two"))

@@ -17,7 +17,7 @@ from astrape.corpus.layouts import read_corpus
 from astrape.corpus.splits import split_corpus
 from astrape.corpus.utterances import Utterance
 from astrape.training.augment import build_augmentation
-from astrape.training.caches import Cache, Order, check_cache, make_cache
+from astrape.training.caches import Cache, CacheJob, check_cache, make_cache
 from astrape.training.errors import CacheError
 from astrape.training.pairs import Pairs
 from astrape.training.sets import SetWindows, sets_of
@@ -138,8 +138,8 @@ def test_the_target_follows_the_gain_and_nothing_else(manifest: Path) -> None:
 def test_a_recording_without_a_set_is_its_own_target_without_phones(manifest: Path, tmp_path: Path) -> None:
     """Real speech: pitch from the tracker, vectors from a cache, and nobody knows what sounds when."""
     corpus = mixed(manifest, tmp_path)
-    make_cache(Order("pitch", tmp_path / "cache"), corpus)
-    make_cache(Order("speakers", tmp_path / "cache", teacher={"use": "spectral"}, per_utterance=True), corpus)
+    make_cache(CacheJob("pitch", tmp_path / "cache"), corpus)
+    make_cache(CacheJob("speakers", tmp_path / "cache", teacher={"use": "spectral"}, per_utterance=True), corpus)
     caches = [Cache(tmp_path / "cache" / what) for what in ("pitch", "speakers")]
     assert not caches[1].by_speaker
     drawn = windows(manifest, caches=caches, utterances=corpus)
@@ -172,7 +172,7 @@ def test_tables_that_are_missing_are_told_with_the_command_that_makes_them(manif
     corpus = mixed(manifest, tmp_path)
     with pytest.raises(CacheError, match=r"1 of 13 utterances, 'somebody/alone' among them, .*cache --what pitch"):
         windows(manifest, utterances=corpus)
-    make_cache(Order("pitch", tmp_path / "cache"), corpus)
+    make_cache(CacheJob("pitch", tmp_path / "cache"), corpus)
     with pytest.raises(CacheError, match=r"have no vector of their speaker.*cache --what speakers"):
         windows(manifest, utterances=corpus, caches=[Cache(tmp_path / "cache/pitch")])
 
@@ -188,7 +188,7 @@ def test_renderings_out_of_step_are_refused(manifest: Path) -> None:
 def test_cached_audio_is_the_recording_at_the_recipe_s_rate(manifest: Path, tmp_path: Path) -> None:
     corpus = read_corpus(manifest)
     for rate in (24000, 44100):
-        made = make_cache(Order("audio", tmp_path, rate=rate), corpus, corpus=manifest)
+        made = make_cache(CacheJob("audio", tmp_path, rate=rate), corpus, corpus=manifest)
         assert (made.made, made.failed) == (16, ())
         cache = Cache(tmp_path / f"audio_{rate}hz")
         assert check_cache(cache, corpus).findings == ()

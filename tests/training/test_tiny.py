@@ -15,7 +15,7 @@ import astrape
 from astrape.blocks.base import Stream
 from astrape.corpus.layouts import read_corpus
 from astrape.corpus.packages import SPEECH_PACKAGES, Package
-from astrape.training.caches import Cache, Order, make_cache
+from astrape.training.caches import Cache, CacheJob, make_cache
 from astrape.training.errors import TrainingError
 from astrape.training.learner import Learner
 from astrape.training.objectives import LogMel
@@ -121,7 +121,7 @@ def test_the_front_end_alone_is_the_least_squares_answer(tmp_path: Path) -> None
     utterances = [one for one in read_corpus(SPEECH) if one.speaker == "cards"]
     caches = {}
     for what, folder in (("wavlm", "wavlm_L4_200hz"), ("content", "content")):
-        make_cache(Order(what, tmp_path, recipe="astrape-vc-small"), utterances)
+        make_cache(CacheJob(what, tmp_path, recipe="astrape-vc-small"), utterances)
         caches[what] = Cache(tmp_path / folder)
     alone = FrontEndAlone(caches["wavlm"], caches["content"], utterances)
     rows, wanted = [], []

@@ -11,7 +11,7 @@ Five kinds, each in a folder of its own below a root, with a ``cache.json`` that
 ::
 
     utterances = read_corpus("VCTK-Corpus-0.92")
-    make_cache(Order(what="wavlm", root=Path("cache"), wavlm=Path("wavlm-base-plus.safetensors")), utterances)
+    make_cache(CacheJob(what="wavlm", root=Path("cache"), wavlm=Path("wavlm-base-plus.safetensors")), utterances)
     cache = Cache(Path("cache/wavlm_L4_200hz"))
     features = cache.stored("p225/p225_001")["features"].map()      # (512, frames) at cache.rate
 """
@@ -23,7 +23,7 @@ from astrape.training.caches.cache import Cache, Stored, find_caches
 from astrape.training.caches.checking import Checked, check_cache, repair_cache
 from astrape.training.caches.files import Fault, StorageError
 from astrape.training.caches.front import FrontEnd, front_state, load_front
-from astrape.training.caches.makers import Order
+from astrape.training.caches.makers import CacheJob
 from astrape.training.caches.making import Made, make_cache
 from astrape.training.caches.packed import Pack
 from astrape.training.caches.packing import Packed, make_pack
@@ -32,13 +32,13 @@ from astrape.training.caches.record import KINDS, Record
 __all__ = [
     "KINDS",
     "Cache",
+    "CacheJob",
     "Checked",
     "Failed",
     "Fault",
     "Finding",
     "FrontEnd",
     "Made",
-    "Order",
     "Pack",
     "Packed",
     "Record",

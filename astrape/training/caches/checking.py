@@ -17,7 +17,7 @@ from astrape.jobs import IN_PROCESS, Engine, Failed, Finding
 from astrape.progress import Progress
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.front import FRONT_WEIGHTS, front_state
-from astrape.training.caches.makers import Item, Order, order_of
+from astrape.training.caches.makers import CacheItem, CacheJob, job_of
 from astrape.training.caches.making import make_items
 from astrape.training.caches.record import hash_of_state
 from astrape.training.caches.recording import read_header
@@ -109,7 +109,7 @@ def repair_cache(
     cache: Cache,
     findings: Iterable[Finding],
     utterances: Sequence[Utterance],
-    given: Order,
+    given: CacheJob,
     *,
     engine: Engine = IN_PROCESS,
     progress: Progress | None = None,
@@ -143,11 +143,11 @@ def repair_cache(
             wanted.append(finding.key)
     if not wanted:
         return 0, failed
-    order = order_of(cache.folder, given)
-    maker = order.open()
+    job = job_of(cache.folder, given)
+    maker = job.open()
     opened = Cache(cache.folder, maker.record)
     items = {item.key: item for item in maker.items(utterances)}
-    chosen: list[Item] = []
+    chosen: list[CacheItem] = []
     for key in wanted:
         if key not in items:
             failed.append(Failed(key, "is not in the corpus: remove its file, or name its corpus with --data"))
@@ -156,7 +156,7 @@ def repair_cache(
         for stored in cache.stored(key).values():
             stored.path.unlink(missing_ok=True)
         chosen.append(items[key])
-    made, more, _ = make_items(order, maker, opened, chosen, engine=engine, progress=progress)
+    made, more, _ = make_items(job, maker, opened, chosen, engine=engine, progress=progress)
     return made, failed + more
 
 

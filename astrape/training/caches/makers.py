@@ -32,7 +32,7 @@ from astrape.training.errors import CacheError
 from astrape.training.tables import PITCH_RATE
 from astrape.training.teachers import TEACHERS, Teacher, open_teacher
 
-__all__ = ["Item", "Maker", "Order", "order_of"]
+__all__ = ["CacheItem", "CacheJob", "Maker", "job_of"]
 
 RECIPE = "astrape-vc"
 
@@ -40,7 +40,7 @@ CODE_BYTES, VOICED_BYTES = 8, 1
 
 
 @dataclass(frozen=True)
-class Item:
+class CacheItem:
     """What is made in one go: an utterance's arrays, or a speaker's embedding.
 
     Attributes:
@@ -53,7 +53,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Order:
+class CacheJob:
     """Which cache is to be made, and of what: plain values, which another process can be given.
 
     Attributes:
@@ -107,7 +107,7 @@ class Order:
         """Name and parameters of the teacher.
 
         Raises:
-            CacheError: where neither the order nor the recipe names one.
+            CacheError: where neither the job nor the recipe names one.
         """
         spec = self.teacher
         if spec is None:
@@ -151,12 +151,12 @@ class Maker(ABC):
     def keep(self) -> None:  # noqa: B027 - teachers have nothing to keep
         """Store what else the folder has to hold; nothing by default."""
 
-    def items(self, utterances: Sequence[Utterance]) -> list[Item]:
+    def items(self, utterances: Sequence[Utterance]) -> list[CacheItem]:
         """All that is to be made of a corpus, in order."""
-        return [Item(one.key, (one,)) for one in utterances]
+        return [CacheItem(one.key, (one,)) for one in utterances]
 
     @abstractmethod
-    def make(self, cache: Cache, item: Item) -> list[str]:
+    def make(self, cache: Cache, item: CacheItem) -> list[str]:
         """Make and write one item.
 
         Returns:
@@ -174,18 +174,16 @@ class Maker(ABC):
 class FeatureMaker(Maker):
     """Features of a recipe's front end, by utterance."""
 
-    def __init__(self, order: Order) -> None:
-        self.front = FrontEnd(
-            order.recipe_name, order.features, weights=order.weights, wavlm=order.wavlm, device=order.device
-        )
-        self.folder = order.root / (order.folder or self.front.folder_name)
+    def __init__(self, job: CacheJob) -> None:
+        self.front = FrontEnd(job.recipe_name, job.features, weights=job.weights, wavlm=job.wavlm, device=job.device)
+        self.folder = job.root / (job.folder or self.front.folder_name)
         self.front.reuse_weights(self.folder)
         self.record = self.front.record()
 
     def keep(self) -> None:
         self.front.keep_weights(self.folder)
 
-    def make(self, cache: Cache, item: Item) -> list[str]:
+    def make(self, cache: Cache, item: CacheItem) -> list[str]:
         audio = read_recording(item.utterances[0].path, self.front.rate_in, item.utterances[0].channel)
         write_array(cache.stored(item.key)["features"].path, self.front.features(audio).numpy())
         return []
@@ -197,19 +195,19 @@ class FeatureMaker(Maker):
 class TeacherMaker(Maker):
     """What a teacher makes."""
 
-    def __init__(self, order: Order) -> None:
-        spec = order.teacher_spec()
-        self.teacher = teacher_on(spec, order.device)
-        self.folder = order.root / (order.folder or order.what)
+    def __init__(self, job: CacheJob) -> None:
+        spec = job.teacher_spec()
+        self.teacher = teacher_on(spec, job.device)
+        self.folder = job.root / (job.folder or job.what)
         self.teaching = Teaching(self.teacher)
-        self.count = order.utts_per_speaker
-        self.record = teacher_record(order.what, self.teacher, spec, self.count, order.per_utterance)
+        self.count = job.utts_per_speaker
+        self.record = teacher_record(job.what, self.teacher, spec, self.count, job.per_utterance)
 
 
 class ContentMaker(TeacherMaker):
     """A teacher's content, its codes, and which frames are voiced, by utterance."""
 
-    def make(self, cache: Cache, item: Item) -> list[str]:
+    def make(self, cache: Cache, item: CacheItem) -> list[str]:
         made = self.teaching.content(item.utterances[0])
         files = cache.stored(item.key)
         if made.codes is not None:
@@ -227,12 +225,12 @@ class ContentMaker(TeacherMaker):
 class SpeakerMaker(TeacherMaker):
     """A teacher's embedding of each speaker, or of each utterance."""
 
-    def items(self, utterances: Sequence[Utterance]) -> list[Item]:
+    def items(self, utterances: Sequence[Utterance]) -> list[CacheItem]:
         if self.record.identity.get("one for each") == BY_UTTERANCE:
             return super().items(utterances)
-        return [Item(speaker, tuple(theirs)) for speaker, theirs in speakers_of(utterances).items()]
+        return [CacheItem(speaker, tuple(theirs)) for speaker, theirs in speakers_of(utterances).items()]
 
-    def make(self, cache: Cache, item: Item) -> list[str]:
+    def make(self, cache: Cache, item: CacheItem) -> list[str]:
         made = self.teaching.centroid(item.utterances, self.count)
         write_array(cache.stored(item.key)["speaker"].path, made.embedding)
         return list(made.faults)
@@ -244,12 +242,12 @@ class SpeakerMaker(TeacherMaker):
 class WaveMaker(Maker):
     """The recordings themselves, at one rate."""
 
-    def __init__(self, order: Order) -> None:
-        self.rate = Fraction(order.rate) if order.rate is not None else microphone_rate(order.recipe_name)
-        self.folder = order.root / (order.folder or f"audio_{self.rate}hz")
+    def __init__(self, job: CacheJob) -> None:
+        self.rate = Fraction(job.rate) if job.rate is not None else microphone_rate(job.recipe_name)
+        self.folder = job.root / (job.folder or f"audio_{self.rate}hz")
         self.record = audio_record(self.rate)
 
-    def make(self, cache: Cache, item: Item) -> list[str]:
+    def make(self, cache: Cache, item: CacheItem) -> list[str]:
         audio = read_recording(item.utterances[0].path, self.rate, item.utterances[0].channel)
         write_array(cache.stored(item.key)["audio"].path, packed(audio[0].numpy()))
         return []
@@ -261,14 +259,14 @@ class WaveMaker(Maker):
 class PitchMaker(Maker):
     """The fundamental of recordings that no table is beside."""
 
-    def __init__(self, order: Order) -> None:
-        self.folder = order.root / (order.folder or "pitch")
+    def __init__(self, job: CacheJob) -> None:
+        self.folder = job.root / (job.folder or "pitch")
         self.record = pitch_record()
 
-    def items(self, utterances: Sequence[Utterance]) -> list[Item]:
-        return [Item(one.key, (one,)) for one in utterances if one.pitch is None]
+    def items(self, utterances: Sequence[Utterance]) -> list[CacheItem]:
+        return [CacheItem(one.key, (one,)) for one in utterances if one.pitch is None]
 
-    def make(self, cache: Cache, item: Item) -> list[str]:
+    def make(self, cache: Cache, item: CacheItem) -> list[str]:
         header = read_header(item.utterances[0].path)
         audio = read_recording(item.utterances[0].path, TRACKED_RATE, item.utterances[0].channel)
         table = tracked_pitch(audio, header.frames_at(PITCH_RATE))
@@ -292,8 +290,8 @@ def _takes_device(name: str) -> bool:
     return bool(module) and "device" in inspect.signature(getattr(import_module(module), attribute)).parameters
 
 
-def order_of(folder: Path, given: Order) -> Order:
-    """The order that goes on with the cache in a folder.
+def job_of(folder: Path, given: CacheJob) -> CacheJob:
+    """The job that goes on with the cache in a folder.
 
     Args:
         folder: the cache's own.
@@ -305,7 +303,7 @@ def order_of(folder: Path, given: Order) -> Order:
     record = read_record(folder)
     options = record.options
     if record.what == "wavlm":
-        return Order(
+        return CacheJob(
             what="wavlm",
             root=folder.parent,
             folder=folder.name,
@@ -317,9 +315,9 @@ def order_of(folder: Path, given: Order) -> Order:
         )
     if record.what in ("audio", "pitch"):
         rate = None if record.what == "pitch" or record.rate is None else int(record.rate)
-        return Order(what=record.what, root=folder.parent, folder=folder.name, rate=rate)
+        return CacheJob(what=record.what, root=folder.parent, folder=folder.name, rate=rate)
     spec = given.teacher if given.teacher is not None else options.get("teacher")
-    return Order(
+    return CacheJob(
         what=record.what,
         root=folder.parent,
         folder=folder.name,

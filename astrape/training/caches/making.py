@@ -20,7 +20,7 @@ from astrape.jobs import IN_PROCESS, Engine, Failed, Job, run_job
 from astrape.progress import Progress
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.files import StorageError, write_whole
-from astrape.training.caches.makers import Item, Maker, Order
+from astrape.training.caches.makers import CacheItem, CacheJob, Maker
 from astrape.training.caches.recording import read_header
 from astrape.training.errors import CacheError
 
@@ -62,7 +62,7 @@ class Made:
 
 
 def make_cache(
-    order: Order,
+    job: CacheJob,
     utterances: Sequence[Utterance],
     *,
     limit: int = 0,
@@ -79,7 +79,7 @@ def make_cache(
     An utterance that cannot be read is left out and told at the end, and the others go on.
 
     Args:
-        order: which cache, and of what.
+        job: which cache, and of what.
         utterances: the corpus, the same on every machine.
         limit: take the first so many items of the corpus alone; 0: all.
         engine: what does the work; a worker takes one core, and what the front end or the teacher takes.
@@ -92,7 +92,7 @@ def make_cache(
         AstrapeError: for a front end or a teacher that cannot be loaded.
     """
     begin = time.monotonic()
-    maker = order.open()
+    maker = job.open()
     cache = maker.prepare(corpus, microphone, channel)
     items = maker.items(utterances)
     items = items if limit == 0 else items[:limit]
@@ -101,9 +101,9 @@ def make_cache(
         tell(f"{shown(maker.folder)}: {maker.record.maker}: {len(missing)} of {len(items)} to make")
         if maker.record.random:
             tell("the front end's weights are random: give --wavlm CHECKPOINT (or --weights FILE) for trained ones")
-    made, failed, seconds = make_items(order, maker, cache, missing, engine=engine, progress=progress, tell=tell)
+    made, failed, seconds = make_items(job, maker, cache, missing, engine=engine, progress=progress, tell=tell)
     return Made(
-        what=order.what,
+        what=job.what,
         folder=str(maker.folder),
         items=len(items),
         made=made,
@@ -116,10 +116,10 @@ def make_cache(
 
 
 def make_items(
-    order: Order,
+    job: CacheJob,
     maker: Maker,
     cache: Cache,
-    items: Sequence[Item],
+    items: Sequence[CacheItem],
     *,
     engine: Engine = IN_PROCESS,
     progress: Progress | None = None,
@@ -151,8 +151,8 @@ def make_items(
         hint = "free space, take part of the corpus with --limit, or name another disk with --cache"
         check_space(cache.folder, HEADROOM * sum(maker.size(lengths[item.key]) for item in wanted), hint=hint)
     total, done, made = sum(lengths.values()), 0.0, 0
-    job = Job(_begin, (order,), here=lambda: partial(_make, maker, cache))
-    for done_one in run_job(job, wanted, engine):
+    work = Job(_begin, (job,), here=lambda: partial(_make, maker, cache))
+    for done_one in run_job(work, wanted, engine):
         item, outcome = done_one.item, done_one.outcome or _Outcome(False, (done_one.fault or "",))
         if outcome.storage is not None:
             raise StorageError(outcome.storage)
@@ -181,7 +181,7 @@ class _Outcome:
     storage: str | None = None
 
 
-def _make(maker: Maker, cache: Cache, item: Item) -> _Outcome:
+def _make(maker: Maker, cache: Cache, item: CacheItem) -> _Outcome:
     try:
         return _Outcome(True, tuple(maker.make(cache, item)))
     except StorageError as error:
@@ -195,7 +195,7 @@ def _make(maker: Maker, cache: Cache, item: Item) -> _Outcome:
         return _Outcome(False, (f"{type(error).__name__}: {error}",))
 
 
-def _lengths(items: Sequence[Item], unsized: list[Path]) -> tuple[dict[str, float], list[Failed]]:
+def _lengths(items: Sequence[CacheItem], unsized: list[Path]) -> tuple[dict[str, float], list[Failed]]:
     """Seconds of audio of each item that can be read, by a look at the headers, and those that cannot.
 
     Whose header leaves its length open is added to ``unsized``.
@@ -213,8 +213,8 @@ def _lengths(items: Sequence[Item], unsized: list[Path]) -> tuple[dict[str, floa
     return lengths, failed
 
 
-def _begin(order: Order) -> Callable[[Item], _Outcome]:
+def _begin(job: CacheJob) -> Callable[[CacheItem], _Outcome]:
     torch.set_num_threads(1)
-    maker = order.open()
+    maker = job.open()
     cache = Cache(maker.folder, maker.record)
     return lambda item: _make(maker, cache, item)

@@ -18,7 +18,7 @@ from astrape.corpus.splits import split_corpus
 from astrape.corpus.utterances import speakers_of
 from astrape.graph.recipe import Recipe
 from astrape.jobs import Engine
-from astrape.training.caches import Order, make_cache
+from astrape.training.caches import CacheJob, make_cache
 from astrape.training.default.hours import Hours
 from astrape.training.default.weights import write_weights
 from astrape.training.errors import TrainingError
@@ -150,10 +150,9 @@ def _render(corpus: Path, plan: DefaultPlan, say: Callable[[str], None]) -> None
         return
     try:
         # Of packages that training alone does not need.
-        from astrape.corpus import Order as Speech
-        from astrape.corpus import make_parallel
+        from astrape.corpus import CorpusSettings, make_parallel
 
-        made = make_parallel(Speech(work=corpus, hours=plan.hours), engine=Engine(workers=plan.jobs), tell=say)
+        made = make_parallel(CorpusSettings(work=corpus, hours=plan.hours), engine=Engine(workers=plan.jobs), tell=say)
     except ImportError as error:
         raise TrainingError(
             f'the corpus needs the package {error.name}, which is missing: pip install "astrape[corpus]"'
@@ -172,6 +171,6 @@ def _caches(manifest: Path, root: Path, plan: DefaultPlan, say: Callable[[str], 
     for what in ("audio", "pitch", "speakers"):
         if what == "pitch" and all(one.pitch is not None for one in used):
             continue
-        order = Order(what, root, recipe=plan.recipe, teacher={"use": plan.teacher} if what == "speakers" else None)
-        made = make_cache(order, used, engine=Engine(workers=plan.jobs), corpus=manifest)
+        job = CacheJob(what, root, recipe=plan.recipe, teacher={"use": plan.teacher} if what == "speakers" else None)
+        made = make_cache(job, used, engine=Engine(workers=plan.jobs), corpus=manifest)
         say(f"{what}: {made.made} made, {made.there} were there, {len(made.failed)} left out")

@@ -21,7 +21,7 @@ from astrape.corpus.splits import Split, split_by_speaker
 from astrape.corpus.utterances import speakers_of
 from astrape.jobs import Engine
 from astrape.training.build import build
-from astrape.training.caches import Order, make_cache
+from astrape.training.caches import CacheJob, make_cache
 from astrape.training.decoder import DecoderValidation
 from astrape.training.errors import TrainingError
 from astrape.training.options import Options
@@ -158,8 +158,8 @@ def run(corpus: Path, work: Path, plan: TinyPlan, say: Callable[[str], None]) ->
         say("front end: learning to hold the log mel spectrum")
         learn_front(RECIPE, split.train, weights, steps=plan.front_steps, seed=plan.seed, say=say)
     for what in ("wavlm", "content", "speakers"):
-        order = Order(what, made, recipe=RECIPE, weights=weights if what == "wavlm" else None)
-        make_cache(order, utterances, engine=Engine(workers=plan.jobs), corpus=corpus, tell=say)
+        job = CacheJob(what, made, recipe=RECIPE, weights=weights if what == "wavlm" else None)
+        make_cache(job, utterances, engine=Engine(workers=plan.jobs), corpus=corpus, tell=say)
     encoder = _options("encoder", corpus, work, made, plan)
     alone = _front_alone(encoder, split)
     say(f"least squares from the front end's features of the same 40 ms: cosine {alone:.3f} on unseen speakers")

@@ -14,7 +14,7 @@ from astrape.voice.evaluation.packages import Package, absence, versions
 from astrape.voice.evaluation.pairs import Pair
 from astrape.voice.evaluation.registry import available, choose
 from astrape.voice.evaluation.result import Evaluation, PairResult
-from astrape.voice.evaluation.scoring import Item, begin, evaluated
+from astrape.voice.evaluation.scoring import PairItem, begin, evaluated
 from astrape.voice.evaluation.statistics import RESAMPLES, Aggregate, aggregate
 from astrape.voice.evaluation.systems import Conversions, System
 
@@ -93,7 +93,7 @@ def evaluate_all(
     running = [metric for metric in chosen if metric.name not in skipped]
     systems = [system for system, _ in columns]
     described = [system.describe() for system in systems]
-    items = [Item(of, index, pair) for of, (_, pairs) in enumerate(columns) for index, pair in enumerate(pairs)]
+    items = [PairItem(of, index, pair) for of, (_, pairs) in enumerate(columns) for index, pair in enumerate(pairs)]
     results = _results(items, systems, running, language, tracker, engine, progress)
     packages: list[Package] = [package for metric in chosen for package in metric.packages]
     packages += [quantity.package for metric in chosen for quantity in metric.quantities if quantity.package]
@@ -124,7 +124,7 @@ def evaluate_all(
 
 
 def _results(
-    items: Sequence[Item],
+    items: Sequence[PairItem],
     systems: Sequence[System],
     metrics: Sequence[Metric],
     language: str,
@@ -138,7 +138,7 @@ def _results(
                 system.check_portable()
     results: dict[tuple[int, int], PairResult] = {}
 
-    def here(item: Item) -> PairResult:
+    def here(item: PairItem) -> PairResult:
         # Measuring takes the other half, about.
         inside = within(progress, len(results), len(items), share=0.5)
         return evaluated(item.pair, systems[item.system], metrics, inside)

@@ -20,7 +20,7 @@ from astrape.voice.evaluation.registry import available, choose
 from astrape.voice.evaluation.result import PairResult
 from astrape.voice.evaluation.systems import Conversions, Rendering, System
 
-__all__ = ["Item", "begin", "evaluated"]
+__all__ = ["PairItem", "begin", "evaluated"]
 
 LENGTHS_DIFFER = 0.1
 """Seconds, from which on a result of another length is pointed out: it may be late."""
@@ -30,7 +30,7 @@ FOREIGN = 50.0
 
 
 @dataclass(frozen=True)
-class Item:
+class PairItem:
     """A pair to convert and measure.
 
     Attributes:
@@ -46,7 +46,7 @@ class Item:
 
 def begin(
     systems: Sequence[System], families: Sequence[str], language: str, tracker: str | None
-) -> Callable[[Item], PairResult]:
+) -> Callable[[PairItem], PairResult]:
     """Load what a worker needs: the graph now, and each metric's models when they are first asked.
 
     Raises:
