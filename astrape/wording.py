@@ -1,4 +1,4 @@
-"""How messages show values and suggest names: short, on one line."""
+"""How messages show values, suggest names and say what to install: short, on one line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["quote", "suggest"]
+__all__ = ["lacking", "quote", "suggest"]
 
 LONGEST_NAME = 64
 
@@ -23,6 +23,16 @@ def suggest(name: str, known: Iterable[str], what: str) -> str:
     listed = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
     near = get_close_matches(name, names, n=1) if len(name) <= LONGEST_NAME else []
     return f"did you mean '{near[0]}'? (there is: {listed})" if near else f"there is: {listed}"
+
+
+def lacking(what: str, packages: str, extra: str) -> str:
+    """The message where packages of an extra are missing.
+
+    >>> lacking("the engine ray", "ray", "ray")
+    'the engine ray takes the package ray; hint: pip install "astrape[ray]"'
+    """
+    kind = "packages" if "," in packages else "package"
+    return f'{what} takes the {kind} {packages}; hint: pip install "astrape[{extra}]"'
 
 
 def quote(value: Any) -> str:

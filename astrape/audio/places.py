@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 
 from astrape.audio.atomic import TEMPORARY, atomic_path, shown_bytes, write_whole
 from astrape.errors import AstrapeError
+from astrape.wording import lacking
 
 __all__ = ["CACHE", "CACHE_GB", "Place", "PlaceError", "read_cache"]
 
@@ -186,13 +187,13 @@ class Place:
         try:
             import fsspec
         except ImportError as error:
-            raise PlaceError(f"{self}: takes the package fsspec; hint: pip install 'astrape[remote]'") from error
+            raise PlaceError(lacking(f"{self}:", "fsspec", "remote")) from error
         try:
             # Lists of names are not kept: of a million objects they would grow without end.
             store, at = fsspec.core.url_to_fs(self.where, use_listings_cache=False)
         except ImportError as error:
             package = PACKAGES.get(protocol, protocol)
-            hint = "pip install 'astrape[remote]'" if package == "s3fs" else f"pip install {package}"
+            hint = 'pip install "astrape[remote]"' if package == "s3fs" else f"pip install {package}"
             raise PlaceError(f"{self}: takes the package {package}; hint: {hint}") from error
         except ValueError as error:
             raise PlaceError(

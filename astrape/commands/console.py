@@ -131,7 +131,7 @@ def command(
         def run(*given: Any, **named: Any) -> None:
             try:
                 if extra is not None:
-                    require(extra)
+                    require(name, extra)
                 with _interrupts_held():
                     import torch
 

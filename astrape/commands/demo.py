@@ -18,6 +18,7 @@ from astrape.commands.console import (
     warn,
 )
 from astrape.commands.run import warnings_of
+from astrape.wording import lacking
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -77,7 +78,7 @@ def demo(output: Path, voices: tuple[str, ...], settings: tuple[str, ...], chunk
     for path, what in done.files.items():
         click.echo(f"{path}  {what}")
     if not any(path.suffix == ".png" for path in done.files):
-        click.echo('no pictures: they need matplotlib, pip install "astrape[plot]"')
+        click.echo("no pictures: " + lacking("a picture", "matplotlib", "plot"))
 
 
 def _facts(done: Demo) -> Table:

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from astrape.errors import AstrapeError
+from astrape.wording import lacking
 
 __all__ = ["require"]
 
 
-def require(extra: str) -> None:
+def require(command: str, extra: str) -> None:
     """Refuse to begin where packages of an extra are missing, rather than after an hour of fetching.
 
     Args:
+        command: its name.
         extra: a key of ``[project.optional-dependencies]``.
 
     Raises:
@@ -22,8 +24,7 @@ def require(extra: str) -> None:
     """
     missing = [name for name in _named(extra) if not _installed(name)]
     if missing:
-        packages = ", ".join(missing)
-        raise AstrapeError(f'not installed: {packages}: hint: pip install "astrape[{extra}]"')
+        raise AstrapeError(lacking(f"astrape {command}", ", ".join(missing), extra))
 
 
 def _named(extra: str) -> Iterator[str]:

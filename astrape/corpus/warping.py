@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from astrape.corpus.errors import ToolError
+from astrape.wording import lacking
 
 __all__ = ["PERIOD_MS", "fundamental", "warped"]
 
@@ -90,5 +91,5 @@ def _world() -> Any:
             warnings.simplefilter("ignore")
             import pyworld
     except ImportError as error:
-        raise ToolError("pseudo-speakers and F0 take pyworld; hint: pip install 'astrape[corpus]'") from error
+        raise ToolError(lacking("the F0 of speech", "pyworld", "corpus")) from error
     return pyworld

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from astrape.jobs.job import Answer, Event, JobError, Lost, Ready, answer_of, portable
+from astrape.wording import lacking
 
 __all__ = ["RayWorkers", "connect"]
 
@@ -152,7 +153,7 @@ def _imported() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise JobError("the engine ray takes the package ray; hint: pip install 'astrape[ray]'") from error
+        raise JobError(lacking("the engine ray", "ray", "ray")) from error
     return ray
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from astrape.errors import AstrapeError
+from astrape.wording import lacking
 
 __all__ = [
     "Device",
@@ -88,9 +89,7 @@ def portaudio() -> Any:
     try:
         import sounddevice
     except ImportError as error:
-        raise DeviceError(
-            "library", "sound devices take the package sounddevice: pip install 'astrape[live]'"
-        ) from error
+        raise DeviceError("library", lacking("live sound", "sounddevice", "live")) from error
     except OSError as error:
         raise DeviceError(
             "library",

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from astrape.errors import AstrapeError
+from astrape.wording import lacking
 
 __all__ = ["Sound", "save_spectrograms"]
 
@@ -43,7 +44,7 @@ def save_spectrograms(sounds: list[Sound], path: str | Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise AstrapeError('pictures need matplotlib: pip install "astrape[plot]"') from error
+        raise AstrapeError(lacking("a picture", "matplotlib", "plot")) from error
     figure = Figure(figsize=(10, 3.1 * len(sounds) + 0.4), layout="constrained")
     panels = figure.subplots(len(sounds), 1, sharex=True, squeeze=False)[:, 0]
     spectra = [_spectrum(sound) for sound in sounds]

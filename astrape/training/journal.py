@@ -15,6 +15,7 @@ from torch import Tensor
 from astrape.training.errors import TrainingError
 from astrape.training.stage import Phase
 from astrape.training.trainer import Position
+from astrape.wording import lacking
 
 __all__ = ["Journal"]
 
@@ -169,7 +170,7 @@ def _writer(folder: Path, first: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise TrainingError('training logs to TensorBoard, which is missing: pip install "astrape[train]"') from error
+        raise TrainingError(lacking("the log of a training", "tensorboard", "train")) from error
     return SummaryWriter(str(folder), purge_step=first + 1 if first else None)
 
 

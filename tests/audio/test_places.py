@@ -132,6 +132,6 @@ def test_without_credentials_or_packages_it_says_what_to_do(monkeypatch: pytest.
     s3fs.S3FileSystem.clear_instance_cache()
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(
-        PlaceError, match=r"^memory://a: takes the package fsspec; hint: pip install 'astrape\[remote\]'"
+        PlaceError, match=r'^memory://a: takes the package fsspec; hint: pip install "astrape\[remote\]"'
     ):
         Place("memory://a").read()

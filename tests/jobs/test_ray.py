@@ -25,7 +25,7 @@ def test_an_address_where_nothing_answers(address: str, monkeypatch: pytest.Monk
 
 def test_a_missing_package_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(JobError, match=r"^the engine ray takes the package ray; hint: pip install 'astrape\[ray\]'$"):
+    with pytest.raises(JobError, match=r'^the engine ray takes the package ray; hint: pip install "astrape\[ray\]"$'):
         list(run_job(Job(work.large, ()), [b""], Engine("ray", 2)))
 
 

@@ -191,7 +191,9 @@ class TestPlaces:
 
     def test_a_missing_package_is_named(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "transformers", None)
-        with pytest.raises(TeacherError, match=r"transformers to run WavLM: pip install 'astrape\[teachers\]'"):
+        with pytest.raises(
+            TeacherError, match=r'takes the package transformers; hint: pip install "astrape\[teachers\]"'
+        ):
             content(folder)
 
 

@@ -16,6 +16,7 @@ from astrape.errors import ExportError, StreamError
 from astrape.graph.backends.onnx_models import onnx_models
 from astrape.graph.network import Network, Prepared
 from astrape.graph.quantum import Quantum, leaves_of
+from astrape.wording import lacking
 
 __all__ = ["BACKENDS", "Chosen", "Held", "Runner", "onnx_held"]
 
@@ -167,7 +168,7 @@ def onnx_held(graph: Network[Any], like: Tensor) -> Held:
 
         runner = _OnnxRunner(quantum)
     except ImportError as error:
-        raise StreamError(f"backend 'onnx' needs {error.name}: pip install \"astrape[export]\"") from error
+        raise StreamError(lacking("backend 'onnx'", str(error.name), "export")) from error
     except ExportError as error:
         raise StreamError(f"backend 'onnx': {error}") from error
     waits = math.ceil(quantum.period * 1000)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from astrape.errors import ExportError
 from astrape.graph.quantum import Leaf, Quantum
 from astrape.portable.names import CONTROL, INPUT, NEXT, OUTPUT, PREPARED, STATE
+from astrape.wording import lacking
 
 __all__ = ["Models", "onnx_models", "traced"]
 
@@ -81,7 +82,7 @@ def _model(
     try:
         from onnxscript import optimizer
     except ImportError as error:
-        raise ExportError('needs onnx and onnxscript: pip install "astrape[export]"') from error
+        raise ExportError(lacking("a graph in ONNX", str(error.name), "export")) from error
     program = traced(module, arguments, name)
     try:
         with torch.no_grad(), quiet():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from astrape.errors import AstrapeError
+from astrape.wording import lacking
 
 __all__ = ["AMBER", "BLUE", "FAINT", "GREEN", "GREY", "INK", "RED", "check_ending", "figure_file"]
 
@@ -34,7 +35,7 @@ def figure_file(width: float, height: float, path: str | Path, constrained: bool
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise AstrapeError('pictures need matplotlib: pip install "astrape[plot]"') from error
+        raise AstrapeError(lacking("a picture", "matplotlib", "plot")) from error
     kind = check_ending(path)
     # The same picture gives the same file: ids and dates would differ from run to run.
     with rc_context({"svg.hashsalt": "astrape", "font.family": "DejaVu Sans", "path.simplify": False}):

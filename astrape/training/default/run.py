@@ -24,6 +24,7 @@ from astrape.training.default.weights import write_weights
 from astrape.training.errors import TrainingError
 from astrape.training.options import Options
 from astrape.training.run import Outcome, train
+from astrape.wording import lacking
 
 __all__ = ["DefaultPlan", "DefaultResult", "run"]
 
@@ -154,9 +155,7 @@ def _render(corpus: Path, plan: DefaultPlan, say: Callable[[str], None]) -> None
 
         made = make_parallel(CorpusSettings(work=corpus, hours=plan.hours), engine=Engine(workers=plan.jobs), tell=say)
     except ImportError as error:
-        raise TrainingError(
-            f'the corpus needs the package {error.name}, which is missing: pip install "astrape[corpus]"'
-        ) from error
+        raise TrainingError(lacking("the corpus", str(error.name), "corpus")) from error
     say(f"corpus: {made.made} sets made, {made.there} were there")
 
 

@@ -15,6 +15,7 @@ from astrape.training.errors import TeacherError
 from astrape.training.teachers.teacher import checked_audio
 from astrape.voice.embedding import CHANNELS
 from astrape.voice.evaluation.resemblyzer import Resemblyzer, load_resemblyzer
+from astrape.wording import lacking
 
 __all__ = ["OfflineTeacher", "projection", "voice_encoder"]
 
@@ -167,9 +168,11 @@ def voice_encoder() -> Resemblyzer:
 
 
 def _lacking(package: str, error: ImportError) -> str:
-    line = "pip install 'astrape[teachers]'"
     if error.name == "pkg_resources":
-        return f"teacher 'offline': {package} needs pkg_resources, gone from setuptools 81: pip install 'setuptools<81'"
+        return (
+            f"teacher 'offline': {package} takes pkg_resources, gone from setuptools 81; hint: "
+            f'pip install "setuptools<81"'
+        )
     if error.name and error.name.partition(".")[0] != package:
-        return f"teacher 'offline': {package} needs the package {error.name}: {line}"
-    return f"teacher 'offline' needs the package {package}: pip install {package}, or {line}"
+        return lacking(f"{package} in teacher 'offline'", error.name, "teachers")
+    return lacking("teacher 'offline'", package, "teachers")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from astrape.settings import Between, Settings, read_settings
 from astrape.training.errors import TeacherError
 from astrape.training.teachers.miocodec.weights import TensorFile, fill, open_tensors
+from astrape.wording import lacking
 
 __all__ = ["WavLM", "open_wavlm"]
 
@@ -97,9 +98,7 @@ def open_wavlm(source: Path | TensorFile, layers: int) -> WavLM:
     try:
         transformers = import_module("transformers")
     except ImportError as error:
-        raise TeacherError(
-            "teacher 'miocodec' needs the package transformers to run WavLM: pip install 'astrape[teachers]'"
-        ) from error
+        raise TeacherError(lacking("WavLM in teacher 'miocodec'", "transformers", "teachers")) from error
     file = source if isinstance(source, TensorFile) else open_tensors(source)
     names = _own_names(file)
     given = _configured(file.path.parent / "config.json") if isinstance(source, Path) else {}
