@@ -21,6 +21,8 @@ import pytest
 RATE = 48000
 PERIOD = 1024
 SLOWNESS = 3
+PILOT = 0.25
+"""Level that is sent until it is heard."""
 
 
 def missing() -> str | None:
@@ -106,6 +108,8 @@ class Talker:
         self._out = self.client.outports.register("out")
         self._in = self.client.inports.register("in")
         self._going = False
+        self._pilot = 0.0
+        self._last = np.zeros(0, np.float32)
         self.client.set_process_callback(self._process)
         self.client.set_xrun_callback(self._lost)
         self.client.activate()
@@ -113,7 +117,8 @@ class Talker:
     def _process(self, frames: int) -> None:
         out = self._out.get_array()
         if not self._going:
-            out[:] = 0
+            out[:] = self._pilot
+            self._last = self._in.get_array().copy()
             return
         self.heard.append(self._in.get_array().copy())
         part = self.x[self.position : self.position + frames]
@@ -149,6 +154,17 @@ class Talker:
         ins = self.client.get_ports("PortAudio", is_input=True)
         self.client.disconnect(self._out, ins[0])
         self.client.connect(outs[0], ins[0])
+
+    def reach(self) -> None:
+        """Wait until what is sent is heard: connections are there some cycles after they have been made."""
+        for self._pilot in (PILOT, 0.0):
+            for _ in range(3000):
+                level = np.abs(self._last)
+                if len(level) and (level.min() > PILOT / 10 if self._pilot else level.max() < 1e-6):
+                    break
+                time.sleep(0.1)
+            else:
+                raise AssertionError(f"a level of {self._pilot} sent is not heard")
 
     def talk(self) -> np.ndarray:
         """Send all of it, and return what was heard meanwhile."""

@@ -63,6 +63,7 @@ def test_the_sound_card_speaks_late_by_what_the_page_is_told(server: Server) -> 
             socket.send(json.dumps({"dry": True}))
             with closing(Talker(server, x)) as talker:
                 talker.connect()
+                talker.reach()
                 y = talker.talk()
             told = facts(socket)
             assert {name for name, _ in told["parts"]} == {"device in", "graph", "worker", "device out"}
