@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from astrape.commands.cache_options import corpus_option, corpus_path, folder_options, maker_options
+from astrape.commands.cache_options import CorpusOptions, MakerOptions, corpus_options, folder_options, maker_options
 from astrape.commands.cache_pack import pack
 from astrape.commands.console import RecipeName, command, json_option, note, print_json, progress, with_subcommands
-from astrape.commands.engine_options import check_device, engine_of, engine_options
+from astrape.commands.engine_options import engine_options
 from astrape.commands.findings import tell_failed
 from astrape.training.names import KINDS
 
 if TYPE_CHECKING:
+    from astrape.jobs import Engine
     from astrape.training.caches import Made
 
 __all__ = ["cache"]
@@ -31,7 +31,7 @@ INCOMPLETE = 1
     short="Make a cache that training reads.",
 )
 @click.option("--what", type=click.Choice(KINDS), help="Which cache.  [required]")
-@corpus_option
+@corpus_options
 @folder_options
 @click.option(
     "--recipe",
@@ -61,29 +61,16 @@ INCOMPLETE = 1
 def cache(
     context: click.Context,
     what: str | None,
-    data: Path | None,
-    microphone: str,
-    channel: str,
-    root: Path,
-    wavlm_dir: str | None,
-    speakers_dir: str | None,
-    content_dir: str | None,
-    audio_dir: str | None,
-    pitch_dir: str | None,
+    corpus: CorpusOptions,
+    folders: dict[str, str | None],
     recipe: str,
     features: str | None,
-    weights: Path | None,
-    wavlm: Path | None,
-    teacher: str | None,
-    teacher_dir: Path | None,
-    device: str,
+    maker: MakerOptions,
     limit: int,
     utts_per_speaker: int,
     per_utterance: bool,
     rate: int | None,
-    jobs: int,
-    engine: str,
-    ray_address: str | None,
+    engine: Engine,
     as_json: bool,
 ) -> None:
     """Make one of the caches that training reads, or what is missing of it.
@@ -103,40 +90,30 @@ def cache(
     from astrape.audio.atomic import shown
     from astrape.audio.endings import named
     from astrape.corpus.layouts import passed_over, read_corpus
-    from astrape.training.caches import CacheJob, make_cache
-    from astrape.training.device import choose_device
+    from astrape.training.caches import make_cache
 
-    chosen = engine_of(jobs, engine, ray_address)
-    place, notice = choose_device(device)
-    if notice:
-        note(notice)
-    check_device(chosen, place.type, device)
-    source = corpus_path(data)
+    job = maker.job(
+        engine,
+        what=what,
+        root=corpus.root.absolute(),
+        folder=folders[what],
+        recipe=recipe,
+        features=features,
+        utts_per_speaker=utts_per_speaker,
+        per_utterance=per_utterance,
+        rate=rate,
+    )
+    source, microphone, channel = corpus.source()
     utterances = read_corpus(source, microphone, channel)
     others = passed_over(source)
     if others:
         note(f"{source}: {len(others)} files are not audio by their endings: {named(others)}")
-    job = CacheJob(
-        what=what,
-        root=root.absolute(),
-        folder=dict(zip(KINDS, (wavlm_dir, speakers_dir, content_dir, audio_dir, pitch_dir), strict=True))[what],
-        recipe=recipe,
-        features=features,
-        weights=weights,
-        wavlm=wavlm,
-        teacher=None if teacher is None else {"use": teacher},
-        teacher_dir=teacher_dir,
-        utts_per_speaker=utts_per_speaker,
-        per_utterance=per_utterance,
-        rate=rate,
-        device=str(place),
-    )
     with progress(what) as bar:
         done = make_cache(
             job,
             utterances,
             limit=limit,
-            engine=chosen,
+            engine=engine,
             corpus=source,
             microphone=microphone,
             channel=channel,

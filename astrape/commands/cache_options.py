@@ -2,99 +2,164 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from astrape.commands.console import channel_option
+from astrape.commands.console import channel_option, note
+from astrape.commands.engine_options import refuse_workers
+from astrape.commands.gathered import gathered
+from astrape.training.names import KINDS
 
-__all__ = ["CACHE_ROOT", "corpus_option", "corpus_path", "folder_options", "maker_options"]
+if TYPE_CHECKING:
+    from astrape.jobs import Engine
+    from astrape.training.caches import CacheJob
+
+__all__ = ["CACHE_ROOT", "CorpusOptions", "MakerOptions", "corpus_options", "folder_options", "maker_options"]
 
 CACHE_ROOT = "cache"
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+PATH = click.Path(path_type=Path)
 
 
-def corpus_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``--data``, ``--mic``, ``--channel`` and ``--cache``."""
-    return _all(
-        click.option(
-            "--data",
-            "--data-dir",
-            "data",
-            type=click.Path(path_type=Path),
-            metavar="PATH",
-            help="A folder of audio, VCTK's folder, or a manifest (TSV, CSV, JSONL).  [default: data, or the current "
-            "folder where it has VCTK's layout]",
-        ),
-        click.option(
-            "--mic",
-            "microphone",
-            type=click.Choice(["mic1", "mic2", "both"]),
-            default="mic1",
-            show_default=True,
-            help="Of recordings by two microphones, as VCTK has them.",
-        ),
-        channel_option,
-        click.option(
-            "--cache",
-            "--cache-dir",
-            "root",
-            type=click.Path(path_type=Path),
-            default=CACHE_ROOT,
-            show_default=True,
-            metavar="FOLDER",
-            help="The folder that holds all caches.",
-        ),
-    )(function)
+@dataclass(frozen=True)
+class CorpusOptions:
+    """Where the corpus and the caches are.
 
-
-def folder_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``--wavlm-dir``, ``--speakers-dir`` and so on, one for each kind of cache."""
-    helps = {
-        "wavlm": "Folder of the features' cache, in --cache or absolute.  [default: after the features, as in "
-        "wavlm_L4_200hz]",
-        "speakers": "Folder of the speakers' cache.  [default: speakers]",
-        "content": "Folder of the teacher's content.  [default: content]",
-        "audio": "Folder of decoded recordings.  [default: after their rate, as in audio_44100hz]",
-        "pitch": "Folder of the recordings' pitch.  [default: pitch]",
-    }
-    return _all(*(click.option(f"--{what}-dir", metavar="FOLDER", help=text) for what, text in helps.items()))(function)
-
-
-def maker_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``--weights``, ``--wavlm``, ``--teacher``, ``--teacher-dir`` and ``--device``."""
-    path = click.Path(path_type=Path)
-    return _all(
-        click.option("--weights", type=path, metavar="FILE", help="Weights with the front end's: safetensors."),
-        click.option("--wavlm", type=path, metavar="CHECKPOINT", help="A WavLM checkpoint for the front end."),
-        click.option("--teacher", metavar="NAME", help="miocodec, offline or spectral.  [default: the recipe's]"),
-        click.option("--teacher-dir", type=path, metavar="FOLDER", help="Where the teacher's weights are."),
-        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or mps."),
-    )(function)
-
-
-def corpus_path(given: Path | None, recorded: str | None = None) -> Path:
-    """The corpus: what is given, else where a cache says that it was made of, where that is there, else the default.
-
-    Raises:
-        CorpusError: where there is none.
+    Attributes:
+        data: the corpus, where it was given.
+        microphone, channel: of its recordings.
+        root: the folder of all caches.
     """
-    if given is not None:
-        return given
-    if recorded is not None and Path(recorded).exists():
-        return Path(recorded)
-    from astrape.corpus.layouts import default_corpus
 
-    return default_corpus()
+    data: Path | None
+    microphone: str
+    channel: str
+    root: Path
+
+    def source(self, recorded: Mapping[str, Any] | None = None) -> tuple[Path, str, str]:
+        """Path, microphone and channel of the corpus: as given, else as a cache says, else the default.
+
+        Args:
+            recorded: a cache's record of what it was made of.
+
+        Raises:
+            CorpusError: where there is none.
+        """
+        if self.data is not None:
+            return self.data, self.microphone, self.channel
+        from astrape.corpus.layouts import default_corpus
+
+        known = {name: value for name, value in (recorded or {}).items() if isinstance(value, str)}
+        path = Path(known["data"]) if "data" in known else None
+        return (
+            path if path is not None and path.exists() else default_corpus(),
+            known.get("microphone", self.microphone),
+            known.get("channel", self.channel),
+        )
 
 
-def _all(*decorators: Decorator) -> Decorator:
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
+@dataclass(frozen=True)
+class MakerOptions:
+    """What makes a cache, and where."""
 
-    return decorate
+    weights: Path | None
+    wavlm: Path | None
+    teacher: str | None
+    teacher_dir: Path | None
+    device: str
+
+    def job(self, engine: Engine, **others: Any) -> CacheJob:
+        """The job of making a cache.
+
+        Args:
+            engine: what does it.
+            others: the job's attributes that these options do not say.
+
+        Raises:
+            AstrapeError: for a device that there is not, and workers that would share one GPU.
+        """
+        from astrape.training.caches import CacheJob
+        from astrape.training.device import choose_device
+
+        place, notice = choose_device(self.device)
+        if notice:
+            note(notice)
+        if place.type != "cpu":
+            refuse_workers(engine, f"is for the CPU: leave it out with --device {self.device}")
+        return CacheJob(
+            weights=self.weights,
+            wavlm=self.wavlm,
+            teacher=None if self.teacher is None else {"use": self.teacher},
+            teacher_dir=self.teacher_dir,
+            device=str(place),
+            **others,
+        )
+
+
+corpus_options = gathered(
+    "corpus",
+    CorpusOptions,
+    click.option(
+        "--data",
+        "--data-dir",
+        "data",
+        type=PATH,
+        metavar="PATH",
+        help="A folder of audio, VCTK's folder, or a manifest (TSV, CSV, JSONL).  [default: data, or the current "
+        "folder where it has VCTK's layout]",
+    ),
+    click.option(
+        "--mic",
+        "microphone",
+        type=click.Choice(["mic1", "mic2", "both"]),
+        default="mic1",
+        show_default=True,
+        help="Of recordings by two microphones, as VCTK has them.",
+    ),
+    channel_option,
+    click.option(
+        "--cache",
+        "--cache-dir",
+        "root",
+        type=PATH,
+        default=CACHE_ROOT,
+        show_default=True,
+        metavar="FOLDER",
+        help="The folder that holds all caches.",
+    ),
+)
+"""``--data``, ``--mic``, ``--channel`` and ``--cache``, as :class:`CorpusOptions`."""
+
+
+FOLDERS = {
+    "wavlm": "Folder of the features' cache, in --cache or absolute.  [default: after the features, as in "
+    "wavlm_L4_200hz]",
+    "speakers": "Folder of the speakers' cache.  [default: speakers]",
+    "content": "Folder of the teacher's content.  [default: content]",
+    "audio": "Folder of decoded recordings.  [default: after their rate, as in audio_44100hz]",
+    "pitch": "Folder of the recordings' pitch.  [default: pitch]",
+}
+
+folder_options = gathered(
+    "folders",
+    lambda wavlm_dir, speakers_dir, content_dir, audio_dir, pitch_dir: dict(
+        zip(KINDS, (wavlm_dir, speakers_dir, content_dir, audio_dir, pitch_dir), strict=True)
+    ),
+    *(click.option(f"--{kind}-dir", metavar="FOLDER", help=FOLDERS[kind]) for kind in KINDS),
+)
+"""``--wavlm-dir``, ``--speakers-dir`` and so on, as a folder or ``None`` for each kind of cache."""
+
+maker_options = gathered(
+    "maker",
+    MakerOptions,
+    click.option("--weights", type=PATH, metavar="FILE", help="Weights with the front end's: safetensors."),
+    click.option("--wavlm", type=PATH, metavar="CHECKPOINT", help="A WavLM checkpoint for the front end."),
+    click.option("--teacher", metavar="NAME", help="miocodec, offline or spectral.  [default: the recipe's]"),
+    click.option("--teacher-dir", type=PATH, metavar="FOLDER", help="Where the teacher's weights are."),
+    click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or mps."),
+)
+"""``--weights``, ``--wavlm``, ``--teacher``, ``--teacher-dir`` and ``--device``, as :class:`MakerOptions`."""

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from astrape.commands.cache_options import corpus_option, corpus_path, folder_options
+from astrape.commands.cache_options import CorpusOptions, corpus_options, folder_options
 from astrape.commands.console import command, json_option, print_json, progress
-from astrape.commands.engine_options import engine_of, engine_options
+from astrape.commands.engine_options import engine_options
 from astrape.training.names import KINDS
 
 if TYPE_CHECKING:
+    from astrape.jobs import Engine
     from astrape.training.caches import Cache
 
 __all__ = ["pack"]
@@ -30,7 +31,7 @@ PACKED = tuple(kind for kind in KINDS if kind != "pitch")
     short="Pack caches into shards, in a folder or a store.",
 )
 @click.argument("place", metavar="PLACE")
-@corpus_option
+@corpus_options
 @folder_options
 @click.option("--what", multiple=True, metavar="NAME,...", help=f"Of {', '.join(PACKED)}.  [default: all there are]")
 @click.option(
@@ -48,22 +49,13 @@ PACKED = tuple(kind for kind in KINDS if kind != "pitch")
 @json_option
 def pack(
     place: str,
-    data: Path | None,
-    microphone: str,
-    channel: str,
-    root: Path,
-    wavlm_dir: str | None,
-    speakers_dir: str | None,
-    content_dir: str | None,
-    audio_dir: str | None,
-    pitch_dir: str | None,
+    corpus: CorpusOptions,
+    folders: dict[str, str | None],
     what: tuple[str, ...],
     unseen: float,
     shard_size: float,
     seed: int,
-    jobs: int,
-    engine: str,
-    ray_address: str | None,
+    engine: Engine,
     as_json: bool,
 ) -> None:
     """Pack caches into tar files as WebDataset has them, for `--pack` of the trainers.
@@ -80,16 +72,10 @@ def pack(
     from astrape.corpus.splits import split_corpus
     from astrape.training.caches import make_pack
 
-    del pitch_dir
-    chosen = engine_of(jobs, engine, ray_address)
-    named = dict(zip(PACKED, (wavlm_dir, speakers_dir, content_dir, audio_dir), strict=True))
-    caches = _chosen(root, [name.strip() for group in what for name in group.split(",") if name.strip()], named)
+    caches = _chosen(corpus.root, [one.strip() for group in what for one in group.split(",") if one.strip()], folders)
     options = next((cache.record.options for cache in caches if "data" in cache.record.options), {})
-    source = corpus_path(data, options.get("data"))
-    if data is None:
-        microphone, channel = str(options.get("microphone", microphone)), str(options.get("channel", channel))
     # The trainers' split, whose seed is 0 whatever theirs is.
-    split = split_corpus(read_corpus(source, microphone, channel), unseen, 0)
+    split = split_corpus(read_corpus(*corpus.source(options)), unseen, 0)
     with progress("packing") as bar:
         done = make_pack(
             caches,
@@ -97,7 +83,7 @@ def pack(
             Place(place),
             shard_bytes=round(shard_size * 1e6),
             seed=seed,
-            engine=chosen,
+            engine=engine,
             progress=bar,
         )
     if as_json:

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from astrape.commands.cache_options import corpus_option, corpus_path, folder_options, maker_options
+from astrape.commands.cache_options import CorpusOptions, MakerOptions, corpus_options, folder_options, maker_options
 from astrape.commands.console import RecipeName, command, json_option, note, print_json, progress
 from astrape.commands.corpus import check_made
-from astrape.commands.engine_options import check_device, engine_of, engine_options
+from astrape.commands.engine_options import engine_options
 from astrape.commands.findings import print_findings, print_repair
 from astrape.training.errors import CacheError
 from astrape.training.names import KINDS
 
 if TYPE_CHECKING:
     from astrape.corpus.utterances import Utterance
+    from astrape.jobs import Engine
     from astrape.training.caches import Cache, Checked
 
 __all__ = ["check_caches"]
@@ -31,7 +32,7 @@ FAULTY = 1
     "astrape check-cache --cache corpus --repair",
     short="Read all files of the caches; find what is damaged.",
 )
-@corpus_option
+@corpus_options
 @click.option("--wavlm-only", is_flag=True, help="Look at features alone.")
 @click.option("--speakers-only", is_flag=True, help="Look at speakers alone.")
 @click.option("--content-only", is_flag=True, help="Look at content alone.")
@@ -53,32 +54,19 @@ FAULTY = 1
 @click.pass_context
 def check_caches(
     context: click.Context,
-    data: Path | None,
-    microphone: str,
-    channel: str,
-    root: Path,
+    corpus: CorpusOptions,
     wavlm_only: bool,
     speakers_only: bool,
     content_only: bool,
     audio_only: bool,
     pitch_only: bool,
-    wavlm_dir: str | None,
-    speakers_dir: str | None,
-    content_dir: str | None,
-    audio_dir: str | None,
-    pitch_dir: str | None,
+    folders: dict[str, str | None],
     repair: bool,
     recipe: str | None,
-    weights: Path | None,
-    wavlm: Path | None,
-    teacher: str | None,
-    teacher_dir: Path | None,
-    device: str,
+    maker: MakerOptions,
     limit: int,
     reads: int,
-    jobs: int,
-    engine: str,
-    ray_address: str | None,
+    engine: Engine,
     as_json: bool,
 ) -> None:
     """Read every file of the caches and list what is damaged or missing.
@@ -92,31 +80,15 @@ def check_caches(
     A folder that `astrape corpus make` filled is checked alike: name it with --cache.
     """
     from astrape.corpus.record import is_corpus
-    from astrape.training.caches import CacheJob, check_cache, repair_cache
-    from astrape.training.device import choose_device
+    from astrape.training.caches import check_cache, repair_cache
 
-    repairs = engine_of(jobs, engine, ray_address)
-    if is_corpus(root):
-        context.exit(check_made(root.absolute(), repair, reads, repairs, as_json))
+    if is_corpus(corpus.root):
+        context.exit(check_made(corpus.root.absolute(), repair, reads, engine, as_json))
     only = dict(zip(KINDS, (wavlm_only, speakers_only, content_only, audio_only, pitch_only), strict=True))
     chosen = [what for what in KINDS if only[what] or not any(only.values())]
-    named = dict(zip(KINDS, (wavlm_dir, speakers_dir, content_dir, audio_dir, pitch_dir), strict=True))
-    caches = _chosen(root, chosen, named)
-    place, notice = choose_device(device)
-    if notice:
-        note(notice)
-    check_device(repairs, place.type, device)
-    given = CacheJob(
-        what="wavlm",
-        root=root.absolute(),
-        recipe=recipe,
-        weights=weights,
-        wavlm=wavlm,
-        teacher=None if teacher is None else {"use": teacher},
-        teacher_dir=teacher_dir,
-        device=str(place),
-    )
-    corpora = _Corpora(data, microphone, channel, repair)
+    caches = _chosen(corpus.root, chosen, folders)
+    given = maker.job(engine, what="wavlm", root=corpus.root.absolute(), recipe=recipe)
+    corpora = _Corpora(corpus, repair)
     results: list[dict[str, Any]] = []
     wrong = False
     for cache in caches:
@@ -130,7 +102,7 @@ def check_caches(
         if repair and found.findings:
             assert utterances is not None
             with progress(f"repairing {cache.folder.name}") as bar:
-                made, failed = repair_cache(cache, found.findings, utterances, given, engine=repairs, progress=bar)
+                made, failed = repair_cache(cache, found.findings, utterances, given, engine=engine, progress=bar)
             result |= print_repair(cache.folder, made, failed, as_json)
             left = len(failed)
         wrong = wrong or left > 0
@@ -144,8 +116,8 @@ def check_caches(
 class _Corpora:
     """The corpus of each cache, read once."""
 
-    def __init__(self, data: Path | None, microphone: str, channel: str, needed: bool) -> None:
-        self.data, self.microphone, self.channel, self.needed = data, microphone, channel, needed
+    def __init__(self, options: CorpusOptions, needed: bool) -> None:
+        self.options, self.needed = options, needed
         self.read: dict[tuple[Path, str, str], list[Utterance]] = {}
 
     def of(self, cache: Cache) -> list[Utterance] | None:
@@ -153,22 +125,16 @@ class _Corpora:
         from astrape.corpus.errors import CorpusError
         from astrape.corpus.layouts import read_corpus
 
-        options = cache.record.options
-        recorded = options.get("data")
         try:
-            source = corpus_path(self.data, recorded if isinstance(recorded, str) else None)
+            source = self.options.source(cache.record.options)
         except CorpusError:
             if self.needed:
                 raise
             note(f"{shown(cache.folder)}: no corpus is known, so nothing can be missing (--data)")
             return None
-        own = self.data is None and isinstance(options.get("microphone"), str)
-        microphone = str(options["microphone"]) if own else self.microphone
-        channel = str(options.get("channel", self.channel)) if own else self.channel
-        key = (source, microphone, channel)
-        if key not in self.read:
-            self.read[key] = read_corpus(source, microphone, channel)
-        return self.read[key]
+        if source not in self.read:
+            self.read[source] = read_corpus(*source)
+        return self.read[source]
 
 
 def _chosen(root: Path, kinds: list[str], named: dict[str, str | None]) -> list[Cache]:

@@ -23,12 +23,13 @@ from astrape.commands.console import (
     settings_option,
     warn,
 )
-from astrape.commands.engine_options import engine_of, engine_options
+from astrape.commands.engine_options import engine_options, refuse_workers
 from astrape.commands.run import warnings_of
 from astrape.errors import AstrapeError
 from astrape.voice.names import CODE_ENDINGS, FROM_CODES, RECIPE
 
 if TYPE_CHECKING:
+    from astrape.jobs import Engine
     from astrape.runtime.files import Conversion
     from astrape.voice.conversion import Converter
     from astrape.voice.decoding import CodeDecoder, Decoded
@@ -107,9 +108,7 @@ def convert(
     encoder: str | None,
     port: str | None,
     codes: Path | None,
-    jobs: int,
-    engine: str,
-    ray_address: str | None,
+    engine: Engine,
     channel: str,
     form_in: str,
     form_out: str | None,
@@ -145,10 +144,8 @@ def convert(
         raise click.UsageError(f"OUT is given twice, as '{second}' and with -o")
     if out is None:
         raise click.UsageError("Missing option '-o' / '--output' / '--out'.")
-    chosen = engine_of(jobs, engine, ray_address)
-    if not chosen.in_process and not source.is_dir():
-        option = f"--jobs {jobs}" if jobs > 1 else f"--engine {engine}"
-        raise AstrapeError(f"{option}: is for a folder, and SRC is one recording: leave it out")
+    if not source.is_dir():
+        refuse_workers(engine, "is for a folder, and SRC is one recording: leave it out")
     check_chunk(chunk_ms)
     checked_channel(channel)
     controls = parse_settings(settings)
@@ -212,7 +209,7 @@ def convert(
                 channel=channel,
                 controls=controls,
                 keep=[voice] if weights is None else [voice, weights],
-                engine=chosen,
+                engine=engine,
                 progress=tell,
             )
         for done in batch.converted:

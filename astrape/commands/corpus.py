@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from astrape.commands.console import DEBUG, command, json_option, note, print_json, progress
-from astrape.commands.engine_options import engine_of, engine_options
+from astrape.commands.engine_options import engine_options
 from astrape.commands.findings import print_findings, print_repair, tell_failed
 
 if TYPE_CHECKING:
@@ -80,9 +80,7 @@ def parallel(
     warps: float,
     recordings: bool,
     seed: int,
-    jobs: int,
-    engine: str,
-    ray_address: str | None,
+    engine: Engine,
     as_json: bool,
 ) -> None:
     """Make parallel sets: one sentence in one to three voices, in step to the sample, with F0 and phones.
@@ -97,10 +95,9 @@ def parallel(
     """
     from astrape.corpus import CorpusSettings, make_parallel
 
-    chosen = engine_of(jobs, engine, ray_address)
     settings = CorpusSettings(work.absolute(), hours, flite, recordings, warps, seed)
     with progress("rendering") as bar:
-        done = make_parallel(settings, engine=chosen, progress=bar, tell=note)
+        done = make_parallel(settings, engine=engine, progress=bar, tell=note)
     tell_failed(done.failed)
     if as_json:
         print_json(done.to_dict())

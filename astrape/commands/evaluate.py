@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING
 import click
 
 from astrape.commands.console import (
-    RecipeName,
     command,
     json_option,
     print_json,
     print_table,
     progress,
-    settings_option,
 )
-from astrape.commands.engine_options import engine_of, engine_options
-from astrape.commands.evaluate_inputs import CONVERTED, check_targets, converting, pairs_of, places_for
+from astrape.commands.engine_options import engine_options, refuse_workers
+from astrape.commands.evaluate_inputs import (
+    CONVERTED,
+    ConversionOptions,
+    Inputs,
+    check_targets,
+    conversion_options,
+    input_options,
+)
 from astrape.commands.evaluate_results import complain, table_beside, table_of, write_results
 from astrape.errors import AstrapeError
 from astrape.voice.names import (
@@ -26,12 +31,12 @@ from astrape.voice.names import (
     CONDITIONS,
     LISTEN,
     METRICS,
-    RECIPE,
     REFERENCES,
     TRACKERS,
 )
 
 if TYPE_CHECKING:
+    from astrape.jobs import Engine
     from astrape.voice.evaluation.systems import System
 
 __all__ = ["evaluate"]
@@ -48,43 +53,8 @@ FILE = click.Path(path_type=Path)
     interrupted="files that were converted are there, and no scores are",
     short="Convert recordings and measure what comes out.",
 )
-@click.option("--source", type=FILE, metavar="FILE", help="One recording to convert.")
-@click.option(
-    "--target",
-    type=FILE,
-    metavar="VOICE",
-    help="The voice: a voicebank, a recording of 5 s or more, or the name of one that ships.",
-)
-@click.option(
-    "-o",
-    "--output",
-    "--out",
-    "out",
-    type=FILE,
-    metavar="OUT",
-    help="Of --source: the file to write. Of a set: the run's folder.",
-)
-@click.option(
-    "--sources", multiple=True, type=FILE, metavar="PATH", help="Folder (also VCTK), manifest or file. Repeatable."
-)
-@click.option("--targets", multiple=True, type=FILE, metavar="PATH", help="Folder of voices, or a voice. Repeatable.")
-@click.option("--pairs", "table", type=FILE, metavar="FILE", help="Listed pairs: .csv, .tsv or .jsonl, see the docs.")
-@click.option("--own-voice", is_flag=True, help="The targets are the sources' own voices: PESQ and STOI too.")
-@click.option("--target-audio", type=FILE, metavar="PATH", help="Recording of a voicebank's speaker, or folder.")
-@click.option("--text", metavar="TEXT", help="What --source says. Else a .txt beside it, if there is one.")
-@click.option("--converted", type=FILE, metavar="PATH", help="Evaluate what another system converted: file or folder.")
-@click.option("--late", default=0.0, metavar="MS", help="By how much --converted is late.")
-@click.option("--recipe", default=RECIPE, show_default=True, type=RecipeName(), metavar="RECIPE", help="What converts.")
-@click.option("--weights", type=FILE, metavar="FILE", help="Weights, a safetensors file.")
-@click.option(
-    "--encoder",
-    metavar="NAME",
-    help="Speaker encoder for recordings: an installed one's name, or package.module:factory.  [default: that of "
-    "--weights]",
-)
-@click.option("--port", metavar="NAME", help="The output to write, where the recipe has several; the first audio.")
-@click.option("--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at once.")
-@settings_option
+@input_options
+@conversion_options
 @click.option("--metrics", multiple=True, metavar="NAME,...", help=f"Of {', '.join(METRICS)}, or quantities; all.")
 @click.option("--pitch", "tracker", type=click.Choice(TRACKERS), help="Pitch tracker; the first installed one.")
 @click.option("--language", default="en", show_default=True, metavar="CODE", help="Of the sources.")
@@ -116,23 +86,8 @@ FILE = click.Path(path_type=Path)
 @click.pass_context
 def evaluate(
     context: click.Context,
-    source: Path | None,
-    target: Path | None,
-    out: Path | None,
-    sources: tuple[Path, ...],
-    targets: tuple[Path, ...],
-    table: Path | None,
-    own_voice: bool,
-    target_audio: Path | None,
-    text: str | None,
-    converted: Path | None,
-    late: float,
-    recipe: str,
-    weights: Path | None,
-    encoder: str | None,
-    port: str | None,
-    chunk_ms: float,
-    settings: tuple[str, ...],
+    inputs: Inputs,
+    conversion: ConversionOptions,
     metrics: tuple[str, ...],
     tracker: str | None,
     language: str,
@@ -142,9 +97,7 @@ def evaluate(
     conditions: tuple[str, ...],
     listen: int,
     no_page: bool,
-    jobs: int,
-    engine: str,
-    ray_address: str | None,
+    engine: Engine,
     as_json: bool,
 ) -> None:
     """Convert recordings to voices and measure what comes out.
@@ -162,35 +115,34 @@ def evaluate(
     from astrape.voice.evaluation.pairs import some
     from astrape.voice.evaluation.systems import Converted
 
-    check_chunk(chunk_ms)
+    check_chunk(conversion.chunk_ms)
     if seed < 0:
         raise AstrapeError(f"--seed must be 0 or more, not {seed}")
-    if not 0 <= late <= 60_000:
-        raise AstrapeError(f"--late must be 0 to 60000 ms, not {late:g}")
-    single = source is not None
-    chosen = engine_of(jobs, engine, ray_address)
-    if single and not chosen.in_process:
-        option = f"--jobs {jobs}" if jobs > 1 else f"--engine {engine}"
-        raise AstrapeError(f"{option}: is for a set, and --source is one recording: leave it out")
-    pairs = pairs_of(source, target, sources, targets, table, own_voice, target_audio, text, converted)
+    if not 0 <= inputs.late <= 60_000:
+        raise AstrapeError(f"--late must be 0 to 60000 ms, not {inputs.late:g}")
+    single, out = inputs.source is not None, inputs.out
+    if single:
+        refuse_workers(engine, "is for a set, and --source is one recording: leave it out")
+    pairs = inputs.pairs()
     if out is not None and not single:
         # A run inside the folder of sources: what an earlier one wrote there is no source.
         pairs = [pair for pair in pairs if not pair.source.path.absolute().is_relative_to(out.absolute() / CONVERTED)]
     drawn = some(pairs, limit, seed)
-    folder, wanted = places_for(out, single, converted is not None)
+    folder, wanted = inputs.places()
     system: System
     done = [pair for pair in pairs if pair.converted]
     if done and len(done) < len(pairs):
-        raise AstrapeError(f"{table}: {len(done)} of {len(pairs)} rows have a 'converted' file: all of them, or none")
-    if converted is not None or done:
-        system = Converted(converted, late / 1000)
-        elsewhere = True
+        raise AstrapeError(
+            f"{inputs.table}: {len(done)} of {len(pairs)} rows have a 'converted' file: all of them, or none"
+        )
+    elsewhere = inputs.converted is not None or bool(done)
+    if elsewhere:
+        system = Converted(inputs.converted, inputs.late / 1000)
     else:
-        if late:
+        if inputs.late:
             raise AstrapeError("--late: is of --converted; what is converted here is in time")
-        system = converting(recipe, weights, port, encoder, chunk_ms, settings, folder, wanted)
-        check_targets(system, drawn, own_voice)
-        elsewhere = False
+        system = conversion.system(folder, wanted)
+        check_targets(system, drawn, inputs.own_voice)
     beside, worse = _names(baselines), _names(conditions)
     if (beside or worse) and (single or out is None):
         raise AstrapeError("--baselines and --conditions stand beside a set: give --sources or --pairs, and --output")
@@ -209,13 +161,13 @@ def evaluate(
             tracker=tracker,
             seed=seed,
             settings={"limit": limit, "pairs_in_all": len(pairs), "references": references},
-            engine=chosen,
+            engine=engine,
             progress=tell,
         )
     if single and found.failed:
         raise AstrapeError(found.failed[0].error)
     written = write_results(found, out, folder, single, elsewhere, None if no_page else listen, tracker)
-    complain(found, recipe, encoder, elsewhere)
+    complain(found, conversion.recipe, conversion.encoder, elsewhere)
     if as_json:
         print_json(found.to_dict())
     else:

@@ -3,112 +3,207 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from astrape.commands.console import parse_settings
+import click
+
+from astrape.commands.console import RecipeName, parse_settings, settings_option
+from astrape.commands.gathered import gathered
 from astrape.errors import AstrapeError
+from astrape.voice.names import RECIPE
 
 if TYPE_CHECKING:
     from astrape.voice.evaluation.pairs import Pair
     from astrape.voice.evaluation.systems import Conversions, System
 
-__all__ = ["CONVERTED", "check_targets", "converting", "pairs_of", "places_for"]
+__all__ = ["CONVERTED", "ConversionOptions", "Inputs", "check_targets", "conversion_options", "input_options"]
 
 CONVERTED = "converted"
 """Folder of the converted files in that of the run."""
 
-
-def pairs_of(
-    source: Path | None,
-    target: Path | None,
-    sources: Sequence[Path],
-    targets: Sequence[Path],
-    table: Path | None,
-    own_voice: bool,
-    target_audio: Path | None,
-    text: str | None,
-    converted: Path | None,
-) -> list[Pair]:
-    from astrape.voice.evaluation import pairs
-    from astrape.voice.evaluation.recording import Recording
-
-    given = [name for name, is_there in (("--source", source), ("--sources", sources), ("--pairs", table)) if is_there]
-    if len(given) != 1:
-        found = " and ".join(given) or "none of them"
-        raise AstrapeError(f"what to evaluate is --source, --sources or --pairs, exactly one of them, not {found}")
-    if table is not None:
-        if target or targets or target_audio or own_voice or text:
-            raise AstrapeError("--pairs: its columns say what goes with what: leave targets, audio and text out")
-        return pairs.read_pairs(table)
-    if source is not None:
-        if sources or targets:
-            raise AstrapeError("--source goes with --target; --sources and --targets are for sets")
-        # Refused here rather than by the first metric: nothing is loaded yet.
-        Recording(source)
-        said = [pairs.utterance(source, text)]
-        voices = [] if target is None else [target]
-    else:
-        if target or text:
-            raise AstrapeError("--sources goes with --targets; --target and --text are for one --source")
-        said, voices = pairs.read_sources(sources), list(targets)
-    if own_voice and not voices and target_audio is None:
-        return pairs.own_voices(said)
-    if not voices and converted is not None:
-        voice = None if target_audio is None else pairs.Target(target_audio.stem, (target_audio,), target_audio)
-        return [pairs.Pair(one, voice, own_voice=own_voice) for one in said]
-    if not voices:
-        raise AstrapeError("there is no voice to convert to: name one with --target or --targets, or say --own-voice")
-    targeted = pairs.read_targets(voices, target_audio)
-    return [replace(pair, own_voice=own_voice) for pair in pairs.all_pairs(said, targeted)]
+FILE = click.Path(path_type=Path)
 
 
-def places_for(out: Path | None, single: bool, converted: bool) -> tuple[Path, Path | None]:
-    """The folder for results, and the one file to write instead."""
-    if out is None:
-        if single and converted:
-            return Path(), None
-        raise AstrapeError("there is no place for the results: name one with --output")
-    if single and not converted:
-        if out.is_dir():
-            raise AstrapeError(f"{out}: is a folder, and --source is one file: name a file")
-        return out.parent, out
-    if out.exists() and not out.is_dir():
-        raise AstrapeError(f"{out}: is not a folder, and a run is written to one: name another")
-    from astrape.audio.atomic import make_folder
+@dataclass(frozen=True)
+class Inputs:
+    """The recordings of a run, the voices, and where results go: the values of the options of these names."""
 
-    make_folder(out)
-    return out, None
+    source: Path | None
+    target: Path | None
+    out: Path | None
+    sources: tuple[Path, ...]
+    targets: tuple[Path, ...]
+    table: Path | None
+    own_voice: bool
+    target_audio: Path | None
+    text: str | None
+    converted: Path | None
+    late: float
+
+    def pairs(self) -> list[Pair]:
+        """The pairs to evaluate.
+
+        Raises:
+            AstrapeError: for options that do not go together, and files that cannot be read.
+        """
+        from astrape.voice.evaluation import pairs
+        from astrape.voice.evaluation.recording import Recording
+
+        named = {"--source": self.source, "--sources": self.sources, "--pairs": self.table}
+        given = [name for name, is_there in named.items() if is_there]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise AstrapeError(f"what to evaluate is --source, --sources or --pairs, exactly one of them, not {found}")
+        if self.table is not None:
+            if self.target or self.targets or self.target_audio or self.own_voice or self.text:
+                raise AstrapeError("--pairs: its columns say what goes with what: leave targets, audio and text out")
+            return pairs.read_pairs(self.table)
+        if self.source is not None:
+            if self.sources or self.targets:
+                raise AstrapeError("--source goes with --target; --sources and --targets are for sets")
+            # Refused here rather than by the first metric: nothing is loaded yet.
+            Recording(self.source)
+            said = [pairs.utterance(self.source, self.text)]
+            voices = [] if self.target is None else [self.target]
+        else:
+            if self.target or self.text:
+                raise AstrapeError("--sources goes with --targets; --target and --text are for one --source")
+            said, voices = pairs.read_sources(self.sources), list(self.targets)
+        if self.own_voice and not voices and self.target_audio is None:
+            return pairs.own_voices(said)
+        if not voices and self.converted is not None:
+            audio = self.target_audio
+            voice = None if audio is None else pairs.Target(audio.stem, (audio,), audio)
+            return [pairs.Pair(one, voice, own_voice=self.own_voice) for one in said]
+        if not voices:
+            raise AstrapeError(
+                "there is no voice to convert to: name one with --target or --targets, or say --own-voice"
+            )
+        targeted = pairs.read_targets(voices, self.target_audio)
+        return [replace(pair, own_voice=self.own_voice) for pair in pairs.all_pairs(said, targeted)]
+
+    def places(self) -> tuple[Path, Path | None]:
+        """The folder for results, and the one file to write instead.
+
+        Raises:
+            AstrapeError: where there is none, and for a file in the place of a folder.
+        """
+        out = self.out
+        if out is None:
+            if self.source is not None and self.converted is not None:
+                return Path(), None
+            raise AstrapeError("there is no place for the results: name one with --output")
+        if self.source is not None and self.converted is None:
+            if out.is_dir():
+                raise AstrapeError(f"{out}: is a folder, and --source is one file: name a file")
+            return out.parent, out
+        if out.exists() and not out.is_dir():
+            raise AstrapeError(f"{out}: is not a folder, and a run is written to one: name another")
+        from astrape.audio.atomic import make_folder
+
+        make_folder(out)
+        return out, None
 
 
-def converting(
-    recipe: str,
-    weights: Path | None,
-    port: str | None,
-    encoder: str | None,
-    chunk_ms: float,
-    settings: tuple[str, ...],
-    folder: Path,
-    wanted: Path | None,
-) -> Conversions:
-    from astrape.graph.recipe import Recipe
-    from astrape.voice.conversion import CODES, Converter
-    from astrape.voice.evaluation.systems import Conversions
+@dataclass(frozen=True)
+class ConversionOptions:
+    """What converts: the values of the options of these names."""
 
-    controls = parse_settings(settings)
-    if "speaker" in controls:
-        raise AstrapeError("--set speaker: the speaker is what the targets give")
-    converter = Converter.load(recipe, weights, output=port, codes=CODES in Recipe.load(recipe).outputs)
-    return Conversions(
-        converter,
-        folder / CONVERTED,
-        out=wanted,
-        encoder=encoder,
-        weights=None if converter.weights is None else Path(converter.weights),
-        chunk_ms=chunk_ms,
-        controls=controls,
-    )
+    recipe: str
+    weights: Path | None
+    encoder: str | None
+    port: str | None
+    chunk_ms: float
+    settings: tuple[str, ...]
+
+    def system(self, folder: Path, wanted: Path | None) -> Conversions:
+        """The system that converts.
+
+        Args:
+            folder: of the run.
+            wanted: the one file to write instead.
+
+        Raises:
+            AstrapeError: for a recipe or weights that cannot be read, and controls that do not fit.
+        """
+        from astrape.graph.recipe import Recipe
+        from astrape.voice.conversion import CODES, Converter
+        from astrape.voice.evaluation.systems import Conversions
+
+        controls = parse_settings(self.settings)
+        if "speaker" in controls:
+            raise AstrapeError("--set speaker: the speaker is what the targets give")
+        codes = CODES in Recipe.load(self.recipe).outputs
+        converter = Converter.load(self.recipe, self.weights, output=self.port, codes=codes)
+        return Conversions(
+            converter,
+            folder / CONVERTED,
+            out=wanted,
+            encoder=self.encoder,
+            weights=None if converter.weights is None else Path(converter.weights),
+            chunk_ms=self.chunk_ms,
+            controls=controls,
+        )
+
+
+input_options = gathered(
+    "inputs",
+    Inputs,
+    click.option("--source", type=FILE, metavar="FILE", help="One recording to convert."),
+    click.option(
+        "--target",
+        type=FILE,
+        metavar="VOICE",
+        help="The voice: a voicebank, a recording of 5 s or more, or the name of one that ships.",
+    ),
+    click.option(
+        "-o",
+        "--output",
+        "--out",
+        "out",
+        type=FILE,
+        metavar="OUT",
+        help="Of --source: the file to write. Of a set: the run's folder.",
+    ),
+    click.option(
+        "--sources", multiple=True, type=FILE, metavar="PATH", help="Folder (also VCTK), manifest or file. Repeatable."
+    ),
+    click.option(
+        "--targets", multiple=True, type=FILE, metavar="PATH", help="Folder of voices, or a voice. Repeatable."
+    ),
+    click.option(
+        "--pairs", "table", type=FILE, metavar="FILE", help="Listed pairs: .csv, .tsv or .jsonl, see the docs."
+    ),
+    click.option("--own-voice", is_flag=True, help="The targets are the sources' own voices: PESQ and STOI too."),
+    click.option("--target-audio", type=FILE, metavar="PATH", help="Recording of a voicebank's speaker, or folder."),
+    click.option("--text", metavar="TEXT", help="What --source says. Else a .txt beside it, if there is one."),
+    click.option(
+        "--converted", type=FILE, metavar="PATH", help="Evaluate what another system converted: file or folder."
+    ),
+    click.option("--late", default=0.0, metavar="MS", help="By how much --converted is late."),
+)
+
+conversion_options = gathered(
+    "conversion",
+    ConversionOptions,
+    click.option(
+        "--recipe", default=RECIPE, show_default=True, type=RecipeName(), metavar="RECIPE", help="What converts."
+    ),
+    click.option("--weights", type=FILE, metavar="FILE", help="Weights, a safetensors file."),
+    click.option(
+        "--encoder",
+        metavar="NAME",
+        help="Speaker encoder for recordings: an installed one's name, or package.module:factory.  [default: that of "
+        "--weights]",
+    ),
+    click.option("--port", metavar="NAME", help="The output to write, where the recipe has several; the first audio."),
+    click.option(
+        "--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at once."
+    ),
+    settings_option,
+)
 
 
 def check_targets(system: System, pairs: Sequence[Pair], own_voice: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from astrape.commands.cache_options import corpus_option, folder_options
+from astrape.commands.cache_options import corpus_options, folder_options
 from astrape.commands.console import INTERRUPTED, RecipeName, print_json
 from astrape.errors import AstrapeError
 from astrape.wording import lacking
@@ -31,7 +31,7 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="RECIPE",
             help="What is trained.  [default: astrape-vc, or the checkpoint's own]",
         ),
-        corpus_option,
+        corpus_options,
         folder_options,
         click.option(
             "--pack",
@@ -132,30 +132,30 @@ def run_options(stage: str, common: dict[str, Any], **own: Any) -> Options:
     """The options of a run from the flags that both trainers have, as click gave them."""
     from astrape.training.options import Options
 
-    recipe = common["recipe"]
+    recipe, corpus, folders = common["recipe"], common["corpus"], common["folders"]
     name = common["run_name"] or f"{Path(recipe or 'astrape-vc').stem}-{stage}"
     return Options(
         stage=stage,
-        cache=common["root"].absolute(),
+        cache=corpus.root.absolute(),
         out_dir=common["out_dir"] or Path("checkpoints") / name,
         run_name=name,
         recipe=recipe,
         pack=common["pack"],
-        data=common["data"],
+        data=corpus.data,
         device=common["device"],
         seed=common["seed"],
         workers=common["num_workers"],
         threads=common["threads"],
         unseen=common["unseen"],
         split_seed=0,
-        microphone=common["microphone"],
-        channel=common["channel"],
-        features_dir=common["wavlm_dir"],
+        microphone=corpus.microphone,
+        channel=corpus.channel,
+        features_dir=folders["wavlm"],
         features_rate=common["wavlm_rate"],
-        content_dir=common["content_dir"],
-        speakers_dir=common["speakers_dir"],
-        audio_dir=common["audio_dir"],
-        pitch_dir=common["pitch_dir"],
+        content_dir=folders["content"],
+        speakers_dir=folders["speakers"],
+        audio_dir=folders["audio"],
+        pitch_dir=folders["pitch"],
         teacher=teacher_of(common["teacher"], common["teacher_dir"]),
         resume=common["resume"],
         overwrite=common["overwrite"],

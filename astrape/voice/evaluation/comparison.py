@@ -31,7 +31,8 @@ def compare(
     """Evaluate a system, and beside it baselines, first on clean sources and then in each condition.
 
     Args:
-        pairs, system, settings: as for :func:`~astrape.voice.evaluation.run.evaluate`.
+        pairs, system: as for :func:`~astrape.voice.evaluation.run.evaluate`.
+        settings: as for :func:`~astrape.voice.evaluation.run.evaluate_all`.
         folder: what baselines convert and degraded sources go to folders of their names below it.
         baselines: of ``source``, ``own-voice`` (the system, to the source's own voice) and ``world``.
         conditions: of ``CONDITIONS``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from astrape.jobs import IN_PROCESS, Engine, Job, run_job
 from astrape.progress import Progress, within
@@ -21,48 +22,18 @@ from astrape.voice.evaluation.systems import Conversions, System
 __all__ = ["evaluate", "evaluate_all"]
 
 
-def evaluate(
-    pairs: Sequence[Pair],
-    system: System,
-    *,
-    metrics: Iterable[str] | None = None,
-    language: str = "en",
-    tracker: str | None = None,
-    seed: int = 0,
-    settings: Mapping[str, object] | None = None,
-    engine: Engine = IN_PROCESS,
-    progress: Progress | None = None,
-) -> Evaluation:
-    """Convert pairs and measure the results.
-
-    A pair that cannot be converted, and a metric that fails on one, are noted with the reason and the others go on. A
-    metric whose package is absent is skipped by name.
+def evaluate(pairs: Sequence[Pair], system: System, **settings: Any) -> Evaluation:
+    """Convert pairs and measure the results: :func:`evaluate_all` of one system.
 
     Args:
         pairs: at least one.
         system: what converts.
-        metrics: families or quantities to measure; all when left out.
-        language: of the sources, an ISO 639 code.
-        tracker: of pitch, ``swift-f0`` or ``pyworld``.
-        seed: of the bootstrap.
-        settings: further settings, for the record.
-        engine: what does the work. Workers beside this process load graph and models themselves, once each: one core
-            each, and 1 to 2 GB with all metrics.
-        progress: called with pairs done, in this process fractions included, and in all.
+        settings: as for :func:`evaluate_all`, such as ``metrics=["pitch"]``.
 
     Raises:
-        EvaluationError: for no pair, an unknown metric or tracker, and a system that workers cannot load.
+        EvaluationError: as :func:`evaluate_all`.
     """
-    (found,) = evaluate_all(
-        [(system, pairs)],
-        metrics=metrics,
-        language=language,
-        tracker=tracker,
-        seed=seed,
-        settings=settings,
-        engine=engine,
-        progress=progress,
-    )
+    (found,) = evaluate_all([(system, pairs)], **settings)
     return found
 
 
@@ -79,12 +50,22 @@ def evaluate_all(
 ) -> list[Evaluation]:
     """Evaluate several systems by the same metrics, in one job: what is known of a recording is not computed again.
 
+    A pair that cannot be converted, and a metric that fails on one, are noted with the reason and the others go on. A
+    metric whose package is absent is skipped by name.
+
     Args:
-        columns: systems, each with its pairs.
-        metrics, language, tracker, seed, settings, engine, progress: as for :func:`evaluate`.
+        columns: systems, each with its pairs, of which there is one at least.
+        metrics: families or quantities to measure; all when left out.
+        language: of the sources, an ISO 639 code.
+        tracker: of pitch, ``swift-f0`` or ``pyworld``.
+        seed: of the bootstrap.
+        settings: further settings, for the record.
+        engine: what does the work. Workers beside this process load graph and models themselves, once each: one core
+            each, and 1 to 2 GB with all metrics.
+        progress: called with pairs done, in this process fractions included, and in all.
 
     Raises:
-        EvaluationError: as :func:`evaluate`.
+        EvaluationError: for no pair, an unknown metric or tracker, and a system that workers cannot load.
     """
     if not all(pairs for _, pairs in columns):
         raise EvaluationError("there is no pair to evaluate: name at least one source and one target")
