@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from astrape.capture.record import inference
 from astrape.errors import StreamError
 from astrape.graph.network import Network, Prepared
 
-__all__ = ["checked_controls", "checked_frames", "checked_rows"]
+__all__ = ["checked_controls", "checked_frames", "checked_rows", "sliced"]
 
 
 def checked_frames(graph: Network[Any], like: Tensor, x: Frames) -> dict[str, Tensor]:
@@ -95,6 +95,16 @@ def checked_rows(like: Tensor, rows: Sequence[int] | Tensor) -> Tensor:
     if chosen.shape != (count,):
         raise StreamError(f"a mask of rows has {count} entries, not {tuple(chosen.shape)}")
     return chosen
+
+
+def sliced(arrived: Mapping[str, Tensor], most: int) -> Iterator[dict[str, Tensor]]:
+    """Frames of all inputs in step, in pieces of at most ``most``."""
+    slices = -(-max(tensor.shape[-1] for tensor in arrived.values()) // most)
+    for index in range(slices):
+        yield {
+            name: x[..., x.shape[-1] * index // slices : x.shape[-1] * (index + 1) // slices]
+            for name, x in arrived.items()
+        }
 
 
 def _warn_of_gradient(name: str, value: Any, depth: int) -> None:

@@ -1,7 +1,8 @@
-"""Output of a session: held back for a constant latency, without its first frames; and the session itself in a line."""
+"""Output of a session: to the end, held back for a constant latency, without its first frames; a session in a line."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, cast
@@ -14,7 +15,39 @@ from astrape.graph.network import Network
 from astrape.graph.text import many, ms, size
 from astrape.graph.typed import Out
 
-__all__ = ["hold_back", "session_text", "without_first"]
+__all__ = ["frames_to_the_end", "hold_back", "session_text", "without_first"]
+
+
+def frames_to_the_end(
+    graph: Network[Any],
+    positions: Mapping[str, int],
+    given: Mapping[str, int],
+    late: Mapping[str, int],
+    framings: Mapping[str, Fraction],
+) -> tuple[dict[str, int], dict[str, int]]:
+    """What is missing at the end of a stream.
+
+    Args:
+        graph: what is streamed.
+        positions: frames heard, by input.
+        given: frames handed out, by output.
+        late: latency of each output, in its frames.
+        framings: of each output, seconds.
+
+    Returns:
+        Frames that each output still has to give, and of silence that each input has to hear for them.
+    """
+    heard = max(positions[name] / stream.rate for name, stream in graph.inputs.items())
+    missing = {
+        name: max(0, math.ceil(heard * stream.rate) + late[name] - given[name])
+        for name, stream in graph.outputs.items()
+    }
+    until = heard
+    for name, stream in graph.outputs.items():
+        last = (given[name] + missing[name]) / stream.rate
+        until = max(until, last + framings[name])
+    silence = {name: max(0, math.ceil(until * stream.rate) - positions[name]) for name, stream in graph.inputs.items()}
+    return missing, silence
 
 
 def hold_back(

@@ -19,12 +19,14 @@ from astrape.capture.pages import use_large_pages
 from astrape.capture.record import MOST_SECONDS, MOST_WAITING, Clock, OutOfTime, Unrecordable, addresses
 from astrape.capture.step import CapturedStep
 from astrape.errors import StreamError
+from astrape.graph.backends.held import Chosen
 from astrape.graph.compile.loop import FeedbackLoop
 from astrape.graph.compile.plan import Wire
 from astrape.graph.compile.schedule import Actor
 from astrape.graph.firing import Firing, frames_of
 from astrape.graph.network import Network, Prepared
 from astrape.graph.session.steady import Steady
+from astrape.graph.text import many
 
 __all__ = ["Replay"]
 
@@ -53,7 +55,7 @@ class Segment(NamedTuple):
     Attributes:
         firing: runs them.
         heard: signals that other segments or the outside read.
-        captured steps: by pattern; ``None`` for a loop of many passes, whose block replays them by itself.
+        captured_steps: by pattern; ``None`` for a loop of many passes, whose block replays them by itself.
     """
 
     firing: Firing
@@ -71,10 +73,9 @@ class Replay:
     gathered beforehand on large pages of memory, where the system has them.
 
     Where what waits at an edge takes many lengths, captured steps end there and others begin, or there would be one for
-    every
-    length: 441 samples that go through a filter into hops of 256 leave another rest in each of 256 pushes, but are
-    filtered always alike, and fill one hop or two. They end likewise at a feedback loop of more than ``MOST_PASSES``
-    passes a push, which is replayed pass by pass (:class:`~astrape.capture.iteration.Iterations`).
+    every length: 441 samples that go through a filter into hops of 256 leave another rest in each of 256 pushes, but
+    are filtered always alike, and fill one hop or two. They end likewise at a feedback loop of more than
+    ``MOST_PASSES`` passes a push, which is replayed pass by pass (:class:`~astrape.capture.iteration.Iterations`).
 
     All captured steps write one state, which is handed from push to push as the session's.
 
@@ -127,10 +128,17 @@ class Replay:
         return sum(len(segment.captured_steps) for segment in self.segments)
 
     @property
-    def made_of(self) -> tuple[int, int]:
-        """Kernels of all captured steps: those of the native library, and PyTorch's."""
+    def chosen(self) -> Chosen:
+        """What runs the pushes, and why not all of them where some have no captured step."""
+        left = "" if self.refused is None else f"; {self.refused}"
+        if not self.captured_steps:
+            return Chosen("eager", left[2:])
+        captured = f"{many(self.captured_steps, 'pattern')} of pushes captured"
+        if not self._near:
+            return Chosen("recorded", captured + left)
         steps = [one for segment in self.segments for one in segment.captured_steps.values() if one is not None]
-        return sum(one.native_kernels for one in steps), sum(one.other_kernels for one in steps)
+        native, by_torch = (sum(one.native_kernels for one in steps), sum(one.other_kernels for one in steps))
+        return Chosen("compiled", f"{captured}: {many(native, 'native kernel')}, {by_torch} of PyTorch's{left}")
 
     def advance(
         self,

@@ -20,13 +20,12 @@ from astrape.errors import StreamError
 from astrape.graph.backends.held import BACKENDS, Chosen, onnx_held
 from astrape.graph.backends.native import need_library
 from astrape.graph.network import Network, Prepared
-from astrape.graph.session.arrival import checked_controls, checked_frames, checked_rows
+from astrape.graph.session.arrival import checked_controls, checked_frames, checked_rows, sliced
 from astrape.graph.session.faults import Fault, FaultGuard
-from astrape.graph.session.output import hold_back, session_text, without_first
+from astrape.graph.session.output import frames_to_the_end, hold_back, session_text, without_first
 from astrape.graph.session.replay import Replay
 from astrape.graph.session.snapshot import read_snapshot
 from astrape.graph.session.steady import Steady
-from astrape.graph.text import many
 from astrape.graph.typed import Out
 
 __all__ = ["Session"]
@@ -130,14 +129,7 @@ class Session(Generic[Out]):
             return self._held.chosen
         if self._replay is None:
             return Chosen("eager", "asked for" if self._asked else "no chunk was named, so pushes may have any length")
-        left = "" if self._replay.refused is None else f"; {self._replay.refused}"
-        if not self._replay.captured_steps:
-            return Chosen("eager", left[2:])
-        captured = f"{many(self._replay.captured_steps, 'pattern')} of pushes captured"
-        if self._asked != "compiled":
-            return Chosen("recorded", captured + left)
-        native, by_torch = self._replay.made_of
-        return Chosen("compiled", f"{captured}: {many(native, 'native kernel')}, {by_torch} of PyTorch's{left}")
+        return self._replay.chosen
 
     @property
     def captured_steps(self) -> int:
@@ -206,22 +198,10 @@ class Session(Generic[Out]):
         ``latency`` frames has the input's length times the ratio, to the sample. Controls stay as they are.
         """
         self._refuse_pieces()
-        heard = max(self.positions[name] / stream.rate for name, stream in self.graph.inputs.items())
-        missing = {
-            name: max(0, math.ceil(heard * stream.rate) + self.latency_frames(name) - self._given[name])
-            for name, stream in self.graph.outputs.items()
-        }
-        until = heard
-        for name, stream in self.graph.outputs.items():
-            last = (self._given[name] + missing[name]) / stream.rate
-            until = max(until, last + self._framing(name))
-        silence = self._silence(
-            {
-                name: max(0, math.ceil(until * stream.rate) - self.positions[name])
-                for name, stream in self.graph.inputs.items()
-            }
-        )
-        prepared = self._checked_controls({})
+        late = {name: self.latency_frames(name) for name in self.graph.outputs}
+        framings = {name: self._framing(name) for name in self.graph.outputs}
+        missing, lacking = frames_to_the_end(self.graph, self.positions, self._given, late, framings)
+        silence, prepared = self._silence(lacking), self._checked_controls({})
         try:
             self._whole = False
             outputs = self._push(silence, prepared)
@@ -319,12 +299,9 @@ class Session(Generic[Out]):
         Raises:
             StreamError: for a snapshot of another graph, batch size or mode.
         """
-        mine = {"graph": self.graph.name, "batch_size": self.batch_size, "constant_latency": self.constant_latency}
-        for key, value in mine.items():
-            if saved.get(key) != value:
-                raise StreamError(f"the snapshot has {key} {saved.get(key)!r} and this session {value!r}")
         places = (edge.key for actor in self.graph.actors for edge in actor.edges)
-        found = read_snapshot(saved, self.graph, self._like, places if self._held is None else self._held.keys)
+        keys = places if self._held is None else self._held.keys
+        found = read_snapshot(saved, self.graph, self._like, keys, self.constant_latency)
         self._whole = False
         self._state, self._waiting, self._late = found.state, found.waiting, found.late
         self.controls, self.positions, self._given = found.controls, found.positions, found.given
@@ -398,16 +375,9 @@ class Session(Generic[Out]):
 
     def _sliced(self, arrived: dict[str, Tensor], taken: tuple[dict[str, Tensor], Prepared]) -> dict[str, Tensor]:
         """A long push as many short ones, all inputs in step, so that what blocks need meanwhile stays small."""
-        slices = -(-max(tensor.shape[-1] for tensor in arrived.values()) // MOST_AT_ONCE)
-        parts: dict[str, list[Tensor]] = {}
-        for index in range(slices):
-            piece = {
-                name: x[..., x.shape[-1] * index // slices : x.shape[-1] * (index + 1) // slices]
-                for name, x in arrived.items()
-            }
-            for name, tensor in self._push(piece, taken).items():
-                parts.setdefault(name, []).append(tensor)
-        return {name: torch.cat(tensors, dim=-1) for name, tensors in parts.items()}
+        parts = [self._push(piece, taken) for piece in sliced(arrived, MOST_AT_ONCE)]
+        names = dict.fromkeys(name for part in parts for name in part)
+        return {name: torch.cat([part[name] for part in parts if name in part], dim=-1) for name in names}
 
     def _refuse_pieces(self) -> None:
         graph, like = self.graph, self._like

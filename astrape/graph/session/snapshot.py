@@ -28,7 +28,9 @@ class Snapshot(NamedTuple):
     faults: FaultGuard
 
 
-def read_snapshot(saved: dict[str, Any], graph: Network[Any], like: Tensor, places: Iterable[str]) -> Snapshot:
+def read_snapshot(
+    saved: dict[str, Any], graph: Network[Any], like: Tensor, places: Iterable[str], constant_latency: bool
+) -> Snapshot:
     """Copy what ``Session.snapshot`` gave.
 
     Args:
@@ -36,11 +38,15 @@ def read_snapshot(saved: dict[str, Any], graph: Network[Any], like: Tensor, plac
         graph: what is streamed.
         like: ``(batch, 1, 1)``, of the session's device and precision; the snapshot's may be others.
         places: where frames may wait.
+        constant_latency: of the session.
 
     Raises:
-        StreamError: for what does not fit the graph.
+        StreamError: for a snapshot of another graph, batch size or mode, and for what does not fit the graph.
     """
     batch = len(like)
+    for key, value in (("graph", graph.name), ("batch_size", batch), ("constant_latency", constant_latency)):
+        if saved.get(key) != value:
+            raise StreamError(f"the snapshot has {key} {saved.get(key)!r} and this session {value!r}")
     try:
         fresh = graph.init_state(batch, like.device, like.dtype)
         waiting, late, controls = (
