@@ -118,18 +118,15 @@ WHERE(where_8, uint64_t)
     static int name(const Op *p) {                                                                                    \
         const int64_t(*s)[4] = p->stride, along = p->more[0];                                                         \
         const uint64_t most = (uint64_t)p->more[1];                                                                   \
-        for (int64_t i = 0; i < p->size[0]; i++)                                                                      \
-            for (int64_t j = 0; j < p->size[1]; j++)                                                                  \
-                for (int64_t k = 0; k < p->size[2]; k++) {                                                            \
-                    char *o = p->at[0] + i * s[0][0] + j * s[0][1] + k * s[0][2];                                     \
-                    const char *a = p->at[1] + i * s[1][0] + j * s[1][1] + k * s[1][2];                               \
-                    const char *b = p->at[2] + i * s[2][0] + j * s[2][1] + k * s[2][2];                               \
-                    for (int64_t m = 0; m < p->size[3]; m++, o += s[0][3], a += s[1][3], b += s[2][3]) {              \
-                        const int64_t place = *(const int64_t *)b;                                                    \
-                        if ((uint64_t)place >= most) return 1;                                                        \
-                        *(T *)o = *(const T *)(a + place * along);                                                    \
-                    }                                                                                                 \
-                }                                                                                                     \
+        EACH_ROW(p) {                                                                                                 \
+            char *o = ROW(p, 0);                                                                                      \
+            const char *a = ROW(p, 1), *b = ROW(p, 2);                                                                \
+            for (int64_t m = 0; m < p->size[3]; m++, o += s[0][3], a += s[1][3], b += s[2][3]) {                      \
+                const int64_t place = *(const int64_t *)b;                                                            \
+                if ((uint64_t)place >= most) return 1;                                                                \
+                *(T *)o = *(const T *)(a + place * along);                                                            \
+            }                                                                                                         \
+        }                                                                                                             \
         return 0;                                                                                                     \
     }
 PICK(pick_1, uint8_t)
@@ -140,13 +137,11 @@ PICK(pick_8, uint64_t)
 #define OVER_LAST(name, T, R, body)                                                                                   \
     static int name(const Op *p) {                                                                                    \
         const int64_t(*s)[4] = p->stride, n = p->size[3], sa = s[1][3], so = s[0][3];                                 \
-        for (int64_t i = 0; i < p->size[0]; i++)                                                                      \
-            for (int64_t j = 0; j < p->size[1]; j++)                                                                  \
-                for (int64_t k = 0; k < p->size[2]; k++) {                                                            \
-                    R *o = (R *)(p->at[0] + i * s[0][0] + j * s[0][1] + k * s[0][2]);                                 \
-                    const char *a = p->at[1] + i * s[1][0] + j * s[1][1] + k * s[1][2];                               \
-                    body                                                                                              \
-                }                                                                                                     \
+        EACH_ROW(p) {                                                                                                 \
+            R *o = (R *)ROW(p, 0);                                                                                    \
+            const char *a = ROW(p, 1);                                                                                \
+            body                                                                                                      \
+        }                                                                                                             \
         return 0;                                                                                                     \
     }
 #define AT(T, index) (*(const T *)(a + (index) * sa))
@@ -174,23 +169,19 @@ FLOATS(HIGHEST)
         double wide;                                                                                                  \
         memcpy(&wide, p->more, sizeof wide);                                                                          \
         const T v = (T)wide;                                                                                          \
-        for (int64_t i = 0; i < p->size[0]; i++)                                                                      \
-            for (int64_t j = 0; j < p->size[1]; j++)                                                                  \
-                for (int64_t k = 0; k < p->size[2]; k++) {                                                            \
-                    char *o = p->at[0] + i * s[0][0] + j * s[0][1] + k * s[0][2];                                     \
-                    const char *a = p->at[1] + i * s[1][0] + j * s[1][1] + k * s[1][2];                               \
-                    const char *b = p->at[2] + i * s[2][0] + j * s[2][1] + k * s[2][2];                               \
-                    const char *c = p->at[3] + i * s[3][0] + j * s[3][1] + k * s[3][2];                               \
-                    if (s[0][3] == t && s[1][3] == t && s[2][3] == t && s[3][3] == t) {                               \
-                        T *O = (T *)o;                                                                                \
-                        const T *A = (const T *)a, *B = (const T *)b, *C = (const T *)c;                              \
-                        IVDEP for (int64_t m = 0; m < n; m++) O[m] = f(v * B[m], C[m], A[m]);                         \
-                    } else {                                                                                          \
-                        for (int64_t m = 0; m < n; m++)                                                               \
-                            *(T *)(o + m * s[0][3]) = f(v * *(const T *)(b + m * s[2][3]),                            \
-                                                        *(const T *)(c + m * s[3][3]), *(const T *)(a + m * s[1][3])); \
-                    }                                                                                                 \
-                }                                                                                                     \
+        EACH_ROW(p) {                                                                                                 \
+            char *o = ROW(p, 0);                                                                                      \
+            const char *a = ROW(p, 1), *b = ROW(p, 2), *c = ROW(p, 3);                                                \
+            if (s[0][3] == t && s[1][3] == t && s[2][3] == t && s[3][3] == t) {                                       \
+                T *O = (T *)o;                                                                                        \
+                const T *A = (const T *)a, *B = (const T *)b, *C = (const T *)c;                                      \
+                IVDEP for (int64_t m = 0; m < n; m++) O[m] = f(v * B[m], C[m], A[m]);                                 \
+            } else {                                                                                                  \
+                for (int64_t m = 0; m < n; m++)                                                                       \
+                    *(T *)(o + m * s[0][3]) = f(v * *(const T *)(b + m * s[2][3]),                                    \
+                                                *(const T *)(c + m * s[3][3]), *(const T *)(a + m * s[1][3]));        \
+            }                                                                                                         \
+        }                                                                                                             \
         return 0;                                                                                                     \
     }
 MULADD(muladd_f, float, fmaf)

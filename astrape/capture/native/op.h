@@ -18,15 +18,17 @@ typedef int (*Kernel)(const Op *);
 typedef void (*Inner)(int64_t n, char *o, int64_t so, const char *a, int64_t sa, const char *b, int64_t sb,
                       const char *c, int64_t sc);
 
+/* The rows along the last dimension of an instruction `p`, and where an operand's row begins; `s` is p->stride. */
+#define EACH_ROW(p)                                                                                                   \
+    for (int64_t i = 0; i < p->size[0]; i++)                                                                          \
+        for (int64_t j = 0; j < p->size[1]; j++)                                                                      \
+            for (int64_t k = 0; k < p->size[2]; k++)
+#define ROW(p, operand) (p->at[operand] + i * s[operand][0] + j * s[operand][1] + k * s[operand][2])
+
 static inline int each(const Op *p, Inner inner) {
     const int64_t(*s)[4] = p->stride;
-    for (int64_t i = 0; i < p->size[0]; i++)
-        for (int64_t j = 0; j < p->size[1]; j++)
-            for (int64_t k = 0; k < p->size[2]; k++)
-                inner(p->size[3], p->at[0] + i * s[0][0] + j * s[0][1] + k * s[0][2], s[0][3],
-                      p->at[1] + i * s[1][0] + j * s[1][1] + k * s[1][2], s[1][3],
-                      p->at[2] + i * s[2][0] + j * s[2][1] + k * s[2][2], s[2][3],
-                      p->at[3] + i * s[3][0] + j * s[3][1] + k * s[3][2], s[3][3]);
+    EACH_ROW(p)
+        inner(p->size[3], ROW(p, 0), s[0][3], ROW(p, 1), s[1][3], ROW(p, 2), s[2][3], ROW(p, 3), s[3][3]);
     return 0;
 }
 
