@@ -48,6 +48,12 @@ class Composed(StreamBlock):
         found = {name: self._modules[name] for name in self._names}
         return {name: block for name, block in found.items() if isinstance(block, StreamBlock)}
 
+    @property
+    def receptive_field(self) -> Fraction | None:
+        oldest = [self.oldest_input(frame) for frame in range(int(self.quantum * self.ratio))]
+        known = [frame for frame in oldest if frame is not None]
+        return (self.quantum - min(known)) / self.rate_in if len(known) == len(oldest) else None
+
     def __len__(self) -> int:
         return len(self._names)
 
@@ -111,12 +117,6 @@ class Sequential(Composed):
     @property
     def latency(self) -> Fraction:
         return sum((block.latency for block in self), Fraction(0))
-
-    @property
-    def receptive_field(self) -> Fraction | None:
-        oldest = [self.oldest_input(frame) for frame in range(int(self.quantum * self.ratio))]
-        known = [frame for frame in oldest if frame is not None]
-        return (self.quantum - min(known)) / self.rate_in if len(known) == len(oldest) else None
 
     def oldest_input(self, frame: int) -> int | None:
         """Oldest input frame of an output frame: block by block from the last to the first."""
@@ -204,13 +204,6 @@ class Parallel(Composed):
     @property
     def latency(self) -> Fraction:
         return self[0].latency
-
-    @property
-    def receptive_field(self) -> Fraction | None:
-        frames = range(int(self.quantum * self.ratio))
-        oldest = [self.oldest_input(frame) for frame in frames]
-        known = [frame for frame in oldest if frame is not None]
-        return (self.quantum - min(known)) / self.rate_in if len(known) == len(oldest) else None
 
     def oldest_input(self, frame: int) -> int | None:
         reached = [_oldest(block, int(block.quantum * block.ratio), frame) for block in self]
