@@ -95,7 +95,7 @@ class PipeTarget:
         """A writer of that many channels at a rate, for what comes from a reader.
 
         Raises:
-            AudioError: for an encoding that there is not.
+            AudioError: for an unknown encoding.
         """
         raw = getattr(source, "raw", False) if self.form is None else self.form != WAV
         if self.form not in (None, WAV):

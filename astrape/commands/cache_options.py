@@ -80,7 +80,7 @@ class MakerOptions:
             others: the job's attributes that these options do not say.
 
         Raises:
-            AstrapeError: for a device that there is not, and workers that would share one GPU.
+            AstrapeError: for a device that is absent, and workers that would share one GPU.
         """
         from astrape.training.caches import CacheJob
         from astrape.training.device import choose_device

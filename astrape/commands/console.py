@@ -235,7 +235,7 @@ def piped_source(path: Path, form: str) -> Any:
     """A file's path as it is; standard input for ``-``.
 
     Raises:
-        AstrapeError: for a form that there is not, and one of a file.
+        AstrapeError: for an unknown form, and one of a file.
     """
     if str(path) != PIPE:
         if form != "wav":
@@ -250,7 +250,7 @@ def piped_target(path: Path, form: str | None) -> Any:
     """A file's path as it is; standard output for ``-``.
 
     Raises:
-        AstrapeError: for a form that there is not, and one of a file.
+        AstrapeError: for an unknown form, and one of a file.
     """
     if str(path) != PIPE:
         if form is not None:

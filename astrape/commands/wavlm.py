@@ -94,7 +94,7 @@ def calibrate(weights: Path, recordings: tuple[Path, ...], output: Path, as_json
 def cost(weights: Path, recording: Path, elsewhere: tuple[Path, ...], every: float, as_json: bool) -> None:
     """Compare causal features with those of WavLM's own norm, over the time since a recording began.
 
-    1 is no difference. The original's norm reads the whole recording before it gives its first frame.
+    1 means no difference. The original's norm reads the whole recording before it gives its first frame.
     """
     from rich.table import Table
 

@@ -113,7 +113,7 @@ def archive_fault(path: str | os.PathLike[str]) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
-    # Damage leads the reader anywhere: compression that there is not, a password, places before the file.
+    # Damage leads the reader anywhere: unknown compression, a password, offsets before the file.
     except Exception as error:
         return str(error) or type(error).__name__
     return None if bad is None else f"'{bad}' is not what was written (CRC-32)"

@@ -48,7 +48,7 @@ class Engine:
         address: of Ray's cluster; ``RAY_ADDRESS`` when left out, and a cluster of its own on this machine without that.
 
     Raises:
-        JobError: for an engine that there is not, fewer workers than one, and an address for ``local``.
+        JobError: for an unknown engine, fewer workers than one, and an address for ``local``.
     """
 
     name: str = LOCAL

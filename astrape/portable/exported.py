@@ -62,7 +62,7 @@ class Exported:
         inputs, outputs, controls: by name.
 
     Raises:
-        ExportError: for a folder that is none, of another version, or damaged.
+        ExportError: for a folder that is not an export, of another version, or damaged.
     """
 
     def __init__(self, folder: str | os.PathLike[str], check: bool = True) -> None:

@@ -135,7 +135,7 @@ def bench(
         progress: called with the share done and 1.
 
     Raises:
-        AstrapeError: for chunk sizes or times out of range, and for a backend that there is not.
+        AstrapeError: for chunk sizes or times out of range, and for an unknown backend.
     """
     if not all(math.isfinite(ms) and 0.01 <= ms <= 10_000 for ms in chunks_ms) or not chunks_ms:
         raise AstrapeError(f"chunks must be 0.01 to 10000 ms, not {', '.join(f'{ms:g}' for ms in chunks_ms)}")

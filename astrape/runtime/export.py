@@ -52,7 +52,7 @@ def export(
 ) -> Exported:
     """Write a graph's streaming step to a folder, for ONNX Runtime anywhere.
 
-    ``manifest.json`` says what there is: rates, frames of a step, latencies, state, controls, checksums. ``model.onnx``
+    ``manifest.json`` lists rates, frames of a step, latencies, state, controls, checksums. ``model.onnx``
     is one step with explicit state, and ``controls.onnx`` what the controls come to, run once per change; so a speaker
     changes without a new export. ``README.md`` says the same to people.
 

@@ -57,7 +57,7 @@ def named_backends(graph: Graph, asked: Sequence[str]) -> list[str]:
     """The backends to compare, ``eager`` among them: those asked for, or all for which nothing has to be built first.
 
     Raises:
-        AstrapeError: for a backend that there is not.
+        AstrapeError: for an unknown backend.
     """
     unknown = [name for name in asked if name not in BACKENDS]
     if unknown:

@@ -76,7 +76,7 @@ class CardSpeaker(Changing):
             raise
 
     def close(self) -> None:
-        """End; it is no error if the device is gone already."""
+        """End; the device may be gone already."""
         if self.card.served and not self.card.alive:
             self.card.abandon()
         else:

@@ -63,7 +63,7 @@ class Presets:
         self._write({**found, name: kept})
 
     def remove(self, name: str) -> None:
-        """Forget one; none of that name is no error."""
+        """Forget the preset of a name, if there is one."""
         self._write({other: kept for other, kept in self.read().items() if other != name})
 
     def _write(self, presets: dict[str, dict[str, Any]]) -> None:

@@ -182,7 +182,7 @@ def encoder_to_verify(name: str) -> Embeds:
     256 numbers, or ``dvector``, which evaluations measure with.
 
     Raises:
-        VoicebankError: for one that there is not, or whose package is not installed.
+        VoicebankError: for an unknown one, or one whose package is not installed.
     """
     package = PACKAGES.get(name)
     if package is not None and (reason := absence([package])):

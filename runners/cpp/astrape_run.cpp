@@ -44,7 +44,7 @@ std::vector<float> numbers(const std::string& text) {
         } catch (const std::exception&) {
             used = 0;
         }
-        if (word.empty() || used != word.size()) throw Error("'" + word + "' is no number", "write --set NAME=1.5");
+        if (word.empty() || used != word.size()) throw Error("'" + word + "' is not a number", "write --set NAME=1.5");
         from = comma + 1;
     }
     return found;

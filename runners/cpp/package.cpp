@@ -31,7 +31,7 @@ Fraction fraction(const Json& text) {
     const auto slash = written.find('/');
     const auto under = slash == std::string::npos ? 1 : std::stoll(written.substr(slash + 1));
     const auto over = std::stoll(written);
-    if (under <= 0 || over < 0) throw std::invalid_argument("'" + written + "' is no fraction");
+    if (under <= 0 || over < 0) throw std::invalid_argument("'" + written + "' is not a fraction");
     return reduced(over, under);
 }
 
@@ -191,7 +191,7 @@ Voice read_voice(const fs::path& file) {
     auto text = part(bytes, at<std::uint64_t>(bytes, 28), at<std::uint32_t>(bytes, 36));
     if (bytes.substr(0, 4) != "ASR1" || at<std::uint32_t>(bytes, 4) != 3 ||
         at<std::uint32_t>(bytes, 24) != kEmbeddingBytes || values.empty()) {
-        throw Error(file.string() + ": is no whole voice of version 3", anew);
+        throw Error(file.string() + ": is not a whole voice of version 3", anew);
     }
     // The checksum, the last field where there is one, was made with zeros in its own place.
     const auto seal = text.rfind(kSeal);

@@ -47,7 +47,7 @@ TWO(and_b, Truth, Truth, x &y)
 TWO(or_b, Truth, Truth, x | y)
 TWO(xor_b, Truth, Truth, x ^ y)
 
-/* A bound first, and then what it bounds: which is kept where both are 0, and where it is no number. */
+/* A bound first, and then what it bounds: which is kept where both are 0, and where it is NaN. */
 #define ORDER(suffix, T)                                                                                              \
     TWO(atleast_##suffix, T, T, x > y ? x : y)                                                                        \
     TWO(atmost_##suffix, T, T, x < y ? x : y)                                                                         \

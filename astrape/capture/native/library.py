@@ -50,7 +50,7 @@ class Program:
     """Instructions that are run one after the other, without Python between them.
 
     Raises:
-        IndexError: when called, where a place that was computed is none of what it is to pick from.
+        IndexError: when called, where a computed index lies outside of what it picks from.
     """
 
     def __init__(self, run: Callable[[int, int], int], instructions: list[Instruction]) -> None:

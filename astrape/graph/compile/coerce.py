@@ -48,7 +48,7 @@ class Kind:
 def kind_of(hint: Any) -> Kind:
     """The check for a type hint.
 
-    Understood are ``int`` (``bool`` is none), ``float`` (finite; an int will do), ``bool``, ``str``, ``None``,
+    Understood are ``int`` (not ``bool``), ``float`` (finite; an int will do), ``bool``, ``str``, ``None``,
     ``Fraction`` (an int, a decimal by its text, or a string such as ``"200/3"``), ``Literal``, unions, lists,
     sequences, tuples, and mappings from text. ``Any``, ``object`` and type variables take every value, and any other
     type takes none: a recipe cannot make it.
@@ -131,13 +131,13 @@ def _union(members: list[Kind]) -> Kind:
     ordered = sorted(kinds, key=lambda kind: kind.rank)
 
     def take(value: Any) -> Any:
-        misfits = []
+        mismatches = []
         for kind in ordered:
             try:
                 return kind.take(value)
             except Mismatch as mismatch:
-                misfits.append(mismatch)
-        inside = [mismatch for mismatch in misfits if mismatch.path]
+                mismatches.append(mismatch)
+        inside = [mismatch for mismatch in mismatches if mismatch.path]
         raise inside[0] if len(inside) == 1 else Mismatch(expected, quote(value))
 
     return Kind(expected, take, min(kind.rank for kind in kinds))

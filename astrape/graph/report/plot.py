@@ -112,13 +112,13 @@ def _value(
     share_begin = float(begin / host) if host else 0.0
     style = {"va": "center", "size": 8.5, "zorder": 3, "fontweight": weight, "annotation_clip": False}
     if share_end <= 0.66:
-        spot, offset, align = end, 5, "left"
+        place, offset, align = end, 5, "left"
     elif share_begin >= 0.34:
-        spot, offset, align = begin, -5, "right"
+        place, offset, align = begin, -5, "right"
     else:
-        spot, offset, align, colour = end, -6, "right", "white"
+        place, offset, align, colour = end, -6, "right", "white"
     axes.annotate(
-        text, (float(spot * 1000), row), (offset, 0), textcoords="offset points", ha=align, color=colour, **style
+        text, (float(place * 1000), row), (offset, 0), textcoords="offset points", ha=align, color=colour, **style
     )
 
 

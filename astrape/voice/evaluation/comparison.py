@@ -41,7 +41,7 @@ def compare(
         The system on clean sources, everything else in ``beside``.
 
     Raises:
-        EvaluationError: for a name that there is not, and an own voice of what was converted elsewhere.
+        EvaluationError: for an unknown name, and an own voice of what was converted elsewhere.
     """
     wanted, given = list(dict.fromkeys(baselines)), list(dict.fromkeys(conditions))
     check_beside(wanted, given, system)

@@ -67,7 +67,7 @@ def degraded(pairs: Sequence[Pair], condition: str, folder: Path) -> list[Pair]:
             source's name, so that a source sounds alike in every run.
 
     Raises:
-        EvaluationError: for a condition that there is not.
+        EvaluationError: for an unknown condition.
         AstrapeError: for a source that cannot be read, and a file that cannot be written.
     """
     if condition not in CONDITIONS:
