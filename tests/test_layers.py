@@ -15,7 +15,7 @@ ROOT = Path(astrape.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "progress", "wording"),
-    ("settings", "pages"),
+    ("named", "pages", "settings"),
     ("jobs",),
     ("portable",),
     ("audio",),

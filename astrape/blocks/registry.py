@@ -10,13 +10,16 @@ from typing import TypeVar
 
 from astrape.blocks.base import StreamBlock
 from astrape.errors import RecipeError
+from astrape.named import Named
 
 __all__ = ["block_class", "block_names", "register"]
 
 GROUP = "astrape.blocks"
-_classes: dict[str, type[StreamBlock]] = {}
 
 Block = TypeVar("Block", bound=type[StreamBlock])
+
+
+_known: Named[StreamBlock] = Named("block", RecipeError)
 
 
 def register(name: str) -> Callable[[Block], Block]:
@@ -29,16 +32,7 @@ def register(name: str) -> Callable[[Block], Block]:
         RecipeError: when another class already has the name. The same class may come again, as it does when a
             notebook cell runs twice.
     """
-
-    def add(cls: Block) -> Block:
-        known = _classes.get(name)
-        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            owner = f"{known.__module__}.{known.__qualname__}"
-            raise RecipeError(f"block name '{name}' is taken by {owner}: choose another")
-        _classes[name] = cls
-        return cls
-
-    return add
+    return _known.register(name)
 
 
 def block_class(name: str) -> type[StreamBlock]:
@@ -47,20 +41,20 @@ def block_class(name: str) -> type[StreamBlock]:
     Raises:
         RecipeError: for an unknown name, with the nearest known ones.
     """
-    if name not in _classes and name in _entry_points():
+    if name not in _known and name in _entry_points():
         loaded = _entry_points()[name].load()
-        if isinstance(loaded, type) and issubclass(loaded, StreamBlock):
-            _classes.setdefault(name, loaded)
-    if name not in _classes:
+        if isinstance(loaded, type) and issubclass(loaded, StreamBlock) and name not in _known:
+            _known.register(name)(loaded)
+    if name not in _known:
         near = get_close_matches(name, block_names(), n=1)
         hint = f"did you mean '{near[0]}'?" if near else "`astrape recipes --blocks` lists the known ones"
         raise RecipeError(f"unknown block '{name}': {hint}")
-    return _classes[name]
+    return _known.find(name)
 
 
 def block_names() -> list[str]:
     """All block names that recipes can use, sorted."""
-    return sorted(_classes.keys() | _entry_points().keys())
+    return sorted({*_known.names(), *_entry_points()})
 
 
 @cache

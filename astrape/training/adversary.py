@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from astrape.named import made
 from astrape.settings import Spec
 from astrape.training.discriminators import (
     MultiPeriodDiscriminator,
@@ -101,11 +101,4 @@ def _network(name: str, spec: Spec) -> nn.Module:
     use, params = spec.use, spec.params
     if use not in NETWORKS:
         raise TrainingError(f"discriminator '{name}': there is no '{use}': {suggest(use, NETWORKS, 'discriminator')}")
-    known = inspect.signature(NETWORKS[use]).parameters
-    for key in params:
-        if key not in known:
-            raise TrainingError(f"discriminator '{name}' has no parameter '{key}': {suggest(key, known, 'parameter')}")
-    try:
-        return NETWORKS[use](**params)
-    except (ValueError, TypeError) as error:
-        raise TrainingError(f"discriminator '{name}': {error}") from error
+    return made(f"discriminator '{name}'", NETWORKS[use], params, error=TrainingError)

@@ -198,7 +198,7 @@ def test_fast_lengths_are_enough_and_products_of_small_primes() -> None:
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ({"use": "nose"}, "there is no augmentation 'nose': did you mean 'noise'"),
+        ({"use": "nose"}, "unknown augmentation 'nose': did you mean 'noise'"),
         ({"use": "noise", "snr": [20, 5]}, "snr must go upwards, not from 20 to 5"),
         ({"use": "noise", "snr": "loud"}, "snr must be two numbers"),
         ({"use": "noise", "chance": 2}, "chance must be 0 to 1, not 2"),

@@ -227,7 +227,7 @@ def test_a_loss_that_is_not_finite_is_left_out(root: Path, tmp_path: Path, monke
         (
             "augment",
             [{"use": "nois"}],
-            "augment.0.use cannot be: there is no augmentation 'nois': did you mean 'noise'",
+            "augment.0.use cannot be: unknown augmentation 'nois': did you mean 'noise'",
         ),
         ("augment", [{"use": "noise", "snr": [20, 10]}], "augment.0.use cannot be: .*snr must go upwards"),
         ("augment", [{"use": "noise", "snt": 3}], "has no parameter 'snt': did you mean 'snr'"),

@@ -391,7 +391,7 @@ class TestConfiguration:
         ("longest", 0, "longest must be more than 0"),
         ("longest", "1", "longest must be more than 0"),
         ("wavlm", 3, "wavlm must be the path of a file or folder, not 3"),
-        ("wav_lm", "x", "no parameter 'wav_lm': it takes folder, wavlm, device, longest"),
+        ("wav_lm", "x", "no parameter 'wav_lm': did you mean 'wavlm'"),
     ],
 )
 def test_wrong_parameters_are_named(folder: Path, param: str, value: Any, message: str) -> None:

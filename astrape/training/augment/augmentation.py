@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from astrape.named import Named, made
 from astrape.training.errors import TrainingError
-from astrape.wording import suggest
 
 __all__ = [
     "Augmentation",
@@ -29,8 +28,6 @@ __all__ = [
 Draw = np.random.Generator
 Others = Callable[[np.random.Generator], Tensor]
 Span = Sequence[float]
-
-_classes: dict[str, type[Augmentation]] = {}
 
 
 class Augmented(NamedTuple):
@@ -73,29 +70,10 @@ class Augmentation(ABC):
         """
 
 
-Class = TypeVar("Class", bound=type[Augmentation])
+_known: Named[Augmentation] = Named("augmentation", TrainingError)
 
-
-def register_augmentation(name: str) -> Callable[[Class], Class]:
-    """Put an augmentation in reach of recipes as ``use: name``.
-
-    Raises:
-        TrainingError: when another class already has the name.
-    """
-
-    def add(cls: Class) -> Class:
-        known = _classes.get(name)
-        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise TrainingError(f"augmentation name '{name}' is taken by {known.__module__}.{known.__qualname__}")
-        _classes[name] = cls
-        return cls
-
-    return add
-
-
-def augmentation_names() -> list[str]:
-    """All names that recipes can use, sorted."""
-    return sorted(_classes)
+register_augmentation, augmentation_names = _known.register, _known.names
+"""A decorator that puts an augmentation in reach of recipes as ``use: NAME``, and all names, sorted."""
 
 
 def build_augmentation(spec: Mapping[str, Any]) -> Augmentation:
@@ -105,17 +83,8 @@ def build_augmentation(spec: Mapping[str, Any]) -> Augmentation:
         TrainingError: for an unknown name or parameter, or a value that it refuses.
     """
     name = spec.get("use")
-    if not isinstance(name, str) or name not in _classes:
-        raise TrainingError(f"there is no augmentation '{name}': {suggest(str(name), _classes, 'augmentation')}")
     params = {key: value for key, value in spec.items() if key != "use"}
-    known = inspect.signature(_classes[name]).parameters
-    for key in params:
-        if key not in known:
-            raise TrainingError(f"augmentation '{name}' has no parameter '{key}': {suggest(key, known, 'parameter')}")
-    try:
-        return _classes[name](**params)
-    except (ValueError, TypeError) as error:
-        raise TrainingError(f"augmentation '{name}': {error}") from error
+    return made(f"augmentation '{name}'", _known.find(name), params, error=TrainingError)
 
 
 def augmented(

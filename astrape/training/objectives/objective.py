@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fractions import Fraction
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from astrape.blocks.base import Stream
+from astrape.named import Named, made
 from astrape.training.errors import TrainingError
+from astrape.wording import suggest
 
 __all__ = [
     "PAIRING",
@@ -32,8 +33,6 @@ Comparison = Literal["frames", "samples", "speakers", "judgements", "labels"]
 
 PAIRING = frozenset({"use", "of", "to", "weight", "ahead", "voiced"})
 """Keys of a loss in a recipe that say what is compared, and how much it counts; all others are the loss's own."""
-
-_classes: dict[str, type[Objective]] = {}
 
 
 class Total(NamedTuple):
@@ -72,7 +71,7 @@ class LossContext:
             TrainingError: for a signal that is not there, with the nearest one that is.
         """
         if name not in self.channels_of or name not in self.rate_of:
-            raise TrainingError(f"no signal '{name}' for a loss{_hint(name, self.channels_of)}")
+            raise TrainingError(f"no signal '{name}' for a loss: {suggest(name, self.channels_of, 'signal')}")
         return Stream(self.rate_of[name], self.channels_of[name])
 
 
@@ -133,40 +132,10 @@ class Objective(nn.Module, ABC):
         """The loss, of inputs that are checked and hold 0 where the weight is 0."""
 
 
-Class = TypeVar("Class", bound=type[Objective])
+_known: Named[Objective] = Named("loss", TrainingError)
 
-
-def register_loss(name: str) -> Callable[[Class], Class]:
-    """Put a loss in reach of recipes as ``use: name``.
-
-    Raises:
-        TrainingError: when another class already has the name.
-    """
-
-    def add(cls: Class) -> Class:
-        known = _classes.get(name)
-        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise TrainingError(f"loss name '{name}' is taken by {known.__module__}.{known.__qualname__}")
-        _classes[name] = cls
-        return cls
-
-    return add
-
-
-def loss_names() -> list[str]:
-    """All loss names that recipes can use, sorted."""
-    return sorted(_classes)
-
-
-def loss_class(name: Any) -> type[Objective]:
-    """The class registered as ``name``.
-
-    Raises:
-        TrainingError: for an unknown name, with the nearest known one.
-    """
-    if not isinstance(name, str) or name not in _classes:
-        raise TrainingError(f"unknown loss {name!r}{_hint(str(name), _classes)}")
-    return _classes[name]
+register_loss, loss_names, loss_class = _known.register, _known.names, _known.find
+"""A decorator that puts a loss in reach of recipes as ``use: NAME``; all names, sorted; and the class of a name."""
 
 
 def build_loss(spec: Mapping[str, Any], context: LossContext) -> Objective:
@@ -183,21 +152,8 @@ def build_loss(spec: Mapping[str, Any], context: LossContext) -> Objective:
     cls = loss_class(name)
     if "of" not in spec:
         raise TrainingError(f"loss '{name}' does not say which signal it is of: add `of: SIGNAL`")
-    known = set(inspect.signature(cls).parameters) - {"source", "speakers"}
     params = {key: value for key, value in spec.items() if key not in PAIRING}
-    for key in params:
-        if key not in known:
-            raise TrainingError(f"loss '{name}' has no parameter '{key}'{_hint(key, known | PAIRING)}")
-    if "speakers" in inspect.signature(cls).parameters:
-        params["speakers"] = context.speakers
-    try:
-        return cls(context.stream(str(spec["of"])), **params)
-    except (ValueError, TypeError) as error:
-        raise TrainingError(f"loss '{name}': {error}") from error
-
-
-def _hint(name: str, known: Any) -> str:
-    near = get_close_matches(name, sorted(known), n=1)
-    if near:
-        return f": did you mean '{near[0]}'?"
-    return f" (there is: {', '.join(sorted(known))})" if known else ""
+    more = {"speakers": context.speakers} if "speakers" in inspect.signature(cls).parameters else {}
+    return made(
+        f"loss '{name}'", cls, params, context.stream(str(spec["of"])), error=TrainingError, own=PAIRING, **more
+    )

@@ -9,11 +9,11 @@ All but ``spectral`` are imported when they are opened: what they need is not pa
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from astrape.named import made
 from astrape.training.errors import TeacherError
 from astrape.training.teachers.teacher import Teacher
 
@@ -43,9 +43,4 @@ def open_teacher(name: str, **params: Any) -> Teacher:
         raise TeacherError(f"there is no teacher '{name}': there is {', '.join(TEACHERS)}")
     module, _, attribute = TEACHERS[name].partition(":")
     factory: Callable[..., Teacher] = getattr(import_module(module), attribute)
-    known = inspect.signature(factory).parameters
-    for param in params:
-        if param not in known:
-            takes = f"takes {', '.join(known)}" if known else "takes no parameters"
-            raise TeacherError(f"teacher '{name}' has no parameter '{param}': it {takes}")
-    return factory(**params)
+    return made(f"teacher '{name}'", factory, params, error=TeacherError)
