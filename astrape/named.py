@@ -59,8 +59,8 @@ class Named(Generic[T]):
             AstrapeError: for an unknown name, with the nearest known one.
         """
         if not isinstance(name, str) or name not in self._classes:
-            shown = repr(name) if name is None else quote(name)
-            raise self.error(f"unknown {self.what} {shown}: {suggest(str(name), self._classes, self.what)}")
+            hint = suggest(name if isinstance(name, str) else "", self._classes, self.what)
+            raise self.error(f"unknown {self.what} {name if name is None else quote(name)}: {hint}")
         return self._classes[name]
 
 
