@@ -6,7 +6,6 @@ which set, which of its renderings, which seconds of them, and what happens to t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -15,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from astrape.audio.atomic import shown
 from astrape.blocks.base import Stream
-from astrape.corpus.utterances import Utterance, speakers_of
+from astrape.corpus.utterances import Utterance
 from astrape.training.augment import augmented
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.recording import read_crop, read_header
@@ -28,7 +26,7 @@ from astrape.training.colour import coloured, draw_colour
 from astrape.training.errors import CacheError
 from astrape.training.pairs import BAND, PAIR, Pairs
 from astrape.training.tables import NO_PHONE, PHONE_RATE, PITCH_RATE, read_phones, read_pitch, read_vector
-from astrape.training.windows import Place, common_period, cut, mapped
+from astrape.training.windows import Crops, Place, cut, mapped
 
 __all__ = ["SetWindows", "sets_of"]
 
@@ -39,7 +37,7 @@ EDGE = 0.96
 """Share of half the rate up to which a resampler leaves a recording as it was."""
 
 
-class SetWindows(Dataset[dict[str, Tensor]]):
+class SetWindows(Crops):
     """Crops of two renderings of a set, of one length, from the same seconds.
 
     Each epoch takes the sets in a new order, each once before any comes again, and of each a random source, a random
@@ -86,30 +84,20 @@ class SetWindows(Dataset[dict[str, Tensor]]):
         speakers: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
-        self.caches = {cache.what: cache for cache in caches}
-        self.pairs, self.needs, self.seed = pairs, frozenset(needs), seed
-        self.streams = {"audio": Stream(Fraction(audio), 1), "phones": Stream(PHONE_RATE, 1)}
-        self.streams["pair.pitch"] = Stream(PITCH_RATE, 1)
-        if "content" in self.caches:
-            self.streams["content"] = Stream(self.caches["content"].rate, self.caches["content"].channels)
-        self.period = common_period(period, [stream.rate for stream in self.streams.values()])
-        self.seconds = math.ceil(seconds / self.period) * self.period
-        self.utterances, self.left_out = self._held(sorted(utterances, key=lambda one: one.key))
+        by_kind = {cache.what: cache for cache in caches}
+        self.pairs, self.needs = pairs, frozenset(needs)
+        streams = {"audio": Stream(Fraction(audio), 1), "phones": Stream(PHONE_RATE, 1)}
+        streams["pair.pitch"] = Stream(PITCH_RATE, 1)
+        if "content" in by_kind:
+            streams["content"] = Stream(by_kind["content"].rate, by_kind["content"].channels)
+        super().__init__(utterances, by_kind, streams, seconds=seconds, period=period, speakers=speakers, seed=seed)
         self.sets = sets_of(self.utterances)
         self._set_of = {one.key: renderings for renderings in self.sets for one in renderings}
-        self.speakers = list(speakers_of(self.utterances)) if speakers is None else list(speakers)
-        self._index = {name: index for index, name in enumerate(self.speakers)}
         self._bands: dict[str, float] = {}
-        self._order: tuple[tuple[int, int], npt.NDArray[np.int64]] | None = None
-
-    @property
-    def speaker_channels(self) -> int:
-        """Channels of ``speaker``; 0 without it."""
-        return self.caches["speakers"].channels if "speakers" in self.caches else 0
 
     def frames(self, name: str) -> int:
         """Frames of a signal in each window."""
-        return int(self.seconds * self.streams["audio" if name == "pair.wav" else name].rate)
+        return super().frames("audio" if name == "pair.wav" else name)
 
     def __len__(self) -> int:
         """Sets: items of one pass."""
@@ -130,8 +118,7 @@ class SetWindows(Dataset[dict[str, Tensor]]):
         same = draw.random() < self.pairs.same or len(renderings) == 1
         other = at if same else (at + 1 + int(draw.integers(len(renderings) - 1))) % len(renderings)
         source, target = (renderings[at], renderings[other])[:: -1 if back else 1]
-        places = max(0, math.floor((self._length(source, target) - self.seconds) / self.period)) + 1
-        begin = int(draw.integers(places)) * self.period
+        begin = int(draw.integers(self._places(self._length(source, target)))) * self.period
         # Four numbers or more keep these draws apart from those above, and from those of the order.
         number = np.random.default_rng((self.seed, epoch, item, 3)).integers(1 << 24)
         window = self._cut(source, target, begin) | {"random": torch.tensor([float(number)])}
@@ -148,8 +135,7 @@ class SetWindows(Dataset[dict[str, Tensor]]):
         Raises:
             CacheError: for a file that is damaged or gone, and a begin that is not a whole multiple of the period.
         """
-        if begin < 0 or (begin / self.period).denominator != 1:
-            raise CacheError(f"a window begins at a whole multiple of {self.period} s, not at {begin} s")
+        self.check_begin(begin)
         renderings = self._set_of[utterance.key]
         following = renderings[(renderings.index(utterance) + 1) % len(renderings)]
         return self._cut(utterance, following, begin) | {"random": torch.zeros(1)}
@@ -171,11 +157,7 @@ class SetWindows(Dataset[dict[str, Tensor]]):
                 raise CacheError(f"{shown(path)}: there is no such table")
 
     def _held(self, utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
-        """Those that have all signals, and those of which some could not be made."""
-        left: set[str] = set()
-        for cache in self.caches.values():
-            wanted = [one for one in utterances if cache.wants(one)]
-            left.update(one.key for one in cache.left_out(wanted))
+        parted = super()._held(utterances)
         unpitched = [one for one in utterances if one.pitch is None]
         if "pair.pitch" in self.needs and "pitch" not in self.caches and unpitched:
             raise CacheError(
@@ -188,17 +170,7 @@ class SetWindows(Dataset[dict[str, Tensor]]):
                 f"{len(unknown)} of {len(utterances)} utterances, '{shown(unknown[0].key)}' among them, have no vector "
                 f"of their speaker beside them: make these with `astrape cache --what speakers`"
             )
-        held = [one for one in utterances if one.key not in left]
-        if not held:
-            why = "nothing could be made of any of them" if utterances else "the corpus is empty"
-            raise CacheError(f"there is no utterance to take windows of: {why}")
-        return held, [one for one in utterances if one.key in left]
-
-    def _permutation(self, epoch: int, passes: int) -> npt.NDArray[np.int64]:
-        if self._order is None or self._order[0] != (epoch, passes):
-            draw = np.random.default_rng((self.seed, epoch, passes, 1))
-            self._order = (epoch, passes), draw.permutation(len(self.sets))
-        return self._order[1]
+        return parted
 
     def _of(self, utterance: Utterance) -> list[Cache]:
         return [cache for cache in self.caches.values() if cache.wants(utterance)]
@@ -271,12 +243,7 @@ class SetWindows(Dataset[dict[str, Tensor]]):
             for name, array in mapped([self.caches["content"]], source).items():
                 piece = torch.from_numpy(cut(array, int(begin * content.rate), self.frames("content")))
                 window[name] = piece.float() if name == "voiced" else piece
-        valid = min(self.seconds, max(Fraction(0), self._length(source, target) - begin))
-        judged = self.streams["content"].rate if "content" in self.streams else PHONE_RATE
-        window["speaker_index"] = torch.tensor(self._index[source.speaker])
-        window["valid"] = torch.tensor(float(valid), dtype=torch.float64)
-        window["frames"] = torch.tensor(int(valid * judged))
-        return window
+        return window | self._counts(source.speaker, self._length(source, target) - begin)
 
     def _augmented(self, window: dict[str, Tensor], seeds: tuple[int, ...]) -> dict[str, Tensor]:
         rate = float(self.streams["audio"].rate)
@@ -289,8 +256,7 @@ class SetWindows(Dataset[dict[str, Tensor]]):
     def _other(self, draw: np.random.Generator) -> Tensor:
         """A window of any recording, ``(samples,)``."""
         other = self.utterances[int(draw.integers(len(self.utterances)))]
-        places = max(0, math.floor((self._seconds(other) - self.seconds) / self.period)) + 1
-        return self._wave(other, int(draw.integers(places)) * self.period)[0]
+        return self._wave(other, int(draw.integers(self._places(self._seconds(other)))) * self.period)[0]
 
 
 def sets_of(utterances: Iterable[Utterance]) -> list[list[Utterance]]:

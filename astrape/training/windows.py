@@ -27,13 +27,110 @@ from astrape.training.caches.recording import Header, read_crop, read_header
 from astrape.training.caches.waves import unpacked
 from astrape.training.errors import CacheError
 
-__all__ = ["Place", "WindowLoader", "Windows", "common_period", "cut", "mapped"]
+__all__ = ["Crops", "Place", "WindowLoader", "Windows", "common_period", "cut", "mapped"]
 
 Place = tuple[int, int]
 """An epoch and an item in it, from 0 on. There is no last item: a pass over the corpus is followed by another one."""
 
 
-class Windows(Dataset[dict[str, Tensor]]):
+class Crops(Dataset[dict[str, Tensor]]):
+    """Crops of utterances on one clock, in an order that the seed gives: what all windows have in common.
+
+    Args:
+        utterances, seconds, period, speakers, seed: as of :class:`Windows`.
+        caches: what to read, by kind.
+        streams: rate and channels of each signal by name.
+
+    Attributes:
+        seconds, period: as they are.
+        streams: rate and channels of each signal by name; of ``speaker`` there are only ``speaker_channels``.
+        utterances: those that have all signals.
+        left_out: those that have not.
+        speakers: by index.
+
+    Raises:
+        CacheError: for a cache that is not finished, no utterance, and a speaker that has no index.
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        caches: dict[str, Cache],
+        streams: dict[str, Stream],
+        *,
+        seconds: Fraction,
+        period: Fraction,
+        speakers: Sequence[str] | None,
+        seed: int,
+    ) -> None:
+        self.caches, self.streams, self.seed = caches, streams, seed
+        self.period = common_period(period, [stream.rate for stream in streams.values()])
+        self.seconds = math.ceil(seconds / self.period) * self.period
+        self.utterances, self.left_out = self._held(sorted(utterances, key=lambda one: one.key))
+        self.speakers = list(speakers_of(self.utterances)) if speakers is None else list(speakers)
+        self._index = {name: index for index, name in enumerate(self.speakers)}
+        unknown = {one.speaker for one in self.utterances} - set(self._index)
+        if unknown:
+            raise CacheError(f"speaker '{min(unknown)}' is not among the {len(self.speakers)} that have an index")
+        self._order: tuple[tuple[int, int], npt.NDArray[np.int64]] | None = None
+
+    def __len__(self) -> int:
+        """Items of one pass: utterances."""
+        return len(self.utterances)
+
+    @property
+    def speaker_channels(self) -> int:
+        """Channels of ``speaker``; 0 without it."""
+        return self.caches["speakers"].channels if "speakers" in self.caches else 0
+
+    def frames(self, name: str) -> int:
+        """Frames of a signal in each window."""
+        return int(self.seconds * self.streams[name].rate)
+
+    def check_begin(self, begin: Fraction) -> None:
+        """Refuse a window that begins amid a frame.
+
+        Raises:
+            CacheError: for a begin that is not a whole multiple of the period.
+        """
+        if begin < 0 or (begin / self.period).denominator != 1:
+            raise CacheError(f"a window begins at a whole multiple of {self.period} s, not at {begin} s")
+
+    def _held(self, utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
+        """Those that have all signals, and those of which some could not be made."""
+        left: set[str] = set()
+        for cache in self.caches.values():
+            left.update(one.key for one in cache.left_out([one for one in utterances if cache.wants(one)]))
+        held = [one for one in utterances if one.key not in left]
+        if not held:
+            why = "nothing could be made of any of them" if utterances else "the corpus is empty"
+            raise CacheError(f"no utterance to take windows of: {why}")
+        return held, [one for one in utterances if one.key in left]
+
+    def _permutation(self, epoch: int, passes: int) -> npt.NDArray[np.int64]:
+        if self._order is None or self._order[0] != (epoch, passes):
+            # The fourth number keeps these draws apart from those of crops.
+            draw = np.random.default_rng((self.seed, epoch, passes, 1))
+            self._order = (epoch, passes), draw.permutation(len(self))
+        return self._order[1]
+
+    def _places(self, length: Fraction) -> int:
+        """Multiples of the period at which a window of a recording of so many seconds may begin."""
+        return max(0, math.floor((length - self.seconds) / self.period)) + 1
+
+    def _counts(self, speaker: str, length: Fraction) -> dict[str, Tensor]:
+        """``speaker_index``, ``valid`` and ``frames`` of a window whose signals go on for ``length`` seconds."""
+        valid = min(self.seconds, max(Fraction(0), length))
+        slowest = min(stream.rate for stream in self.streams.values())
+        judged = self.streams["content"].rate if "content" in self.streams else slowest
+        return {
+            "speaker_index": torch.tensor(self._index[speaker]),
+            "valid": torch.tensor(float(valid), dtype=torch.float64),
+            "frames": torch.tensor(int(valid * judged)),
+        }
+
+
+class Windows(Crops):
     """Crops of utterances, of one length, all signals of a crop from the same seconds.
 
     Each epoch takes the utterances in a new order, each once before any comes again, and of each a random crop. What is
@@ -60,11 +157,7 @@ class Windows(Dataset[dict[str, Tensor]]):
         seed: of order and crops.
 
     Attributes:
-        seconds, period: as they are.
-        streams: rate and channels of each signal by name; of ``speaker`` there are only ``speaker_channels``.
-        utterances: those that have all signals.
-        left_out: those that have not.
-        speakers: by index.
+        seconds, period, streams, utterances, left_out, speakers: as of :class:`Crops`.
 
     Raises:
         CacheError: for no signal at all, two caches of a kind, a cache that is not finished, a speaker that has no
@@ -87,45 +180,23 @@ class Windows(Dataset[dict[str, Tensor]]):
         speakers: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
-        self.caches = {cache.what: cache for cache in caches}
-        if len(self.caches) < len(caches):
+        by_kind = {cache.what: cache for cache in caches}
+        if len(by_kind) < len(caches):
             raise CacheError("two caches of one kind are given: leave one out")
-        self.streams: dict[str, Stream] = {}
+        streams: dict[str, Stream] = {}
         for cache in caches:
             for name, stored in cache.stored("any").items():
                 if stored.channels is not None:
-                    self.streams[name] = Stream(cache.rate, stored.channels)
-        if audio is not None and "audio" not in self.caches:
-            self.streams["audio"] = Stream(Fraction(audio), 1)
-        if not self.streams:
+                    streams[name] = Stream(cache.rate, stored.channels)
+        if audio is not None and "audio" not in by_kind:
+            streams["audio"] = Stream(Fraction(audio), 1)
+        if not streams:
             raise CacheError(
                 "a window takes at least one signal: give a cache of features or content, or a rate of audio"
             )
         if seconds <= 0 or period <= 0:
             raise CacheError(f"windows take seconds and a period above 0, not {seconds} and {period}")
-        self.period = common_period(period, [stream.rate for stream in self.streams.values()])
-        self.seconds = math.ceil(seconds / self.period) * self.period
-        self.seed = seed
-        self.utterances, self.left_out = self._held(sorted(utterances, key=lambda one: one.key))
-        self.speakers = list(speakers_of(self.utterances)) if speakers is None else list(speakers)
-        self._index = {name: index for index, name in enumerate(self.speakers)}
-        unknown = {one.speaker for one in self.utterances} - set(self._index)
-        if unknown:
-            raise CacheError(f"speaker '{min(unknown)}' is not among the {len(self.speakers)} that have an index")
-        self._order: tuple[tuple[int, int], npt.NDArray[np.int64]] | None = None
-
-    @property
-    def speaker_channels(self) -> int:
-        """Channels of ``speaker``; 0 without it."""
-        return self.caches["speakers"].channels if "speakers" in self.caches else 0
-
-    def frames(self, name: str) -> int:
-        """Frames of a signal in each window."""
-        return int(self.seconds * self.streams[name].rate)
-
-    def __len__(self) -> int:
-        """Utterances: items of one pass."""
-        return len(self.utterances)
+        super().__init__(utterances, by_kind, streams, seconds=seconds, period=period, speakers=speakers, seed=seed)
 
     def __getitem__(self, place: Place | int) -> dict[str, Tensor]:
         """The window at a place; of epoch 0 for a number alone.
@@ -137,8 +208,7 @@ class Windows(Dataset[dict[str, Tensor]]):
         utterance = self.at(epoch, item)
         arrays = self._arrays(utterance)
         header = self._header(utterance)
-        length = self._length(arrays, header)
-        places = max(0, math.floor((length - self.seconds) / self.period)) + 1
+        places = self._places(self._length(arrays, header))
         draw = np.random.default_rng((self.seed, epoch, item))
         return self._cut(utterance, arrays, header, int(draw.integers(places)) * self.period)
 
@@ -153,32 +223,13 @@ class Windows(Dataset[dict[str, Tensor]]):
         Raises:
             CacheError: for a file that is damaged or gone, and a begin between multiples.
         """
-        if begin < 0 or (begin / self.period).denominator != 1:
-            raise CacheError(f"a window begins at a whole multiple of {self.period} s, not at {begin} s")
+        self.check_begin(begin)
         return self._cut(utterance, self._arrays(utterance), self._header(utterance), begin)
 
     def _header(self, utterance: Utterance) -> Header | None:
         """The header of a recording that is read itself, not from its cache."""
         decoded = "audio" in self.streams and "audio" not in self.caches
         return read_header(utterance.path) if decoded else None
-
-    def _held(self, utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
-        """Those that have all signals, and those of which some could not be made."""
-        left: set[str] = set()
-        for cache in self.caches.values():
-            left.update(one.key for one in cache.left_out(utterances))
-        if len(left) == len(utterances):
-            why = "nothing could be made of any of them" if utterances else "the corpus is empty"
-            raise CacheError(f"there is no utterance to take windows of: {why}")
-        held = [one for one in utterances if one.key not in left]
-        return held, [one for one in utterances if one.key in left]
-
-    def _permutation(self, epoch: int, passes: int) -> npt.NDArray[np.int64]:
-        if self._order is None or self._order[0] != (epoch, passes):
-            # The fourth number keeps these draws apart from those of crops.
-            draw = np.random.default_rng((self.seed, epoch, passes, 1))
-            self._order = (epoch, passes), draw.permutation(len(self.utterances))
-        return self._order[1]
 
     def _arrays(self, utterance: Utterance) -> dict[str, npt.NDArray[Any]]:
         return mapped(self.caches.values(), utterance)
@@ -209,13 +260,7 @@ class Windows(Dataset[dict[str, Tensor]]):
         if header is not None:
             heard = read_crop(utterance.path, self.streams["audio"].rate, begin, self.seconds, utterance.channel)
             window["audio"] = torch.nn.functional.pad(heard, (0, self.frames("audio") - heard.shape[-1]))
-        valid = min(self.seconds, max(Fraction(0), self._length(arrays, header) - begin))
-        slowest = min(stream.rate for stream in self.streams.values())
-        judged = self.streams["content"].rate if "content" in self.streams else slowest
-        window["speaker_index"] = torch.tensor(self._index[utterance.speaker])
-        window["valid"] = torch.tensor(float(valid), dtype=torch.float64)
-        window["frames"] = torch.tensor(int(valid * judged))
-        return window
+        return window | self._counts(utterance.speaker, self._length(arrays, header) - begin)
 
 
 class WindowLoader:
