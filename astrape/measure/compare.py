@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 from astrape.errors import ContractError
 from astrape.measure.subject import Ports
 
-__all__ = ["guarded", "identical", "require_close", "tensors_of"]
+__all__ = ["guarded", "identical", "require_close", "rows_of", "tensors_of"]
 
 
 @contextmanager
@@ -57,6 +57,11 @@ def require_close(name: str, got: Ports, want: Ports, tolerance: float, what: st
                 f"{float(expected.flatten()[worst]):.9g} ({count} of {error.numel()} values are off by more than "
                 f"{allowed:.3g}): {hint}",
             )
+
+
+def rows_of(ports: Ports, rows: Sequence[int]) -> Ports:
+    """Some rows of the batch, of every port."""
+    return {port: tensor[list(rows)] for port, tensor in ports.items()}
 
 
 def tensors_of(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:

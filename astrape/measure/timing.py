@@ -48,9 +48,7 @@ def check_latency(subject: Subject, measured: Measured | None = None) -> None:
         ContractError: ``"latency"``.
     """
     block = subject.block
-    if measured is None:
-        with guarded(LATENCY, f"measuring {subject.name}"):
-            measured = measure_subject(subject)
+    measured = measured or _measured(subject, LATENCY)
     for port, seen in measured.latencies.items():
         declared = block.latencies[port]
         allowed, instants = _allowance(block, port)
@@ -61,6 +59,11 @@ def check_latency(subject: Subject, measured: Measured | None = None) -> None:
                 f"{subject.name} declares {_time(declared, block)} for '{port}' and measures {_time(seen, block)} by "
                 f"the {how}: declare that, or fix the alignment",
             )
+
+
+def _measured(subject: Subject, name: str) -> Measured:
+    with guarded(name, f"measuring {subject.name}"):
+        return measure_subject(subject)
 
 
 def latency_tolerance(block: StreamBlock, port: str) -> Fraction:
@@ -106,9 +109,7 @@ def check_receptive_field(subject: Subject, measured: Measured | None = None, *,
         ContractError: ``"receptive field"``.
     """
     block = subject.block
-    if measured is None:
-        with guarded(RECEPTIVE_FIELD, f"measuring {subject.name}"):
-            measured = measure_subject(subject)
+    measured = measured or _measured(subject, RECEPTIVE_FIELD)
     declared, seen = block.receptive_field, measured.receptive_field
     if declared is None:
         if seen is not None and exact and not _silent(measured) and not _discrete_memory(subject):
@@ -141,9 +142,7 @@ def check_oldest_input(subject: Subject, measured: Measured | None = None) -> No
         ContractError: ``"oldest input"``.
     """
     block = subject.block
-    if measured is None:
-        with guarded(OLDEST_INPUT, f"measuring {subject.name}"):
-            measured = measure_subject(subject)
+    measured = measured or _measured(subject, OLDEST_INPUT)
     with guarded(OLDEST_INPUT, f"oldest_input of {subject.name}"):
         oldest: dict[int, int] = {}
         for supports in measured.support.values():

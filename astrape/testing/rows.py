@@ -6,7 +6,7 @@ import torch
 
 from astrape.errors import ContractError
 from astrape.measure.causality import seeded_forward
-from astrape.measure.compare import guarded, require_close
+from astrape.measure.compare import guarded, require_close, rows_of
 from astrape.measure.subject import BATCH, Ports, Subject, draw_noise
 
 __all__ = ["NAN_ISOLATION", "ROW_ISOLATION", "check_nan_isolation", "check_row_isolation"]
@@ -120,4 +120,4 @@ def _repeated(ports: Ports, rows: int) -> Ports:
 
 def _others(y: Ports) -> Ports:
     kept = [row for row in range(BATCH) if row != ROW]
-    return {port: tensor[kept] for port, tensor in y.items()}
+    return rows_of(y, kept)

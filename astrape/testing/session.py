@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 
 from astrape.errors import ContractError
-from astrape.measure.compare import guarded, require_close
+from astrape.measure.compare import guarded, require_close, rows_of
 from astrape.measure.effort import effort
 from astrape.measure.subject import BATCH, Ports, Subject, concatenate
 from astrape.testing.strategies import chunkings
@@ -220,8 +220,8 @@ def check_session_reset(subject: Subject) -> None:
         for what, want, rows in (("the row that was reset", new, [1]), ("a row beside it", going, [0, 2])):
             require_close(
                 SESSION_RESET,
-                {port: tensor[rows] for port, tensor in y.items()},
-                {port: tensor[rows] for port, tensor in want.items()},
+                rows_of(y, rows),
+                rows_of(want, rows),
                 subject.tolerance,
                 f"{what} went on otherwise",
                 "reset everything that the session holds for a row, and only that",
@@ -269,8 +269,8 @@ def check_session_faults(subject: Subject) -> None:
         for what, got, rows in (("a row beside one with NaN", y, [0, 2]), ("a session after reset", again, [0, 1, 2])):
             require_close(
                 SESSION_FAULTS,
-                {port: tensor[rows] for port, tensor in got.items()},
-                {port: tensor[rows] for port, tensor in want.items()},
+                rows_of(got, rows),
+                rows_of(want, rows),
                 subject.tolerance,
                 f"{what} differs",
                 "keep rows apart, and let reset clear everything",

@@ -10,7 +10,7 @@ from torch import Tensor
 from astrape.blocks.base import State
 from astrape.blocks.state import clone_state, replace_rows, state_bytes, state_leaves
 from astrape.errors import ContractError
-from astrape.measure.compare import guarded, identical, require_close
+from astrape.measure.compare import guarded, identical, require_close, rows_of
 from astrape.measure.subject import BATCH, Ports, Subject
 
 __all__ = ["RESET", "STATE", "check_reset", "check_row_reset", "check_state", "require_own_memory"]
@@ -95,8 +95,8 @@ def check_row_reset(subject: Subject) -> None:
         for what, want, kept in (("the row that was reset", fresh, [1]), ("a row beside it", going, [0, 2])):
             require_close(
                 RESET,
-                {port: tensor[kept] for port, tensor in y.items()},
-                {port: tensor[kept] for port, tensor in want.items()},
+                rows_of(y, kept),
+                rows_of(want, kept),
                 subject.tolerance,
                 f"{what} went on otherwise",
                 "derive everything from the state tree, row by row",

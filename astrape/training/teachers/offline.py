@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from importlib import import_module, metadata
 from typing import Any
@@ -17,7 +18,7 @@ from astrape.voice.embedding import CHANNELS
 from astrape.voice.evaluation.resemblyzer import Resemblyzer, load_resemblyzer
 from astrape.wording import lacking
 
-__all__ = ["OfflineTeacher", "projection", "voice_encoder"]
+__all__ = ["OfflineTeacher", "embedded", "projection", "voice_encoder"]
 
 FRAME = 320
 """Samples from frame to frame of hama, at 16 kHz. Frame k is centred on sample 320 k."""
@@ -94,9 +95,7 @@ class OfflineTeacher:
         Raises:
             TeacherError: for silence, in which there is no voice.
         """
-        checked = checked_audio(audio, self.sample_rate, SHORTEST_VOICE)
-        voices = [self._voice(item) for item in checked[:, 0].cpu().numpy()]
-        return torch.from_numpy(np.stack(voices)).to(audio.device)
+        return embedded(audio, self.sample_rate, self._voice)
 
     def decode(self, content: Tensor, speaker: Tensor) -> Tensor:
         """It cannot.
@@ -122,12 +121,27 @@ class OfflineTeacher:
         return np.ascontiguousarray(content.T, dtype=np.float32)
 
     def _voice(self, samples: Array) -> Array:
-        if not samples.any():
-            raise TeacherError("the audio is silent: there is no voice to embed")
         speech = self._prepared(samples)
         # Without anything that passes for speech, all of it is taken as it is.
         embedding = self._voices.embed_utterance(speech if len(speech) else samples)
         return np.asarray(self._projection @ embedding.astype(np.float64), dtype=np.float32)
+
+
+def embedded(audio: Tensor, rate: int, embed: Callable[[Array], Array]) -> Tensor:
+    """Embeddings of voices, ``(batch, 1, samples)`` to ``(batch, channels)``.
+
+    Args:
+        audio: of a quarter of a second or more.
+        rate: Hz.
+        embed: makes the embedding of one recording.
+
+    Raises:
+        TeacherError: for silence, in which there is no voice.
+    """
+    recordings = checked_audio(audio, rate, SHORTEST_VOICE)[:, 0].cpu().numpy()
+    if not all(samples.any() for samples in recordings):
+        raise TeacherError("the audio is silent: there is no voice to embed")
+    return torch.from_numpy(np.stack([embed(samples) for samples in recordings])).to(audio.device)
 
 
 def projection() -> npt.NDArray[np.float64]:

@@ -13,8 +13,7 @@ from scipy.signal import resample_poly
 from torch import Tensor
 
 from astrape.training.errors import TeacherError
-from astrape.training.teachers.offline import voice_encoder
-from astrape.training.teachers.teacher import checked_audio
+from astrape.training.teachers.offline import embedded, voice_encoder
 from astrape.voice.embedding import CHANNELS
 from astrape.voice.own_encoder import AstrapeSpeaker
 
@@ -26,7 +25,6 @@ EMBEDDED = 256
 WHO = 96
 """Numbers of who speaks; the other 32 of an embedding are the tone, see the recipe ``astrape-speaker``."""
 
-SHORTEST_VOICE = 0.25
 SHORTEST_SPEECH = 0.5
 """Seconds of speech without its pauses, below which all of the audio is taken as it is."""
 
@@ -61,9 +59,7 @@ class ResemblyzerTeacher:
         Raises:
             TeacherError: for silence, in which there is no voice.
         """
-        checked = checked_audio(audio, self.sample_rate, SHORTEST_VOICE)
-        voices = [self._voice(item) for item in checked[:, 0].cpu().numpy()]
-        return torch.from_numpy(np.stack(voices)).to(audio.device)
+        return embedded(audio, self.sample_rate, self._voice)
 
     def content(self, audio: Tensor) -> Tensor:
         """It has none.
@@ -102,8 +98,6 @@ class ResemblyzerTeacher:
         return np.asarray(self._directions @ embedding.astype(np.float64), dtype=np.float32)
 
     def _voice(self, samples: Array) -> Array:
-        if not samples.any():
-            raise TeacherError("the audio is silent: there is no voice to embed")
         # From 16 to 44.1 kHz, which the encoder that ships hears.
         audio = resample_poly(samples, 441, 160).astype(np.float32)
         return np.concatenate((self.who(samples), self._own.embed(torch.from_numpy(audio))[WHO:].numpy()))
