@@ -38,7 +38,7 @@ ONE_CORE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_CORE) $(BIN)/python -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo runner runner-web plugin plugin-test test slow lint train-tiny train-default train-speaker evaluate-default evaluation-page bench peers docs clean
+.PHONY: help demo runner runner-web plugin plugin-test test slow hours lint train-tiny train-default train-speaker evaluate-default evaluation-page bench peers docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -63,7 +63,10 @@ test: $(VENV)/.installed-test $(if $(EXTRAS),$(VENV)/.installed-$(EXTRAS)) ## th
 	$(PYTEST) $(PYTEST_FLAGS)
 
 slow: $(VENV)/.installed-test ## all tests with long searches, and those that only run here
-	HYPOTHESIS_PROFILE=slow $(PYTEST) -m "" --timeout 3600 $(PYTEST_FLAGS)
+	HYPOTHESIS_PROFILE=slow $(PYTEST) -m "not hours" --timeout 3600 $(PYTEST_FLAGS)
+
+hours: $(VENV)/.installed-test ## an hour of live callbacks for each size of block, with stalls: 20 minutes of one core
+	$(PYTEST) tests/runtime/test_hours.py -m hours -rP $(PYTEST_FLAGS)
 
 lint: $(VENV)/.installed-lint $(VENV)/.installed-test ## ruff and mypy
 	$(BIN)/ruff check .

@@ -80,7 +80,11 @@ class Graph(Network[Out]):
         chunk: int | Mapping[str, int] | None = None,
         backend: str | None = None,
     ) -> Session[Out]:
-        """A live session that takes any number of frames at a time, and ``chunk`` frames fastest. See ``Session``."""
+        """A live session that takes any number of frames at a time, and ``chunk`` frames fastest. See ``Session``.
+
+        It computes on the thread that pushes. Behind an audio callback, which may not wait, it is run by
+        :class:`astrape.runtime.engine.Engine`, the one implementation of that.
+        """
         return Session(self, batch_size, device, dtype, constant_latency, chunk, backend)
 
     def report(self, measure: bool = False) -> Report:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import resource
 import sys
+import time
 import tracemalloc
 from collections import Counter
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -22,8 +24,21 @@ RATE = 44100
 BLOCKS = [64, 128, 441, 480, 1024]
 
 
+def resident() -> int:
+    """Bytes of memory that this process holds; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * resource.getpagesize()
+
+
 def live_for(seconds: float, block: int, every: float) -> None:
-    """Stalls of two kinds every now and then: those that what is held outlasts, and those that it does not."""
+    """Stalls of two kinds every now and then: those that what is held outlasts, and those that it does not.
+
+    None in the first and the last second: a gap in the silence before the first frame is not heard, and what is to be
+    heard after one is still to come.
+    """
     hold = max(2 * block, 2 * 441)
     engine = Engine(framed(), RATE, block, hold=hold)
     rng = np.random.default_rng(block)
@@ -31,48 +46,58 @@ def live_for(seconds: float, block: int, every: float) -> None:
     loop = np.concatenate((loop, loop), axis=1)
     length = block / RATE
     callbacks = int(seconds / length)
-    ends: list[tuple[float, bool]] = []
+    stalls: list[tuple[float, bool]] = []
 
     def cost(index: int) -> float:
         now = host.callbacks * length
         usual = 0.3 * length
-        if (ends and now < ends[-1][0] + every) or now > seconds - 1.0:
+        if (stalls and now < stalls[-1][0] + every) or not 1.0 < now < seconds - 1.0:
             return usual
         long = rng.random() < 0.5
         # Longer than all that may be in store, framing's part included; or what it outlasts.
         stall = (hold + 441 + 2 * block) / RATE + rng.uniform(0.02, 0.4) if long else 0.5 * (hold - block) / RATE
-        ends.append((now + stall, long))
+        stalls.append((now + stall, long))
         return usual + stall
 
     host = VirtualHost(engine, cost)
     late = engine.latency
-    counted = np.zeros(callbacks, np.int64)
-    wrong = np.zeros(callbacks, np.int64)
+    counted: list[int] = []
+    """Callbacks in which the engine counted a dropout."""
+    wrong: dict[int, int] = {}
+    """Frames that are not the input by the latency later, by callback: what is heard, which asks no counter."""
+    dropouts = held = 0
     for k in range(callbacks):
         begin, was = k * block % (10 * RATE), (k * block - late) % (10 * RATE)
         y = host.callback(loop[:, begin : begin + block])
         wanted = loop[:, was : was + block]
         if k * block >= late and not np.array_equal(y, wanted):
-            wrong[k] = np.count_nonzero(np.abs(y - wanted) > 1e-6)
-        counted[k] = engine.dropouts
+            count = np.count_nonzero(np.abs(y - wanted) > 1e-6)
+            wrong.update({k: count} if count else {})
+        if engine.dropouts > dropouts:
+            counted += [k] * (engine.dropouts - dropouts)
+            dropouts = engine.dropouts
+        if k == callbacks // 10:
+            held = resident()
     status = engine.status()
     assert engine.latency == late
     assert status.position == callbacks * block
-    times = np.arange(callbacks) * length
-    grown = np.flatnonzero(np.diff(counted, prepend=0))
-    outside = np.ones(callbacks, bool)
-    for end, long in ends:
-        # Gaps begin while it stalls, and until the worker has caught up.
-        near = (times > end - 0.7) & (times < end + 0.3)
-        assert long == bool(np.isin(np.flatnonzero(near), grown).any())
-        if long:
-            outside &= ~near
-    assert not np.isin(np.flatnonzero(outside), grown).any()
-    assert not wrong[outside].any()
+    assert status.dropouts == len(counted)
+    # A dropout begins where sound goes wrong, and sound goes wrong nowhere else.
+    assert set(counted) <= set(wrong)
+    assert {k for k in wrong if k - 1 not in wrong} <= set(counted)
+    ends, long = np.array([end for end, _ in stalls]), np.array([long for _, long in stalls])
+    for k in wrong:
+        # Gaps begin while it stalls, and end when the worker has caught up.
+        near = (k * length > ends - 0.7) & (k * length < ends + 0.3)
+        assert (near & long).any()
+    for end in ends[long]:
+        assert any(end - 0.7 < k * length < end + 0.3 for k in counted)
     # What is not the graph's sound, counted by ear: the missing frames, and what fades in behind each gap.
     fades = status.dropouts * math.ceil(RETURN * RATE)
-    assert 0.99 * status.missing <= wrong.sum() <= status.missing + fades
-    assert sum(long for _, long in ends) >= 3
+    assert 0.99 * status.missing <= sum(wrong.values()) <= status.missing + fades
+    assert long.sum() >= 3
+    # 20 s are too short to tell a buffer that grows from what Python keeps in store.
+    assert seconds < 600 or resident() - held < 4 * 2**20
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -80,10 +105,13 @@ def test_some_seconds_of_callbacks(block):
     live_for(12.0 if block < 441 else 24.0, block, every=0.8)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.hours
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("block", BLOCKS[::-1])
 def test_an_hour_of_callbacks(block):
+    began = time.process_time()
     live_for(3600.0, block, every=5.0)
+    print(f"an hour in blocks of {block}: {time.process_time() - began:.0f} s of processor")
 
 
 def calls_of(engine: Engine, block: int, mode: str) -> tuple[np.ndarray, np.ndarray]:
