@@ -326,7 +326,7 @@ def _validation(stage: Stage, graph: Graph, accelerator: Accelerator) -> Validat
     if stage.name == "encoder":
         plan = content_plan(stage)
         if plan is not None:
-            return EncoderValidation(stage, plan, graph)
+            return EncoderValidation(plan, graph)
         if labels is not None:
             return labels
         raise TrainingError(

@@ -34,7 +34,6 @@ class EncoderValidation:
         code_usage, code_perplexity, part_usage      on the indices themselves; ``part_usage`` is the mean over pairs
 
     Args:
-        stage: whose losses are measured.
         plan: the loss that says which output is compared with the teacher's content.
         graph: the whole graph.
     """
@@ -42,7 +41,7 @@ class EncoderValidation:
     best = "content_cosine"
     higher_is_better = True
 
-    def __init__(self, stage: Stage, plan: LossPlan, graph: Graph) -> None:
+    def __init__(self, plan: LossPlan, graph: Graph) -> None:
         self.plan = plan
         self.codes = "codes" if "codes" in graph.outputs else None
         signal = graph.wiring[self.codes] if self.codes else None

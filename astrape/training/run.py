@@ -23,7 +23,7 @@ from astrape.training.checkpoint import (
 )
 from astrape.training.decoder import DecoderValidation, spectrograms
 from astrape.training.journal import Journal
-from astrape.training.learner import Learner, loss_key
+from astrape.training.learner import loss_key
 from astrape.training.options import Options
 from astrape.training.pairing import delay_of, said
 from astrape.training.trainer import Position, Trainer
@@ -187,10 +187,10 @@ class _Run:
         metrics = setup.validation(learner, setup.feed.validation, setup.accelerator)
         self.metrics = metrics
         self.history.append({"epoch": at.epoch - 1, "step": at.step, "phase": phase.name, "metrics": metrics})
-        self._show(learner, journal, at)
+        self._show(journal, at)
         journal.validated(at, phase.name, metrics, time.monotonic() - begun)
 
-    def _show(self, learner: Learner, journal: Journal, at: Position) -> None:
+    def _show(self, journal: Journal, at: Position) -> None:
         validation = self.setup.validation
         if not isinstance(validation, DecoderValidation) or not self.main:
             return

@@ -83,7 +83,7 @@ class Targets:
         if any(plan.voiced != 1 for plan in plans):
             self.needs |= {"content", "voiced"}
         if self._made:
-            self._open(teacher, rate, device)
+            self._open(teacher, rate)
         self._check(graph, plans, content)
 
     def add(self, batch: Batch) -> Batch:
@@ -100,7 +100,7 @@ class Targets:
                 made |= {name: heard[int(name.removeprefix(LAYER))] for name in layers}
         return {**batch, **made}
 
-    def _open(self, spec: Mapping[str, Any], rate: Fraction, device: torch.device | str) -> None:
+    def _open(self, spec: Mapping[str, Any], rate: Fraction) -> None:
         if "use" not in spec:
             raise TrainingError(
                 f"a loss compares with {min(self._made)}, and the recipe names no teacher: add --teacher"

@@ -70,9 +70,9 @@ class Built:
         with memory_budget():
             for name in order:
                 self._build(self._specs[name])
-        for name, number in self.loops.items():
+        for name in self.loops:
             if name in self._delays:
-                self._close(name, number)
+                self._close(name)
 
     def _find_loops(self, graph: nx.DiGraph[str]) -> None:
         for component in nx.strongly_connected_components(graph):
@@ -146,7 +146,7 @@ class Built:
         except (ValueError, TypeError, OverflowError, AstrapeError) as error:
             raise recipe_error(str(error), spec.where, delay, "give `rate` in Hz and `channels` as numbers") from error
 
-    def _close(self, name: str, number: int) -> None:
+    def _close(self, name: str) -> None:
         """Check that what reaches a loop's delay is what was assumed to come out of it."""
         planned, signal = self.nodes[name], Wire(name, "out")
         if not isinstance(planned.block, Delay) or planned.block.frames < 1:

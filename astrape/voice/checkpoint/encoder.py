@@ -55,16 +55,16 @@ def plan_encoder(checkpoint: Checkpoint) -> tuple[EncoderPart, Reading]:
         raise checkpoint.error("its last layers are state-space ones (mamba_layers), which are not imported")
     if reading.flag("q2d2_l2_norm", "use_l2_norm", default=None):
         raise checkpoint.error("its quantizer normalises pairs (q2d2_l2_norm), which is not imported")
-    width = _front(part, reading)
+    _front(part, reading)
     features = part.lines[-1].name if part.lines else MEL
-    dim = _stem(part, reading, width, features)
-    trans = _transformer(part, reading, dim)
-    _quantizer(part, reading, trans)
+    dim = _stem(part, reading, features)
+    _transformer(part, reading, dim)
+    _quantizer(part, reading)
     return part, reading
 
 
-def _front(part: EncoderPart, reading: Reading) -> int:
-    """The adapter, if there is one, to features at 50 Hz; how many there are of them."""
+def _front(part: EncoderPart, reading: Reading) -> None:
+    """The adapter, if there is one, to features at 50 Hz."""
     skips = [(f"skips.{index}.weight", 1) for index in range(4)]
     inner = [(f"wavlm_adapter.net.3.{kind}", 0) for kind in ("weight", "bias")]
     width = reading.size("its input's width", ("input_conv.weight", 1), *skips, *inner)
@@ -75,7 +75,7 @@ def _front(part: EncoderPart, reading: Reading) -> int:
             "it has no wavlm_adapter, so it takes log-mel features: these come from a causal mel spectrogram (2048 "
             "points every 882 samples), whose alignment to its training's is not known"
         )
-        return width
+        return
     around = [("wavlm_adapter.net.0.bias", 0), ("wavlm_adapter.net.3.weight", 1), ("wavlm_adapter.down.weight", 0)]
     hidden = reading.size("the adapter's width", ("wavlm_adapter.net.0.weight", 0), *around)
     rate = reading.whole("wavlm_rate", default=None)
@@ -86,7 +86,7 @@ def _front(part: EncoderPart, reading: Reading) -> int:
         part.add("adapter", "linear", channels=width)
         part.take_affine("adapter_in", "wavlm_adapter.net.0")
         part.take_affine("adapter", "wavlm_adapter.net.3")
-        return width
+        return
     factor = reading.size(
         "the adapter's kernel", ("wavlm_adapter.down.weight", 2), said=None if rate is None else rate // FEATURE_RATE
     )
@@ -113,10 +113,9 @@ def _front(part: EncoderPart, reading: Reading) -> int:
         part.take("adapter.down.bias", "wavlm_adapter.down.bias")
     else:
         part.constants["adapter.down.bias"] = 0.0
-    return width
 
 
-def _stem(part: Part, reading: Reading, width: int, features: str) -> int:
+def _stem(part: Part, reading: Reading, features: str) -> int:
     """Convolutions at 50 Hz, and down to 25; how many channels they have."""
     stem = _dilations(reading, "blocks", STEM_DILATIONS, "stem_dilations", "dilations")
     skips = _dilations(reading, "skips", SKIP_DILATIONS, "skip_dilations")
@@ -150,7 +149,7 @@ def _stem(part: Part, reading: Reading, width: int, features: str) -> int:
     return dim
 
 
-def _transformer(part: Part, reading: Reading, dim: int) -> int:
+def _transformer(part: Part, reading: Reading, dim: int) -> None:
     layers = reading.count("trans_layers", "n_layers", "transformer_layers", "num_layers", "layers")
     each = [f"trans_layers.{index}" for index in range(layers)]
     norms = [(f"{name}.norm1.weight", 0) for name in each]
@@ -190,10 +189,9 @@ def _transformer(part: Part, reading: Reading, dim: int) -> int:
     part.add("smooth", "conv", kernel=kernel, depthwise=True)
     part.add("hidden", "add", **{"from": ["transformer", "smooth"]})
     part.take_affine("smooth", "smooth")
-    return trans
 
 
-def _quantizer(part: EncoderPart, reading: Reading, trans: int) -> None:
+def _quantizer(part: EncoderPart, reading: Reading) -> None:
     place = "q2d2.quantizer.project_in.0"
     said = reading.numbers("q2d2_levels", "levels", count=None, default=None, single=True)
     count = None if said is None or len(said) == 1 else len(said)
