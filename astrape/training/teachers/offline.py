@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from importlib import import_module, metadata
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from astrape.training.errors import TeacherError
-from astrape.training.teachers.teacher import checked_audio
+from astrape.training.teachers.teacher import Limited, checked_audio
 from astrape.voice.embedding import CHANNELS
 from astrape.voice.evaluation.resemblyzer import Resemblyzer, load_resemblyzer
 from astrape.wording import lacking
@@ -37,7 +37,7 @@ SEED = 2026
 Array = npt.NDArray[np.float32]
 
 
-class OfflineTeacher:
+class OfflineTeacher(Limited):
     """A teacher of a small phoneme recogniser's outputs, with speakers from a speaker verification network.
 
     Nothing is downloaded when it is used: the weights are in the wheels of ``hama`` (Apache 2.0) and ``Resemblyzer``
@@ -57,11 +57,11 @@ class OfflineTeacher:
         TeacherError: for a missing package, with the line that installs it.
     """
 
+    use = "offline"
+    lacks: ClassVar[Mapping[str, str]] = {"codes": "its content is continuous", "decoder": "a recogniser only hears"}
     sample_rate = 16000
     content_rate = Fraction(sample_rate, STEP)
     speaker_channels = CHANNELS
-    code_count = None
-    decodes = False
 
     def __init__(self) -> None:
         self._recogniser = _recogniser()
@@ -77,18 +77,6 @@ class OfflineTeacher:
         contents = [self._one(item) for item in checked[:, 0].cpu().numpy()]
         return torch.from_numpy(np.stack(contents)).to(audio.device)
 
-    def encode(self, audio: Tensor) -> tuple[Tensor, None]:
-        """Content, and no codes."""
-        return self.content(audio), None
-
-    def codes(self, audio: Tensor) -> Tensor:
-        """It has none.
-
-        Raises:
-            TeacherError: always.
-        """
-        raise TeacherError("teacher 'offline' has no codes: its content is continuous")
-
     def speaker(self, audio: Tensor) -> Tensor:
         """Embeddings of voices.
 
@@ -96,14 +84,6 @@ class OfflineTeacher:
             TeacherError: for silence, in which there is no voice.
         """
         return embedded(audio, self.sample_rate, self._voice)
-
-    def decode(self, content: Tensor, speaker: Tensor) -> Tensor:
-        """It cannot.
-
-        Raises:
-            TeacherError: always.
-        """
-        raise TeacherError("teacher 'offline' has no decoder: a recogniser only hears")
 
     def _one(self, samples: Array) -> Array:
         feeds = {"waveform": samples[None], "waveform_lengths": np.array([len(samples)])}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from functools import cached_property
 from importlib import metadata
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +14,8 @@ import torch
 from scipy.signal import resample_poly
 from torch import Tensor
 
-from astrape.training.errors import TeacherError
 from astrape.training.teachers.offline import embedded, voice_encoder
+from astrape.training.teachers.teacher import Limited
 from astrape.voice.embedding import CHANNELS
 from astrape.voice.own_encoder import AstrapeSpeaker
 
@@ -29,7 +31,7 @@ SHORTEST_SPEECH = 0.5
 """Seconds of speech without its pauses, below which all of the audio is taken as it is."""
 
 
-class ResemblyzerTeacher:
+class ResemblyzerTeacher(Limited):
     """Resemblyzer's 256 numbers of who speaks, on 96 directions, and the tone of the voice. It has no content.
 
     The directions are those of :func:`directions`; the tone is measured by the speaker encoder that ships, whose space
@@ -41,12 +43,14 @@ class ResemblyzerTeacher:
         TeacherError: for a missing package, with the line that installs it.
     """
 
+    use = "resemblyzer"
+    lacks: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("content", "codes", "decoder"), "it hears who speaks, and not what is said"
+    )
     sample_rate = 16000
     content_rate = Fraction(25)
     content_channels = 1
     speaker_channels = CHANNELS
-    code_count = None
-    decodes = False
 
     def __init__(self) -> None:
         self._voices, self._prepared = voice_encoder()
@@ -60,30 +64,6 @@ class ResemblyzerTeacher:
             TeacherError: for silence, in which there is no voice.
         """
         return embedded(audio, self.sample_rate, self._voice)
-
-    def content(self, audio: Tensor) -> Tensor:
-        """It has none.
-
-        Raises:
-            TeacherError: always.
-        """
-        raise TeacherError("teacher 'resemblyzer' has no content: it hears who speaks, and not what is said")
-
-    def codes(self, audio: Tensor) -> Tensor:
-        """It has none.
-
-        Raises:
-            TeacherError: always.
-        """
-        raise TeacherError("teacher 'resemblyzer' has no codes: it hears who speaks, and not what is said")
-
-    def decode(self, content: Tensor, speaker: Tensor) -> Tensor:
-        """It cannot.
-
-        Raises:
-            TeacherError: always.
-        """
-        raise TeacherError("teacher 'resemblyzer' has no decoder: it hears who speaks, and no more")
 
     @cached_property
     def _own(self) -> AstrapeSpeaker:

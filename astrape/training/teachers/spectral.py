@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,8 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from astrape.blocks.mel import mel_filters
-from astrape.training.errors import TeacherError
-from astrape.training.teachers.teacher import checked_audio
+from astrape.training.teachers.teacher import Limited, checked_audio
 from astrape.voice.embedding import CHANNELS
 from astrape.voice.speaker import MelStatistics
 
@@ -36,7 +37,7 @@ QUIET = 1e-3
 """Standard deviations below this, of cepstra in nepers, count as none: a cepstrum that stands still is 0 throughout."""
 
 
-class SpectralTeacher:
+class SpectralTeacher(Limited):
     """Smoothed cepstra, normalised over the utterance, and :class:`~astrape.voice.speaker.MelStatistics`.
 
     For tests, for runs in CI, and as what any learned teacher has to beat. Content is 24 channels at 25 Hz:
@@ -55,12 +56,15 @@ class SpectralTeacher:
     """
 
     name = "astrape/spectral-v1"
+    use = "spectral"
+    lacks: ClassVar[Mapping[str, str]] = {
+        "codes": "its content is continuous",
+        "decoder": "smoothed cepstra lack pitch and fine structure",
+    }
     sample_rate = 16000
     content_rate = Fraction(25)
     content_channels = 2 * CEPSTRA
     speaker_channels = CHANNELS
-    code_count = None
-    decodes = False
 
     def __init__(self) -> None:
         filters = mel_filters(BANDS, N_FFT, self.sample_rate, 60.0, 7600.0)
@@ -87,31 +91,11 @@ class SpectralTeacher:
         scaled = torch.where(spread > QUIET, centred / spread.clamp(min=QUIET), torch.zeros_like(centred))
         return scaled.reshape(batch, self.content_channels, frames).to(audio)
 
-    def encode(self, audio: Tensor) -> tuple[Tensor, None]:
-        """Content, and no codes."""
-        return self.content(audio), None
-
-    def codes(self, audio: Tensor) -> Tensor:
-        """It has none.
-
-        Raises:
-            TeacherError: always.
-        """
-        raise TeacherError("teacher 'spectral' has no codes: its content is continuous")
-
     @torch.no_grad()
     def speaker(self, audio: Tensor) -> Tensor:
         """Statistics of the spectrum, not trained on anything; see ``MelStatistics``."""
         audio = checked_audio(audio, self.sample_rate, 0.25)
         return torch.stack([self._speakers.embed(one[0]) for one in audio]).to(audio)
-
-    def decode(self, content: Tensor, speaker: Tensor) -> Tensor:
-        """It cannot.
-
-        Raises:
-            TeacherError: always.
-        """
-        raise TeacherError("teacher 'spectral' has no decoder: smoothed cepstra lack pitch and fine structure")
 
     def _cepstra(self, audio: Tensor) -> Tensor:
         """``(batch, 1, samples)`` to ``(batch, cepstra, 10 ms frames)``."""

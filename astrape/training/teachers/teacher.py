@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from astrape.training.errors import TeacherError
 
-__all__ = ["Teacher", "checked_audio"]
+__all__ = ["Limited", "Teacher", "checked_audio"]
 
 LONGEST = 3600
 """Seconds of audio that are taken at once. Attention over an hour of frames is as much as a large machine holds."""
@@ -75,6 +76,51 @@ class Teacher(Protocol):
             TeacherError: where ``decodes`` is ``False``, with the reason.
         """
         ...
+
+
+class Limited:
+    """What a teacher without codes and a decoder has of :class:`Teacher`: refusals, which give the reason.
+
+    Attributes:
+        use: its name in recipes.
+        lacks: reasons by what is absent: ``codes``, ``decoder``, and ``content`` unless the class overrides it.
+    """
+
+    use: ClassVar[str]
+    lacks: ClassVar[Mapping[str, str]]
+    code_count: int | None = None
+    decodes: bool = False
+
+    def content(self, audio: Tensor) -> Tensor:
+        """Refused.
+
+        Raises:
+            TeacherError: always.
+        """
+        raise self._without("content")
+
+    def codes(self, audio: Tensor) -> Tensor:
+        """Refused.
+
+        Raises:
+            TeacherError: always.
+        """
+        raise self._without("codes")
+
+    def encode(self, audio: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Content, and no codes."""
+        return self.content(audio), None
+
+    def decode(self, content: Tensor, speaker: Tensor) -> Tensor:
+        """Refused.
+
+        Raises:
+            TeacherError: always.
+        """
+        raise self._without("decoder")
+
+    def _without(self, what: str) -> TeacherError:
+        return TeacherError(f"teacher '{self.use}' has no {what}: {self.lacks[what]}")
 
 
 def checked_audio(audio: Tensor, sample_rate: int, shortest: float) -> Tensor:
