@@ -73,7 +73,7 @@ def made(
     own: Collection[str] = (),
     **more: Any,
 ) -> T:
-    """What a recipe asks for, made of the parameters that it writes.
+    """An object as a recipe describes it, made of the parameters that it writes.
 
     Args:
         what: it is, for messages: ``loss 'cosine'``.

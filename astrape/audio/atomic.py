@@ -176,7 +176,7 @@ def write_error(
 
 
 def write_fault(path: Path) -> OSError | None:
-    """Why nothing more can be written to a file, asked by writing to it; ``None`` where it can.
+    """The reason why nothing more can be written to a file, asked by writing to it; ``None`` where it can.
 
     For what was written by a library that fails without a reason.
     """

@@ -1,4 +1,4 @@
-"""What the header of an audio file promises, held against what the file holds.
+"""Headers of audio files, held against what the files hold.
 
 libsndfile takes the shorter of both without saying so: a file that was cut short while it was copied reads as if it
 were whole. Here the sizes in the headers of WAV (RIFF, RIFX, RF64, BW64), W64, AIFF, AU, CAF and NIST files are held
@@ -34,7 +34,7 @@ LONGEST = 2**63 - 2**16
 """Bytes; sizes of 64 bits from here on, with a sign or without, are a writer's way to leave them open."""
 
 CHUNKS = {b"LIST", b"bext", b"cue ", b"fact", b"id3 ", b"ID3 ", b"iXML", b"JUNK", b"PEAK", b"smpl", b"fmt ", b"_PMX"}
-"""What stands behind samples; a stream's first four bytes of sound are none of these."""
+"""Marks of what may stand behind samples; a stream's first four bytes of sound are none of these."""
 
 LARGEST_CHUNKS = 10_000
 W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
@@ -76,7 +76,7 @@ def says_length(size: int) -> bool:
 
 
 def claim_of(file: BinaryIO) -> Claim | None:
-    """What the header of a file of samples promises; ``None`` for a format without such a header, and a broken one."""
+    """The promise of the header of a file of samples; ``None`` for a format without such a header, and a broken one."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     begin = file.read(40)

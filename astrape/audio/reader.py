@@ -109,7 +109,7 @@ class AudioReader:
         return self._held
 
     def fault(self) -> str | None:
-        """What is wrong with the length, for a message; ``None`` where nothing is. Complete at the end of the file."""
+        """The fault of the length, for a message; ``None`` where there is none. Complete at the end of the file."""
         if self.missing and self.promised is not None:
             there, promised = (self.promised - self.missing) / self.rate, self.promised / self.rate
             return f"{self.name}: ends after {there:.3f} s, and its header says {promised:.3f} s: it is cut short"
@@ -275,7 +275,7 @@ class AudioReader:
 
 
 def _identity(path: Path) -> tuple[Path, int, int]:
-    """What has to be the same for what was found out of a file to hold still."""
+    """The identity of a file's content: while it is the same, what was found out of it still holds."""
     found = path.stat()
     return path, found.st_size, found.st_mtime_ns
 
@@ -313,7 +313,7 @@ class _Source(Protocol):
 
 
 class _Soundfile:
-    """What libsndfile reads."""
+    """A file that libsndfile reads."""
 
     tolerance, cut = 0, False
 

@@ -64,7 +64,7 @@ class CorpusOptions:
 
 @dataclass(frozen=True)
 class MakerOptions:
-    """What makes a cache, and where."""
+    """The maker of a cache, and its device."""
 
     weights: Path | None
     wavlm: Path | None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["pack"]
 
 PACKED = tuple(kind for kind in KINDS if kind != "pitch")
-"""What a pack may hold: pitch is of parallel sets, which are trained on from folders."""
+"""The kinds that a pack may hold: pitch is of parallel sets, which are trained on from folders."""
 
 
 @command(

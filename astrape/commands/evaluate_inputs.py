@@ -109,7 +109,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class ConversionOptions:
-    """What converts: the values of the options of these names."""
+    """The converter: the values of the options of these names."""
 
     recipe: str
     weights: Path | None

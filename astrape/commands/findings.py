@@ -1,4 +1,4 @@
-"""What runs could not make and what checks found, at the terminal."""
+"""Items that could not be made, and faults that checks found, at the terminal."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class LiveRun:
         self.notice = ""
         self.xruns = 0
         self.memory: str | None = None
-        """Why memory may be taken from it while it plays; ``None`` where it is locked."""
+        """The reason why memory may be taken from it while it plays; ``None`` where it is locked."""
         self._told = self._asked = False
 
     def run(self, seconds: float | None, quiet: bool) -> Shown:
@@ -127,7 +127,7 @@ class LiveRun:
             self._wait()
 
     def _tell_refusals(self, priority: str | None) -> None:
-        """What the system did not allow, once: it matters where dropouts are heard."""
+        """Tell once what the system did not allow: it matters where dropouts are heard."""
         if self._asked:
             return
         self._asked = True

@@ -109,7 +109,7 @@ def run(
 
 
 def warnings_of(done: Conversion) -> list[str]:
-    """What the user should know of a conversion that went through."""
+    """Warnings about a conversion that went through."""
     from astrape.audio.levels import decibels
 
     lines = []

@@ -1,4 +1,4 @@
-"""What a run could not make, and what a check of its files found."""
+"""Items that a run could not make, and faults that a check of its files found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job is, what becomes of its items, and what engines have in common."""
+"""Jobs, the outcome of their items, and the interface of engines."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class JobError(AstrapeError):
 
 @dataclass(frozen=True)
 class Engine:
-    """What runs jobs.
+    """An engine, which runs jobs.
 
     Attributes:
         name: ``local``: processes of this machine; ``ray``: actors of Ray, of the extra ``ray``.
@@ -74,7 +74,7 @@ IN_PROCESS = Engine()
 
 @dataclass(frozen=True)
 class Job(Generic[Item, Outcome]):
-    """What is done with every item.
+    """The work to do with every item.
 
     Attributes:
         begin: called once in each worker, with ``given``: loads models and returns what works on an item. A function of
@@ -90,7 +90,7 @@ class Job(Generic[Item, Outcome]):
 
 @dataclass(frozen=True)
 class Done(Generic[Item, Outcome]):
-    """What became of an item.
+    """The outcome of an item.
 
     Attributes:
         item: as it was given.
@@ -133,7 +133,7 @@ Event = Ready | Answer | Lost
 
 
 class Workers(Protocol):
-    """What an engine offers: workers by number, each of which does what it is given in the order in which it is."""
+    """The interface of an engine: numbered workers, each of which does its items in the order in which it got them."""
 
     def start(self, worker: int) -> None:
         """Begin to start a worker; :class:`Ready` comes when it has loaded."""
@@ -149,7 +149,7 @@ class Workers(Protocol):
 
 
 def answer_of(work: Callable[[Any], Any], item: Any) -> tuple[Any, BaseException | None]:
-    """What a function makes of an item, and what it raised, in a form that can be sent."""
+    """The result of a function on an item, and the error that it raised, in a form that can be sent."""
     try:
         return work(item), None
     except Exception as error:

@@ -27,7 +27,7 @@ STORE_BYTES = 100_000_000
 
 
 class Actor:
-    """What runs in an actor: the work, and nothing raised, since Ray would wrap it."""
+    """The work in an actor. It raises nothing, since Ray would wrap it."""
 
     def where(self) -> tuple[str, int]:
         import ray

@@ -65,7 +65,7 @@ def _opened(job: Job[Any, Any], engine: Engine, count: int) -> Workers:
 
 
 class _Run:
-    """Who has what, and what is to be done again."""
+    """A job under way: the items that each worker has, and those to do again."""
 
     def __init__(self, workers: Workers, left: Iterator[Any]) -> None:
         self.workers, self.left = workers, left

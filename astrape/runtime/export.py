@@ -200,7 +200,7 @@ def described(
 
 
 def _through(controls: bytes | None, values: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model of the controls makes of their values."""
+    """The controls as the model of the controls prepares them."""
     if controls is None:
         return {}
     model = open_model(controls)

@@ -90,7 +90,7 @@ class Studio:
         return self._first.random
 
     def _refusal(self, connection: HTTPConnection) -> str | None:
-        """Why somebody may not: another host's name, another origin, or no token."""
+        """The reason to refuse a request: another host's name, another origin, or no token."""
         host = connection.headers.get("host", "")
         if host.rsplit(":", 1)[0] not in HOSTS:
             return "this page is served to 127.0.0.1 alone"

@@ -32,7 +32,7 @@ REMEMBERED = 0.02
 
 
 class Changing:
-    """Who speaks and how, as a page changes it.
+    """The voice and its settings, as a page changes them.
 
     Args:
         live: the recipe and its voices.

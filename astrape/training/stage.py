@@ -80,7 +80,7 @@ class LossPlan(Settings, extra="allow"):
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What ``build_loss`` takes."""
+        """The argument of ``build_loss``."""
         return {"use": self.use, "of": self.of, **self.params}
 
 
@@ -146,7 +146,7 @@ class Relaxing(Settings, extra="allow"):
         return self
 
     def at(self, progress: float) -> Relaxation | None:
-        """What stands for snapping after a share of the training, 0 to 1."""
+        """The stand-in for snapping after a share of the training, 0 to 1."""
         value = self.start + (self.end - self.start) * min(max(progress, 0.0), 1.0)
         changing = "temperature" if self.use == "gumbel" else "scale"
         spec = {"use": self.use, changing: value, **(self.model_extra or {})}

@@ -57,7 +57,7 @@ def read_pitch(path: Path) -> npt.NDArray[np.float32]:
 
 
 def read_vector(path: Path) -> npt.NDArray[np.float32]:
-    """Who speaks, ``(channels,)``.
+    """The vector of the speaker, ``(channels,)``.
 
     Raises:
         CacheError: for a file that is not such a table.

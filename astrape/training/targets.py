@@ -1,4 +1,4 @@
-"""What losses compare with: what the data must hold, what is made of it batch by batch, and the clocks of it all."""
+"""The targets of losses: signals that the data must hold, those made of it batch by batch, and the clocks of all."""
 
 from __future__ import annotations
 

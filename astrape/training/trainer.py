@@ -91,7 +91,7 @@ class Position:
 
 
 class Listener(Protocol):
-    """Who is told how it goes."""
+    """The receiver of a training's progress."""
 
     def stepped(self, position: Position, values: Mapping[str, float]) -> None:
         """After a step that was made."""

@@ -24,7 +24,7 @@ from astrape.voice.voicebank import Voicebank, read_voicebank
 __all__ = ["VOICE", "LiveVoice"]
 
 VOICE = "emma"
-"""Who speaks where nobody is named."""
+"""The voice where none is named."""
 
 NOISE_SEED = "seed"
 """A control that nobody wants to move."""

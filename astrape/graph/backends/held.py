@@ -24,7 +24,7 @@ BACKENDS = ("recorded", "eager", "compiled", "onnx")
 
 
 class Chosen(NamedTuple):
-    """What runs a session, and why."""
+    """The backend of a session, and the reason for it."""
 
     name: str
     why: str
@@ -94,7 +94,7 @@ class Held:
         return outputs, state, {key: tensor for key, tensor in rest.items() if tensor.shape[-1]}
 
     def _given(self, prepared: Prepared) -> list[Tensor]:
-        """What is prepared as leaves, made once per change of a control."""
+        """Prepared controls as leaves, made once per change of a control."""
         if self._prepared[0] is not prepared:
             found = {
                 name: tensor

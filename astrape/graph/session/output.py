@@ -25,7 +25,7 @@ def frames_to_the_end(
     late: Mapping[str, int],
     framings: Mapping[str, Fraction],
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """What is missing at the end of a stream.
+    """Frames that are missing at the end of a stream.
 
     Args:
         graph: what is streamed.

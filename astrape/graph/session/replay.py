@@ -129,7 +129,7 @@ class Replay:
 
     @property
     def chosen(self) -> Chosen:
-        """What runs the pushes, and why not all of them where some have no captured step."""
+        """The backend of the pushes, and why not of all of them where some have no captured step."""
         left = "" if self.refused is None else f"; {self.refused}"
         if not self.captured_steps:
             return Chosen("eager", left[2:])

@@ -22,13 +22,13 @@ from astrape.training.errors import CacheError
 __all__ = ["Cache", "Holdings", "Stored", "find_caches"]
 
 SIGNALS = {"wavlm": "features", "content": "content", "speakers": "speaker", "audio": "audio", "pitch": "pitch"}
-"""What a batch calls the first signal of a cache."""
+"""The first signal of a cache, as a batch calls it."""
 
 INT16 = np.dtype(np.int16)
 
 
 FAILED = ".failed"
-"""What the name of a file ends with that says why nothing could be made."""
+"""The ending of a file that says why nothing could be made."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Cache:
         return all(one.path.exists() for one in self.stored(key).values())
 
     def holdings(self) -> Holdings:
-        """What is there, found by listing the folder once."""
+        """The keys that are there, found by listing the folder once."""
         files: set[str] = set()
         for folder, _, names in os.walk(self.folder):
             inside = Path(folder).relative_to(self.folder).as_posix()
@@ -178,7 +178,7 @@ class Cache:
         return lacking
 
     def reason(self, key: str) -> str | None:
-        """Why nothing could be made of an utterance or a speaker; ``None`` where nobody tried in vain."""
+        """The reason why nothing could be made of an utterance or a speaker; ``None`` where nobody tried in vain."""
         try:
             return self.marker(key).read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
@@ -207,7 +207,7 @@ class Cache:
         return count, count
 
     def fault(self, key: str, frames: tuple[int, int] | None = None) -> tuple[Path, Fault] | None:
-        """What is wrong with the arrays of an utterance or a speaker, after reading all of them; ``None``: nothing.
+        """A fault of the arrays of an utterance or a speaker, after reading all of them; ``None``: nothing.
 
         Args:
             key: the utterance's, or the speaker.

@@ -28,7 +28,7 @@ __all__ = ["Checked", "check_cache", "repair_cache"]
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         what, folder: which cache.
@@ -161,7 +161,7 @@ def repair_cache(
 
 
 def _due(cache: Cache, utterances: Sequence[Utterance], limit: int) -> dict[str, Utterance | None]:
-    """What should be in a cache, by key, with the utterance whose length it has."""
+    """The keys that should be in a cache, with the utterance whose length each has."""
     if cache.by_speaker:
         names = list(speakers_of(utterances))
         return dict.fromkeys(names[:limit] if limit else names)
@@ -188,7 +188,7 @@ def _look(cache: Cache, key: str, utterance: Utterance | None) -> Finding | None
 
 
 def _beside(cache: Cache) -> Iterator[Finding]:
-    """What is wrong in the folder, but for the arrays."""
+    """Faults in the folder, but for those of the arrays."""
     for path in left_behind(cache.folder):
         yield Finding(str(path), "temporary", "was left behind by a run that was killed", None)
     weights = cache.record.identity.get("weights")

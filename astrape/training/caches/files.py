@@ -28,7 +28,7 @@ class StorageError(CacheError):
 
 
 class Fault(CacheError):
-    """What is wrong with one array, in words that follow its name.
+    """A fault of one array, in words that follow its name.
 
     Attributes:
         kind: ``missing``, ``empty``, ``truncated``, ``shape``, ``non-finite``, ``checksum`` or ``unreadable``.

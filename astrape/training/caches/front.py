@@ -32,10 +32,10 @@ FRONT_WEIGHTS = "front.safetensors"
 """The front end's weights, in the folder of what was made with them: whoever trains on it streams with these."""
 
 SEED = 0
-"""What weights are drawn with where none are given, so that all runs and machines draw the same ones."""
+"""The seed of weights where none are given, so that all runs and machines draw the same ones."""
 
 PIECE_SECONDS = 2
-"""What is worked on at a time, always the same, so that results do not depend on it: memory does."""
+"""The length worked on at a time, always the same, so that results do not depend on it: memory does."""
 
 
 class FrontEnd:
@@ -108,7 +108,7 @@ class FrontEnd:
 
     @property
     def folder_name(self) -> str:
-        """What its cache is called: ``wavlm_L4_200hz`` behind five layers (0 to 4) of WavLM at 200 Hz."""
+        """The name of its cache: ``wavlm_L4_200hz`` behind five layers (0 to 4) of WavLM at 200 Hz."""
         block = self.graph.nodes[self.graph.wiring[self.signal].node].block
         rate = str(self.rate).replace("/", "_")
         if isinstance(block, WavLMCNN):
@@ -116,7 +116,7 @@ class FrontEnd:
         return f"{self.signal.replace('/', '_')}_{rate}hz"
 
     def record(self) -> Record:
-        """What its cache says of itself."""
+        """The record of its cache."""
         options = {
             "recipe": _portable(self.recipe),
             "features": self.signal,

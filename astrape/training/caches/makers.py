@@ -1,4 +1,4 @@
-"""What makes the arrays of a cache: the front end of a recipe, or a teacher."""
+"""Makers of a cache's arrays: the front end of a recipe, or a teacher."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CODE_BYTES, VOICED_BYTES = 8, 1
 
 @dataclass(frozen=True)
 class CacheItem:
-    """What is made in one go: an utterance's arrays, or a speaker's embedding.
+    """The work item of a cache: an utterance's arrays, or a speaker's embedding.
 
     Attributes:
         key: of its files in the cache.
@@ -193,7 +193,7 @@ class FeatureMaker(Maker):
 
 
 class TeacherMaker(Maker):
-    """What a teacher makes."""
+    """The base of makers that ask a teacher."""
 
     def __init__(self, job: CacheJob) -> None:
         spec = job.teacher_spec()

@@ -33,7 +33,7 @@ HEADROOM = 1.02
 
 @dataclass(frozen=True)
 class Made:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
         what, folder: which cache.

@@ -68,7 +68,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Packed:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
         place: the pack.

@@ -1,4 +1,4 @@
-"""What a cache says of itself: what was stored, by what, and whether that is what is asked for now."""
+"""The record of a cache: what was stored, by what maker, and whether it fits what is asked for now."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 
 RECORD = "cache.json"
 BY_UTTERANCE = "utterance"
-"""What the identity of a cache of speakers has under ``one for each``, where that is not a speaker."""
+"""The value of ``one for each`` in the identity of a cache of speakers, where it is not a speaker."""
 VERSION = 1
 
 
@@ -82,7 +82,7 @@ class Record:
 
 
 def read_record(folder: Path) -> Record:
-    """What the cache in a folder says of itself.
+    """The record of the cache in a folder.
 
     Raises:
         CacheError: for a folder without a cache, or with one that says nothing that can be read.

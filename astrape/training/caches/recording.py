@@ -29,7 +29,7 @@ LOWEST_RATE, HIGHEST_RATE = 8000, 768_000
 
 
 class Header:
-    """What an audio file says of itself.
+    """The header of an audio file.
 
     Attributes:
         rate: Hz.

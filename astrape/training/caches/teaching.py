@@ -1,4 +1,4 @@
-"""What a teacher is asked for: the content of utterances, and one embedding for each speaker."""
+"""Requests to a teacher: the content of utterances, and one embedding for each speaker."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Teaching:
         self.teacher = teacher
 
     def content(self, utterance: Utterance) -> Content:
-        """What is said in an utterance.
+        """The content of an utterance.
 
         Raises:
             CacheError: for audio that cannot be read, and a teacher that gives anything but finite frames, about as
@@ -162,7 +162,7 @@ class Teaching:
 def teacher_record(
     what: str, teacher: Teacher, spec: Mapping[str, Any], utterances: int, per_utterance: bool = False
 ) -> Record:
-    """What a cache of a teacher says of itself.
+    """The record of a cache that a teacher made.
 
     Args:
         what: ``content`` or ``speakers``.

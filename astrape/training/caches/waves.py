@@ -41,13 +41,13 @@ TRACKED_RATE = Fraction(16000)
 
 
 def audio_record(rate: Fraction) -> Record:
-    """What a cache of audio says of itself."""
+    """The record of a cache of audio."""
     identity = {"full scale": FULL_SCALE}
     return Record("audio", 1, rate, f"recordings at {rate} Hz", identity)
 
 
 def pitch_record() -> Record:
-    """What a cache of pitch says of itself."""
+    """The record of a cache of pitch."""
     identity: dict[str, Any] = {"tracker": "pitch_tracker at 16 kHz, as it is by default"}
     return Record("pitch", 1, PITCH_RATE, "the pitch tracker", identity)
 

@@ -56,7 +56,7 @@ def offline() -> TeacherVoices:
 
 
 def resemblyzer() -> TeacherVoices:
-    """What ``astrape-speaker`` was taught, by its teacher itself; decoders of ``astrape-speaker`` take its voices."""
+    """The teacher of ``astrape-speaker`` itself; decoders of ``astrape-speaker`` take its voices."""
     if reason := absence([RESEMBLYZER]):
         raise TeacherError(reason)
     return TeacherVoices(open_teacher("resemblyzer"))

@@ -79,7 +79,7 @@ class Teacher(Protocol):
 
 
 class Limited:
-    """What a teacher without codes and a decoder has of :class:`Teacher`: refusals, which give the reason.
+    """The base of teachers without codes and a decoder: it refuses these with the reason.
 
     Attributes:
         use: its name in recipes.

@@ -24,7 +24,7 @@ CODES = frozenset({"codes"})
 
 @dataclass(frozen=True)
 class Part:
-    """What one source's codes were.
+    """The codes of one source.
 
     Attributes:
         source: its key.

@@ -107,7 +107,7 @@ class Context:
     parts: dict[str, Any] = field(default_factory=dict)
 
     def lacks(self, need: str) -> str | None:
-        """Why something of ``NEEDS`` is not there; ``None`` where it is."""
+        """The reason why something of ``NEEDS`` is not there; ``None`` where it is."""
         if getattr(self, need) is not None:
             return None
         if need in ("codes", "conversion") and self.elsewhere:

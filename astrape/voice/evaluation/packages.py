@@ -31,7 +31,7 @@ class Package:
 
 
 def absence(packages: Iterable[Package]) -> str | None:
-    """Why these cannot be used, with what to install; ``None`` where all can be imported."""
+    """The reason why these cannot be used, with what to install; ``None`` where all can be imported."""
     for package in packages:
         try:
             # Some of them warn of what they import themselves, which nobody here can change.

@@ -111,7 +111,7 @@ class Evaluation:
         return tuple(quantity for _, quantity in self.quantities if quantity.name in self.aggregate)
 
     def why_missing(self, name: str) -> str | None:
-        """Why no pair has a quantity; ``None`` where one has it."""
+        """The reason why no pair has a quantity; ``None`` where one has it."""
         if name in self.aggregate:
             return None
         family = next(family for family, quantity in self.quantities if quantity.name == name)

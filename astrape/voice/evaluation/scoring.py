@@ -1,4 +1,4 @@
-"""What is done with one pair, by this process or by a worker of a job: it is converted, and measured."""
+"""The work on one pair, by this process or by a worker of a job: it is converted, and measured."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class Conversions:
 
     @property
     def converter(self) -> Converter:
-        """What converts."""
+        """The converter."""
         self.load()
         assert self._converter is not None
         return self._converter

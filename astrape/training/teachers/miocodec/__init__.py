@@ -92,7 +92,7 @@ class MioCodecTeacher:
 
     @torch.no_grad()
     def layers(self, audio: Tensor) -> list[Tensor]:
-        """What WavLM's layers give for audio, ``(batch, channels, frames)`` at :attr:`layer_rate` each.
+        """Outputs of WavLM's layers for audio, ``(batch, channels, frames)`` at :attr:`layer_rate` each.
 
         Number 0 is what the first layer is given, number 9 the last that the codec hears; frame ``j`` describes the
         audio from ``j / layer_rate`` seconds on.
@@ -140,7 +140,7 @@ class MioCodecTeacher:
         return self.codec.decode(given, voice, length)[:, None].to(content.device)
 
     def convert(self, audio: Tensor, target: Tensor) -> Tensor:
-        """What is said in ``audio``, ``(batch, 1, samples)``, in the voices of ``target``."""
+        """The content of ``audio``, ``(batch, 1, samples)``, spoken in the voices of ``target``."""
         return self.decode(self.content(audio), self.speaker(target), audio.shape[2])
 
     def _hear(self, audio: Tensor) -> list[Tensor]:

@@ -32,10 +32,10 @@ PREFIXES = {
     "decoder.upsampler.": "wave_upsampler.",
     "decoder.head.": "istft_head.out.",
 }
-"""What the parts are called in a checkpoint."""
+"""Names of the parts in a checkpoint."""
 
 LEFT_ASIDE = ("feature_decoder.", "conv_upsample.", "ssl_feature_extractor.", "istft_head.istft.window")
-"""What a checkpoint of training has beside them, and WavLM itself."""
+"""Parts that a checkpoint of training has beside them, and WavLM itself."""
 
 
 class MioCodec(nn.Module):

@@ -14,7 +14,7 @@ from astrape.training.teachers.miocodec.transformer import Transformer
 __all__ = ["ContentEncoder", "LevelQuantizer", "SpeakerEncoder"]
 
 STATISTICS = (1e-4, 1e4)
-"""What the pooled variance is kept within."""
+"""The bounds of the pooled variance."""
 
 
 class ContentEncoder(nn.Module):

@@ -21,13 +21,13 @@ __all__ = ["WavLM", "open_wavlm"]
 
 RATE = 16000
 INSIDE = "ssl_feature_extractor.model."
-"""What WavLM's tensors begin with in a checkpoint of the whole codec."""
+"""The prefix of WavLM's tensors in a checkpoint of the whole codec."""
 
 LARGEST_CONFIG = 1 << 20
 
 
 class Configured(Settings, extra="ignore"):
-    """What is taken from ``config.json``; what is not there is told by the shapes, or as in WavLM-base+."""
+    """The settings taken from ``config.json``; others are told by the shapes, or are as in WavLM-base+."""
 
     hidden_size: Annotated[int, Between(8, 4096)] | None = None
     num_hidden_layers: Annotated[int, Between(1, 48)] | None = None
@@ -215,7 +215,7 @@ POSITION = ("weight", "parametrizations.weight.original1", "weight_v")
 
 
 def _configured(path: Path) -> dict[str, Any]:
-    """What ``config.json`` says beyond the shapes; nothing where there is no such file."""
+    """The settings of ``config.json`` beyond the shapes; nothing where there is no such file."""
     try:
         with path.open("rb") as file:
             values = json.loads(file.read(LARGEST_CONFIG))
