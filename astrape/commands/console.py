@@ -40,6 +40,7 @@ __all__ = [
     "channel_option",
     "command",
     "json_option",
+    "narrator",
     "note",
     "parse_settings",
     "pipe_options",
@@ -272,6 +273,21 @@ def warn(line: str) -> None:
 def note(line: str) -> None:
     """Print a notice in one line beside the output. Names of files in it may be any bytes."""
     click.echo(f"astrape: {line.encode('utf-8', 'replace').decode()}", err=True)
+
+
+def narrator(as_json: bool, *, timed: bool = False) -> Callable[[str], None]:
+    """A function that tells how a long command goes on, a line at a time.
+
+    Args:
+        as_json: to stderr, since stdout is for the result alone.
+        timed: with the minutes since now.
+    """
+    begun = time.monotonic()
+
+    def tell(line: str) -> None:
+        click.echo(f"{(time.monotonic() - begun) / 60:5.1f} min  {line}" if timed else line, err=as_json)
+
+    return tell
 
 
 def print_json(content: Any, *, err: bool = False) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from astrape.commands.console import command, json_option, print_json
+from astrape.commands.console import command, json_option, narrator, print_json
 
 __all__ = ["held_out"]
 
@@ -38,6 +38,6 @@ def held_out(work: Path, corpus: Path | None, as_json: bool) -> None:
     """
     from astrape.training.held_out import write_held_out
 
-    found = write_held_out(work.absolute(), work.absolute() / "set", lambda line: click.echo(line, err=as_json), corpus)
+    found = write_held_out(work.absolute(), work.absolute() / "set", narrator(as_json), corpus)
     if as_json:
         print_json(found)

@@ -13,8 +13,7 @@ from astrape.commands.train_options import (
     common_settings,
     run_options,
     settings_of,
-    start,
-    tell_outcome,
+    train_told,
 )
 
 __all__ = ["train_decoder"]
@@ -61,8 +60,7 @@ def train_decoder(as_json: bool, encoder_ckpt: Path | None, warmup_epochs: int |
         warmup_epochs=warmup_epochs,
         content_frames=flags["max_frames"],
     )
-    outcome = start(options, as_json)
-    tell_outcome(outcome, as_json)
+    train_told(options, as_json)
 
 
 def _settings(flags: dict[str, Any]) -> list[Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from astrape.commands.console import INTERRUPTED, command, json_option, print_json
+from astrape.commands.console import INTERRUPTED, command, json_option, narrator, print_json
 
 __all__ = ["train_default"]
 
@@ -72,7 +72,7 @@ def train_default(
     from astrape.training.default.run import DefaultPlan, run
 
     plan = DefaultPlan(hours, recipe, epochs, seed, jobs, teacher=teacher, output=output)
-    result = run(work.absolute(), plan, lambda line: click.echo(line, err=as_json))
+    result = run(work.absolute(), plan, narrator(as_json))
     if as_json:
         print_json(result.to_dict())
     else:

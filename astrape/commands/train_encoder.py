@@ -12,8 +12,7 @@ from astrape.commands.train_options import (
     common_settings,
     run_options,
     settings_of,
-    start,
-    tell_outcome,
+    train_told,
 )
 from astrape.errors import AstrapeError
 
@@ -100,8 +99,7 @@ def train_encoder(as_json: bool, **flags: Any) -> None:
         settings=tuple(_settings(flags)),
         features_block="wavlm_cnn" if flags["wavlm_frontend"] else None,
     )
-    outcome = start(options, as_json)
-    tell_outcome(outcome, as_json)
+    train_told(options, as_json)
 
 
 def _refuse(flags: dict[str, Any]) -> None:

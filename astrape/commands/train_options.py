@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from astrape.commands.cache_options import corpus_options, folder_options
-from astrape.commands.console import INTERRUPTED, RecipeName, print_json
+from astrape.commands.console import INTERRUPTED, RecipeName, narrator, print_json
 from astrape.errors import AstrapeError
 from astrape.wording import lacking
 
 if TYPE_CHECKING:
     from astrape.training.options import Options
-    from astrape.training.run import Outcome
     from astrape.training.settings import Setting
 
-__all__ = ["common_options", "common_settings", "run_options", "settings_of", "start", "teacher_of", "tell_outcome"]
+__all__ = ["common_options", "common_settings", "run_options", "settings_of", "train_told"]
 
 
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -121,7 +120,7 @@ def settings_of(given: Iterable[tuple[str, tuple[str | int, ...], Any]]) -> list
     return [Setting(flag, way, value) for flag, way, value in given if value is not None]
 
 
-def teacher_of(name: str | None, folder: Path | None) -> dict[str, Any] | None:
+def _teacher_of(name: str | None, folder: Path | None) -> dict[str, Any] | None:
     """The teacher that the command line names; ``None``: the recipe's."""
     if name is None:
         return None if folder is None else {"folder": str(folder)}
@@ -156,7 +155,7 @@ def run_options(stage: str, common: dict[str, Any], **own: Any) -> Options:
         speakers_dir=folders["speakers"],
         audio_dir=folders["audio"],
         pitch_dir=folders["pitch"],
-        teacher=teacher_of(common["teacher"], common["teacher_dir"]),
+        teacher=_teacher_of(common["teacher"], common["teacher_dir"]),
         resume=common["resume"],
         overwrite=common["overwrite"],
         init_from=common["init_from"],
@@ -167,23 +166,20 @@ def run_options(stage: str, common: dict[str, Any], **own: Any) -> Options:
     )
 
 
-def start(options: Options, as_json: bool) -> Outcome:
-    """Train, with lines to the terminal.
+def train_told(options: Options, as_json: bool) -> None:
+    """Train, tell how it goes and what came out, and exit with code 130 where somebody stopped it.
 
     Raises:
         AstrapeError: for whatever hinders it, packages that are missing among it.
     """
     try:
+        from accelerate import PartialState
+
         from astrape.training.run import train
     except ImportError as error:
         raise AstrapeError(lacking("training", str(error.name), "train")) from error
-    return train(options, _tell(as_json))
-
-
-def tell_outcome(outcome: Outcome, as_json: bool) -> None:
-    """The result, once for all processes, and exit code 130 where somebody stopped it."""
-    from accelerate import PartialState
-
+    outcome = train(options, narrator(as_json))
+    # Of several processes one tells the result.
     main = PartialState().is_main_process
     PartialState().destroy_process_group()
     if main and as_json:
@@ -192,12 +188,3 @@ def tell_outcome(outcome: Outcome, as_json: bool) -> None:
         click.echo(f"{outcome.weights}: {outcome.best['metric']} {outcome.best['value']:.4f}")
     if not outcome.finished:
         click.get_current_context().exit(INTERRUPTED)
-
-
-def _tell(as_json: bool) -> Callable[[str], None]:
-    """Lines to stdout, or to stderr where stdout is for the result alone."""
-
-    def say(line: str) -> None:
-        click.echo(line, err=as_json)
-
-    return say

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from astrape.commands.console import command, json_option, print_json
+from astrape.commands.console import command, json_option, narrator, print_json
 from astrape.errors import AstrapeError
 
 __all__ = ["train_speaker"]
@@ -55,11 +55,7 @@ def train_speaker(corpus: Path, work: Path, steps: int, output: Path, as_json: b
     from astrape.training.speaker.sources import recorded, rendered, spoken
     from astrape.training.speaker.tone import fit_tone
 
-    begun, used = time.monotonic(), time.process_time()
-
-    def say(line: str) -> None:
-        click.echo(f"{(time.monotonic() - begun) / 60:5.1f} min  {line}", err=as_json)
-
+    say, used = narrator(as_json, timed=True), time.process_time()
     work = work.absolute()
     corpus = corpus.absolute()
     say("examples, and what the teacher says of them:")

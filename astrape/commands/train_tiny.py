@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import click
 
-from astrape.commands.console import command, json_option, print_json
+from astrape.commands.console import command, json_option, narrator, print_json
 from astrape.errors import AstrapeError
 
 __all__ = ["train_tiny"]
@@ -46,11 +45,7 @@ def train_tiny(work: Path, data: Path | None, short: bool, as_json: bool) -> Non
     from astrape.training.tiny.run import FULL, SHORT, run
     from astrape.training.tiny.voices import write_corpus
 
-    begun = time.monotonic()
-
-    def say(line: str) -> None:
-        click.echo(f"{(time.monotonic() - begun) / 60:5.1f} min  {line}", err=as_json)
-
+    say = narrator(as_json, timed=True)
     work = work.absolute()
     corpus = data
     if corpus is None:

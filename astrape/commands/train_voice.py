@@ -12,8 +12,7 @@ from astrape.commands.train_options import (
     common_settings,
     run_options,
     settings_of,
-    start,
-    tell_outcome,
+    train_told,
 )
 
 __all__ = ["RECIPE", "train_voice"]
@@ -63,5 +62,4 @@ def train_voice(as_json: bool, warmup_epochs: int | None, **flags: Any) -> None:
         epochs=flags["epochs"],
         warmup_epochs=warmup_epochs,
     )
-    outcome = start(options, as_json)
-    tell_outcome(outcome, as_json)
+    train_told(options, as_json)
