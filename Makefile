@@ -26,7 +26,9 @@ PIP_FLAGS ?=
 ORT_WEB ?= 1.30.0
 PYTEST_FLAGS ?=
 # Hosts that plugin-test takes from Debian.
-PLUGIN_HOSTS ?= lv2-dev lv2-examples sordi jalv jackd2
+PLUGIN_HOSTS ?= lv2-dev lv2-examples sordi jalv jackd2 libportaudio2 ardour
+# Seconds of sound that go through the plugin in jalv: 600 is what was tried.
+PLUGIN_SECONDS ?= 20
 # More of pyproject.toml's extras to test with, such as teachers,evaluate: some of their packages need a C compiler.
 # Tests of what is not installed skip, and say so.
 EXTRAS ?=
@@ -57,7 +59,8 @@ plugin: $(VENV)/.installed-export ## the plugin as VST3, CLAP and LV2, with the 
 
 plugin-test: $(VENV)/.installed-test,plugin plugin ## the plugin in real hosts, which are installed (Debian, as root)
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(PLUGIN_HOSTS)
-	$(ONE_CORE) $(BIN)/python -m pytest tests/runtime/test_plugin.py tests/runtime/test_plugin_hosts.py -rs $(PYTEST_FLAGS)
+	$(ONE_CORE) PLUGIN_SECONDS=$(PLUGIN_SECONDS) $(BIN)/python -m pytest $(wildcard tests/runtime/test_plugin*.py) \
+		-rs $(PYTEST_FLAGS)
 
 test: $(VENV)/.installed-test $(if $(EXTRAS),$(VENV)/.installed-$(EXTRAS)) ## the test suite
 	$(PYTEST) $(PYTEST_FLAGS)

@@ -1,5 +1,5 @@
 // A host for one CLAP plugin: clap_host PLUGIN RATE BLOCK IN OUT reads and writes samples of two channels, one channel
-// after the other, and prints the latency that it was told.
+// after the other, and prints the latency that it was told. clap_host PLUGIN prints the parameters: id, path, least, most.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -11,6 +11,7 @@
 
 #include "clap/entry.h"
 #include "clap/ext/latency.h"
+#include "clap/ext/params.h"
 #include "clap/plugin-factory.h"
 
 namespace {
@@ -29,7 +30,7 @@ bool taken(const clap_output_events_t*, const clap_event_header_t*) { return tru
 
 }  // namespace
 
-int main(int, char** words) {
+int main(int count, char** words) {
     void* library = dlopen(words[1], RTLD_NOW | RTLD_LOCAL);
     if (!library) fail(dlerror());
     const auto* entry = static_cast<const clap_plugin_entry_t*>(dlsym(library, "clap_entry"));
@@ -39,6 +40,17 @@ int main(int, char** words) {
     const clap_host_t host{CLAP_VERSION, nullptr, "clap_host", "astrape", "", "1", extension, nothing, nothing, nothing};
     const auto* plugin = factory->create_plugin(factory, &host, factory->get_plugin_descriptor(factory, 0)->id);
     if (!plugin || !plugin->init(plugin)) fail("no instance");
+    if (count == 2) {
+        const auto* parameters = static_cast<const clap_plugin_params_t*>(plugin->get_extension(plugin, CLAP_EXT_PARAMS));
+        for (uint32_t i = 0; i < parameters->count(plugin); ++i) {
+            clap_param_info_t info{};
+            if (!parameters->get_info(plugin, i, &info)) fail("no information");
+            std::printf("%u %s %g %g\n", info.id, info.module, info.min_value, info.max_value);
+        }
+        plugin->destroy(plugin);
+        entry->deinit();
+        return 0;
+    }
     const double rate = std::atof(words[2]);
     const auto block = static_cast<uint32_t>(std::atoi(words[3]));
     if (!plugin->activate(plugin, rate, 1, block) || !plugin->start_processing(plugin)) fail("not active");

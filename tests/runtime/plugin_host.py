@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+KEPT = {"state": "saved", "turns": "turns", "silence": "silence"}
+"""What is handed back beside the sound, where there is some."""
+
 
 def pieces(total: int) -> list[int]:
     """Lengths of blocks that come to a total; of one or two frames the host cannot tell frames from channels.
@@ -78,6 +81,27 @@ def switched(request: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str,
     return {"latency": plugin.reported_latency_samples, "size": size * 10}, np.concatenate(parts, axis=1)
 
 
+def together(request: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Two plugins in turns, block by block; then silence through one of them, and then the sound at another rate."""
+    from pedalboard import load_plugin
+
+    sound, rates, block = arrays["sound"], request["rates"], request["block"]
+    plugins: list[Any] = [load_plugin(request["plugin"]) for _ in request["voices"]]
+    for plugin, voice in zip(plugins, request["voices"], strict=True):
+        plugin.voice = voice
+        plugin.process(0 * sound[:, :block], rates[0], buffer_size=block, reset=True)
+        plugin.reset()
+    parts: list[list[Any]] = [[] for _ in plugins]
+    for at in range(0, sound.shape[1], block):
+        for plugin, kept in zip(plugins, parts, strict=True):
+            kept.append(plugin.process(sound[:, at : at + block], rates[0], buffer_size=block, reset=False))
+    arrays["turns"] = np.stack([np.concatenate(kept, axis=1) for kept in parts])
+    arrays["silence"] = plugins[0].process(0 * sound, rates[0], buffer_size=block, reset=False)
+    latency = [plugins[0].reported_latency_samples]
+    made = plugins[0].process(sound, rates[1], buffer_size=block, reset=False)
+    return {"latency": [*latency, plugins[0].reported_latency_samples]}, made
+
+
 def with_dawdreamer(request: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     import dawdreamer
 
@@ -97,11 +121,12 @@ def main(folder: str) -> None:
     request = json.loads(Path(f"{folder}/in.json").read_text())
     with np.load(f"{folder}/in.npz") as given:
         arrays = {name: given[name] for name in given.files}
-    run = {"automated": with_dawdreamer, "switched": switched}.get(request["what"], with_pedalboard)
+    run = {"automated": with_dawdreamer, "switched": switched, "together": together}.get(
+        request["what"], with_pedalboard
+    )
     answer, sound = run(request, arrays)
     made = {"sound": np.asarray(sound, np.float32)}
-    if "saved" in arrays:
-        made["state"] = arrays["saved"]
+    made |= {name: arrays[own] for name, own in KEPT.items() if own in arrays}
     np.savez(f"{folder}/out.npz", **made)
     Path(f"{folder}/out.json").write_text(json.dumps(answer))
 

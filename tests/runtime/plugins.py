@@ -63,6 +63,7 @@ def host(what: str, *, plugin: str | Path = "astrape", folders: Path | None = No
         command = [sys.executable, str(Path(__file__).with_name("plugin_host.py")), work]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=surroundings)
         assert done.returncode == 0, done.stdout + done.stderr
+        assert "assertion failure" not in done.stderr, done.stderr  # of DPF, which goes on
         answer: dict[str, Any] = json.loads(Path(f"{work}/out.json").read_text())
         with np.load(f"{work}/out.npz") as made:
             answer.update({name: made[name] for name in made.files})
@@ -94,3 +95,10 @@ def decibels(got: Array, want: Array) -> float:
     return float(
         10 * np.log10(np.square(got - want, dtype=np.float64).sum() / np.square(want, dtype=np.float64).sum() + 1e-30)
     )
+
+
+def best_lag(y: Array, x: Array) -> int:
+    """By how many frames the one is behind the other, or before it where the number is negative."""
+    size = 1 << int(np.ceil(np.log2(len(y) + len(x))))
+    lag = int(np.argmax(np.fft.irfft(np.fft.rfft(y, size) * np.conj(np.fft.rfft(x, size)), size)))
+    return lag - size if lag > size // 2 else lag

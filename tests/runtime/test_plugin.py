@@ -240,6 +240,22 @@ def test_a_package_that_is_chosen_amid_sound_is_faded_over_to_and_is_as_late_as_
     assert got["latency"] == graph.host_samples
 
 
+def test_two_plugins_do_not_hear_each_other_and_another_rate_starts_anew() -> None:
+    """In one process, in turns; silence stays quiet; and the rate of the host changes while a plugin is active."""
+    x = speech(44100, 1.0)
+    request = {"sound": np.stack((x, x)), "rates": (44100, 48000), "block": 1050, "voices": ("emma", "michael")}
+    got = host("together", **request)
+    late = got["latency"]
+    assert late == [astrape.load("astrape-mini").hosted(rate).host_samples for rate in (44100, 48000)]
+    for heard, voice in zip(got["turns"], ("emma", "michael"), strict=True):
+        assert decibels(heard[0, late[0] :], spoken(x, 44100, voice)[: len(x) - late[0]]) < NEAR_DB
+    # What was said last is still on its way; after that the noise of a voice that says nothing.
+    assert np.isfinite(got["silence"]).all()
+    assert np.abs(got["silence"][0, 22050:]).max() < 0.01 < np.abs(x).max()
+    # The same samples, as if they were of the other rate.
+    assert decibels(got["sound"][0, late[1] :], spoken(x, 48000, "emma")[: len(x) - late[1]]) < NEAR_DB
+
+
 def test_something_not_finite_is_silent_and_does_no_harm() -> None:
     x = speech(44100, 1.0)
     x[22050] = np.nan

@@ -1,16 +1,13 @@
-"""The plugin in hosts of its own kind: what LV2 asks of its files, jalv on JACK, and Ardour's delay compensation."""
+"""The plugin in hosts that are small: what LV2 asks of its files, a host for CLAP of our own, and jalv on JACK."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +15,8 @@ import pytest
 import astrape
 from astrape.runtime.export import export
 from tests.live.conftest import Server, missing
-from tests.runtime.plugins import BUNDLES, WIRE, decibels, speech, spoken
+from tests.runtime.jalv import AMPLIFIER, Jalv, talk
+from tests.runtime.plugins import BUNDLES, WIRE, best_lag, decibels, speech, spoken
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -35,27 +33,49 @@ def test_lv2_files_are_valid() -> None:
         assert "Found 0 errors" in done.stdout + done.stderr, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("block", [64, 1000])
-def test_clap_gives_what_a_session_gives(tmp_path: Path, block: int) -> None:
+PARAMETERS = (
+    ("dpf_bypass", 0, 1), ("voice", 0, 63), ("pitch", -24, 24), ("mix", 0, 100), ("gain", -24, 24), ("sides", 0, 1),
+    ("worker", 0, 2), ("package", 0, 15), *((f"control_{number}", 0, 1) for number in range(1, 9)),
+    ("register", 0, 1000), ("seed", 0, 16777215), ("status", 0, 4), ("late", 0, 1000000), ("load", 0, 1000),
+)  # fmt: skip
+"""Sessions and automation hold on to numbers (CLAP, VST3) and symbols (LV2): a change here is a change for users."""
+
+
+@pytest.fixture(scope="module")
+def clap_host(tmp_path_factory: pytest.TempPathFactory) -> Path:
     headers = Path("/usr/share/dpf/distrho/src")
     if shutil.which("g++") is None or not headers.is_dir():
         pytest.skip("no g++ or no dpf-source, whose headers of CLAP a host is built with")
-    program = tmp_path / "clap_host"
+    program = tmp_path_factory.mktemp("clap") / "clap_host"
     source = Path(__file__).with_name("clap_host.cpp")
     subprocess.run(["g++", "-std=c++17", "-w", f"-I{headers}", str(source), "-o", str(program), "-ldl"], check=True)
+    return program
+
+
+def in_clap(program: Path, nowhere: Path, *words: str | Path, plugin: str = "astrape") -> str:
+    surroundings = os.environ | {"ASTRAPE_PACKAGES": "", "XDG_DATA_HOME": str(nowhere)}
+    command = [program, BUNDLES / "clap" / f"{plugin}.clap" / f"{plugin}.clap", *words]
+    done = subprocess.run(list(map(str, command)), env=surroundings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "assertion failure" not in done.stderr, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("plugin", ["astrape", "astrape-mono"])
+def test_numbers_symbols_and_ranges_of_parameters_stay(clap_host: Path, tmp_path: Path, plugin: str) -> None:
+    lines = [line.split() for line in in_clap(clap_host, tmp_path, plugin=plugin).splitlines()]
+    told = [(int(number), symbol, float(least), float(most)) for number, symbol, least, most in lines]
+    assert told == [(number, *one) for number, one in enumerate(PARAMETERS)]
+    text = (BUNDLES / "lv2" / f"{plugin}.lv2" / f"{plugin}.ttl").read_text()
+    symbols = re.findall(r'lv2:symbol "([^"]+)"', text)
+    assert symbols[symbols.index("lv2_enabled") + 1 :] == [symbol for symbol, _, _ in PARAMETERS[1:]]
+
+
+@pytest.mark.parametrize("block", [64, 1000])
+def test_clap_gives_what_a_session_gives(clap_host: Path, tmp_path: Path, block: int) -> None:
     x = speech(48000, 1.0)
     np.stack((x, x)).tofile(tmp_path / "in")
-    command = [program, BUNDLES / "clap" / "astrape.clap" / "astrape.clap", "48000", str(block)]
-    surroundings = os.environ | {"ASTRAPE_PACKAGES": "", "XDG_DATA_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [*map(str, command), str(tmp_path / "in"), str(tmp_path / "out")],
-        env=surroundings,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    late = int(done.stdout)
+    late = int(in_clap(clap_host, tmp_path, "48000", str(block), tmp_path / "in", tmp_path / "out"))
     # Blocks shorter than a step have a worker, and sound is a step later.
     assert late == astrape.load("astrape-mini").hosted(48000).host_samples + (480 if block < 480 else 0)
     got = np.fromfile(tmp_path / "out", np.float32).reshape(2, -1)
@@ -77,67 +97,6 @@ def server() -> Iterator[Server]:
         yield found
     finally:
         found.stop()
-
-
-OURS, AMPLIFIER = "urn:astrape:voice-mono", "http://lv2plug.in/plugins/eg-amp"
-
-
-class Jalv:
-    """A plugin of one channel as a JACK client, and a client that sends ``x`` into it and records what comes out."""
-
-    def __init__(self, server: Server, folder: Path, *values: str, plugin: str = OURS) -> None:
-        surroundings = os.environ | {
-            "JACK_DEFAULT_SERVER": server.name,
-            "LV2_PATH": f"{BUNDLES / 'lv2'}:/usr/lib/lv2",
-            "ASTRAPE_PACKAGES": str(folder),
-            "XDG_DATA_HOME": str(folder),
-        }
-        controls = [word for value in values for word in ("-c", value)]
-        self.process = subprocess.Popen(
-            ["jalv", "-n", "voice", *controls, plugin],
-            env=surroundings,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.server = server
-        self.told = 0
-
-    def through(self, x: np.ndarray) -> np.ndarray:
-        import jack
-
-        client = jack.Client("talker", no_start_server=True, servername=self.server.name)
-        out, heard = client.outports.register("out"), client.inports.register("in")
-        parts: list[np.ndarray] = []
-        position = -1
-
-        def process(frames: int) -> None:
-            nonlocal position
-            block = out.get_array()
-            block[:] = 0
-            if position >= 0:
-                parts.append(heard.get_array().copy())
-                part = x[position : position + frames]
-                block[: len(part)] = part
-                position += frames
-
-        client.set_process_callback(process)
-        with client:
-            connect_when_there(client, out, heard)
-            for _ in range(30):
-                self.told = told_latency(self.server.name)
-                if self.told:
-                    break
-                time.sleep(0.1)
-            position = 0
-            while position < len(x) + self.server.rate:
-                time.sleep(0.1)
-        return np.concatenate(parts)
-
-    def end(self) -> str:
-        self.process.terminate()
-        return self.process.communicate(timeout=60)[0]
 
 
 def test_in_jalv_sound_comes_as_late_as_jack_is_told(server: Server, tmp_path: Path) -> None:
@@ -169,31 +128,35 @@ def test_in_jalv_the_voice_that_ships_speaks(server: Server, tmp_path: Path) -> 
     assert "astrape: " not in log
 
 
-def connect_when_there(client: Any, out: Any, heard: Any) -> None:
-    """To jalv's ports and from them; they are there a while before they can be connected."""
-    import jack
+def test_in_jalv_minutes_go_by_and_nothing_is_lost(server: Server, tmp_path: Path) -> None:
+    """Two plugins at once: one gives back what it hears, so that whatever is left out would be seen; the other speaks.
 
-    for _ in range(600):
-        entries, exits = client.get_ports("voice:.*in"), client.get_ports("voice:.*out")
-        with contextlib.suppress(jack.JackError):
-            if entries and exits:
-                client.connect(out, entries[0])
-                client.connect(exits[0], heard)
-                return
-        time.sleep(0.1)
-    raise AssertionError("jalv's ports do not appear")
-
-
-def told_latency(server: str) -> int:
-    """Frames from the plugin's input to its output, as JACK has heard of them."""
-    surroundings = os.environ | {"JACK_DEFAULT_SERVER": server}
-    listed = subprocess.run(["jack_lsp", "-l"], env=surroundings, capture_output=True, text=True, check=True).stdout
-    after = listed.partition("voice:lv2_audio_in_1")[2]
-    found = re.search(r"port capture latency = \[ (\d+) (\d+) \]", after)
-    return int(found[1]) if found and found[1] == found[2] else 0
-
-
-def best_lag(y: np.ndarray, x: np.ndarray) -> int:
-    """By how many frames the one is behind the other."""
-    size = 1 << int(np.ceil(np.log2(len(y) + len(x))))
-    return int(np.argmax(np.fft.irfft(np.fft.rfft(y, size) * np.conj(np.fft.rfft(x, size)), size)))
+    ``PLUGIN_SECONDS`` says for how long; the server waits longer between its cycles than they last.
+    """
+    seconds = int(os.environ.get("PLUGIN_SECONDS", "20"))
+    graph = astrape.compile(WIRE)
+    export(graph, tmp_path / "wire")
+    part = speech(server.rate, 2.0)
+    x = np.tile(part, -(-seconds * server.rate // len(part)))[: seconds * server.rate]
+    hosts = [Jalv(server, tmp_path, "package=1", name="wire"), Jalv(server, tmp_path, "voice=1")]
+    (same, voice), lost = talk(server, hosts, x)
+    logs = [host.end() for host in hosts]
+    # This server waits for its clients: a cycle that it counts as lost came late, and sound tells what was left out.
+    print(
+        f"{seconds} s in jalv: {lost} cycles late, KiB {hosts[0].memory[::30]}, {hosts[1].memory[::30]}, {logs[1][-400:]}"
+    )
+    # A loop of JACK is a cycle late, which is what an amplifier adds in the test above.
+    around = best_lag(same[: 10 * server.rate], x[: 10 * server.rate]) - hosts[0].told
+    assert 0 <= around <= 2 * server.period
+    delay = hosts[0].told + around
+    assert hosts[0].told == graph.host_samples
+    assert decibels(same[delay : delay + len(x)], x) < -100
+    # The speech comes again and again, and so does its loudness, but for what noise makes of it.
+    assert np.isfinite(voice).all()
+    again = voice[len(part) : len(x) // len(part) * len(part)].reshape(-1, len(part))
+    loud = np.sqrt(np.square(again).mean(axis=1))
+    assert loud.min() > 0.7 * loud.max() > 0.01
+    for host, log in zip(hosts, logs, strict=True):
+        assert "astrape: " not in log
+        # After the first seconds nothing grows: 1 MiB is what pages of threads' stacks may still come to.
+        assert max(host.memory[5:]) - host.memory[5] < 1024, host.memory
