@@ -45,7 +45,7 @@ int main(int count, char** words) {
         for (uint32_t i = 0; i < parameters->count(plugin); ++i) {
             clap_param_info_t info{};
             if (!parameters->get_info(plugin, i, &info)) fail("no information");
-            std::printf("%u %s %g %g\n", info.id, info.module, info.min_value, info.max_value);
+            std::printf("%u %s %.17g %.17g\n", info.id, info.module, info.min_value, info.max_value);
         }
         plugin->destroy(plugin);
         entry->deinit();

@@ -67,7 +67,7 @@ def test_numbers_symbols_and_ranges_of_parameters_stay(clap_host: Path, tmp_path
     told = [(int(number), symbol, float(least), float(most)) for number, symbol, least, most in lines]
     assert told == [(number, *one) for number, one in enumerate(PARAMETERS)]
     text = (BUNDLES / "lv2" / f"{plugin}.lv2" / f"{plugin}.ttl").read_text()
-    symbols = re.findall(r'lv2:symbol "([^"]+)"', text)
+    symbols = re.findall(r'lv2:index \d+ ;\s+lv2:name "[^"]+" ;\s+lv2:symbol "([^"]+)"', text)
     assert symbols[symbols.index("lv2_enabled") + 1 :] == [symbol for symbol, _, _ in PARAMETERS[1:]]
 
 
@@ -142,9 +142,7 @@ def test_in_jalv_minutes_go_by_and_nothing_is_lost(server: Server, tmp_path: Pat
     (same, voice), lost = talk(server, hosts, x)
     logs = [host.end() for host in hosts]
     # This server waits for its clients: a cycle that it counts as lost came late, and sound tells what was left out.
-    print(
-        f"{seconds} s in jalv: {lost} cycles late, KiB {hosts[0].memory[::30]}, {hosts[1].memory[::30]}, {logs[1][-400:]}"
-    )
+    print(f"{seconds} s in jalv: {lost} cycles late, KiB {[host.memory[::30] for host in hosts]}")
     # A loop of JACK is a cycle late, which is what an amplifier adds in the test above.
     around = best_lag(same[: 10 * server.rate], x[: 10 * server.rate]) - hosts[0].told
     assert 0 <= around <= 2 * server.period
