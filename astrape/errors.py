@@ -12,6 +12,7 @@ __all__ = [
     "CausalityError",
     "ContractError",
     "ExportError",
+    "PlaceError",
     "RateError",
     "RecipeError",
     "StreamError",
@@ -74,6 +75,10 @@ class WriteError(AstrapeError):
         self.full = full
 
 
+class PlaceError(AstrapeError):
+    """A file, a folder or a store that cannot be read or written where it is."""
+
+
 @contextmanager
 def told_as(kind: type[AstrapeError], *, hint: str = "") -> Iterator[None]:
     """Raise what goes wrong with a file inside the ``with`` block as an error of another kind, with the same message.
@@ -84,7 +89,7 @@ def told_as(kind: type[AstrapeError], *, hint: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except (AudioError, WriteError) as error:
+    except (AudioError, PlaceError, WriteError) as error:
         raise kind(f"{error}{hint}") from error
 
 

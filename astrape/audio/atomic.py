@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the temporaries that a killed writer leaves behind."""
+"""The one place that writes files, here and in stores: whole or not at all; and what a killed writer leaves behind."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from astrape.audio.stores import OUTGOING, Where, is_remote, plain, put, read_cache
 from astrape.errors import WriteError
 
 __all__ = [
@@ -52,10 +53,11 @@ class atomic_path:
         with atomic_path(target) as temporary:
             temporary.write_text(report)
 
-    A link stays a link: what it points to is replaced.
+    A link stays a link: what it points to is replaced. Of a target in a store, the temporary is on this machine, and is
+    brought to the store where the block ends well.
 
     Args:
-        target: the file to write.
+        target: the file to write; a path, or a URL of a store.
         folders: make the folders that are missing.
         durable: bring the file to the disk before it is renamed (``fsync``).
         ending: the temporary has the target's ending, which some libraries choose a format by. Without it, it ends with
@@ -65,25 +67,28 @@ class atomic_path:
     Raises:
         WriteError: when the target's folder is missing or cannot be written, the target is not a regular file, or the
             disk is full; an ``OSError`` of the block becomes one.
+        PlaceError: when the store does not take it.
     """
 
     def __init__(
         self,
-        target: str | os.PathLike[str],
+        target: Where,
         *,
         folders: bool = False,
         durable: bool = False,
         ending: bool = True,
         needed: int | None = None,
     ) -> None:
-        self.target = Path(os.path.realpath(target))
-        self.shown = shown(target)
+        where = plain(target)
+        self.remote = where if is_remote(where) else None
+        self.target = Path(os.path.realpath(where)) if self.remote is None else _outgoing() / where.rpartition("/")[2]
+        self.shown = shown(where)
         self.folders, self.durable, self.ending, self.needed = folders, durable, ending, needed
 
     def __enter__(self) -> Path:
         folder = self.target.parent
         try:
-            if self.folders:
+            if self.folders or self.remote is not None:
                 folder.mkdir(parents=True, exist_ok=True)
             elif not folder.is_dir():
                 raise WriteError(f"{self.shown}: there is no folder {shown(folder)}: make it first")
@@ -107,27 +112,33 @@ class atomic_path:
         folder = self.target.parent
         failed = error if isinstance(error, OSError) else None
         try:
-            if kind is None:
+            if kind is None and self.remote is not None:
+                put(self.remote, self.temporary)
+            elif kind is None:
                 if self.durable:
                     sync(self.temporary)
                 os.replace(self.temporary, self.target)
         except OSError as fault:
             failed = fault
+        except BaseException:
+            self.temporary.unlink(missing_ok=True)
+            raise
         told = None if failed is None else write_error(self.shown, failed, folder, self.needed, _size(self.temporary))
         self.temporary.unlink(missing_ok=True)
         if told is not None:
             raise told from failed
 
 
-def write_whole(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:
+def write_whole(path: Where, content: str | bytes | Callable[[BinaryIO], object]) -> None:
     """Write a file so that at any moment it is either what it was or whole, on the disk too.
 
     Args:
-        path: where to; folders that are missing are made.
+        path: where to, here or in a store; folders that are missing are made.
         content: text in UTF-8, bytes, or what writes them to an open file.
 
     Raises:
         WriteError: for a disk that is full and a folder that cannot be written; the temporary is gone then.
+        PlaceError: for a store that does not take it.
     """
     data = content.encode() if isinstance(content, str) else content
     needed = len(data) if isinstance(data, bytes) else None
@@ -225,12 +236,15 @@ def check_space(folder: Path, needed: float, *, hint: str) -> None:
         raise WriteError(f"{shown(folder)}: {numbers}; hint: {hint}", full=True)
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it.
+def make_folder(where: Where) -> None:
+    """Make a folder, and those above it. In a store there are none to make.
 
     Raises:
         WriteError: when that cannot be.
     """
+    if is_remote(plain(where)):
+        return
+    folder = Path(where)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -248,8 +262,9 @@ def left_behind(folder: Path) -> Iterator[Path]:
     return (path for path in temporaries(folder) if is_stale(path))
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed writers left in a folder, but not below it."""
+def sweep(where: Where) -> None:
+    """Remove what killed writers left in a folder, but not below it. In a store they leave nothing."""
+    folder = Path(where)
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if TEMPORARY.fullmatch(path.name) and is_stale(path):
             path.unlink(missing_ok=True)
@@ -283,6 +298,13 @@ def shown(path: str | os.PathLike[str]) -> str:
 def shown_bytes(count: int) -> str:
     """A size in words: bytes, or MB of a million bytes."""
     return f"{count} bytes" if count < 10_000 else f"{count / 1e6:.2f} MB" if count < 10**8 else f"{count / 1e6:.0f} MB"
+
+
+def _outgoing() -> Path:
+    """The folder of this machine for what is being written to stores, without what killed writers left there."""
+    folder = read_cache() / OUTGOING
+    sweep(folder)
+    return folder
 
 
 def _temporary_name(target: Path, ending: bool) -> str:

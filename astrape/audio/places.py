@@ -1,53 +1,50 @@
-"""The one place that opens what may lie anywhere: folders of this machine, and stores that fsspec knows, by URL.
+"""Files and folders that may lie anywhere: on this machine, and in stores that fsspec knows, by URL.
 
-``s3://bucket/packs``, ``gs://...``, ``file:///data``, ``memory://...`` and plain paths are read and written alike. An
-object appears whole or not at all: by renaming in folders, and by one upload in stores that have no renaming. What is
-read again and again is kept in a folder of this machine, of bounded size. ::
+``s3://bucket/packs``, ``gs://...``, ``file:///data``, ``memory://...`` and plain paths are read and written alike. A
+file appears whole or not at all (:mod:`astrape.audio.atomic`). What is read again and again is kept in a folder of this
+machine, of bounded size. ::
 
     place = Place("s3://bucket/packs")
-    place.child("a.json").write(b"{}")
-    list(place.names())                     # ["a.json"]
-    place.child("a.json").local()           # a file of this machine with the same bytes
+    (place / "a.json").write(b"{}")
+    list(place.names())                  # ["a.json"]
+    (place / "a.json").local()           # a file of this machine with the same bytes
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from astrape.audio.atomic import TEMPORARY, atomic_path, shown_bytes, write_whole
-from astrape.errors import AstrapeError
-from astrape.wording import lacking
+from astrape.audio.stores import CACHE, Where, is_remote, lacks_bucket, opened, plain, put, read_cache, told
+from astrape.errors import PlaceError
 
-__all__ = ["CACHE", "CACHE_GB", "Place", "PlaceError", "read_cache"]
+__all__ = [
+    "CACHE",
+    "CACHE_GB",
+    "Place",
+    "PlaceError",
+    "Where",
+    "anywhere",
+    "below",
+    "local_file",
+    "read_cache",
+]
 
-CACHE, CACHE_GB = "ASTRAPE_READ_CACHE", "ASTRAPE_READ_CACHE_GB"
-"""Environment: the folder that holds what was read from stores, and how much it may hold, in units of 10^9 bytes."""
+CACHE_GB = "ASTRAPE_READ_CACHE_GB"
+"""Environment: how much the folder of what was read may hold, in units of 10^9 bytes."""
 
 DEFAULT_GB = 20.0
 
-URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
-OBJECTS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "oci", "memory"})
-"""Stores whose objects appear with the end of their upload. Elsewhere a temporary is renamed."""
-
-PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
-
-
-class PlaceError(AstrapeError):
-    """A place that cannot be read or written."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Place:
-    """A file or a folder, here or in a store.
+    """A file or a folder, here or in a store. Parts are joined with ``/``, as of :class:`pathlib.Path`.
 
     Attributes:
         where: a path, or a URL that fsspec knows.
@@ -55,39 +52,62 @@ class Place:
 
     where: str
 
-    def __post_init__(self) -> None:
-        where = os.fspath(self.where)
-        if where.lower().startswith("file://"):
-            where = unquote(urlsplit(where).path)
-        object.__setattr__(self, "where", where if where in ("", "/") else where.rstrip("/"))
+    def __init__(self, where: Where) -> None:
+        object.__setattr__(self, "where", plain(where))
 
     def __str__(self) -> str:
         return self.where
 
+    def __fspath__(self) -> str:
+        return self.where
+
+    def __truediv__(self, name: str) -> Place:
+        return Place(f"{self.where}/{name}" if self.where != "/" else f"/{name}")
+
     @property
     def path(self) -> Path | None:
         """Where it is on this machine; ``None`` in a store."""
-        return None if URL.match(self.where) else Path(self.where)
+        return None if is_remote(self.where) else Path(self.where)
 
     @property
     def name(self) -> str:
         return self.where.rpartition("/")[2]
 
-    def child(self, name: str) -> Place:
-        """What is called so in this folder; parts are divided by ``/``."""
-        return Place(f"{self.where}/{name}")
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def parent(self) -> Place:
+        """The folder that it lies in."""
+        if self.path is not None:
+            return Place(self.path.parent)
+        before, _, _ = self.where.rpartition("/")
+        return self if before.endswith(":/") else Place(before)
+
+    def with_name(self, name: str) -> Place:
+        return self.parent / name
+
+    def with_suffix(self, suffix: str) -> Place:
+        return self.with_name(PurePosixPath(self.name).with_suffix(suffix).name)
 
     def exists(self) -> bool:
         """Whether there is a file or an object.
 
         Raises:
-            PlaceError: for a store that cannot be asked.
+            PlaceError: for a store that cannot be asked, or has no such bucket.
         """
         if self.path is not None:
             return self.path.is_file()
-        with self._told("cannot be looked for"):
-            store, at = self._store()
-            return bool(store.isfile(at))
+        with told(self.where, "cannot be looked for"):
+            store, at = opened(self.where)
+            # What asks whether there is a file takes whatever goes wrong for a no.
+            try:
+                return str(store.info(at)["type"]) == "file"
+            except FileNotFoundError:
+                if lacks_bucket(self.where):
+                    raise
+                return False
 
     def read(self) -> bytes:
         """All of a file.
@@ -95,10 +115,10 @@ class Place:
         Raises:
             PlaceError: for one that is missing or cannot be read.
         """
-        with self._told("cannot be read"):
+        with told(self.where, "cannot be read"):
             if self.path is not None:
                 return self.path.read_bytes()
-            store, at = self._store()
+            store, at = opened(self.where)
             return bytes(store.cat_file(at))
 
     def write(self, content: bytes | Path) -> None:
@@ -111,25 +131,61 @@ class Place:
             WriteError: for a disk that is full, or a folder that cannot be written.
             PlaceError: for a store that does not take it.
         """
-        if self.path is not None:
-            if isinstance(content, bytes):
-                write_whole(self.path, content)
-            else:
-                with content.open("rb") as file:
-                    write_whole(self.path, lambda target: _copy(file, target))
+        if isinstance(content, bytes):
+            write_whole(self, content)
+        elif self.path is None:
+            put(self.where, content)
+        else:
+            with content.open("rb") as file:
+                write_whole(self, lambda target: shutil.copyfileobj(file, target, 1 << 20))
+
+    def copy_to(self, target: Place) -> None:
+        """Give a file a second name: a hard link, or a copy where there are none; in a store, the store copies.
+
+        Raises:
+            WriteError, PlaceError: where it cannot be written.
+        """
+        if self.path is None and target.path is None and self.where.partition("/")[0] == target.where.partition("/")[0]:
+            with told(target.where, "cannot be written"):
+                store, at = opened(self.where)
+                store.cp_file(at, opened(target.where)[1])
             return
-        with self._told("cannot be written"):
-            store, at = self._store()
-            protocol = self.where.partition("://")[0].lower()
-            target = at if protocol in OBJECTS else f"{at}.{os.getpid()}.writing"
-            if protocol not in OBJECTS:
-                store.makedirs(at.rpartition("/")[0], exist_ok=True)
-            if isinstance(content, bytes):
-                store.pipe_file(target, content)
-            else:
-                store.put_file(os.fspath(content), target)
-            if target != at:
-                store.mv(target, at)
+        local = self.local()
+        with atomic_path(target, folders=True, durable=True, ending=False) as temporary:
+            temporary.unlink()
+            try:
+                os.link(local, temporary)
+            except OSError:
+                shutil.copyfile(local, temporary)
+
+    def remove(self) -> None:
+        """Remove a file, where there is one."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+            return
+        with told(self.where, "cannot be removed"):
+            store, at = opened(self.where)
+            if self.exists():
+                store.rm_file(at)
+
+    def files(self) -> list[str]:
+        """Names of the files in a folder, but not below it, sorted; none where there is no such folder.
+
+        Raises:
+            PlaceError: for a store that cannot be listed.
+        """
+        if self.path is not None:
+            found = self.path.iterdir() if self.path.is_dir() else ()
+            return sorted(one.name for one in found if one.is_file() and not TEMPORARY.fullmatch(one.name))
+        with told(self.where, "cannot be listed"):
+            store, at = opened(self.where)
+            try:
+                listed = store.ls(at, detail=True)
+            except FileNotFoundError:
+                if lacks_bucket(self.where):
+                    raise
+                return []
+            return sorted(one["name"].rpartition("/")[2] for one in listed if one["type"] == "file")
 
     def names(self) -> Iterator[str]:
         """Every file below a folder, by its path from there; the names of one folder at a time are held.
@@ -143,9 +199,9 @@ class Place:
                 below = Path(folder).relative_to(self.path)
                 yield from ((below / name).as_posix() for name in sorted(files) if not TEMPORARY.fullmatch(name))
             return
-        with self._told("cannot be listed"):
-            store, at = self._store()
-            for folder, _, objects in store.walk(at):
+        with told(self.where, "cannot be listed"):
+            store, at = opened(self.where)
+            for folder, _, objects in store.walk(at, on_error="raise"):
                 below = folder.removeprefix(at).strip("/")
                 yield from (f"{below}/{name}".lstrip("/") for name in sorted(objects))
 
@@ -163,12 +219,13 @@ class Place:
             if not self.path.is_file():
                 raise PlaceError(f"{self}: there is no such file")
             return self.path
-        with self._told("cannot be read"):
-            store, at = self._store()
+        with told(self.where, "cannot be read"):
+            store, at = opened(self.where)
             about = store.info(at)
+            if about["type"] != "file":
+                raise PlaceError(f"{self}: is a folder, not a file")
             size = int(about["size"])
-            marks = [self.where, str(size), *(str(about.get(key, "")) for key in ("ETag", "etag", "mtime", "created"))]
-            kept = read_cache() / f"{hashlib.sha256(chr(0).join(marks).encode()).hexdigest()[:32]}{Path(at).suffix}"
+            kept = read_cache() / f"{_fingerprint(self.where, about)}{PurePosixPath(at).suffix}"
             try:
                 os.utime(kept)
                 return kept
@@ -182,58 +239,38 @@ class Place:
                     raise PlaceError(f"{self}: came with {came} bytes of {size}: hint: run the same command again")
             return kept
 
-    def _store(self) -> tuple[Any, str]:
-        protocol = self.where.partition("://")[0].lower()
-        try:
-            import fsspec
-        except ImportError as error:
-            raise PlaceError(lacking(f"{self}:", "fsspec", "remote")) from error
-        try:
-            # Lists of names are not kept: of a million objects they would grow without end.
-            store, at = fsspec.core.url_to_fs(self.where, use_listings_cache=False)
-        except ImportError as error:
-            package = PACKAGES.get(protocol, protocol)
-            hint = 'pip install "astrape[remote]"' if package == "s3fs" else f"pip install {package}"
-            raise PlaceError(f"{self}: takes the package {package}; hint: {hint}") from error
-        except ValueError as error:
-            raise PlaceError(
-                f"{self}: fsspec knows no '{protocol}://'; hint: s3://, gs://, file:// or a plain path"
-            ) from error
-        return store, str(at)
 
-    @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
-        """Whatever a store fails with, in one line; stores raise whatever their own libraries do."""
-        try:
-            yield
-        except AstrapeError:
-            raise
-        except FileNotFoundError as error:
-            said = _line(error)
-            if "bucket" in said.lower():
-                raise PlaceError(f"{self}: there is no such bucket: hint: make it first") from error
-            raise PlaceError(f"{self}: there is no such file") from error
-        except Exception as error:
-            kind = type(error).__name__
-            if "Credentials" in kind or "credentials" in str(error).lower():
-                raise PlaceError(
-                    f"{self}: {what}: no credentials; hint: those of the store's own tools are taken, such as "
-                    f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-                ) from error
-            raise PlaceError(f"{self}: {what}: {kind}: {_line(error)}") from error
+def local_file(where: Where) -> Path:
+    """A file to open: the path itself, there or not, or of an object a copy in the read cache.
+
+    For readers that have their own words for a file of this machine that is missing.
+
+    Raises:
+        PlaceError: for an object that is missing or cannot be read.
+    """
+    place = Place(where)
+    return place.local() if place.path is None else place.path
 
 
-def _copy(source: Any, target: Any) -> None:
-    while block := source.read(1 << 20):
-        target.write(block)
+def anywhere(where: Where) -> Path | Place:
+    """A path of this machine, or a place in a store: both are joined and named alike."""
+    place = Place(where)
+    return place.path or place
 
 
-def read_cache() -> Path:
-    """The folder that holds what was read from stores."""
-    given = os.environ.get(CACHE)
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astrape" / "read"
+def below(where: Where, folder: Where) -> str:
+    """The path of a file from a folder, where it lies below that; else the file's own."""
+    one, other = Place(where), Place(folder)
+    if one.path is not None and other.path is not None:
+        inside = one.path.absolute().is_relative_to(other.path.absolute())
+        return os.fspath(one.path.absolute().relative_to(other.path.absolute()) if inside else one.path)
+    return one.where.removeprefix(f"{other.where}/")
+
+
+def _fingerprint(where: str, about: dict[str, Any]) -> str:
+    """Of an object as it is now."""
+    marks = [where, str(about["size"]), *(str(about.get(key, "")) for key in ("ETag", "etag", "mtime", "created"))]
+    return hashlib.sha256(chr(0).join(marks).encode()).hexdigest()[:32]
 
 
 def _make_room(size: int, name: str) -> None:
@@ -261,7 +298,3 @@ def _make_room(size: int, name: str) -> None:
             return
         path.unlink(missing_ok=True)
         held -= bytes_
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -19,7 +19,8 @@ from astrape.audio.decoding import decoder, is_container
 from astrape.audio.endings import DECODED
 from astrape.audio.headers import Claim, claim_of
 from astrape.audio.packets import flac_frames, mp3_frames, ogg_is_cut
-from astrape.errors import AudioError
+from astrape.audio.places import Where, local_file
+from astrape.errors import AudioError, PlaceError
 
 __all__ = ["AudioReader", "Samples"]
 
@@ -38,10 +39,11 @@ class AudioReader:
     What libsndfile does not read, PyAV decodes where it is installed, or the program ffmpeg.
 
     Args:
-        path: any format that soundfile reads, and m4a, webm, mp4 and their like.
+        path: any format that soundfile reads, and m4a, webm, mp4 and their like. Of a URL, a copy on this
+            machine is read.
 
     Attributes:
-        path, name: of the file; the latter as it is shown.
+        path, name: of the file on this machine; the latter as it is shown.
         rate: Hz.
         channels: 1 or more.
         format, subtype: container and sample format, ``WAV`` and ``PCM_16`` for instance.
@@ -57,9 +59,9 @@ class AudioReader:
             file; with what to install where that is what is missing.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Where) -> None:
         self.name = shown(path)
+        self.path = self._local(path)
         self.frames = 0
         self.surplus = 0
         self.promised: int | None
@@ -178,6 +180,12 @@ class AudioReader:
         self._source.seek(frame)
         self.frames = frame
         self._ended = False
+
+    def _local(self, where: Where) -> Path:
+        try:
+            return local_file(where)
+        except PlaceError as error:
+            raise AudioError("missing", str(error)) from error
 
     def _opened(self) -> _Source:
         path = self.path

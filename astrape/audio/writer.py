@@ -13,6 +13,7 @@ import soundfile
 
 from astrape.audio.atomic import atomic_path, shown, write_error, write_fault
 from astrape.audio.levels import Level
+from astrape.audio.places import Place, Where
 from astrape.errors import WriteError
 
 __all__ = ["AudioWriter", "flac_bytes"]
@@ -37,7 +38,7 @@ class AudioWriter:
     """Writes audio to a temporary file, and renames it when the ``with`` block ends well.
 
     Args:
-        target: its ending picks the format.
+        target: a path or a URL; its ending picks the format.
         rate, channels: of what is written.
         subtype: sample format to keep, where the target's format has it; ``PCM_16`` for instance.
         frames: how many to expect, 0 where nobody knows. WAV that would pass 4 GB becomes RF64, and a disk with too
@@ -55,7 +56,7 @@ class AudioWriter:
 
     def __init__(
         self,
-        target: str | Path,
+        target: Where,
         rate: int,
         channels: int,
         subtype: str = "PCM_16",
@@ -63,11 +64,11 @@ class AudioWriter:
         frames: int = 0,
         source: Path | None = None,
     ) -> None:
-        target = Path(target)
         self.name = shown(target)
-        if source is not None and target.exists() and source.exists() and target.samefile(source):
+        path = Place(target).path
+        if source is not None and path is not None and path.exists() and source.exists() and path.samefile(source):
             raise WriteError(f"{self.name}: is the input itself: name another output")
-        ending = target.suffix.removeprefix(".").upper()
+        ending = Place(target).suffix.removeprefix(".").upper()
         formats = soundfile.available_formats()
         names = {"AIF": "AIFF", "AIFC": "AIFF", "OGA": "OGG", "OPUS": "OGG", "WAVE": "WAV", "BWF": "WAV"}
         container = names.get(ending, ending)

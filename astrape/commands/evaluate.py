@@ -124,7 +124,7 @@ def evaluate(
     if single:
         refuse_workers(engine, "is for a set, and --source is one recording: leave it out")
     pairs = inputs.pairs()
-    if out is not None and not single:
+    if isinstance(out, Path) and not single:
         # A run inside the folder of sources: what an earlier one wrote there is no source.
         pairs = [pair for pair in pairs if not pair.source.path.absolute().is_relative_to(out.absolute() / CONVERTED)]
     drawn = some(pairs, limit, seed)

@@ -11,10 +11,12 @@ import click
 
 from astrape.commands.console import RecipeName, parse_settings, settings_option
 from astrape.commands.gathered import gathered
+from astrape.commands.place_option import PlaceType
 from astrape.errors import AstrapeError
 from astrape.voice.names import RECIPE
 
 if TYPE_CHECKING:
+    from astrape.audio.places import Place
     from astrape.voice.evaluation.pairs import Pair
     from astrape.voice.evaluation.systems import Conversions, System
 
@@ -32,7 +34,7 @@ class Inputs:
 
     source: Path | None
     target: Path | None
-    out: Path | None
+    out: Path | Place | None
     sources: tuple[Path, ...]
     targets: tuple[Path, ...]
     table: Path | None
@@ -84,7 +86,7 @@ class Inputs:
         targeted = pairs.read_targets(voices, self.target_audio)
         return [replace(pair, own_voice=self.own_voice) for pair in pairs.all_pairs(said, targeted)]
 
-    def places(self) -> tuple[Path, Path | None]:
+    def places(self) -> tuple[Path | Place, Path | Place | None]:
         """The folder for results, and the one file to write instead.
 
         Raises:
@@ -95,6 +97,10 @@ class Inputs:
             if self.source is not None and self.converted is not None:
                 return Path(), None
             raise AstrapeError("there is no place for the results: name one with --output")
+        if not isinstance(out, Path):
+            # A store that cannot be asked whether there is a report would not take one in the end either.
+            (out / "report.json").exists()
+            return (out.parent, out) if self.source is not None and self.converted is None else (out, None)
         if self.source is not None and self.converted is None:
             if out.is_dir():
                 raise AstrapeError(f"{out}: is a folder, and --source is one file: name a file")
@@ -112,13 +118,13 @@ class ConversionOptions:
     """The converter: the values of the options of these names."""
 
     recipe: str
-    weights: Path | None
+    weights: Path | Place | None
     encoder: str | None
     port: str | None
     chunk_ms: float
     settings: tuple[str, ...]
 
-    def system(self, folder: Path, wanted: Path | None) -> Conversions:
+    def system(self, folder: Path | Place, wanted: Path | Place | None) -> Conversions:
         """The system that converts.
 
         Args:
@@ -142,7 +148,7 @@ class ConversionOptions:
             folder / CONVERTED,
             out=wanted,
             encoder=self.encoder,
-            weights=None if converter.weights is None else Path(converter.weights),
+            weights=converter.weights,
             chunk_ms=self.chunk_ms,
             controls=controls,
         )
@@ -163,9 +169,9 @@ input_options = gathered(
         "--output",
         "--out",
         "out",
-        type=FILE,
+        type=PlaceType(),
         metavar="OUT",
-        help="Of --source: the file to write. Of a set: the run's folder.",
+        help="Of --source: the file to write. Of a set: the run's folder. Also a URL.",
     ),
     click.option(
         "--sources", multiple=True, type=FILE, metavar="PATH", help="Folder (also VCTK), manifest or file. Repeatable."
@@ -191,7 +197,7 @@ conversion_options = gathered(
     click.option(
         "--recipe", default=RECIPE, show_default=True, type=RecipeName(), metavar="RECIPE", help="What converts."
     ),
-    click.option("--weights", type=FILE, metavar="FILE", help="Weights, a safetensors file."),
+    click.option("--weights", type=PlaceType(), metavar="FILE", help="Weights, a safetensors file."),
     click.option(
         "--encoder",
         metavar="NAME",

@@ -15,6 +15,7 @@ from astrape.voice.names import MEL_STATISTICS
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from astrape.audio.places import Place
     from astrape.voice.evaluation.result import Evaluation
 
 __all__ = ["complain", "table_beside", "table_of", "write_results"]
@@ -24,8 +25,8 @@ REPORT, PAGE = "report.json", "index.html"
 
 def write_results(
     found: Evaluation,
-    out: Path | None,
-    folder: Path,
+    out: Path | Place | None,
+    folder: Path | Place,
     single: bool,
     elsewhere: bool,
     listen: int | None,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from astrape.commands.console import command, json_option
+from astrape.commands.place_option import PlaceType
 from astrape.commands.train_options import (
     common_options,
     common_settings,
@@ -15,6 +16,9 @@ from astrape.commands.train_options import (
     settings_of,
     train_told,
 )
+
+if TYPE_CHECKING:
+    from astrape.audio.places import Place
 
 __all__ = ["train_decoder"]
 
@@ -28,7 +32,7 @@ __all__ = ["train_decoder"]
 @common_options
 @click.option(
     "--encoder-ckpt",
-    type=click.Path(path_type=Path),
+    type=PlaceType(),
     metavar="FILE",
     help="The trained encoder: NAME.best.pt of train-encoder, or safetensors.",
 )
@@ -44,7 +48,7 @@ __all__ = ["train_decoder"]
 @click.option("--fm-weight", type=click.FloatRange(0), help="Weight of feature matching.")
 @click.option("--disc-window", type=click.IntRange(256), help="Samples that the discriminators see.")
 @json_option
-def train_decoder(as_json: bool, encoder_ckpt: Path | None, warmup_epochs: int | None, **flags: Any) -> None:
+def train_decoder(as_json: bool, encoder_ckpt: Path | Place | None, warmup_epochs: int | None, **flags: Any) -> None:
     """Train the decoder of a recipe behind a trained encoder, phase by phase.
 
     The first phase reconstructs; from --warmup-epochs on discriminators judge as well. What comes out is

@@ -10,6 +10,7 @@ import click
 
 from astrape.commands.cache_options import corpus_options, folder_options
 from astrape.commands.console import INTERRUPTED, RecipeName, narrator, print_json
+from astrape.commands.place_option import PlaceType
 from astrape.errors import AstrapeError
 from astrape.wording import lacking
 
@@ -42,7 +43,12 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--teacher", metavar="NAME", help="miocodec, offline or spectral.  [default: the recipe's]"),
         click.option("--teacher-dir", type=path, metavar="FOLDER", help="Where the teacher's weights are."),
-        click.option("--out-dir", type=path, metavar="FOLDER", help="Where results go.  [default: checkpoints/NAME]"),
+        click.option(
+            "--out-dir",
+            type=PlaceType(),
+            metavar="PLACE",
+            help="Where results go, a folder or a URL.  [default: checkpoints/NAME]",
+        ),
         click.option(
             "--run-name", metavar="NAME", help="What the results are called.  [default: after recipe and stage]"
         ),
@@ -82,7 +88,9 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Go on from a checkpoint; without FILE, from the run's own last one.",
         ),
         click.option("--overwrite", is_flag=True, help="Begin anew over an older run of this name."),
-        click.option("--init-from", type=path, metavar="FILE", help="Weights to begin with, as far as they fit."),
+        click.option(
+            "--init-from", type=PlaceType(), metavar="FILE", help="Weights to begin with, as far as they fit."
+        ),
         click.option("--save-every-epoch", is_flag=True, help="Keep a checkpoint of each epoch."),
         click.option(
             "--checkpoint-steps",

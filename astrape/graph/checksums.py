@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from astrape.audio.places import Where, local_file
 from astrape.errors import RecipeError
 
 __all__ = ["archive_fault", "checked_sums", "checked_tensors", "read_tensors", "sealed"]
@@ -89,14 +90,14 @@ def checked_tensors(file: Any, names: Iterable[str], path: str | os.PathLike[str
     return found
 
 
-def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, held against the checksums that it has of them.
+def read_tensors(path: Where) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, of this machine or of a store, held against the checksums that it has of them.
 
     Raises:
         RecipeError: for a file that cannot be read, and a tensor that is not as it was written.
     """
     try:
-        with safe_open(os.fspath(path), framework="pt") as file:
+        with safe_open(local_file(path), framework="pt") as file:
             return checked_tensors(file, list(file.keys()), path)
     except (OSError, SafetensorError) as error:
         raise RecipeError(f"{path}: cannot be read as safetensors: {error}") from error

@@ -11,6 +11,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
+from astrape.audio.places import Where
 from astrape.errors import CausalityError, RateError, RecipeError
 from astrape.graph.compile.passes import plan_recipe
 from astrape.graph.hosted import hosted
@@ -107,25 +108,25 @@ class Graph(Network[Out]):
 
 @overload
 def load(
-    recipe: SeveralOutputs, *, weights: str | Path | None = None, subset: bool = False, training: bool = False
+    recipe: SeveralOutputs, *, weights: Where | None = None, subset: bool = False, training: bool = False
 ) -> Graph[dict[str, Tensor]]: ...
 
 
 @overload
 def load(
-    recipe: str | Path, *, weights: str | Path | None = None, subset: bool = False, training: bool = False
+    recipe: str | Path, *, weights: Where | None = None, subset: bool = False, training: bool = False
 ) -> Graph[Result]: ...
 
 
 def load(
-    recipe: str | Path, *, weights: str | Path | None = None, subset: bool = False, training: bool = False
+    recipe: str | Path, *, weights: Where | None = None, subset: bool = False, training: bool = False
 ) -> Graph:
     """Load and compile a recipe.
 
     Args:
         recipe: the name of a shipped recipe, or the path of a YAML file.
-        weights: a safetensors file with the graph's ``state_dict``. Left out, those that ship with a shipped recipe, in
-            a graph that is not for training; drawn at random where none ship.
+        weights: a safetensors file with the graph's ``state_dict``, or the URL of one. Left out, those that ship with a
+            shipped recipe, in a graph that is not for training; drawn at random where none ship.
         subset: the file may hold more than the graph, whose tensors must all be there under their names. So a part
             takes its weights from those of the whole where its nodes have the same paths, as ``astrape-vc-from-codes``
             does from those of ``astrape-vc``. Only the graph's own tensors are read.
@@ -138,7 +139,7 @@ def load(
     if not training:
         weights = given_or_shipped(weights, recipe)
     if weights is not None:
-        load_weights(graph, Path(weights), subset=subset)
+        load_weights(graph, weights, subset=subset)
     return graph
 
 

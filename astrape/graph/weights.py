@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from astrape.audio.places import Place, Where, local_file
 from astrape.errors import RecipeError
 from astrape.graph.checksums import checked_sums, checked_tensors
 from astrape.graph.fitting import listed, mismatches
@@ -29,12 +30,13 @@ def shipped_weights(recipe: str | os.PathLike[str]) -> Path | None:
     return path if path.is_file() else None
 
 
-def given_or_shipped(weights: str | os.PathLike[str] | None, recipe: str | os.PathLike[str]) -> Path | None:
+def given_or_shipped(weights: Where | None, recipe: str | os.PathLike[str]) -> Place | None:
     """The weights that were asked for, else those that ship with the recipe; ``None`` where there are neither."""
-    return shipped_weights(recipe) if weights is None else Path(weights)
+    found = shipped_weights(recipe) if weights is None else weights
+    return None if found is None else Place(found)
 
 
-def weights_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+def weights_metadata(path: Where) -> dict[str, str]:
     """The metadata of a file of weights, text by text; empty where it has none.
 
     Of ours: ``recipe``, ``speaker_encoder`` (the embeddings that its ``speaker`` control takes), ``licence``, ``card``.
@@ -43,14 +45,14 @@ def weights_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         RecipeError: for a file that cannot be read, and metadata that is not as it was written.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(local_file(path), framework="pt") as file:
             checked_sums(file, path)
             return dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise RecipeError(f"{path}: cannot be read as safetensors: {error}") from error
 
 
-def load_weights(graph: Network[Any], path: Path, *, subset: bool = False) -> None:
+def load_weights(graph: Network[Any], path: Where, *, subset: bool = False) -> None:
     """Fill a graph with weights from a safetensors file.
 
     Raises:
@@ -60,7 +62,7 @@ def load_weights(graph: Network[Any], path: Path, *, subset: bool = False) -> No
     """
     own = graph.state_dict()
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(local_file(path), framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             _check_names(graph, path, own, shapes, subset)
             tensors = checked_tensors(file, own, path)
@@ -70,7 +72,7 @@ def load_weights(graph: Network[Any], path: Path, *, subset: bool = False) -> No
         raise RecipeError(f"{path}: cannot be read as safetensors: {error}") from error
 
 
-def _check_finite(graph: Network[Any], tensors: Mapping[str, Tensor], path: Path) -> None:
+def _check_finite(graph: Network[Any], tensors: Mapping[str, Tensor], path: Where) -> None:
     for name, _ in graph.named_parameters():
         tensor = tensors.get(name)
         if tensor is not None and not bool(torch.isfinite(tensor).all()):
@@ -78,7 +80,7 @@ def _check_finite(graph: Network[Any], tensors: Mapping[str, Tensor], path: Path
 
 
 def _check_names(
-    graph: Network[Any], path: Path, own: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], subset: bool
+    graph: Network[Any], path: Where, own: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], subset: bool
 ) -> None:
     wrong = mismatches(own, shapes, subset=subset)
     if wrong:

@@ -18,6 +18,7 @@ from torch import Tensor
 from astrape.audio.downmix import MEAN, Downmix
 from astrape.audio.levels import Level
 from astrape.audio.pipes import PipeReader, PipeTarget, PipeWriter
+from astrape.audio.places import Place
 from astrape.audio.reader import AudioReader, Samples
 from astrape.audio.resampling import resampled, resampling, resampling_to
 from astrape.audio.writer import AudioWriter
@@ -115,8 +116,8 @@ def audio_ports(graph: Graph, output: str | None = None) -> tuple[str, str]:
 
 def process_file(
     graph: Graph,
-    source: str | Path | PipeReader,
-    target: str | Path | PipeTarget,
+    source: str | Path | Place | PipeReader,
+    target: str | Path | Place | PipeTarget,
     *,
     controls: Mapping[str, Tensor | float] | None = None,
     chunk_ms: float = 10.0,
@@ -135,9 +136,9 @@ def process_file(
 
     Args:
         graph: what to run.
-        source, target: audio files. The target's ending picks its format; it keeps the source's subtype (16 bit, float)
-            where the format has it. WAV beyond 4 GB becomes RF64. Or streams of bytes: what comes out of one is taken
-            as it comes, and what goes into one is flushed with every chunk.
+        source, target: audio files, also by URL. The target's ending picks its format; it keeps the source's subtype
+            (16 bit, float) where the format has it. WAV beyond 4 GB becomes RF64. Or streams of bytes: what comes out
+            of one is taken as it comes, and what goes into one is flushed with every chunk.
         controls: values by name, held throughout.
         chunk_ms: what the graph is given at a time, milliseconds of its input, at least one frame. Results do not
             depend on it.
@@ -216,7 +217,7 @@ def process_file(
 
 
 def _target(
-    target: str | Path | PipeTarget, audio: AudioReader | PipeReader, rate: int, channels: int, frames: int
+    target: str | Path | Place | PipeTarget, audio: AudioReader | PipeReader, rate: int, channels: int, frames: int
 ) -> AudioWriter | PipeWriter:
     if isinstance(target, PipeTarget):
         return target.open(rate, channels, audio)
@@ -224,8 +225,8 @@ def _target(
     return AudioWriter(target, rate, channels, audio.subtype, frames=frames, source=source)
 
 
-def _shown(end: str | Path | PipeReader | PipeTarget) -> str:
-    return str(end) if isinstance(end, (str, Path)) else end.name
+def _shown(end: str | Path | Place | PipeReader | PipeTarget) -> str:
+    return end.name if isinstance(end, (PipeReader, PipeTarget)) else str(end)
 
 
 SHORT_CHUNK = 0.1

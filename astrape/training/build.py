@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from astrape.audio.places import Place, Where
 from astrape.blocks.base import Stream
 from astrape.errors import RecipeError
 from astrape.graph import compile
@@ -100,11 +100,15 @@ class Setup:
 
     @property
     def bytes_needed(self) -> int:
-        """Bytes that checkpoints and weights take on the disk: the last, the best, and one that is being written."""
+        """Bytes of disk that it takes: the last checkpoint, the best, one that is being written, and weights twice.
+
+        What goes to a store takes those of the one that is being written.
+        """
         learning = sum(parameter.numel() for parameter in self.model.learning().values())
-        rivals = sum(p.numel() for one in self.model.adversaries.values() for p in one.networks.parameters())
+        rivals: int = sum(p.numel() for one in self.model.adversaries.values() for p in one.networks.parameters())
         whole = sum(tensor.numel() for tensor in self.graph.state_dict().values())
-        return int(4 * (3 * (whole + 2 * learning + 3 * rivals) + 2 * whole))
+        checkpoint = 4 * (whole + 2 * learning + 3 * rivals)
+        return int(checkpoint if Place(self.options.out_dir).path is None else 3 * checkpoint + 8 * whole)
 
 
 def build(options: Options, say: Callable[[str], None]) -> Setup:
@@ -185,7 +189,7 @@ def _accelerator(options: Options, say: Callable[[str], None]) -> Accelerator:
 
 def _resumed(options: Options) -> tuple[dict[str, Any] | None, str]:
     """The checkpoint to go on from, and its path."""
-    own = options.out_dir / f"{options.run_name}.last.pt"
+    own = Place(options.out_dir) / f"{options.run_name}.last.pt"
     if options.resume is None:
         if own.exists() and not options.overwrite:
             raise TrainingError(
@@ -193,7 +197,7 @@ def _resumed(options: Options) -> tuple[dict[str, Any] | None, str]:
                 f"another --run-name"
             )
         return None, ""
-    path = Path(options.resume) if options.resume else own
+    path = Place(options.resume) if options.resume else own
     if not path.exists():
         raise TrainingError(f"{path}: there is no checkpoint to resume: leave --resume out to begin")
     state = load_checkpoint(path)
@@ -208,7 +212,7 @@ def _encoder(options: Options) -> dict[str, Any] | None:
         return None
     if options.encoder is None:
         raise TrainingError("a decoder is trained behind a trained encoder: name one with --encoder-ckpt")
-    if options.encoder.suffix == ".safetensors":
+    if Place(options.encoder).suffix == ".safetensors":
         return {"graph": _tensors(options.encoder)}
     return load_checkpoint(options.encoder)
 
@@ -253,9 +257,9 @@ def _take_encoder(
             )
 
 
-def _begin_with(graph: Graph, path: Path) -> str:
+def _begin_with(graph: Graph, path: Where) -> str:
     """Take what fits from a file of weights."""
-    tensors = _tensors(path) if path.suffix == ".safetensors" else load_checkpoint(path)["graph"]
+    tensors = _tensors(path) if Place(path).suffix == ".safetensors" else load_checkpoint(path)["graph"]
     own = graph.state_dict()
     fitting = {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
     if not fitting:
@@ -274,7 +278,7 @@ def _fill(graph: Graph, tensors: Mapping[str, Tensor], path: str, names: list[st
     graph.load_state_dict(own | {name: tensors[name] for name in names})
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _tensors(path: Where) -> dict[str, Tensor]:
     try:
         return read_tensors(path)
     except RecipeError as error:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from astrape.audio.atomic import atomic_path, check_space, sync, write_whole
+from astrape.audio.atomic import check_space, sync, write_whole
+from astrape.audio.places import Place, Where, local_file, read_cache
 from astrape.errors import told_as
 from astrape.graph.checksums import archive_fault, sealed
 from astrape.training.errors import TrainingError
@@ -34,34 +33,31 @@ __all__ = [
 FORMAT = "astrape training, version 1"
 
 
-def write_file(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:
-    """Write a file of a run, whole or not at all; its name is on the disk too when this returns.
+def write_file(path: Where, content: str | bytes | Callable[[BinaryIO], object]) -> None:
+    """Write a file of a run, here or in a store, whole or not at all; its name is on the disk too when this returns.
 
     Raises:
         TrainingError: when it cannot be written, on a full disk for instance; what was there before stays.
     """
     with told_as(TrainingError):
         write_whole(path, content)
-    if os.name == "posix":
-        sync(path.parent)
+    folder = Place(path).parent.path
+    if os.name == "posix" and folder is not None:
+        sync(folder)
 
 
-def link_file(path: Path, target: Path) -> None:
-    """Give a finished file a second name: a hard link, or a copy where the file system has none."""
-    with told_as(TrainingError), atomic_path(target, folders=True, durable=True, ending=False) as temporary:
-        temporary.unlink()
-        try:
-            os.link(path, temporary)
-        except OSError:
-            shutil.copyfile(path, temporary)
+def link_file(path: Where, target: Where) -> None:
+    """Give a finished file a second name: a hard link, or a copy where there are none."""
+    with told_as(TrainingError):
+        Place(path).copy_to(Place(target))
 
 
-def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+def save_checkpoint(path: Where, state: Mapping[str, Any]) -> None:
     """Store a state of tensors, numbers, text, lists and dicts, such that ``load_checkpoint`` reads it."""
     write_file(path, lambda file: torch.save({"format": FORMAT, **state}, file))
 
 
-def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+def save_weights(path: Where, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
     """Store tensors as safetensors, each with a checksum, for ``astrape.load(recipe, weights=path)``."""
     from safetensors.torch import save
 
@@ -70,17 +66,19 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
     write_file(path, save(own, metadata=sealed(own, about)))
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint. Nothing in it is run.
+def load_checkpoint(path: Where) -> dict[str, Any]:
+    """Read a checkpoint, of this machine or of a store. Nothing in it is run.
 
     Raises:
         TrainingError: for a file that is missing, damaged, or none of a training.
     """
+    with told_as(TrainingError):
+        local = local_file(path)
     try:
-        fault = archive_fault(path)
+        fault = archive_fault(local)
         if fault is not None:
             raise TrainingError(f"{path}: is damaged, or not a checkpoint of a training: {fault}")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(local, map_location="cpu", weights_only=True)
     except TrainingError:
         raise
     except OSError as error:
@@ -100,16 +98,18 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return state
 
 
-def check_out_dir(folder: Path, needed: int) -> None:
+def check_out_dir(place: Where, needed: int) -> None:
     """Refuse to begin where the disk would be full at the first checkpoint.
 
     Args:
-        folder: where checkpoints go; made if it is missing.
+        place: where checkpoints go; a folder is made if it is missing. What goes to a store is made on this machine
+            first, in the read cache's folder.
         needed: bytes.
 
     Raises:
         TrainingError: for a folder that cannot be made or written, or too little space, with both numbers.
     """
+    folder = Place(place).path or read_cache()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:

@@ -12,6 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
+from astrape.audio.atomic import write_whole
+from astrape.audio.growing import GrowingFolder
+from astrape.audio.places import Place, Where
 from astrape.training.errors import TrainingError
 from astrape.training.stage import Phase
 from astrape.training.trainer import Position
@@ -27,7 +30,7 @@ class Journal:
     """Hears of every step, and keeps it.
 
     Args:
-        folder: of the run.
+        folder: of the run, here or in a store.
         name: of the run; files begin with it.
         steps: in all epochs.
         steps_per_epoch: of them.
@@ -42,7 +45,7 @@ class Journal:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Where,
         name: str,
         steps: int,
         steps_per_epoch: int,
@@ -54,7 +57,6 @@ class Journal:
     ) -> None:
         self.steps, self.steps_per_epoch, self.every, self.write = steps, steps_per_epoch, every, write
         self.say: Callable[[str], None] = say if write else lambda line: None
-        self.log = folder / f"{name}.log.jsonl"
         self.first = first
         self.sums: dict[str, float] = {}
         self.count = 0
@@ -64,8 +66,10 @@ class Journal:
         self._writer: Any = None
         self._bar: Any = None
         if write:
+            self.folder = GrowingFolder(Place(folder))
+            self.log = self.folder.fetch(f"{name}.log.jsonl")
             self._forget(first)
-            self._writer = _writer(folder / "tensorboard" / name, first)
+            self._writer = _writer(self.folder.path / "tensorboard" / name, first)
             self._bar = _bar(steps, first) if sys.stderr.isatty() else None
             if self._bar is not None and sys.stdout.isatty():
                 # Above the bar, which a line from elsewhere would be written into.
@@ -135,11 +139,23 @@ class Journal:
         if self._writer is not None:
             self._writer.add_figure(name, figure, step)
 
+    def publish(self) -> None:
+        """Bring the log to its store, where it goes to one.
+
+        Raises:
+            PlaceError: for a store that does not take it.
+        """
+        if self.write:
+            self._writer.flush()
+            self.folder.publish()
+
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
         if self._writer is not None:
             self._writer.close()
+        if self.write:
+            self.folder.close()
 
     def _above(self, line: str) -> None:
         self._bar.console.print(line, markup=False, highlight=False)
@@ -163,7 +179,7 @@ class Journal:
                     kept.append(line)
             except (ValueError, KeyError, TypeError):
                 continue  # the line that a killed run was writing
-        self.log.write_text("".join(f"{line}\n" for line in kept) if step else "", encoding="utf-8")
+        write_whole(self.log, "".join(f"{line}\n" for line in kept) if step else "")
 
 
 def _writer(folder: Path, first: int) -> Any:

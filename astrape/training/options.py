@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from astrape.audio.places import Where
 from astrape.training.architecture import Change
 from astrape.training.settings import Setting
 
@@ -19,7 +20,7 @@ class Options:
     Attributes:
         stage: ``encoder``, ``decoder`` or ``voice``, which is both together.
         cache: the folder of the caches.
-        out_dir, run_name: where results go, and what their files are called.
+        out_dir, run_name: where results go, a folder or a URL, and what their files are called.
         recipe: a shipped one's name, or a path; the checkpoint's own, or ``astrape-vc``, when left out.
         pack: packed caches, a folder or a URL, in place of ``cache`` and ``data``.
         data: the corpus; the one that the cache of features was made of, when left out.
@@ -41,7 +42,7 @@ class Options:
         settings: values of its training section.
         resume: a checkpoint to go on from; empty text: the run's own last one.
         overwrite: begin anew over an older run of this name.
-        init_from: weights to begin with.
+        init_from: weights to begin with; this and the other checkpoints may be URLs.
         encoder: a decoder's frozen encoder: a checkpoint or a safetensors file.
         save_every_epoch: keep a checkpoint of each epoch.
         checkpoint_steps: steps from one checkpoint to the next within an epoch.
@@ -53,7 +54,7 @@ class Options:
 
     stage: str
     cache: Path
-    out_dir: Path
+    out_dir: Where
     run_name: str
     recipe: str | None = None
     pack: str | None = None
@@ -78,8 +79,8 @@ class Options:
     settings: tuple[Setting, ...] = ()
     resume: str | None = None
     overwrite: bool = False
-    init_from: Path | None = None
-    encoder: Path | None = None
+    init_from: Where | None = None
+    encoder: Where | None = None
     save_every_epoch: bool = False
     checkpoint_steps: int = 500
     log_every: int = 50

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from astrape.audio.atomic import sweep
+from astrape.audio.places import Place
 from astrape.training.build import Setup, build
 from astrape.training.checkpoint import (
     check_out_dir,
@@ -51,9 +52,9 @@ class Outcome:
     position: Position
     metrics: dict[str, float]
     best: dict[str, Any]
-    checkpoint: Path
-    weights: Path
-    recipe: Path
+    checkpoint: Place
+    weights: Place
+    recipe: Place
     finished: bool
     notes: list[str] = field(default_factory=list)
 
@@ -89,7 +90,7 @@ class _Run:
         self.options = setup.options
         self.main = setup.accelerator.is_main_process
         self.say: Callable[[str], None] = say if self.main else lambda line: None
-        self.folder = self.options.out_dir
+        self.folder = Place(self.options.out_dir)
         self.history: list[dict[str, Any]] = list(setup.history)
         self.best: dict[str, Any] = dict(setup.best)
         self.metrics: dict[str, float] = dict(self.history[-1]["metrics"]) if self.history else {}
@@ -97,7 +98,7 @@ class _Run:
         stage = setup.stage
         self.total = stage.epochs * stage.steps_per_epoch
 
-    def path(self, ending: str) -> Path:
+    def path(self, ending: str) -> Place:
         return self.folder / f"{self.options.run_name}.{ending}"
 
     def go(self) -> Outcome:
@@ -133,15 +134,15 @@ class _Run:
                 if at.batch == 0:
                     with trainer.averaged():
                         self._validate(trainer, journal)
-                    self._save(trainer, kept=self.options.save_every_epoch)
+                    self._save(trainer, journal, kept=self.options.save_every_epoch)
                     last = at.step
                     finished = at.epoch >= stage.epochs
                 elif at.step - last >= self.options.checkpoint_steps:
-                    self._save(trainer)
+                    self._save(trainer, journal)
                     last = at.step
                 if self._stopping(at):
                     if last != at.step:
-                        self._save(trainer)
+                        self._save(trainer, journal)
                     break
         finally:
             journal.close()
@@ -162,10 +163,12 @@ class _Run:
     def _clear(self) -> None:
         """Remove an older run of this name, which --overwrite gave up: its best is not this one's."""
         old = [self.path(ending) for ending in ("last.pt", "best.pt", "best.safetensors")]
-        old += self.folder.glob(f"{self.options.run_name}.epoch-*.pt")
-        old += (self.folder / "tensorboard" / self.options.run_name).glob("events.out.tfevents.*")
+        kept = re.compile(re.escape(f"{self.options.run_name}.epoch-") + r"\d+\.pt")
+        old += [self.folder / name for name in self.folder.files() if kept.fullmatch(name)]
+        events = self.folder / "tensorboard" / self.options.run_name
+        old += [events / name for name in events.files() if name.startswith("events.out.tfevents.")]
         for path in old:
-            path.unlink(missing_ok=True)
+            path.remove()
 
     def _tell(self) -> None:
         """The facts of the run, before its first step."""
@@ -200,7 +203,7 @@ class _Run:
             journal.audio(f"made/{number}", made, validation.rate, at.step)
             journal.picture(f"spectrogram/{number}", spectrograms(target, made, validation.rate), at.step)
 
-    def _save(self, trainer: Trainer, kept: bool = False) -> None:
+    def _save(self, trainer: Trainer, journal: Journal, kept: bool = False) -> None:
         """The last checkpoint, and where an epoch ends, its place among the best."""
         setup, at = self.setup, trainer.position
         better = at.batch == 0 and self._is_better(at)
@@ -216,6 +219,8 @@ class _Run:
             "best": self.best,
             **trainer.state(),
         }
+        # Before the checkpoint: entries after the one that a run goes on from are dropped, and none is made again.
+        journal.publish()
         save_checkpoint(self.path("last.pt"), state)
         if better:
             link_file(self.path("last.pt"), self.path("best.pt"))

@@ -17,6 +17,7 @@ from torch import Tensor
 from astrape.audio.atomic import atomic_path
 from astrape.audio.downmix import MEAN
 from astrape.audio.pipes import PipeReader, PipeTarget
+from astrape.audio.places import Place
 from astrape.errors import AstrapeError, AudioError
 from astrape.graph import load
 from astrape.graph.graph import Graph
@@ -70,7 +71,7 @@ class Converter(Spoken):
     ('wav', ['wav'], {'speaker': 128})
     """
 
-    loaded_with: tuple[str | Path, str | Path | None, str | None, bool] | None = None
+    loaded_with: tuple[str | Path, str | Path | Place | None, str | None, bool] | None = None
 
     def __init__(self, graph: Graph, *, output: str | None = None, codes: bool = False) -> None:
         if output is None:
@@ -88,7 +89,7 @@ class Converter(Spoken):
     def load(
         cls,
         recipe: str | Path = RECIPE,
-        weights: str | Path | None = None,
+        weights: str | Path | Place | None = None,
         *,
         output: str | None = None,
         codes: bool = False,
@@ -126,8 +127,8 @@ class Converter(Spoken):
 
     def file(
         self,
-        source: str | Path | PipeReader,
-        out: str | Path | PipeTarget,
+        source: str | Path | Place | PipeReader,
+        out: str | Path | Place | PipeTarget,
         voice: Voicebank | Tensor,
         *,
         chunk_ms: float = 10.0,
@@ -140,7 +141,7 @@ class Converter(Spoken):
         """Convert a file. See :func:`astrape.runtime.files.process_file` for what holds of rates, lengths and errors.
 
         Args:
-            source, out: audio files, or streams of bytes.
+            source, out: audio files, also by URL, or streams of bytes.
             voice: a voicebank, or an embedding of 128 numbers. A voicebank that says its register sets the control
                 ``register`` too, where the graph has one and ``controls`` does not.
             chunk_ms: what the graph gets at a time, milliseconds. The result does not depend on it.
@@ -251,7 +252,7 @@ class Converter(Spoken):
 
 
 def _load_converter(
-    loaded_with: tuple[str | Path, str | Path | None, str | None, bool],
+    loaded_with: tuple[str | Path, str | Path | Place | None, str | None, bool],
     voice: Voicebank | Tensor,
     settings: dict[str, Any],
 ) -> Callable[[FilePair], Conversion | Failure]:
@@ -268,7 +269,7 @@ def convert(
     out: str | Path,
     *,
     recipe: str | Path = RECIPE,
-    weights: str | Path | None = None,
+    weights: str | Path | Place | None = None,
     encoder: str | SpeakerEncoder | None = None,
     chunk_ms: float = 10.0,
     live_latency: bool = False,

@@ -66,7 +66,7 @@ def memory(packed: Path) -> str:
     pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'astrape[remote]'")
     where = f"memory://{uuid4().hex}"
     for name in Place(str(packed)).names():
-        Place(where).child(name).write(packed / name)
+        (Place(where) / name).write(packed / name)
     return where
 
 
@@ -117,9 +117,9 @@ def test_workers_pack_into_a_bucket_and_windows_come_from_there(
     packed: Path, caches: list[Cache], split: Split, read_cache: Path
 ) -> None:
     with s3_bucket() as bucket:
-        place = Place(bucket).child("packs/one")
+        place = Place(bucket) / "packs/one"
         make_pack(caches, split, place, shard_bytes=SIZE, engine=Engine(workers=2))
-        assert {name: place.child(name).read() for name in place.names()} == contents(packed)
+        assert {name: (place / name).read() for name in place.names()} == contents(packed)
         far, near = windows(str(place)), windows(packed)
         # The index, the front end's weights apart, and no shard before a window asks for it.
         assert [path.suffix for path in read_cache.iterdir() if path.is_file()] == [".jsonl"]
@@ -130,7 +130,7 @@ def test_workers_pack_into_a_bucket_and_windows_come_from_there(
         for path in read_cache.glob("*.tar"):
             path.unlink()
         assert far[0, 0]["valid"] == near[0, 0]["valid"]
-        place.child("train-000000.tar").write(b"")
+        (place / "train-000000.tar").write(b"")
         with pytest.raises(
             CacheError, match=r"^s3://.*train-000000\.tar: is not a whole tar file \(empty file\): remove"
         ):

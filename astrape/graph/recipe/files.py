@@ -6,6 +6,8 @@ import os
 from importlib import resources
 from pathlib import Path
 
+from astrape.audio.places import local_file
+from astrape.audio.stores import is_remote, plain
 from astrape.graph.recipe.location import FileLocation, quote, recipe_error, suggest
 from astrape.graph.recipe.yaml_source import LARGEST_FILE, Source, read_yaml
 
@@ -24,14 +26,18 @@ def locate(
     """The file of a recipe: a shipped recipe's name, or a path relative to ``base``.
 
     A bare name means a shipped recipe first; a ``Path``, or text with a suffix or a separator, always means a file.
+    Of a URL, what is in the store is copied to this machine.
 
     Raises:
         RecipeError: when there is none, or it is not a regular file, with the nearest names.
+        PlaceError: for a store that cannot be read.
     """
     text = os.fspath(name)
     place = where or FileLocation(text[:200])
     if not isinstance(name, os.PathLike) and text in (shipped := shipped_recipes()):
         return shipped[text]
+    if is_remote(plain(text)):
+        return local_file(text)
     path = base / text
     try:
         if path.is_file():

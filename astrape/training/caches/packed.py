@@ -54,12 +54,12 @@ class Pack:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        if not place.child(PACK).exists():
+        if not (place / PACK).exists():
             raise CacheError(
                 f"{place}: holds no pack, or one that is not finished: make it with `astrape cache pack`, which goes "
                 f"on from what is there"
             )
-        content = place.child(PACK).read()
+        content = (place / PACK).read()
         try:
             about = json.loads(content)
             if about["astrape_pack"] != FORMAT:
@@ -68,7 +68,7 @@ class Pack:
             self._samples = {one["name"]: int(one["samples"]) for one in about["shards"]}
             self._where: dict[str, tuple[str, int]] = {}
             by_shard: dict[str, list[Utterance]] = {name: [] for name in self._samples}
-            with place.child(INDEX).local().open(encoding="utf-8") as lines:
+            with (place / INDEX).local().open(encoding="utf-8") as lines:
                 for number, line in enumerate(lines):
                     row = json.loads(line)
                     self._where[row["key"]] = row["shard"], number
@@ -110,7 +110,7 @@ class Pack:
                 # Another process made room for a shard of its own just now.
                 self._tables.pop(shard, None)
         raise CacheError(
-            f"{self.place.child(shard)}: was removed from the read cache {TRIES} times before it was read; hint: a "
+            f"{self.place / shard}: was removed from the read cache {TRIES} times before it was read; hint: a "
             f"larger {CACHE_GB}"
         )
 
@@ -119,7 +119,7 @@ class Pack:
         if shard in self._tables and self._tables[shard][0].exists():
             self._tables.move_to_end(shard)
             return self._tables[shard]
-        place = self.place.child(shard)
+        place = self.place / shard
         try:
             local = place.local()
         except PlaceError as error:
@@ -147,7 +147,7 @@ class Pack:
         """A folder of this machine with the front end's weights, where there are some."""
         if self.place.path is not None:
             return self.place.path
-        front = self.place.child(FRONT_WEIGHTS)
+        front = self.place / FRONT_WEIGHTS
         if not front.exists():
             return Path(str(self.place))
         folder = read_cache() / f"front-{hashlib.sha256(str(self.place).encode() + content).hexdigest()[:16]}"

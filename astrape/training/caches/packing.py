@@ -19,7 +19,6 @@ import hashlib
 import io
 import json
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from astrape.audio.atomic import shown
+from astrape.audio.atomic import atomic_path, shown
 from astrape.audio.places import Place
 from astrape.corpus.splits import Split
 from astrape.corpus.utterances import Utterance
@@ -144,23 +143,19 @@ def make_pack(
     total, done = float(sum(one.bytes for one in missing)), 0.0
     job = Job(_begin, (tuple(cache.folder for cache in caches), place))
     for one in run_job(job, missing, engine):
-        fault = one.fault or one.outcome
-        if fault is not None:
-            raise CacheError(f"{place.child(one.item.name)}: {fault}")
+        if one.fault is not None:
+            raise CacheError(f"{place / one.item.name}: {one.fault}")
         done += one.item.bytes
         if progress is not None:
             progress(done, total)
     front = next((cache.folder / FRONT_WEIGHTS for cache in caches if (cache.folder / FRONT_WEIGHTS).exists()), None)
     if front is not None:
-        place.child(FRONT_WEIGHTS).write(front)
-    with tempfile.TemporaryDirectory(prefix="astrape-pack-") as folder:
-        index = Path(folder) / INDEX
-        with index.open("w", encoding="utf-8") as file:
-            for shard in shards:
-                for utterance in shard.utterances:
-                    file.write(_line({"key": utterance.key, "speaker": utterance.speaker, "shard": shard.name}))
-        place.child(INDEX).write(index)
-    place.child(PACK).write(json.dumps(about, indent=1).encode())
+        (place / FRONT_WEIGHTS).write(front)
+    with atomic_path(place / INDEX, folders=True, durable=True) as index, index.open("w", encoding="utf-8") as file:
+        for shard in shards:
+            for utterance in shard.utterances:
+                file.write(_line({"key": utterance.key, "speaker": utterance.speaker, "shard": shard.name}))
+    (place / PACK).write(json.dumps(about, indent=1).encode())
     return Packed(
         place=str(place),
         utterances=sum(map(len, whole.values())),
@@ -210,10 +205,10 @@ def _arrays(caches: Sequence[Cache], utterance: Utterance) -> Iterator[tuple[str
 def _kept(place: Place, about: dict[str, Any]) -> set[str]:
     """Note what the pack is to be, or hold that against what is noted; the shards that are there."""
     content = json.dumps(about, sort_keys=True).encode()
-    if not place.child(PLAN).exists():
-        place.child(PLAN).write(content)
+    if not (place / PLAN).exists():
+        (place / PLAN).write(content)
         return set()
-    if place.child(PLAN).read() != content:
+    if (place / PLAN).read() != content:
         raise CacheError(
             f"{place}: holds another pack, of other caches, another split, seed or size of shards; hint: name another "
             f"place, or remove it"
@@ -221,18 +216,12 @@ def _kept(place: Place, about: dict[str, Any]) -> set[str]:
     return {name for name in place.names() if name.endswith(".tar")}
 
 
-def _begin(folders: tuple[Path, ...], place: Place) -> Callable[[Shard], str | None]:
+def _begin(folders: tuple[Path, ...], place: Place) -> Callable[[Shard], None]:
     caches = [Cache(folder) for folder in folders]
 
-    def work(shard: Shard) -> str | None:
-        try:
-            with tempfile.TemporaryDirectory(prefix="astrape-pack-") as folder:
-                made = Path(folder) / shard.name
-                _write(made, caches, shard)
-                place.child(shard.name).write(made)
-        except OSError as error:
-            return f"cannot be written: {error.strerror or error}"
-        return None
+    def work(shard: Shard) -> None:
+        with atomic_path(place / shard.name, folders=True, durable=True, ending=False) as made:
+            _write(made, caches, shard)
 
     return work
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from astrape.audio.places import Where, local_file
 from astrape.training.checkpoint import save_weights
 from astrape.training.errors import TrainingError
 
@@ -16,7 +17,7 @@ LARGEST = 65504.0
 """The largest number in float16."""
 
 
-def write_weights(source: Path, target: Path, about: Mapping[str, str]) -> None:
+def write_weights(source: Where, target: Path, about: Mapping[str, str]) -> None:
     """Write weights as float16, whole or not at all: 11 bits of each, and half the bytes.
 
     Whole numbers and float64 stay as they are, since counters and exact tables are such.
@@ -33,7 +34,7 @@ def write_weights(source: Path, target: Path, about: Mapping[str, str]) -> None:
     from safetensors.torch import load_file
 
     try:
-        tensors = load_file(source)
+        tensors = load_file(local_file(source))
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{source}: cannot be read as safetensors: {error}") from error
     for name, tensor in tensors.items():

@@ -16,12 +16,14 @@ from typing import Any
 
 import torch
 
+from astrape.audio.places import Where
 from astrape.corpus.layouts import read_corpus
 from astrape.corpus.splits import Split, split_by_speaker
 from astrape.corpus.utterances import speakers_of
 from astrape.jobs import Engine
 from astrape.training.build import build
 from astrape.training.caches import CacheJob, make_cache
+from astrape.training.checkpoint import load_checkpoint
 from astrape.training.decoder import DecoderValidation
 from astrape.training.errors import TrainingError
 from astrape.training.options import Options
@@ -186,7 +188,7 @@ def run(corpus: Path, work: Path, plan: TinyPlan, say: Callable[[str], None]) ->
     )
 
 
-def _options(stage: str, corpus: Path, work: Path, made: Path, plan: TinyPlan, encoder: Path | None = None) -> Options:
+def _options(stage: str, corpus: Path, work: Path, made: Path, plan: TinyPlan, encoder: Where | None = None) -> Options:
     of_encoder = stage == "encoder"
     values: dict[tuple[str, ...], object] = (
         {("steps_per_epoch",): plan.encoder_steps, ("epochs",): plan.encoder_epochs}
@@ -247,7 +249,7 @@ def _digest(corpus: Path, split: Split, plan: TinyPlan) -> str:
 
 
 def _history(outcome: Outcome) -> list[dict[str, float]]:
-    state = torch.load(outcome.checkpoint.with_name(outcome.checkpoint.name.replace(".best.", ".last.")))
+    state = load_checkpoint(outcome.checkpoint.with_name(outcome.checkpoint.name.replace(".best.", ".last.")))
     return [one["metrics"] for one in state["history"]]
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from astrape.audio.atomic import make_folder
+from astrape.audio.places import Place
 from astrape.audio.writer import AudioWriter
 from astrape.progress import Progress
 from astrape.voice.evaluation.errors import EvaluationError
@@ -53,7 +55,7 @@ class WorldShift:
 
     converts = False
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | Place) -> None:
         if reason := absence([WORLD]):
             raise EvaluationError(f"baseline 'world': {reason}")
         self.folder = folder
@@ -72,7 +74,7 @@ class WorldShift:
         aperiodicity = pyworld.d4c(samples, f0, times, recording.rate)
         shifted = pyworld.synthesize(f0 * ratio, envelope, aperiodicity, recording.rate, FRAME_MS)[: len(samples)]
         out = self.folder / pair.target.name / f"{pair.source.key}.wav"
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         with AudioWriter(out, recording.rate, 1) as written:
             written.write((shifted / max(1.0, float(np.abs(shifted).max())))[:, None])
         return Rendering(out)
@@ -132,7 +134,7 @@ def _harvest(samples: npt.NDArray[np.float64], rate: int) -> tuple[npt.NDArray[n
     return f0, times
 
 
-def _median(f0: npt.NDArray[np.float64], path: Path) -> float:
+def _median(f0: npt.NDArray[np.float64], path: Path | Place) -> float:
     voiced = f0[f0 > 0]
     if len(voiced) < FEWEST_VOICED:
         raise EvaluationError(f"{path.name}: {len(voiced)} frames are voiced, and a register takes {FEWEST_VOICED}")

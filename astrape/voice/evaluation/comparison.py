@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from astrape.audio.places import Place
 from astrape.voice.evaluation.baselines import SourceItself, WorldShift, in_own_voices
 from astrape.voice.evaluation.conditions import CLEAN, CONDITIONS, degraded
 from astrape.voice.evaluation.errors import EvaluationError
@@ -22,7 +23,7 @@ __all__ = ["check_beside", "compare"]
 def compare(
     pairs: Sequence[Pair],
     system: System,
-    folder: Path,
+    folder: Path | Place,
     *,
     baselines: Iterable[str] = (),
     conditions: Iterable[str] = (),
@@ -81,7 +82,7 @@ def check_beside(baselines: Iterable[str], conditions: Iterable[str], system: Sy
             raise EvaluationError(f"condition '{name}' converts each source again, and --converted converts nothing")
 
 
-def _placed(system: System, condition: str, place: Path) -> System:
+def _placed(system: System, condition: str, place: Path | Place) -> System:
     """The same system, whose files of a condition do not overwrite those of another."""
     if condition == CLEAN or not isinstance(system, Conversions):
         return system

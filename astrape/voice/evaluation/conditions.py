@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from astrape.audio.atomic import make_folder
+from astrape.audio.places import Place
 from astrape.audio.writer import AudioWriter
 from astrape.voice.evaluation.errors import EvaluationError
 from astrape.voice.evaluation.pairs import Pair
@@ -57,7 +59,7 @@ CONDITIONS: dict[str, Callable[[Floats, int, int], Floats]] = {"noise-room": noi
 """Conditions by name: ``(samples, rate, seed)`` to samples of the same length."""
 
 
-def degraded(pairs: Sequence[Pair], condition: str, folder: Path) -> list[Pair]:
+def degraded(pairs: Sequence[Pair], condition: str, folder: Path | Place) -> list[Pair]:
     """The same pairs, whose systems hear a degraded source instead.
 
     Args:
@@ -72,7 +74,7 @@ def degraded(pairs: Sequence[Pair], condition: str, folder: Path) -> list[Pair]:
     """
     if condition not in CONDITIONS:
         raise EvaluationError(f"there is no condition '{condition}' (there is: {', '.join(CONDITIONS)})")
-    made: dict[str, Path] = {}
+    made: dict[str, Path | Place] = {}
     for pair in pairs:
         key = pair.source.key
         if key not in made:
@@ -82,7 +84,7 @@ def degraded(pairs: Sequence[Pair], condition: str, folder: Path) -> list[Pair]:
             seed = int.from_bytes(hashlib.sha256(f"{condition} {key}".encode()).digest()[:8], "little")
             worse = CONDITIONS[condition](samples, recording.rate, seed)
             peak = float(np.abs(worse).max())
-            made[key].parent.mkdir(parents=True, exist_ok=True)
+            make_folder(made[key].parent)
             with AudioWriter(made[key], recording.rate, 1, "FLOAT") as written:
                 written.write((worse / max(1.0, peak)).astype(np.float32)[:, None])
     return [replace(pair, given=made[pair.source.key]) for pair in pairs]

@@ -113,7 +113,7 @@ class Listening:
         return Card(self.anchors[result.pair.name], result.pair.name, sounds, _said(result), scores)
 
     def _sound(self, what: str, recording: Recording) -> Heard:
-        name = recording.path.name
+        name = recording.name
         try:
             key, sound = self._stored(recording)
         except AstrapeError as error:

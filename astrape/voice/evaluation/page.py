@@ -8,9 +8,9 @@ were asked for; the files themselves lie in the run's folder.
 from __future__ import annotations
 
 from importlib.resources import files
-from pathlib import Path
 
 from astrape.audio.atomic import atomic_path
+from astrape.audio.places import Where
 from astrape.pages import templates
 from astrape.voice.evaluation.columns import cells, conditions_of, headings
 from astrape.voice.evaluation.listening import TICKS, Listening
@@ -31,7 +31,7 @@ MOST_COLUMNS = 8
 """Quantities beside each other in a table of pairs: as many as a page of 1200 pixels holds without scrolling."""
 
 
-def write_page(evaluation: Evaluation, path: Path, listen: int = LISTEN, tracker: str | None = None) -> None:
+def write_page(evaluation: Evaluation, path: Where, listen: int = LISTEN, tracker: str | None = None) -> None:
     """Write the page.
 
     Args:

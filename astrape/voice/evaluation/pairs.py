@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from astrape.audio.endings import is_audio
+from astrape.audio.places import Place
 from astrape.corpus.layouts import VCTK_AUDIO, read_corpus
 from astrape.corpus.manifests import json_rows, manifest_text, table_rows
 from astrape.corpus.utterances import Utterance
@@ -67,10 +68,10 @@ class Pair:
     target: Target | None
     converted: Path | None = None
     own_voice: bool = False
-    given: Path | None = None
+    given: Path | Place | None = None
 
     @property
-    def heard(self) -> Path:
+    def heard(self) -> Path | Place:
         """The recording that systems convert. Results are measured against the source."""
         return self.given or self.source.path
 

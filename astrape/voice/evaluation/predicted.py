@@ -62,10 +62,10 @@ class PredictedQuality:
         from speechmos import dnsmos
 
         if recording.seconds < LEAST_SECONDS:
-            raise MetricError(f"{recording.path.name}: {recording.seconds:.2f} s, and DNSMOS takes {LEAST_SECONDS:g}")
+            raise MetricError(f"{recording.name}: {recording.seconds:.2f} s, and DNSMOS takes {LEAST_SECONDS:g}")
         found = [dnsmos.run(window, RATE) for window in _windows(recording)]
         if not found:
-            raise MetricError(f"{recording.path.name}: is silent, and silence has no quality")
+            raise MetricError(f"{recording.name}: is silent, and silence has no quality")
         return {key: float(np.mean([one[key] for one in found])) for key in found[0]}
 
 

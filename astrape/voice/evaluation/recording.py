@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from astrape.audio.downmix import KEEP, Downmix
+from astrape.audio.places import Place, Where, local_file
 from astrape.audio.reader import AudioReader
 from astrape.audio.resampling import resampled, resampling
 from astrape.blocks.base import Stream
@@ -31,32 +30,34 @@ class Recording:
     """An audio file. It is opened anew for each reading, so that hundreds of them hold nothing open.
 
     Args:
-        path: any format that soundfile reads. Several channels are mixed to one by their mean.
+        path: any format that soundfile reads, also by URL. Several channels are mixed to one by their mean.
         late: seconds at the beginning to leave out, of a file that is late by so much.
 
     Attributes:
-        path, rate, channels: of the file.
+        path, rate, channels: of the file, or of its copy on this machine.
+        name: its last part.
         seconds: length, without what is left out.
 
     Raises:
         EvaluationError: for a file that is not audio, is cut short, has no samples, or a rate beyond 4 to 384 kHz.
     """
 
-    def __init__(self, path: str | os.PathLike[str], late: float = 0.0) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Where, late: float = 0.0) -> None:
+        self.where, self.path = path, local_file(path)
+        self.name = Place(path).name
         self.late = late
         with told_as(EvaluationError), AudioReader(path) as audio:
             self.rate, self.channels = audio.rate, audio.channels
             if not LOWEST_RATE <= self.rate <= HIGHEST_RATE:
                 limits = f"{LOWEST_RATE} to {HIGHEST_RATE}"
-                raise EvaluationError(f"{self.path}: {self.rate} Hz, and {limits} can be evaluated")
+                raise EvaluationError(f"{path}: {self.rate} Hz, and {limits} can be evaluated")
             frames = audio.count()
             audio.refuse_faults()
         self.skipped = round(late * self.rate)
         self.frames = max(0, frames - self.skipped)
         if not self.frames:
             cut = f" after the first {late * 1000:g} ms" if late else ""
-            raise EvaluationError(f"{self.path}: holds no samples{cut}")
+            raise EvaluationError(f"{path}: holds no samples{cut}")
 
     @property
     def seconds(self) -> float:
@@ -89,7 +90,7 @@ class Recording:
     def _samples(self) -> Iterator[Samples]:
         """One channel, what is left out left out."""
         at = 0
-        with told_as(MetricError), AudioReader(self.path) as audio:
+        with told_as(MetricError), AudioReader(self.where) as audio:
             downmix = Downmix(audio.rate, audio.channels, name=audio.name)
             for block in audio.finite_blocks(READ_SECONDS):
                 kept = downmix.add(block)[max(0, self.skipped - at) :]

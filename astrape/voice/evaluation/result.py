@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from astrape.audio.atomic import atomic_path
+from astrape.audio.places import Place, below
 from astrape.voice.evaluation.metric import Quantity, Score
 from astrape.voice.evaluation.pairs import Pair
 from astrape.voice.evaluation.statistics import Aggregate
@@ -49,7 +50,7 @@ class PairResult:
     warnings: tuple[str, ...] = ()
     parts: dict[str, Any] = field(default_factory=dict, repr=False)
 
-    def to_dict(self, shown: Callable[[Path], str] = os.fspath) -> dict[str, Any]:
+    def to_dict(self, shown: Callable[[Path | Place], str] = os.fspath) -> dict[str, Any]:
         pair, target = self.pair, self.pair.target
         conversion = None if self.rendering is None else self.rendering.conversion
         voice = None if target is None else {"name": target.name, "files": [shown(file) for file in target.files]}
@@ -133,12 +134,11 @@ class Evaluation:
                 found.setdefault(reason, []).append(quantity)
         return found
 
-    def to_dict(self, base: Path | None = None) -> dict[str, Any]:
+    def to_dict(self, base: Path | Place | None = None) -> dict[str, Any]:
         """As plain values; files below ``base`` are relative to it."""
 
-        def shown(path: Path) -> str:
-            inside = base is not None and path.absolute().is_relative_to(base.absolute())
-            return os.fspath(path.absolute().relative_to(base.absolute()) if inside and base else path)
+        def shown(path: Path | Place) -> str:
+            return os.fspath(path) if base is None else below(path, base)
 
         return {
             "astrape_evaluation": FORMAT,
@@ -177,7 +177,7 @@ class Column:
     evaluation: Evaluation
 
 
-def write_json(evaluation: Evaluation, path: Path) -> None:
+def write_json(evaluation: Evaluation, path: Path | Place) -> None:
     """Write a run's JSON. Files below its folder are named relative to it, so that the folder can be moved.
 
     Raises:

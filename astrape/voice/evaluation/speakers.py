@@ -107,7 +107,7 @@ class Similarity:
                 total += partials.sum(axis=0, dtype=np.float64)
         if speech < LEAST_SPEECH * RATE:
             raise MetricError(
-                f"{recording.path.name}: {speech / RATE:.2f} s of speech found, and an embedding takes {LEAST_SPEECH:g}"
+                f"{recording.name}: {speech / RATE:.2f} s of speech found, and an embedding takes {LEAST_SPEECH:g}"
             )
         length = np.linalg.norm(total)
         return np.asarray(total / length)
@@ -123,7 +123,7 @@ class Similarity:
         try:
             return self._second.embed(recording.pieces(RATE, PIECE_SECONDS))
         except MetricError as error:
-            raise MetricError(f"{recording.path.name}: {error}") from error
+            raise MetricError(f"{recording.name}: {error}") from error
 
     @cached_property
     def _second(self) -> DVector | None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from astrape.audio.atomic import make_folder
 from astrape.audio.endings import ENDINGS
+from astrape.audio.places import Place, Where, local_file
 from astrape.blocks.base import StreamBlock
 from astrape.blocks.quantize import FSQ, Q2D2
 from astrape.errors import AstrapeError
@@ -44,7 +45,7 @@ class Rendering:
         conversion, codes, latency: of a conversion made here.
     """
 
-    path: Path
+    path: Path | Place
     late: float = 0.0
     conversion: Conversion | None = None
     codes: Codes | None = None
@@ -78,7 +79,7 @@ class Conversions:
 
     Args:
         converter: ready to convert.
-        folder: results go to ``folder/TARGET/SPEAKER/NAME.wav``; made where it is missing.
+        folder: results go to ``folder/TARGET/SPEAKER/NAME.wav``, here or in a store; made where it is missing.
         out: the one file to write instead, for a single pair.
         encoder: speaker encoder for targets that are recordings, or its name; the converter's when left out.
         weights: the file that the converter's weights come from, for the record.
@@ -91,11 +92,11 @@ class Conversions:
     def __init__(
         self,
         converter: Converter,
-        folder: Path,
+        folder: Path | Place,
         *,
-        out: Path | None = None,
+        out: Path | Place | None = None,
         encoder: str | SpeakerEncoder | None = None,
-        weights: Path | None = None,
+        weights: Where | None = None,
         chunk_ms: float = 10.0,
         controls: Mapping[str, Tensor | float] | None = None,
     ) -> None:
@@ -141,7 +142,7 @@ class Conversions:
             name = self.converter.graph.name
             raise EvaluationError(f"'{name}': workers load it themselves; hint: make it with Converter.load")
 
-    def into(self, folder: Path) -> Conversions:
+    def into(self, folder: Path | Place) -> Conversions:
         """The same graph, writing to another folder; voices that are known already stay known."""
         made = copy(self)
         made._converter, made._quantizer = self._converter, self._quantizer
@@ -193,7 +194,7 @@ class Conversions:
             "recipe": graph.name,
             "output": self.converter.output,
             "weights": None if self.weights is None else os.fspath(self.weights),
-            "weights_sha256": None if self.weights is None else _file_hash(self.weights),
+            "weights_sha256": None if self.weights is None else _file_hash(local_file(self.weights)),
             "random_weights": self.weights is None and self.converter.learned > 0,
             "parameters": self.converter.learned,
             "parameters_sha256": _parameters_hash(graph),
@@ -256,7 +257,7 @@ class Converted:
 
 
 @lru_cache(maxsize=1)
-def _loaded(recipe: str | Path, weights: str | Path | None, output: str | None, codes: bool) -> Converter:
+def _loaded(recipe: str | Path, weights: str | Path | Place | None, output: str | None, codes: bool) -> Converter:
     return Converter.load(recipe, weights, output=output, codes=codes)
 
 

@@ -1,0 +1,160 @@
+"""Stores that fsspec knows, by URL: how they are opened, how a file is brought there whole, and what they fail with."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from astrape.errors import AstrapeError, PlaceError
+from astrape.wording import lacking
+
+__all__ = ["CACHE", "OUTGOING", "Where", "is_remote", "opened", "plain", "put", "read_cache", "told"]
+
+Where = str | os.PathLike[str]
+"""A path, or a URL that fsspec knows."""
+
+CACHE = "ASTRAPE_READ_CACHE"
+"""Environment: the folder that holds what was read from stores."""
+
+OUTGOING = "outgoing"
+"""Folder in there for what is being written to a store."""
+
+URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+OBJECTS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "oci", "memory"})
+"""Stores whose objects appear with the end of their upload. Elsewhere a temporary is renamed."""
+
+BUCKETS = frozenset({"s3", "s3a", "gs", "gcs"})
+"""Stores whose first part is a bucket, which somebody has to make."""
+
+PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+
+UNREACHABLE = ("EndpointConnection", "ConnectTimeout", "ReadTimeout", "ClientConnector", "Disconnected", "gaierror")
+"""Parts of the names of errors that HTTP clients raise where nobody answers."""
+
+DENIED = ("AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403")
+
+
+def plain(where: Where) -> str:
+    """A path or a URL as text, without a slash at its end; ``file://`` becomes the path that it names."""
+    text = os.fspath(where)
+    if text.lower().startswith("file://"):
+        text = unquote(urlsplit(text).path)
+    return text if text in ("", "/") else text.rstrip("/")
+
+
+def is_remote(where: str) -> bool:
+    """Whether text of :func:`plain` names something in a store."""
+    return URL.match(where) is not None
+
+
+def read_cache() -> Path:
+    """The folder that holds what was read from stores."""
+    given = os.environ.get(CACHE)
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astrape" / "read"
+
+
+def opened(where: str) -> tuple[Any, str]:
+    """The store of a URL, and the path in it.
+
+    Raises:
+        PlaceError: for a protocol that there is not, or whose package is missing.
+    """
+    protocol = _protocol(where)
+    try:
+        import fsspec
+    except ImportError as error:
+        raise PlaceError(lacking(f"{where}:", "fsspec", "remote")) from error
+    try:
+        # Lists of names are not kept: of a million objects they would grow without end.
+        store, at = fsspec.core.url_to_fs(where, use_listings_cache=False)
+    except ImportError as error:
+        package = PACKAGES.get(protocol, protocol)
+        hint = 'pip install "astrape[remote]"' if package == "s3fs" else f"pip install {package}"
+        raise PlaceError(f"{where}: takes the package {package}; hint: {hint}") from error
+    except ValueError as error:
+        raise PlaceError(
+            f"{where}: fsspec knows no '{protocol}://'; hint: s3://, gs://, file:// or a plain path"
+        ) from error
+    return store, str(at)
+
+
+def put(where: str, file: Path) -> None:
+    """Bring a file of this machine to a store, whole or not at all.
+
+    Raises:
+        PlaceError: for a store that does not take it.
+    """
+    with told(where, "cannot be written"):
+        store, at = opened(where)
+        protocol = _protocol(where)
+        if protocol == "memory":
+            # What is copied into memory would be seen growing.
+            store.pipe_file(at, file.read_bytes())
+            return
+        if protocol in OBJECTS:
+            store.put_file(os.fspath(file), at)
+            return
+        store.makedirs(at.rpartition("/")[0], exist_ok=True)
+        temporary = f"{at}.{os.getpid()}.writing"
+        store.put_file(os.fspath(file), temporary)
+        store.mv(temporary, at)
+
+
+@contextmanager
+def told(where: str, what: str) -> Iterator[None]:
+    """Whatever a store fails with, as an error of one line with a hint; stores raise what their own libraries do."""
+    try:
+        yield
+    except AstrapeError:
+        raise
+    except FileNotFoundError as error:
+        if "bucket" in _line(error).lower() or lacks_bucket(where):
+            raise PlaceError(f"{where}: there is no such bucket: hint: make it first") from error
+        raise PlaceError(f"{where}: there is no such file") from error
+    except Exception as error:
+        kind, said = type(error).__name__, _line(error)
+        names = " ".join([kind, *(type(one).__name__ for one in _causes(error))])
+        if "credentials" in f"{kind} {said}".lower():
+            hint = (
+                "no credentials; hint: those of the store's own tools are taken, such as AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY"
+            )
+        elif isinstance(error, (ConnectionError, TimeoutError)) or any(one in names for one in UNREACHABLE):
+            hint = f"nobody answers ({said}); hint: look at the network and the endpoint, such as AWS_ENDPOINT_URL"
+        elif isinstance(error, PermissionError) or any(one in said for one in DENIED):
+            hint = f"access is denied ({said}); hint: look at the credentials, and at what they may do there"
+        else:
+            hint = f"{kind}: {said}"
+        raise PlaceError(f"{where}: {what}: {hint}") from error
+
+
+def lacks_bucket(where: str) -> bool:
+    """Whether there is no such bucket, as far as that can be asked."""
+    if _protocol(where) not in BUCKETS:
+        return False
+    store, at = opened(where)
+    try:
+        return not store.exists(at.partition("/")[0])
+    except Exception:  # the one that is asking has an error of its own to tell
+        return False
+
+
+def _protocol(where: str) -> str:
+    return where.partition("://")[0].lower()
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    while (error := error.__cause__ or error.__context__) is not None:  # type: ignore[assignment]
+        yield error
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
