@@ -10,13 +10,17 @@ import click
 from astrape.commands.cache_options import CorpusOptions, corpus_options, folder_options
 from astrape.commands.console import command, json_option, print_json, progress
 from astrape.commands.engine_options import engine_options
+from astrape.commands.findings import print_findings, print_repair
 from astrape.training.names import KINDS
 
 if TYPE_CHECKING:
+    from astrape.corpus.utterances import Utterance
     from astrape.jobs import Engine
     from astrape.training.caches import Cache
 
-__all__ = ["pack"]
+__all__ = ["check_packed", "pack"]
+
+FAULTY = 1
 
 PACKED = tuple(kind for kind in KINDS if kind != "pitch")
 """The kinds that a pack may hold: pitch is of parallel sets, which are trained on from folders."""
@@ -68,14 +72,12 @@ def pack(
     """
     from astrape.audio.atomic import shown_bytes
     from astrape.audio.places import Place
-    from astrape.corpus.layouts import read_corpus
     from astrape.corpus.splits import split_corpus
     from astrape.training.caches import make_pack
 
     caches = _chosen(corpus.root, [one.strip() for group in what for one in group.split(",") if one.strip()], folders)
-    options = next((cache.record.options for cache in caches if "data" in cache.record.options), {})
     # The trainers' split, whose seed is 0 whatever theirs is.
-    split = split_corpus(read_corpus(*corpus.source(options)), unseen, 0)
+    split = split_corpus(_utterances(caches, corpus), unseen, 0)
     with progress("packing") as bar:
         done = make_pack(
             caches,
@@ -94,6 +96,48 @@ def pack(
         f"{done.place}: {done.utterances} utterances in {done.shards} shards, {done.there} of them were there, "
         f"{shown_bytes(done.bytes)}; {done.unseen} of unseen speakers{left}; {done.elapsed:.1f} s"
     )
+
+
+def check_packed(
+    where: str,
+    corpus: CorpusOptions,
+    folders: dict[str, str | None],
+    repair: bool,
+    reads: int,
+    engine: Engine,
+    as_json: bool,
+) -> int:
+    """Read a pack, and pack damaged shards again where asked; the exit code."""
+    from astrape.audio.atomic import shown
+    from astrape.audio.places import Place
+    from astrape.training.caches import check_pack, pack_kinds, repair_pack
+
+    place = Place(where)
+    with progress(f"reading {place.name}") as bar:
+        found = check_pack(place, reads=reads, progress=bar)
+    result, left = found.to_dict(), len(found.findings)
+    if not as_json:
+        listed = print_findings(found.findings)
+        beside = f"; {found.strangers} files not of the pack" if found.strangers else ""
+        click.echo(f"{shown(where)}: {found.items} utterances in {found.elapsed:.1f} s: {listed}{beside}")
+    if repair and found.findings:
+        caches = _chosen(corpus.root, pack_kinds(place), folders)
+        utterances = _utterances(caches, corpus)
+        with progress(f"repairing {place.name}") as bar:
+            made, failed = repair_pack(place, found.findings, caches, utterances, engine=engine, progress=bar)
+        result |= print_repair(place, made, failed, as_json)
+        left = len(failed)
+    if as_json:
+        print_json([result])
+    return FAULTY if left else 0
+
+
+def _utterances(caches: list[Cache], corpus: CorpusOptions) -> list[Utterance]:
+    """The corpus that caches are of: the one that is named, or where they say that it was."""
+    from astrape.corpus.layouts import read_corpus
+
+    options = next((cache.record.options for cache in caches if "data" in cache.record.options), {})
+    return read_corpus(*corpus.source(options))
 
 
 def _chosen(root: Path, wanted: list[str], named: dict[str, str | None]) -> list[Cache]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from astrape.commands.cache_options import CorpusOptions, MakerOptions, corpus_options, folder_options, maker_options
+from astrape.commands.cache_pack import check_packed
 from astrape.commands.console import RecipeName, command, json_option, note, print_json, progress
 from astrape.commands.corpus import check_made
 from astrape.commands.engine_options import engine_options
@@ -29,7 +30,8 @@ FAULTY = 1
     "check-cache",
     "astrape check-cache --cache cache --data VCTK-Corpus-0.92\n"
     "astrape check-cache --wavlm-only --wavlm-dir wavlm_L4_200hz --repair\n"
-    "astrape check-cache --cache corpus --repair",
+    "astrape check-cache --cache corpus --repair\n"
+    "astrape check-cache --pack s3://bucket/vctk --repair --cache cache",
     short="Read all files of the caches; find what is damaged.",
 )
 @corpus_options
@@ -39,6 +41,11 @@ FAULTY = 1
 @click.option("--audio-only", is_flag=True, help="Look at decoded recordings alone.")
 @click.option("--pitch-only", is_flag=True, help="Look at pitch alone.")
 @folder_options
+@click.option(
+    "--pack",
+    metavar="PLACE",
+    help="A pack, a folder or a URL, in place of caches; --repair packs damaged shards again from --cache.",
+)
 @click.option("--repair", is_flag=True, help="Make what is damaged or missing again.")
 @click.option(
     "--recipe",
@@ -61,6 +68,7 @@ def check_caches(
     audio_only: bool,
     pitch_only: bool,
     folders: dict[str, str | None],
+    pack: str | None,
     repair: bool,
     recipe: str | None,
     maker: MakerOptions,
@@ -77,11 +85,14 @@ def check_caches(
     The corpus is --data, or else where the cache says that it was made of. The exit code is 1 where anything is wrong,
     and with --repair where anything still is.
 
-    A folder that `astrape corpus make` filled is checked alike: name it with --cache.
+    A folder that `astrape corpus make` filled is checked alike: name it with --cache. So is a pack, with --pack: shards
+    that are missing or cut short, arrays that are not what was written, utterances that the index has elsewhere.
     """
     from astrape.corpus.record import is_corpus
     from astrape.training.caches import check_cache, repair_cache
 
+    if pack is not None:
+        context.exit(check_packed(pack, corpus, folders, repair, reads, engine, as_json))
     if is_corpus(corpus.root):
         context.exit(check_made(corpus.root.absolute(), repair, reads, engine, as_json))
     only = dict(zip(KINDS, (wavlm_only, speakers_only, content_only, audio_only, pitch_only), strict=True))

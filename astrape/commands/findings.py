@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,7 +38,7 @@ def print_findings(findings: Sequence[Finding]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "all sound"
 
 
-def print_repair(place: Path, made: int, failed: Sequence[Failed], as_json: bool) -> dict[str, Any]:
+def print_repair(place: str | os.PathLike[str], made: int, failed: Sequence[Failed], as_json: bool) -> dict[str, Any]:
     """The outcome of a repair, printed, and as plain values."""
     from astrape.audio.atomic import shown
 

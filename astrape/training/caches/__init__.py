@@ -25,6 +25,7 @@ from astrape.training.caches.files import Fault, StorageError
 from astrape.training.caches.front import FrontEnd, front_state, load_front
 from astrape.training.caches.makers import CacheJob
 from astrape.training.caches.making import Made, make_cache
+from astrape.training.caches.pack_checking import check_pack, pack_kinds, repair_pack
 from astrape.training.caches.packed import Pack
 from astrape.training.caches.packing import Packed, make_pack
 from astrape.training.caches.record import KINDS, Record
@@ -45,10 +46,13 @@ __all__ = [
     "StorageError",
     "Stored",
     "check_cache",
+    "check_pack",
     "find_caches",
     "front_state",
     "load_front",
     "make_cache",
     "make_pack",
+    "pack_kinds",
     "repair_cache",
+    "repair_pack",
 ]

@@ -19,7 +19,7 @@ from astrape.training.caches.record import BY_UTTERANCE, RECORD, Record, check_r
 from astrape.training.caches.recording import Header
 from astrape.training.errors import CacheError
 
-__all__ = ["Cache", "Holdings", "Stored", "find_caches"]
+__all__ = ["Cache", "Holdings", "Stored", "check_values", "find_caches"]
 
 SIGNALS = {"wavlm": "features", "content": "content", "speakers": "speaker", "audio": "audio", "pitch": "pitch"}
 """The first signal of a cache, as a batch calls it."""
@@ -219,7 +219,7 @@ class Cache:
                 array = one.read()
                 if one.channels is None and array.shape != (self.channels,):
                     raise Fault("shape", f"holds {array.shape} and not ({self.channels},)")
-                _check_values(name, array, self.record.codes)
+                check_values(name, array, self.record.codes)
                 check_sum(one.path)
                 counts.append(array.shape[-1])
                 if frames is not None and one.channels is not None and not frames[0] <= counts[0] <= frames[1]:
@@ -238,7 +238,12 @@ def find_caches(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if (path / RECORD).exists())
 
 
-def _check_values(name: str, array: npt.NDArray[Any], codes: int | None) -> None:
+def check_values(name: str, array: npt.NDArray[Any], codes: int | None) -> None:
+    """Refuse values that no array of this name has.
+
+    Raises:
+        Fault: for values that are not finite, and codes beyond those that there are.
+    """
     if array.dtype.kind == "f":
         bad = int(array.size - np.isfinite(array).sum())
         if bad:

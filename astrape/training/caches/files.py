@@ -17,7 +17,7 @@ from astrape.audio import atomic
 from astrape.errors import WriteError
 from astrape.training.errors import CacheError
 
-__all__ = ["Fault", "StorageError", "check_sum", "read_array", "write_array", "write_whole"]
+__all__ = ["Fault", "StorageError", "check_content", "check_sum", "read_array", "write_array", "write_whole"]
 
 
 SUM = "crc32"
@@ -84,6 +84,15 @@ def check_sum(path: Path) -> None:
         content = path.read_bytes()
     except OSError as error:
         raise Fault("unreadable", f"cannot be read: {error.strerror or error}") from error
+    check_content(content)
+
+
+def check_content(content: bytes) -> None:
+    """As :func:`check_sum`, for the content of an array's file.
+
+    Raises:
+        Fault: as :func:`check_sum`.
+    """
     begin = 10 + int.from_bytes(content[8:10], "little")
     comment = content[10:begin].partition(b"#")[2].strip()
     if content[6:7] != b"\1" or not comment:

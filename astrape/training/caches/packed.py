@@ -25,7 +25,7 @@ from astrape.training.caches.packing import FORMAT, INDEX, PACK
 from astrape.training.caches.record import Record
 from astrape.training.errors import CacheError
 
-__all__ = ["Pack", "PackedCache"]
+__all__ = ["Pack", "PackedCache", "mapped", "read_table", "record_of"]
 
 TRIES = 3
 """Times that a shard is fetched that others make room for meanwhile."""
@@ -64,7 +64,7 @@ class Pack:
             about = json.loads(content)
             if about["astrape_pack"] != FORMAT:
                 raise CacheError(f"{place}: is a pack of version {about['astrape_pack']}, and this reads {FORMAT}")
-            records = {kind: _record(fields) for kind, fields in about["records"].items()}
+            records = {kind: record_of(fields) for kind, fields in about["records"].items()}
             self._samples = {one["name"]: int(one["samples"]) for one in about["shards"]}
             self._where: dict[str, tuple[str, int]] = {}
             by_shard: dict[str, list[Utterance]] = {name: [] for name in self._samples}
@@ -105,7 +105,7 @@ class Pack:
                 member = f"{number:09d}.{name}.npy"
                 if member not in table:
                     raise Fault("missing", f"is missing in {shard}")
-                return _mapped(local, *table[member], dtype, channels)
+                return mapped(local, *table[member], dtype, channels)
             except FileNotFoundError:
                 # Another process made room for a shard of its own just now.
                 self._tables.pop(shard, None)
@@ -125,19 +125,9 @@ class Pack:
         except PlaceError as error:
             raise CacheError(str(error)) from error
         try:
-            with tarfile.open(local, "r:") as tar:
-                table = {member.name: (member.offset_data, member.size) for member in tar}
-        except FileNotFoundError:
-            raise
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise CacheError(f"{place}: is not a whole tar file ({error}): remove it and pack again") from error
-        size = local.stat().st_size
-        whole = sum(name.endswith(".json") for name in table) == self._samples[shard]
-        if not whole or any(begin + length > size for begin, length in table.values()):
-            raise CacheError(
-                f"{place}: is cut short ({size} bytes, {self._samples[shard]} utterances are due): remove it and pack "
-                f"again"
-            )
+            table = read_table(local, self._samples[shard])
+        except Fault as fault:
+            raise CacheError(f"{place}: {fault}; hint: `astrape check-cache --pack {self.place} --repair`") from fault
         self._tables[shard] = local, table
         while len(self._tables) > TABLES:
             self._tables.popitem(last=False)
@@ -191,13 +181,44 @@ class PackedStored(Stored):
         return np.array(self.map())
 
 
-def _record(fields: dict[str, Any]) -> Record:
+def read_table(local: Path, samples: int) -> dict[str, tuple[int, int]]:
+    """Where the members of a shard begin, and how many bytes they have, by name.
+
+    Args:
+        local: the shard, on this machine.
+        samples: utterances that are due in it.
+
+    Raises:
+        Fault: for what is not a whole tar file, or holds more or fewer utterances.
+        FileNotFoundError: for a shard that is not there any more.
+    """
+    try:
+        with tarfile.open(local, "r:") as tar:
+            table = {member.name: (member.offset_data, member.size) for member in tar}
+    except FileNotFoundError:
+        raise
+    except (tarfile.TarError, EOFError) as error:
+        raise Fault("truncated", f"is not a whole tar file ({error})") from error
+    except OSError as error:
+        raise Fault("unreadable", f"cannot be read: {error.strerror or error}") from error
+    size, held = local.stat().st_size, sum(name.endswith(".json") for name in table)
+    if held != samples or any(begin + length > size for begin, length in table.values()):
+        raise Fault("truncated", f"is cut short ({size} bytes, {held} of {samples} utterances)")
+    return table
+
+
+def record_of(fields: dict[str, Any]) -> Record:
+    """A cache's record, as a pack has it."""
     rate = fields["rate"]
     return Record(**(fields | {"rate": None if rate is None else Fraction(rate)}))
 
 
-def _mapped(local: Path, offset: int, size: int, dtype: np.dtype[Any], channels: int | None) -> npt.NDArray[Any]:
-    """An array within a file."""
+def mapped(local: Path, offset: int, size: int, dtype: np.dtype[Any], channels: int | None) -> npt.NDArray[Any]:
+    """An array within a file, mapped into memory.
+
+    Raises:
+        Fault: for bytes that are not such an array.
+    """
     with local.open("rb") as file:
         file.seek(offset)
         try:

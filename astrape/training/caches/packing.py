@@ -38,7 +38,7 @@ from astrape.training.caches.files import Fault, check_sum
 from astrape.training.caches.front import FRONT_WEIGHTS
 from astrape.training.errors import CacheError
 
-__all__ = ["FORMAT", "INDEX", "PACK", "Packed", "make_pack"]
+__all__ = ["FORMAT", "INDEX", "PACK", "PLAN", "Packed", "Shard", "make_pack", "write_front", "write_shards"]
 
 FORMAT = 1
 
@@ -140,17 +140,8 @@ def make_pack(
     }
     there = _kept(place, about)
     missing = [one for one in shards if one.name not in there]
-    total, done = float(sum(one.bytes for one in missing)), 0.0
-    job = Job(_begin, (tuple(cache.folder for cache in caches), place))
-    for one in run_job(job, missing, engine):
-        if one.fault is not None:
-            raise CacheError(f"{place / one.item.name}: {one.fault}")
-        done += one.item.bytes
-        if progress is not None:
-            progress(done, total)
-    front = next((cache.folder / FRONT_WEIGHTS for cache in caches if (cache.folder / FRONT_WEIGHTS).exists()), None)
-    if front is not None:
-        (place / FRONT_WEIGHTS).write(front)
+    write_shards(caches, place, missing, engine, progress)
+    write_front(caches, place)
     with atomic_path(place / INDEX, folders=True, durable=True) as index, index.open("w", encoding="utf-8") as file:
         for shard in shards:
             for utterance in shard.utterances:
@@ -166,6 +157,32 @@ def make_pack(
         bytes=sum(one.bytes for one in shards),
         elapsed=time.monotonic() - begin,
     )
+
+
+def write_shards(
+    caches: Sequence[Cache], place: Place, shards: Sequence[Shard], engine: Engine, progress: Progress | None
+) -> None:
+    """Write shards of a pack, each whole, whether they are there or not.
+
+    Raises:
+        CacheError: for damage in a cache, and a shard that ends its worker again and again.
+        PlaceError: for a place that cannot be written.
+    """
+    total, done = float(sum(one.bytes for one in shards)), 0.0
+    job = Job(_begin, (tuple(cache.folder for cache in caches), place))
+    for one in run_job(job, shards, engine):
+        if one.fault is not None:
+            raise CacheError(f"{place / one.item.name}: {one.fault}")
+        done += one.item.bytes
+        if progress is not None:
+            progress(done, total)
+
+
+def write_front(caches: Sequence[Cache], place: Place) -> None:
+    """Write the weights of the front end that made the features, where it has some."""
+    for cache in caches:
+        if (cache.folder / FRONT_WEIGHTS).exists():
+            (place / FRONT_WEIGHTS).write(cache.folder / FRONT_WEIGHTS)
 
 
 def _whole(caches: Sequence[Cache], utterances: Sequence[Utterance]) -> list[Utterance]:
