@@ -25,6 +25,9 @@ GRACE = 10.0
 STORE_BYTES = 100_000_000
 """Of shared memory, for a cluster of this machine alone: outcomes are small, since files hold the work."""
 
+STARTS = 3
+"""Times that a cluster of this machine is started before it is given up."""
+
 
 class Actor:
     """The work in an actor. It raises nothing, since Ray would wrap it."""
@@ -167,11 +170,7 @@ def connect(ray: Any, count: int, address: str | None) -> None:
     ray._private.worker._worker_logs_enabled = False
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None or address == "local":
-        try:
-            ray.init(address="local", num_cpus=count, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
-        except Exception as error:
-            # Whatever it is, it is an Exception and no more: that a node did not start in time, for instance.
-            raise JobError(f"Ray does not start on this machine ({_line(error)}); hint: --engine local") from error
+        _start(ray, num_cpus=count, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
         return
     _check_reached(address)
     try:
@@ -185,6 +184,20 @@ def connect(ray: Any, count: int, address: str | None) -> None:
         ) from error
     except (OSError, ValueError) as error:
         raise JobError(f"{address}: no cluster of Ray answers there ({_line(error)}); {HINT}") from error
+
+
+def _start(ray: Any, **settings: Any) -> None:
+    """Start a cluster on this machine. Ray gives up after half a minute, which a busy machine may take."""
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(address="local", **settings)
+        except Exception as error:
+            # Whatever it is, it is an Exception and no more: that a node did not start in time, for instance.
+            ray.shutdown()
+            if left and "timed out" in str(error):
+                continue
+            raise JobError(f"Ray does not start on this machine ({_line(error)}); hint: --engine local") from error
+        return
 
 
 HINT = f"hint: give the address of its head to --ray or in {ADDRESS}, such as 10.0.0.1:6379"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from astrape.jobs import Engine, Job, JobError, run_job
+from astrape.jobs.on_ray import STARTS
 from tests.jobs import work
 
 
@@ -59,7 +60,10 @@ def test_a_cluster_of_this_machine_that_does_not_start_is_a_line(monkeypatch: py
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'astrape[ray]'")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
+    tried = []
+
     def refuse(**given: object) -> None:
+        tried.append(given)
         raise Exception("The current node timed out during startup.\nThis could happen because")
 
     monkeypatch.setattr(ray, "init", refuse)
@@ -67,6 +71,7 @@ def test_a_cluster_of_this_machine_that_does_not_start_is_a_line(monkeypatch: py
         JobError, match=r"^Ray does not start on this machine \(The current .*\); hint: --engine local$"
     ):
         list(run_job(Job(work.large, ()), [b""], Engine("ray", 2)))
+    assert len(tried) == STARTS
 
 
 @pytest.mark.slow
