@@ -352,8 +352,8 @@ class Engine:
         self._taken += frames
         self._skipped += frames
         self._lanes.skip(frames)
-        # What waits in the graph is half a quantum from before: what it makes with the other half is not to be heard.
-        self._hole = (begin, self._lanes.position + (period if within else 0))
+        # What waits in the graph, half a quantum and all by which its algorithm is late, would be heard too late.
+        self._hole = (begin, self._lanes.position + self._lanes.lane.age + (period if within else 0))
         self._pad()
 
     def _fetch(self, position: int, y: Frames) -> int:

@@ -55,6 +55,7 @@ class Connection:
         self._queue: asyncio.Queue[tuple[bytes | dict[str, Any], int]] = asyncio.Queue()
         self._blocks = self._dropouts = self._held = 0
         self._told = 0.0
+        self._behind = False
         self._most = 1
         """Blocks that wait for being computed, while somebody waits for them."""
 
@@ -166,10 +167,13 @@ class Connection:
                 )
                 return
             number, x = message[:4], np.frombuffer(message, "<f4", offset=4)
-            if self._blocks > self._most:
-                # Silence in place of what nobody waits for any longer: the delay stays what it is.
+            # What has fallen behind leaves out until half of the time is there again: what follows a gap is silence as
+            # long as the graph is late, so that few longer ones are better than many.
+            self._behind = self._blocks > (self._most // 2 if self._behind else self._most)
+            if self._behind:
+                # Nobody waits for it any longer: the delay stays what it is.
                 self._dropouts += 1
-                y = np.zeros(len(x), np.float32)
+                y = speaker.leave_out(x)
             else:
                 try:
                     y = await asyncio.to_thread(speaker.push, x)

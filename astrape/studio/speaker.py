@@ -109,6 +109,8 @@ class Speaker(Changing):
         self._session.reset()
         self.latency: int = graph.host_latencies[self._output]
         self._heard = np.zeros(self.latency, np.float32)
+        self._stale = 0
+        """Frames that are still to come of what the graph holds from before a block that was left out."""
         self.dry = False
         self.load = self.worst = 0.0
         self.algorithmic: Fraction = graph.latencies[self._output]
@@ -128,13 +130,31 @@ class Speaker(Changing):
             found = self._session.push(torch.from_numpy(x.copy())[None, None], **self._controls)
         self._controls = {}
         wet = (found[self._output] if isinstance(found, Mapping) else found)[0, 0].numpy()
-        heard = np.concatenate([self._heard, x])
-        dry, self._heard = heard[: len(x)], heard[len(x) :]
+        stale = min(self._stale, len(x))
+        self._stale -= stale
+        if stale:
+            wet = np.concatenate((np.zeros(stale, np.float32), wet[stale:]))
+        dry = self._own(x)
         if len(x):
             took = (time.perf_counter() - begin) * self.rate / len(x)
             self.load += (took - self.load) * REMEMBERED
             self.worst = max(self.worst, took)
         return np.ascontiguousarray(dry if self.dry else wet, np.float32)
+
+    def leave_out(self, x: Samples) -> Samples:
+        """As many frames without computing, for a block that nobody waits for any longer: silence, or one's own sound.
+
+        What the graph still holds would come so much later than its time: silence follows, until that is through.
+        """
+        own = self._own(np.where(np.isfinite(x), x, np.float32(0.0)))
+        self._stale = self.latency
+        return own if self.dry else np.zeros(len(x), np.float32)
+
+    def _own(self, x: Samples) -> Samples:
+        """One's own sound, as late as the other."""
+        heard = np.concatenate([self._heard, x])
+        self._heard = heard[len(x) :]
+        return heard[: len(x)]
 
     def set(self, name: str, value: float) -> None:
         super().set(name, value)

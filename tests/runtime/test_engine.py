@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,26 @@ def test_after_a_long_stall_it_is_in_time_again(stall, policy):
         np.testing.assert_allclose(heard, delayed(x, engine.latency)[:, gap], atol=1e-6)
     else:
         assert not heard.any()
+
+
+def test_what_waits_in_a_graph_is_not_heard_later_than_its_time():
+    # A look-ahead of 40 ms, which changes nothing: noise goes through as it is, 1764 frames later.
+    ahead = graph({"safe": {"use": "limiter", "ceiling_db": 0.0, "lookahead_ms": 40.0}})
+    assert ahead.latency == Fraction(1764, 44100)
+    engine = Engine(ahead, 44100, 441, hold=441, overload="silence")
+    x = speech(1, 441 * 400)
+    y = run(engine, x, lambda k: 0.3 if k in (100, 200) else 0.002)
+    status = engine.status()
+    assert engine.latency == 1764 + 441
+    assert status.dropouts == 2
+    # What is heard is the input by the latency before, fading out or in, or nothing: never anything else.
+    wanted = delayed(x, engine.latency)
+    share = np.divide(y, wanted, out=np.zeros_like(y), where=np.abs(wanted) > 0.05)
+    wrong = np.flatnonzero((share < -1e-4) | (share > 1 + 1e-4))
+    # But for the last sound, which is played again for 5 ms while it fades out.
+    fades = status.dropouts * math.ceil(FADES["silence"] * 44100)
+    assert len(wrong) <= fades
+    assert status.missing >= 2 * 1764
 
 
 @pytest.mark.parametrize("policy", ["repeat", "silence", "bypass"])

@@ -23,6 +23,7 @@ from astrape.cli import cli
 from astrape.studio import connection, server
 from astrape.studio.presets import Presets
 from astrape.studio.server import Studio
+from astrape.studio.speaker import Speaker
 from astrape.voice.live import LiveVoice
 
 RATE, BLOCK = 48000, 480
@@ -123,6 +124,49 @@ def test_what_comes_back_is_the_session_as_late_as_is_told(client: TestClient) -
             dry.append(next_sound(socket)[1])
     late = told["latency"]
     assert np.array_equal(np.concatenate(dry)[late:], x[: RATE // 4 - late])
+
+
+AHEAD = """recipe: ahead
+inputs: {mic: {rate: 48000, channels: 1}}
+blocks: {safe: {use: limiter, ceiling_db: 0.0, lookahead_ms: 40.0}}
+outputs: {wav: safe}
+"""
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_blocks_that_are_left_out_change_no_delay(tmp_path: Path, dry: bool) -> None:
+    # A look-ahead which changes nothing: what comes out is what went in, or silence.
+    (tmp_path / "ahead.yaml").write_text(AHEAD)
+    speaker = Speaker(LiveVoice(tmp_path / "ahead.yaml"), RATE, BLOCK)
+    speaker.dry = dry
+    late = speaker.latency
+    assert late == 1920
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, 40 * BLOCK).astype(np.float32)
+    left = {10, 13, 14, 30}
+    y = np.concatenate(
+        [
+            (speaker.leave_out if k in left else speaker.push)(x[k * BLOCK : (k + 1) * BLOCK])
+            for k in range(len(x) // BLOCK)
+        ]
+    )
+    wanted = np.concatenate((np.zeros(late, np.float32), x))[: len(x)]
+    silent = np.zeros(len(x), bool)
+    for k in left:
+        silent[k * BLOCK : (k + 1) * BLOCK + late] = not dry
+    assert np.abs(y - np.where(silent, 0.0, wanted)).max() < 1e-6
+
+
+def test_who_sends_faster_than_is_computed_hears_silence_in_time(client: TestClient) -> None:
+    x = 0.3 * np.random.default_rng(0).standard_normal((300, BLOCK)).astype(np.float32)
+    with client.websocket_connect(f"{SOUND}?token=secret") as socket:
+        socket.send_json({"rate": RATE, "block": BLOCK, "wait": 40})
+        late = socket.receive_json()["latency"]
+        socket.send_json({"dry": True})
+        for number, block in enumerate(x):
+            socket.send_bytes(packed(number, block))
+        y = np.concatenate([next_sound(socket)[1] for _ in x])
+    # All at once: most of it is not computed, and one's own sound is where it belongs.
+    assert np.array_equal(y[late:], x.ravel()[:-late])
 
 
 def test_a_slider_changes_the_sound_and_a_wrong_one_is_told(client: TestClient) -> None:

@@ -11,7 +11,7 @@ class Wire extends AudioWorkletProcessor {
     this.begun = false;
     this.heard = new Float32Array(block);
     this.played = new Float32Array(block);
-    this.ring = new Float32Array(1 << 18);
+    this.ring = new Float32Array(wait + 2 * block);
     this.there = new Set();
     this.port.onmessage = ({ data }) => this.take(data);
   }
