@@ -125,7 +125,7 @@ def settings_of(given: Iterable[tuple[str, tuple[str | int, ...], Any]]) -> list
     """The settings of the flags that were given: those whose value is not ``None``."""
     from astrape.training.settings import Setting
 
-    return [Setting(flag, way, value) for flag, way, value in given if value is not None]
+    return [Setting(flag, path, value) for flag, path, value in given if value is not None]
 
 
 def _teacher_of(name: str | None, folder: Path | None) -> dict[str, Any] | None:

@@ -163,7 +163,7 @@ def compile(recipe: Recipe | Mapping[str, Any], *, training: bool = False) -> Gr
     try:
         return Graph(plan)
     except (CausalityError, RateError) as error:
-        raise recipe_error(str(error), parsed.where, cls=type(error)) from error
+        raise recipe_error(str(error), parsed.location, cls=type(error)) from error
 
 
 def _refuse_others(given: object) -> None:

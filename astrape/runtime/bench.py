@@ -146,7 +146,7 @@ def bench(
     tell = progress or (lambda done, total: None)
     with one_thread(), torch.inference_mode(), Live().run():
         session = graph.stream()
-        weights = sum(_bytes(unit.block) for unit in graph.actors)
+        weights = sum(_bytes(actor.block) for actor in graph.actors)
         machine = measure_machine(max(weights + session.state_bytes, 2**18))
         found = []
         for index, chunk_ms in enumerate(chunks_ms):
@@ -293,7 +293,7 @@ class _Part:
             by_hand.run(chunk)
         times = [[0.0] * len(graph.actors) for _ in calls]
         counts = [0] * len(graph.actors)
-        weights = [_bytes(unit.block) for unit in graph.actors]
+        weights = [_bytes(actor.block) for actor in graph.actors]
         states = [state_bytes(state) for state in by_hand.state]
         traffic = 0
         for chunk, taken in zip(calls, times, strict=True):
@@ -310,15 +310,15 @@ class _Part:
         kinds = {node.name: node.use for node in graph.nodes.values()}
         shares = [
             BlockShare(
-                name=unit.name,
-                type=kinds.get(unit.name, "feedback loop"),
+                name=actor.name,
+                type=kinds.get(actor.name, "feedback loop"),
                 calls=counts[index] / len(calls),
                 milliseconds=each[index] * scale,
                 share=each[index] / total,
                 weight_bytes=weights[index],
                 state_bytes=states[index],
             )
-            for index, unit in enumerate(graph.actors)
+            for index, actor in enumerate(graph.actors)
         ]
         return shares, traffic / len(calls)
 

@@ -14,7 +14,7 @@ from astrape.graph.graph import Graph
 __all__ = ["ByHand", "Call", "Runner", "recorded"]
 
 Call = tuple[int, Any]
-"""Index of a unit, and the input of one of its steps."""
+"""Index of an actor, and the input of one of its steps."""
 
 
 class Runner:
@@ -34,9 +34,9 @@ class ByHand:
     """The loop that a person would write: ``step`` of each block in order, its state handed on, and nothing else."""
 
     def __init__(self, graph: Graph, prepared: Mapping[str, Any]) -> None:
-        self.blocks = [unit.block for unit in graph.actors]
+        self.blocks = [actor.block for actor in graph.actors]
         self.state = [block.init_state(1) for block in self.blocks]
-        self.prepared = [prepared[unit.name] for unit in graph.actors]
+        self.prepared = [prepared[actor.name] for actor in graph.actors]
 
     def call(self, index: int, x: Any) -> Any:
         y, self.state[index] = self.blocks[index].step(x, self.state[index], self.prepared[index])
@@ -50,7 +50,7 @@ class ByHand:
 
 @contextmanager
 def recorded(graph: Graph, record: Callable[[Call], None]) -> Iterator[None]:
-    """Tell ``record`` of every step of the graph's units while the block runs."""
+    """Tell ``record`` of every step of the graph's actors while the block runs."""
 
     def watched(index: int, step: Callable[..., Any]) -> Callable[..., Any]:
         def call(x: Any, state: Any, controls: Any) -> Any:
@@ -59,7 +59,7 @@ def recorded(graph: Graph, record: Callable[[Call], None]) -> Iterator[None]:
 
         return call
 
-    blocks = [unit.block for unit in graph.actors]
+    blocks = [actor.block for actor in graph.actors]
     try:
         for index, block in enumerate(blocks):
             block.__dict__["step"] = watched(index, block.step)

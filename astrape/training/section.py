@@ -199,10 +199,12 @@ def read_section(recipe: Recipe, section: Mapping[str, Any] | None = None) -> Se
     """
     values = recipe.training if section is None else section
     if not values:
-        raise TrainingError(f"{recipe.where}: '{recipe.name}' has no training section: add training, or name another")
+        raise TrainingError(
+            f"{recipe.location}: '{recipe.name}' has no training section: add training, or name another"
+        )
 
     def where(keys: Location) -> object:
-        return recipe.where if recipe.located is None else recipe.located.where_of(*keys)
+        return recipe.location if recipe.located is None else recipe.located.location_of(*keys)
 
     written = read_settings(_Section, dict(values), TrainingError, where, ("training",), _names(recipe))
     stages = {name: getattr(written, name) for name in ("encoder", "decoder", "voice")}

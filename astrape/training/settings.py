@@ -32,13 +32,13 @@ class Setting:
 
     Attributes:
         flag: the option, for messages.
-        way: the keys that lead to it in the stage's section; ``*`` stands for every loss, of which those that have the
+        path: the keys that lead to it in the stage's section; ``*`` stands for every loss, of which those that have the
             last key are set; a number is an index in the list of phases.
         value: its new value.
     """
 
     flag: str
-    way: tuple[str | int, ...]
+    path: tuple[str | int, ...]
     value: Any
 
 
@@ -60,22 +60,22 @@ def apply(section: Mapping[str, Any], stage: str, settings: Iterable[Setting]) -
     for setting in settings:
         places = list(_places(values[stage], setting))
         if not places:
-            way = ".".join(map(str, setting.way))
-            raise TrainingError(f"{setting.flag}: training.{stage} of this recipe has no {way}{_there(values[stage])}")
+            path = ".".join(map(str, setting.path))
+            raise TrainingError(f"{setting.flag}: training.{stage} of this recipe has no {path}{_there(values[stage])}")
         for place in places:
-            key = setting.way[-1]
+            key = setting.path[-1]
             before = place.get(key) if isinstance(place, dict) else place[key]
             if before != setting.value:
                 place[key] = setting.value
-                way = ".".join(map(str, setting.way))
+                path = ".".join(map(str, setting.path))
                 said.append(
-                    f"{setting.flag}: {way} is {setting.value}" + ("" if before is None else f" and not {before}")
+                    f"{setting.flag}: {path} is {setting.value}" + ("" if before is None else f" and not {before}")
                 )
     return values, list(dict.fromkeys(said))
 
 
 def _places(stage: dict[str, Any], setting: Setting) -> Iterable[Any]:
-    first, *rest = setting.way
+    first, *rest = setting.path
     if first == "discriminators":
         for phase in stage.get("phases") or [stage]:
             if "discriminators" in phase:
@@ -83,7 +83,7 @@ def _places(stage: dict[str, Any], setting: Setting) -> Iterable[Any]:
         return
     if first != "losses":
         place: Any = stage
-        for key in setting.way[:-1]:
+        for key in setting.path[:-1]:
             if isinstance(place, dict):
                 place = place.setdefault(key, {}) if key == "optimiser" else place.get(key)
             else:
@@ -105,17 +105,17 @@ def _there(stage: Mapping[str, Any]) -> str:
     return f" (losses: {', '.join(dict.fromkeys(names))})" if names else ""
 
 
-def differences(before: Any, now: Any, way: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any, Any]]:
+def differences(before: Any, now: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any, Any]]:
     """Differences between two trees of plain values: the path, and both values."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         keys = dict.fromkeys([*before, *now])
-        return [one for key in keys for one in differences(before.get(key), now.get(key), (*way, str(key)))]
+        return [one for key in keys for one in differences(before.get(key), now.get(key), (*path, str(key)))]
     if isinstance(before, Sequence) and isinstance(now, Sequence) and not isinstance(before, str):
         if len(before) == len(now):
-            return [one for i in range(len(now)) for one in differences(before[i], now[i], (*way, str(i)))]
+            return [one for i in range(len(now)) for one in differences(before[i], now[i], (*path, str(i)))]
     elif before == now:
         return []
-    return [] if before == now else [(way, before, now)]
+    return [] if before == now else [(path, before, now)]
 
 
 def settle(before: Mapping[str, Any], now: Mapping[str, Any], path: str) -> list[str]:
@@ -129,9 +129,9 @@ def settle(before: Mapping[str, Any], now: Mapping[str, Any], path: str) -> list
     """
     notes: list[str] = []
     refused: list[str] = []
-    for way, was, value in differences(before, now):
-        line = f"{'.'.join(way)} is {value} here and {was} in the checkpoint"
-        (notes if way[-1] in FREE else refused).append(line)
+    for keys, was, value in differences(before, now):
+        line = f"{'.'.join(keys)} is {value} here and {was} in the checkpoint"
+        (notes if keys[-1] in FREE else refused).append(line)
     if refused:
         raise TrainingError(
             f"{path}: cannot go on with other settings: {'; '.join(refused)}: leave the option out, or begin a new run "

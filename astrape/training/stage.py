@@ -225,7 +225,7 @@ class Section:
         """
         if name not in self.stages:
             raise TrainingError(
-                f"{recipe.where_of('training')}: '{recipe.name}' does not say how to train its {name}: "
+                f"{recipe.location_of('training')}: '{recipe.name}' does not say how to train its {name}: "
                 f"add training.{name}"
             )
         return self.stages[name]

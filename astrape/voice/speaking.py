@@ -52,17 +52,17 @@ def is_deaf(graph: Graph) -> bool:
 
     So it is with fresh weights, whose adaptive norms begin at zero (AdaLN-Zero).
     """
-    listening = [unit for unit in graph.actors if SPEAKER in unit.controls.values()]
+    listening = [actor for actor in graph.actors if SPEAKER in actor.controls.values()]
     like = torch.zeros(1, 1, 1, device=graph.device, dtype=graph.dtype)
     seeds = torch.Generator().manual_seed(SEED)
     one, other = (torch.randn(1, CHANNELS, generator=seeds).to(like) for _ in range(2))
     values = {name: torch.zeros(1, channels).to(like) for name, channels in graph.controls.items()}
     with torch.no_grad():
-        for unit in listening:
+        for actor in listening:
             derived = []
             for speaker in (one, other):
                 outer = values | {SPEAKER: speaker}
-                derived.append(unit.block.prepare({name: outer[control] for name, control in unit.controls.items()}))
+                derived.append(actor.block.prepare({name: outer[control] for name, control in actor.controls.items()}))
             if not _same(*derived):
                 return False
     return True

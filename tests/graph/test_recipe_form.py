@@ -49,11 +49,11 @@ def test_a_node_reads_the_one_before_unless_it_says() -> None:
 
 def test_places_are_kept() -> None:
     recipe = Recipe.parse(TINY, "tiny.yaml")
-    assert str(recipe.nodes[0].where) == "tiny.yaml:5"
-    assert str(recipe.nodes[1].where_of("rate")) == "tiny.yaml:8"
-    assert str(recipe.nodes[1].where_of("from")) == "tiny.yaml:6"
-    assert str(recipe.where_of("outputs", "wav")) == "tiny.yaml:10"
-    assert str(recipe.where_of("outputs", "no")) == "tiny.yaml:9"
+    assert str(recipe.nodes[0].location) == "tiny.yaml:5"
+    assert str(recipe.nodes[1].location_of("rate")) == "tiny.yaml:8"
+    assert str(recipe.nodes[1].location_of("from")) == "tiny.yaml:6"
+    assert str(recipe.location_of("outputs", "wav")) == "tiny.yaml:10"
+    assert str(recipe.location_of("outputs", "no")) == "tiny.yaml:9"
     assert str(FileLocation("<dict>")) == "<dict>"
 
 
@@ -152,13 +152,13 @@ def test_nested_recipes_are_unfolded(folder: Path) -> None:
     }
     inner = recipe.nodes[1]
     assert inner.controls == {"speaker": "voice", "amount": "amount"}
-    assert str(inner.where).endswith("inner.yaml:5")
+    assert str(inner.location).endswith("inner.yaml:5")
     # The range of the nested control holds outside as well.
     amount = recipe.controls["amount"]
     assert (amount.minimum, amount.maximum, amount.default) == (0.0, 1.0, (0.2,))
     (expected,) = recipe.expectations
     assert (expected.node, expected.reference, expected.stream) == ("enc", Reference("down"), Stream(16000, 1))
-    assert str(expected.where).endswith("top.yaml:6")
+    assert str(expected.location).endswith("top.yaml:6")
     assert str(expected.declared).endswith("inner.yaml:2")
 
 
@@ -275,14 +275,14 @@ def test_dicts_are_recipes_too() -> None:
     recipe = Recipe.from_dict(data)
     assert recipe.inputs["mic"] == Stream(Fraction(200, 3), 2)
     assert recipe.nodes[0].params == {"gain": 0.5, "taps": [1, 2]}
-    assert str(recipe.where_of("outputs", "wav")) == "<dict>"
+    assert str(recipe.location_of("outputs", "wav")) == "<dict>"
     data["blocks"]["g"]["use"] = "else"  # type: ignore[index]
     assert recipe.nodes[0].use == "gain"
 
 
 def test_byte_order_mark_and_windows_line_ends() -> None:
     raw = b"\xef\xbb\xbf" + TINY.replace("\n", "\r\n").encode()
-    assert str(Recipe.parse(raw, "w.yaml").nodes[1].where) == "w.yaml:6"
+    assert str(Recipe.parse(raw, "w.yaml").nodes[1].location) == "w.yaml:6"
 
 
 def test_a_shipped_recipe_is_found_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

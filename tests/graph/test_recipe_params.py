@@ -103,9 +103,9 @@ class Layers(StreamBlock):
 
 
 def node(use: str, /, **params: Any) -> Node:
-    wheres = {key: FileLocation("f.yaml", 5 + index) for index, key in enumerate(params)}
-    wheres["use"] = FileLocation("f.yaml", 4)
-    return Node("n", use, (("in", Reference("mic")),), params, False, {}, FileLocation("f.yaml", 3), wheres)
+    locations = {key: FileLocation("f.yaml", 5 + index) for index, key in enumerate(params)}
+    locations["use"] = FileLocation("f.yaml", 4)
+    return Node("n", use, (("in", Reference("mic")),), params, False, {}, FileLocation("f.yaml", 3), locations)
 
 
 def failure(use: str, source: Any = MIC, /, **params: Any) -> str:

@@ -82,7 +82,7 @@ def _delay(node: PlannedNode, port: str, frames: int, stream: Stream) -> Planned
     read = node.sources[port]
     name = f"{node.name}/align.{port}" if len(node.sources) > 1 else f"{node.name}/align"
     block = Delay(stream, frames=frames)
-    return PlannedNode(name, "delay", block, {"in": read}, node.where, training=node.training, inserted=True)
+    return PlannedNode(name, "delay", block, {"in": read}, node.location, training=node.training, inserted=True)
 
 
 def _refusal(node: PlannedNode, early: Wire, late: Wire, difference: Fraction, ages: _Ages) -> Exception:
@@ -90,7 +90,7 @@ def _refusal(node: PlannedNode, early: Wire, late: Wire, difference: Fraction, a
     return recipe_error(
         f"'{ages.written(early)}' and '{ages.written(late)}' meet {float(difference * 1000):.6g} ms apart, "
         f"which is {difference * rate} frames at {rate} Hz and no whole number",
-        node.where,
+        node.location,
         node=node.name,
         hint=_hint(node, difference * rate, rate, ages),
         cls=AlignmentError,

@@ -42,7 +42,7 @@ class Built:
         self._entering: dict[int, list[str]] = {}
         self._delays = {name for name, node in self._specs.items() if _is_delay(node)}
 
-    def resolve(self, reference: Reference, where: FileLocation, node: str | None) -> Wire:
+    def resolve(self, reference: Reference, location: FileLocation, node: str | None) -> Wire:
         """The signal a reference means.
 
         Raises:
@@ -56,10 +56,10 @@ class Built:
             return Wire(reference.node, next(iter(ports)))
         if reference.port is None:
             choices = ", ".join(f"{reference.node}.{port}" for port in ports)
-            raise recipe_error(f"'{reference.node}' has several outputs", where, node, f"name one of {choices}")
+            raise recipe_error(f"'{reference.node}' has several outputs", location, node, f"name one of {choices}")
         if reference.port not in ports:
             hint = suggest(reference.port, ports, "output")
-            raise recipe_error(f"'{reference.node}' has no output '{reference.port}'", where, node, hint)
+            raise recipe_error(f"'{reference.node}' has no output '{reference.port}'", location, node, hint)
         return Wire(reference.node, reference.port)
 
     def run(self) -> None:
@@ -89,11 +89,11 @@ class Built:
                 cycle = [edge[0] for edge in nx.find_cycle(body)]
                 path = " -> ".join([*cycle, cycle[0]])
                 hint = f"put a delay of at least one frame into it, between '{cycle[-1]}' and '{cycle[0]}'"
-                raise recipe_error(f"a cycle without a delay: {path}", first.where, first.name, hint, CausalityError)
+                raise recipe_error(f"a cycle without a delay: {path}", first.location, first.name, hint, CausalityError)
             if not body or not entering:
                 raise recipe_error(
                     f"nothing enters the loop through {', '.join(repr(n) for n in sorted(component))}",
-                    first.where,
+                    first.location,
                     first.name,
                     "add what it is to repeat, with a block such as 'add'",
                 )
@@ -113,17 +113,17 @@ class Built:
         for port, reference in spec.sources:
             if self._opens(spec, reference):
                 self._assume(reference.node)
-            signals[port] = self.resolve(reference, spec.where_of("from"), spec.name)
+            signals[port] = self.resolve(reference, spec.location_of("from"), spec.name)
         streams = {port: self.streams[signal] for port, signal in signals.items()}
         block = build_block(spec, streams["in"] if set(streams) == {"in"} else streams)
         if wrong := strange_time(block):
-            raise recipe_error(wrong, spec.where, spec.name, cls=RateError)
+            raise recipe_error(wrong, spec.location, spec.name, cls=RateError)
         scope = {name: spec.controls.get(name, name) for name in block.controls}
         for name, channels in block.controls.items():
             self._check_control(spec, name, channels)
         sources = dict(zip(block.inputs, signals.values(), strict=True))
         cut = spec.name in self._delays and spec.name in self.loops
-        planned = PlannedNode(spec.name, spec.use, block, sources, spec.where, scope, spec.training, cut=cut)
+        planned = PlannedNode(spec.name, spec.use, block, sources, spec.location, scope, spec.training, cut=cut)
         self.nodes[spec.name] = planned
         for signal, stream in planned.output_streams():
             self._leading.setdefault(spec.name, self.streams.setdefault(signal, stream))
@@ -144,21 +144,27 @@ class Built:
             rate = exact_number(spec.params["rate"]) if "rate" in spec.params else like.rate
             self._leading[delay] = self.streams[signal] = Stream(rate, int(spec.params.get("channels", like.channels)))
         except (ValueError, TypeError, OverflowError, AstrapeError) as error:
-            raise recipe_error(str(error), spec.where, delay, "give `rate` in Hz and `channels` as numbers") from error
+            raise recipe_error(
+                str(error), spec.location, delay, "give `rate` in Hz and `channels` as numbers"
+            ) from error
 
     def _close(self, name: str) -> None:
         """Check that what reaches a loop's delay is what was assumed to come out of it."""
         planned, signal = self.nodes[name], Wire(name, "out")
         if not isinstance(planned.block, Delay) or planned.block.frames < 1:
             raise recipe_error(
-                "a cycle whose delay has no frames", planned.where, name, "make it at least one frame", CausalityError
+                "a cycle whose delay has no frames",
+                planned.location,
+                name,
+                "make it at least one frame",
+                CausalityError,
             )
         if self.streams[signal] != planned.block.output:
             real, taken = planned.block.output, self.streams[signal]
             raise recipe_error(
                 f"the loop's delay gets {real.channels} channels at {real.rate} Hz and was taken for "
                 f"{taken.channels} channels at {taken.rate} Hz",
-                planned.where,
+                planned.location,
                 name,
                 f"give it `rate: {real.rate}` and `channels: {real.channels}`",
                 RateError,
@@ -169,11 +175,11 @@ class Built:
         declared = self._recipe.controls.get(outer) if outer is not None else None
         if declared is None:
             hint = suggest(name, spec.controls, "control") if spec.controls else f"declare it under controls: {name}"
-            raise recipe_error(f"there is no control '{name}'", spec.where, spec.name, hint)
+            raise recipe_error(f"there is no control '{name}'", spec.location, spec.name, hint)
         if declared.channels != channels:
             raise recipe_error(
                 f"control '{name}' has {declared.channels} channels, and {channels} are needed",
-                spec.where,
+                spec.location,
                 spec.name,
                 f"declare it with channels: {channels}",
                 RateError,
@@ -196,12 +202,12 @@ def build(recipe: Recipe, nodes: Iterable[Node]) -> Built:
         reference = expected.reference
         if reference.node not in built.nodes and reference.node not in recipe.inputs:
             continue
-        real = built.streams[built.resolve(reference, expected.where, expected.node)]
+        real = built.streams[built.resolve(reference, expected.location, expected.node)]
         if real != expected.stream:
             raise recipe_error(
                 f"'{reference}' has {real.channels} channels at {real.rate} Hz, and input '{expected.input}' "
                 f"({expected.declared}) takes {expected.stream.channels} channels at {expected.stream.rate} Hz",
-                expected.where,
+                expected.location,
                 expected.node,
                 "resample or mix it first, or change what the nested recipe declares",
                 RateError,

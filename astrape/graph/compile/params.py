@@ -92,18 +92,18 @@ def _fitted(node: Node, cls: type[StreamBlock]) -> dict[str, Any]:
         if name not in known:
             hint = suggest(name, known, "parameter")
             raise recipe_error(
-                f"block '{node.use}' has no parameter {quote(name)}", node.where_of(name), node.name, hint
+                f"block '{node.use}' has no parameter {quote(name)}", node.location_of(name), node.name, hint
             )
         kind = known[name].kind
         try:
             given[name] = kind.take(value)
         except Mismatch as mismatch:
             fault = f"{name}{mismatch.path} is {mismatch.found}"
-            raise recipe_error(fault, node.where_of(name), node.name, f"give {mismatch.expected}") from None
+            raise recipe_error(fault, node.location_of(name), node.name, f"give {mismatch.expected}") from None
     for name, parameter in known.items():
         if parameter.required and name not in given:
             fault = f"block '{node.use}' lacks the parameter '{name}'"
-            raise recipe_error(fault, node.where, node.name, f"add {name}: {parameter.kind.expected}")
+            raise recipe_error(fault, node.location, node.name, f"add {name}: {parameter.kind.expected}")
     return given
 
 
@@ -117,21 +117,21 @@ def _inputs(node: Node, cls: type[StreamBlock], source: Stream | Mapping[str, St
     given = ", ".join(str(reference) for _, reference in node.sources)
     fault = f"block '{node.use}' takes one input, and from gives {given}"
     hint = "write from: NODE" if len(source) == 1 else "name one, or join them first, with add or concat"
-    raise recipe_error(fault, node.where_of("from"), node.name, hint)
+    raise recipe_error(fault, node.location_of("from"), node.name, hint)
 
 
 def _failed(node: Node, error: Exception, what: str, key: str) -> RecipeError:
     """The error for what went wrong in code that is not the recipe's: a refusal keeps its own words."""
-    where = node.where_of(key)
+    location = node.location_of(key)
     if isinstance(error, MemoryError):
-        return recipe_error(f"{what}: out of memory: {error}".rstrip(": "), where, node.name, "make it smaller")
+        return recipe_error(f"{what}: out of memory: {error}".rstrip(": "), location, node.name, "make it smaller")
     if isinstance(error, RecipeError):
-        return recipe_error(str(error), where, node.name, cls=type(error))
+        return recipe_error(str(error), location, node.name, cls=type(error))
     if isinstance(error, (AstrapeError, ValueError)) and str(error):
-        return recipe_error(str(error), where, node.name)
+        return recipe_error(str(error), location, node.name)
     # Torch appends a C++ stack to some messages: the first line says what happened.
     first = str(error).strip().partition("\n")[0]
-    return recipe_error(f"{what}: {type(error).__name__}: {first}".rstrip(": "), where, node.name)
+    return recipe_error(f"{what}: {type(error).__name__}: {first}".rstrip(": "), location, node.name)
 
 
 def _named_in(message: str, node: Node) -> str:

@@ -40,13 +40,13 @@ def plan_recipe(recipe: Recipe, *, training: bool = False) -> Plan:
     wired = {}
     for name, reference in outputs.items():
         section = "outputs" if name in recipe.outputs else "training"
-        wired[name] = built.resolve(reference, recipe.where_of(section, name), None)
+        wired[name] = built.resolve(reference, recipe.location_of(section, name), None)
     nodes = built.nodes if training else needed_nodes(built.nodes, wired)
     for node in nodes.values():
         try:
             period_of(node.block)
         except RateError as error:
-            raise recipe_error(str(error), node.where, node.name, cls=RateError) from error
+            raise recipe_error(str(error), node.location, node.name, cls=RateError) from error
     inputs = read_inputs(recipe.inputs, nodes, wired)
     if not training:
         refuse_lookahead(nodes, inputs)
@@ -63,7 +63,7 @@ def needed_nodes(nodes: Mapping[str, PlannedNode], outputs: Mapping[str, Wire]) 
     for node in needed.values():
         if node.training:
             message = "an output depends on this training-only node"
-            raise recipe_error(message, node.where, node.name, cls=CausalityError)
+            raise recipe_error(message, node.location, node.name, cls=CausalityError)
     return needed
 
 
@@ -98,7 +98,7 @@ def refuse_lookahead(nodes: Mapping[str, PlannedNode], inputs: Mapping[str, Stre
         far = "without bound" if ahead is None else f"{float(ahead * Fraction(1000)):.6g} ms"
         raise recipe_error(
             f"looks ahead {far}, on the path {' -> '.join(path)}",
-            node.where,
+            node.location,
             node.name,
             "choose a causal form of it, or move it into the training section",
             CausalityError,

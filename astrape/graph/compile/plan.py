@@ -42,7 +42,7 @@ class PlannedNode:
     use: str
     block: StreamBlock
     sources: dict[str, Wire]
-    where: FileLocation
+    location: FileLocation
     controls: dict[str, str] = field(default_factory=dict)
     training: bool = False
     inserted: bool = False

@@ -107,7 +107,7 @@ class _Expansion:
         names = _Names(scope, {name: tuple(inner.sheet.outputs) for name, inner in nested.items()})
         sources = {
             written.name: tuple(
-                (port, names.symbol(text, where, written.name), where) for port, text, where in written.sources
+                (port, names.symbol(text, location, written.name), location) for port, text, location in written.sources
             )
             for written in written_nodes
         }
@@ -120,7 +120,7 @@ class _Expansion:
             self.count += written.repeat
             if self.count > MOST_NODES:
                 raise recipe_error(
-                    f"that makes more than {MOST_NODES} nodes", written.where, written.name, "repeat or nest less"
+                    f"that makes more than {MOST_NODES} nodes", written.location, written.name, "repeat or nest less"
                 )
             if written.name in nested:
                 self.add_graphs(written, scope, nested[written.name], sources[written.name])
@@ -134,24 +134,24 @@ class _Expansion:
         assert located is not None
         if scope.depth + 1 > DEEPEST_NESTING:
             raise recipe_error(
-                f"nested deeper than {DEEPEST_NESTING} recipes", written.where, written.name, "nest less"
+                f"nested deeper than {DEEPEST_NESTING} recipes", written.location, written.name, "nest less"
             )
         if not isinstance(located.value, str):
             key: object = (id(located.source), located.path)
             if key not in self.sheets:
                 self.sheets[key] = read_written(located, written.name)
             return _Nested(self.sheets[key], None)
-        path = locate(located.value, located.source.base, located.where, written.name)
+        path = locate(located.value, located.source.base, located.location, written.name)
         known = path.resolve()
         if known in scope.stack:
             circle = " -> ".join(step.name for step in (*scope.stack[scope.stack.index(known) :], known))
-            raise recipe_error(f"the recipe nests itself: {circle}", located.where, written.name, "break the circle")
+            raise recipe_error(f"the recipe nests itself: {circle}", located.location, written.name, "break the circle")
         if known not in self.sheets:
-            source = read_file(path, located.where, written.name)
+            source = read_file(path, located.location, written.name)
             self.values += source.values
             if self.values > MOST_VALUES:
                 raise recipe_error(
-                    f"all files have more than {MOST_VALUES} values", located.where, written.name, "nest less"
+                    f"all files have more than {MOST_VALUES} values", located.location, written.name, "nest less"
                 )
             self.sheets[known] = read_written(Located(source, source.data))
         return _Nested(self.sheets[known], known)
@@ -160,17 +160,24 @@ class _Expansion:
         training = scope.training or written.training
         for name in scope.copies(written):
             node = Node(
-                name, written.use, (), dict(written.params), training, scope.controls, written.where, written.wheres
+                name,
+                written.use,
+                (),
+                dict(written.params),
+                training,
+                scope.controls,
+                written.location,
+                written.locations,
             )
             self.raws.append(_Raw(node, sources))
-            sources = ((sources[0][0], (name, None), written.where),)
+            sources = ((sources[0][0], (name, None), written.location),)
 
     def add_graphs(self, written: WrittenNode, scope: _Scope, nested: _Nested, sources: _Sources) -> None:
         sheet = nested.sheet
         if written.repeat > 1 and (len(sheet.inputs) > 1 or len(sheet.outputs) > 1):
-            where = written.wheres["repeat"]
+            location = written.locations["repeat"]
             shown = f"'{sheet.name}' has inputs {', '.join(sheet.inputs)} and outputs {', '.join(sheet.outputs)}"
-            raise recipe_error(f"repeat makes a chain, and {shown}", where, written.name, "give it one of each")
+            raise recipe_error(f"repeat makes a chain, and {shown}", location, written.name, "give it one of each")
         stack = scope.stack if nested.path is None else (*scope.stack, nested.path)
         controls = self.bind_controls(written, scope, sheet)
         for name in scope.copies(written):
@@ -179,13 +186,13 @@ class _Expansion:
             inner = _Scope(sheet, f"{name}/", inputs, controls, training, stack, scope.depth + 1)
             for port, symbol in self.unfold(inner)[0].items():
                 self.aliases[(name, port)] = symbol
-            sources = ((sources[0][0], (name, next(iter(sheet.outputs))), written.where),)
+            sources = ((sources[0][0], (name, next(iter(sheet.outputs))), written.location),)
 
     def bind_inputs(
         self, written: WrittenNode, sheet: WrittenRecipe, name: str, sources: _Sources
     ) -> dict[str, Symbol]:
         """Symbols for the inputs of a nested recipe, which are aliases of what it reads."""
-        where = written.wheres.get("from", written.where)
+        location = written.locations.get("from", written.location)
         names = ", ".join(sheet.inputs)
         given = {port: symbol for port, symbol, _ in sources}
         if len(sheet.inputs) == 1 and set(given) == {"in"}:
@@ -199,13 +206,13 @@ class _Expansion:
             )
             if set(given) <= {"in"} or "0" in given:
                 fault = f"from gives {len(given)} without names, and '{sheet.name}' does not take that"
-            raise recipe_error(f"{fault} (inputs: {names})", where, written.name, hint)
+            raise recipe_error(f"{fault} (inputs: {names})", location, written.name, hint)
         inputs: dict[str, Symbol] = {}
         for port, stream in sheet.inputs.items():
             inputs[port] = (f"{name}/{port}", None)
             self.aliases[inputs[port]] = given[port]
-            declared = sheet.located.where_of("inputs", port)
-            expectation = Expectation(name, Reference(""), stream, written.where, port, declared)
+            declared = sheet.located.location_of("inputs", port)
+            expectation = Expectation(name, Reference(""), stream, written.location, port, declared)
             self.expectations.append((expectation, given[port]))
         return inputs
 
@@ -216,13 +223,13 @@ class _Expansion:
         counterpart outside becomes a control of the outermost graph under the node's path, such as ``enc/gain``.
         """
         for name, given in written.controls.items():
-            where = written.wheres["controls"]
+            location = written.locations["controls"]
             if name not in sheet.controls:
                 hint = suggest(name, sheet.controls, "control")
-                raise recipe_error(f"'{sheet.name}' has no control {quote(name)}", where, written.name, hint)
+                raise recipe_error(f"'{sheet.name}' has no control {quote(name)}", location, written.name, hint)
             if given not in scope.controls:
                 hint = suggest(given, scope.controls, "control")
-                raise recipe_error(f"there is no control {quote(given)}", where, written.name, hint)
+                raise recipe_error(f"there is no control {quote(given)}", location, written.name, hint)
         bound: dict[str, str] = {}
         for name, control in sheet.controls.items():
             outer = written.controls.get(name, name)
@@ -235,21 +242,23 @@ class _Expansion:
             else:
                 fault = f"'{sheet.name}' needs a control '{name}' ({control.channels} channels)"
                 hint = f"add it to controls, give it a default, or write controls: {{{name}: NAME}}"
-                raise recipe_error(fault, written.where, written.name, hint)
+                raise recipe_error(fault, written.location, written.name, hint)
         return bound
 
     def finish(
         self, outputs: Mapping[str, Symbol], training_outputs: Mapping[str, Symbol], sheet: WrittenRecipe
     ) -> Flat:
         """Follow all aliases, and keep what the outputs depend on."""
-        where_of = sheet.located.where_of
-        finals = {name: self.follow(symbol, where_of("outputs", name)) for name, symbol in outputs.items()}
+        location_of = sheet.located.location_of
+        finals = {name: self.follow(symbol, location_of("outputs", name)) for name, symbol in outputs.items()}
         training_finals = {
-            name: self.follow(symbol, where_of("training", "outputs", name))
+            name: self.follow(symbol, location_of("training", "outputs", name))
             for name, symbol in training_outputs.items()
         }
         nodes = [
-            replace(raw.node, sources=tuple((port, self.follow(symbol, where)) for port, symbol, where in raw.sources))
+            replace(
+                raw.node, sources=tuple((port, self.follow(symbol, location)) for port, symbol, location in raw.sources)
+            )
             for raw in self.raws
         ]
         reads = {node.name: [reference.node for _, reference in node.sources] for node in nodes}
@@ -262,20 +271,20 @@ class _Expansion:
         ]
         known = {node.name for node in kept} | set(sheet.inputs)
         expectations = [
-            replace(expectation, reference=self.follow(symbol, expectation.where))
+            replace(expectation, reference=self.follow(symbol, expectation.location))
             for expectation, symbol in self.expectations
         ]
         expectations = [expectation for expectation in expectations if expectation.reference.node in known]
         return Flat(tuple(kept), self.controls, finals, training_finals, tuple(expectations))
 
-    def follow(self, symbol: Symbol, where: FileLocation) -> Reference:
+    def follow(self, symbol: Symbol, location: FileLocation) -> Reference:
         """The reference that a symbol stands for, through all aliases."""
         seen: set[Symbol] = set()
         while symbol in self.aliases:
             if symbol in seen:
                 raise recipe_error(
                     f"'{symbol[0]}' stands for itself: a nested graph hands its input on, and that is its own output",
-                    where,
+                    location,
                     hint="feed it from a node",
                 )
             seen.add(symbol)
@@ -300,13 +309,13 @@ class _Names:
         self.training = {written.name for written in scope.sheet.written_nodes if written.training}
 
     def outputs(self, references: Mapping[str, str], *section: str) -> dict[str, Symbol]:
-        where_of, what = self.sheet.located.where_of, " ".join(section)[:-1]
+        location_of, what = self.sheet.located.location_of, " ".join(section)[:-1]
         return {
-            name: self.symbol(text, where_of(*section, name), None, f"{what} '{name}': ")
+            name: self.symbol(text, location_of(*section, name), None, f"{what} '{name}': ")
             for name, text in references.items()
         }
 
-    def symbol(self, text: str, where: FileLocation, node: str | None, what: str = "") -> Symbol:
+    def symbol(self, text: str, location: FileLocation, node: str | None, what: str = "") -> Symbol:
         """The symbol of a reference.
 
         Raises:
@@ -315,20 +324,20 @@ class _Names:
         name, _, port = text.partition(".")
         if name in self.inputs:
             if port:
-                raise recipe_error(f"{what}{quote(text)}: an input has no ports", where, node, f"write {name}")
+                raise recipe_error(f"{what}{quote(text)}: an input has no ports", location, node, f"write {name}")
             return self.inputs[name]
         if name not in self.last:
             hint = suggest(name, (*self.inputs, *self.last), "node")
             if name in self.training:
                 hint = "nested recipes leave their training section out: move it to blocks"
-            raise recipe_error(f"{what}there is no node or input {quote(name)}", where, node, hint)
+            raise recipe_error(f"{what}there is no node or input {quote(name)}", location, node, hint)
         if name not in self.nested:
             return self.last[name], port or None
         outputs = self.nested[name]
         if port not in outputs and (port or len(outputs) > 1):
             choices = " or ".join(f"{name}.{output}" for output in outputs)
             fault = f"'{name}' has no output {quote(port)}" if port else f"'{name}' has {len(outputs)} outputs"
-            raise recipe_error(what + fault, where, node, f"write {choices}")
+            raise recipe_error(what + fault, location, node, f"write {choices}")
         return self.last[name], port or outputs[0]
 
 
@@ -338,12 +347,12 @@ def _narrowed(outer: Control, inner: Control, written: WrittenNode) -> Control:
     Raises:
         RecipeError: where the two have different channels, or no value suits both.
     """
-    where = written.wheres.get("controls", written.where)
+    location = written.locations.get("controls", written.location)
     if outer.channels != inner.channels:
         raise recipe_error(
             f"control '{outer.name}' has {outer.channels} channels, and '{inner.name}' of the nested recipe "
-            f"({inner.where}) has {inner.channels}",
-            where,
+            f"({inner.location}) has {inner.channels}",
+            location,
             written.name,
             "give them the same number",
         )
@@ -352,9 +361,9 @@ def _narrowed(outer: Control, inner: Control, written: WrittenNode) -> Control:
     values = (*(outer.default or ()), *(bound for bound in (minimum, maximum) if bound is not None))
     if any((minimum is not None and v < minimum) or (maximum is not None and v > maximum) for v in values):
         raise recipe_error(
-            f"control '{outer.name}' ({outer.where}) and '{inner.name}' of the nested recipe ({inner.where}) "
+            f"control '{outer.name}' ({outer.location}) and '{inner.name}' of the nested recipe ({inner.location}) "
             "have no default or range in common",
-            where,
+            location,
             written.name,
             "move minimum, maximum or default of one of them",
         )

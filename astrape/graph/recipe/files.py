@@ -21,7 +21,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def locate(
-    name: str | os.PathLike[str], base: Path, where: FileLocation | None = None, node: str | None = None
+    name: str | os.PathLike[str], base: Path, location: FileLocation | None = None, node: str | None = None
 ) -> Path:
     """The file of a recipe: a shipped recipe's name, or a path relative to ``base``.
 
@@ -33,7 +33,7 @@ def locate(
         PlaceError: for a store that cannot be read.
     """
     text = os.fspath(name)
-    place = where or FileLocation(text[:200])
+    place = location or FileLocation(text[:200])
     if not isinstance(name, os.PathLike) and text in (shipped := shipped_recipes()):
         return shipped[text]
     if is_remote(plain(text)):
@@ -53,7 +53,7 @@ def locate(
     )
 
 
-def read_file(path: Path, where: FileLocation | None = None, node: str | None = None) -> Source:
+def read_file(path: Path, location: FileLocation | None = None, node: str | None = None) -> Source:
     """Read a file of bounded size. That it cannot be opened is told at ``where``, or at the file itself."""
     try:
         with path.open("rb") as file:
@@ -61,6 +61,6 @@ def read_file(path: Path, where: FileLocation | None = None, node: str | None = 
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise recipe_error(
-            f"cannot read {quote(str(path))}: {reason}", where or FileLocation(str(path)), node
+            f"cannot read {quote(str(path))}: {reason}", location or FileLocation(str(path)), node
         ) from None
     return read_yaml(content, str(path), path.parent)

@@ -25,7 +25,7 @@ class FileLocation:
 
 def recipe_error(
     message: str,
-    where: FileLocation,
+    location: FileLocation,
     node: str | None = None,
     hint: str | None = None,
     cls: type[RecipeError] = RecipeError,
@@ -35,6 +35,6 @@ def recipe_error(
     >>> print(recipe_error("rate -1 is not positive", FileLocation("voice.yaml", 12), "down", "give a rate above 0"))
     voice.yaml:12: node 'down': rate -1 is not positive: give a rate above 0
     """
-    parts = [str(where), f"node {quote(node)}" if node else "", message, hint or ""]
+    parts = [str(location), f"node {quote(node)}" if node else "", message, hint or ""]
     text = " ".join(": ".join(part for part in parts if part).split())
     return cls(text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 3] + "...")

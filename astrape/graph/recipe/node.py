@@ -41,7 +41,7 @@ class Control:
     default: tuple[float, ...] | None
     minimum: float | None
     maximum: float | None
-    where: FileLocation
+    location: FileLocation
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Node:
         training: true for a node that nothing live depends on.
         controls: every control in the scope of the recipe the node stands in, to that control's name in the
             outermost recipe.
-        where: the line of the node's name.
-        wheres: the places of its single keys.
+        location: the line of the node's name.
+        locations: those of its single keys.
     """
 
     name: str
@@ -67,12 +67,12 @@ class Node:
     params: dict[str, Any]
     training: bool
     controls: dict[str, str]
-    where: FileLocation
-    wheres: dict[str, FileLocation] = field(default_factory=dict, repr=False, compare=False)
+    location: FileLocation
+    locations: dict[str, FileLocation] = field(default_factory=dict, repr=False, compare=False)
 
-    def where_of(self, key: str) -> FileLocation:
+    def location_of(self, key: str) -> FileLocation:
         """The place of a key of the node, or of the node where the key is not written."""
-        return self.wheres.get(key, self.where)
+        return self.locations.get(key, self.location)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Expectation:
         node: the flat path of the nested graph.
         reference: what feeds the input.
         stream: the rate and channels that the nested recipe declares.
-        where: the nested graph's node, in the outer file.
+        location: the nested graph's node, in the outer file.
         input: the input's name in the nested recipe.
         declared: the place of the declaration, in the nested file.
     """
@@ -91,6 +91,6 @@ class Expectation:
     node: str
     reference: Reference
     stream: Stream
-    where: FileLocation
+    location: FileLocation
     input: str
     declared: FileLocation

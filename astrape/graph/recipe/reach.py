@@ -37,17 +37,17 @@ def check_reach(sheet: WrittenRecipe) -> None:
     training = reached((_node_of(text) for text in sheet.training_outputs.values()), reads)
     for name, written in written_nodes.items():
         if written.training and name not in training:
-            raise recipe_error("it feeds nothing", written.where, name, "name it in training.outputs, or remove it")
+            raise recipe_error("it feeds nothing", written.location, name, "name it in training.outputs, or remove it")
         if not written.training and name not in live:
             if name in training:
                 hint = "move it to training.blocks, or name it in outputs"
-                raise recipe_error("it feeds the training section only", written.where, name, hint)
-            raise recipe_error("it feeds nothing", written.where, name, "name it in outputs, or remove it")
+                raise recipe_error("it feeds the training section only", written.location, name, hint)
+            raise recipe_error("it feeds nothing", written.location, name, "name it in outputs, or remove it")
     read = {source for sources in reads.values() for source in sources} | set(live) | set(training)
     for name in sheet.inputs:
         if name not in read:
-            where = sheet.located.where_of("inputs", name)
-            raise recipe_error(f"nothing reads input '{name}'", where, hint="read it with from, or remove it")
+            location = sheet.located.location_of("inputs", name)
+            raise recipe_error(f"nothing reads input '{name}'", location, hint="read it with from, or remove it")
 
 
 def _node_of(reference: str) -> str:
@@ -64,9 +64,9 @@ def _check_live(
     hint = "move what reads it to the training section, or the training node to blocks"
     for output, name in outputs.items():
         if name in written_nodes and written_nodes[name].training:
-            where = sheet.located.where_of("outputs", output)
+            location = sheet.located.location_of("outputs", output)
             raise recipe_error(
-                f"output '{output}' depends on training: '{name}' -> output '{output}'", where, hint=hint
+                f"output '{output}' depends on training: '{name}' -> output '{output}'", location, hint=hint
             )
     for name, written in written_nodes.items():
         for source in () if written.training else reads[name]:
@@ -76,5 +76,5 @@ def _check_live(
                     path.append(parent)
                 ends = [f"output '{output}'" for output, node in outputs.items() if node == path[-1]][:1]
                 shown = " -> ".join([f"'{step}'" for step in path] + ends)
-                where = written.wheres.get("from", written.where)
-                raise recipe_error(f"a live node depends on training: {shown}", where, name, hint)
+                location = written.locations.get("from", written.location)
+                raise recipe_error(f"a live node depends on training: {shown}", location, name, hint)

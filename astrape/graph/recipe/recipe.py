@@ -37,7 +37,7 @@ class Recipe:
         training: the training section but for its ``blocks`` and ``outputs``, as plain values.
         expectations: what nested recipes declare of their inputs.
         source: the file's name as messages give it.
-        where: the place where the recipe begins.
+        location: the place where the recipe begins.
         description: the recipe's own words on what it does.
 
     >>> text = '''
@@ -60,7 +60,7 @@ class Recipe:
     training: dict[str, Any]
     expectations: tuple[Expectation, ...]
     source: str
-    where: FileLocation
+    location: FileLocation
     description: str = ""
     located: Located | None = field(default=None, repr=False, compare=False)
 
@@ -112,11 +112,11 @@ class Recipe:
             training=sheet.training,
             expectations=flat.expectations,
             source=source.file,
-            where=located.where,
+            location=located.location,
             description=sheet.description,
             located=located,
         )
 
-    def where_of(self, *keys: str) -> FileLocation:
+    def location_of(self, *keys: str) -> FileLocation:
         """The place of what these keys lead to, such as ``("outputs", "wav")``, or of the nearest thing around it."""
-        return self.where if self.located is None else self.located.where_of(*keys)
+        return self.location if self.located is None else self.located.location_of(*keys)

@@ -47,8 +47,8 @@ class WrittenNode:
     recipe: Located | None
     controls: dict[str, str]
     training: bool
-    where: FileLocation
-    wheres: dict[str, FileLocation]
+    location: FileLocation
+    locations: dict[str, FileLocation]
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,16 @@ def read_written(located: Located, name: str | None = None) -> WrittenRecipe:
     """
     if located.value is None:
         raise recipe_error(
-            "there is nothing in it", located.where, hint=f"a recipe has the keys {', '.join(RECIPE_KEYS)}"
+            "there is nothing in it", located.location, hint=f"a recipe has the keys {', '.join(RECIPE_KEYS)}"
         )
     if name is None and not is_recipe(located.value):
         known: dict[type, str] = {dict: "a mapping", list: "a list", str: "text"}
         held = known.get(type(located.value), "a single value")
         keys = " without any of these keys" if isinstance(located.value, dict) else ""
         raise recipe_error(
-            f"this is not a recipe: it holds {held}{keys}", located.where, hint=f"a recipe has {', '.join(RECIPE_KEYS)}"
+            f"this is not a recipe: it holds {held}{keys}",
+            located.location,
+            hint=f"a recipe has {', '.join(RECIPE_KEYS)}",
         )
     required = RECIPE_KEYS if name is None else RECIPE_KEYS[1:]
     entries = _entries(located, "a recipe", required, ("recipe", "description", "controls", "training"))
@@ -95,7 +97,7 @@ def read_written(located: Located, name: str | None = None) -> WrittenRecipe:
     inputs = {key: _input(key, at) for key, at in _named(entries["inputs"], "inputs", "input").items()}
     if not inputs:
         raise recipe_error(
-            "there are no inputs", entries["inputs"].where, hint="add one: mic: {rate: 44100, channels: 1}"
+            "there are no inputs", entries["inputs"].location, hint="add one: mic: {rate: 44100, channels: 1}"
         )
     controls = {}
     if "controls" in entries:
@@ -103,7 +105,7 @@ def read_written(located: Located, name: str | None = None) -> WrittenRecipe:
     written_nodes = _drafts(entries["blocks"], tuple(inputs), training=False)
     outputs = _outputs(entries["outputs"])
     if not outputs:
-        raise recipe_error("there are no outputs", entries["outputs"].where, hint="add one: NAME: NODE")
+        raise recipe_error("there are no outputs", entries["outputs"].location, hint="add one: NAME: NODE")
     training: dict[str, Any] = {}
     training_outputs: dict[str, str] = {}
     if "training" in entries:
@@ -144,7 +146,7 @@ def exact_number(value: Any) -> Fraction:
 def _mapping(located: Located, what: str, node: str | None = None) -> dict[str, Located]:
     if not isinstance(located.value, dict):
         raise recipe_error(
-            f"{what} is {quote(located.value)}, not a mapping", located.where, node, "write it as key: value"
+            f"{what} is {quote(located.value)}, not a mapping", located.location, node, "write it as key: value"
         )
     return {key: located.at(key) for key in located.value}
 
@@ -156,68 +158,70 @@ def _entries(
     known = (*required, *optional)
     for key, at in entries.items():
         if key not in known:
-            raise recipe_error(f"{what} has no key {quote(key)}", at.where, node, suggest(key, known, "key"))
+            raise recipe_error(f"{what} has no key {quote(key)}", at.location, node, suggest(key, known, "key"))
     for key in required:
         if key not in entries:
-            raise recipe_error(f"{what} lacks the key '{key}'", located.where, node, f"add {key}: ...")
+            raise recipe_error(f"{what} lacks the key '{key}'", located.location, node, f"add {key}: ...")
     return entries
 
 
 def _named(located: Located, section: str, what: str) -> dict[str, Located]:
     entries = _mapping(located, section)
     for key, at in entries.items():
-        _check_name(key, at.where, what)
+        _check_name(key, at.location, what)
     return entries
 
 
-def _check_name(name: str, where: FileLocation, what: str) -> None:
+def _check_name(name: str, location: FileLocation, what: str) -> None:
     if not _NAME.fullmatch(name):
         raise recipe_error(
-            f"{what} {quote(name)} is not a name", where, hint="use 1 to 64 letters, digits, '_' and '-'"
+            f"{what} {quote(name)} is not a name", location, hint="use 1 to 64 letters, digits, '_' and '-'"
         )
 
 
 def _text(located: Located, what: str, node: str | None = None) -> str:
     if not isinstance(located.value, str):
         hint = "put quotes around it" if isinstance(located.value, (bool, int, float)) else "write a name or text"
-        raise recipe_error(f"{what} is {quote(located.value)}, not text", located.where, node, hint)
+        raise recipe_error(f"{what} is {quote(located.value)}, not text", located.location, node, hint)
     return located.value
 
 
 def _name(located: Located, what: str) -> str:
     name = _text(located, what)
-    _check_name(name, located.where, what)
+    _check_name(name, located.location, what)
     return name
 
 
 def _count(located: Located, what: str, most: int, node: str | None = None) -> int:
     value = located.value
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise recipe_error(f"{what} is {quote(value)}", located.where, node, f"give a whole number from 1 to {most}")
+        raise recipe_error(f"{what} is {quote(value)}", located.location, node, f"give a whole number from 1 to {most}")
     return value
 
 
 def _number(located: Located, what: str) -> float:
     value = located.value
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise recipe_error(f"{what} is {quote(value)}", located.where, hint="give a finite number")
+        raise recipe_error(f"{what} is {quote(value)}", located.location, hint="give a finite number")
     return float(value)
 
 
 def _input(name: str, located: Located) -> Stream:
     what = f"input '{name}'"
     entries = _entries(located, what, ("rate", "channels"))
-    where = entries["rate"].where
+    location = entries["rate"].location
     try:
         rate = exact_number(entries["rate"].value)
     except ValueError as error:
-        raise recipe_error(f"{what}: rate {error}", where, cls=RateError) from None
+        raise recipe_error(f"{what}: rate {error}", location, cls=RateError) from None
     if rate <= 0:
-        raise recipe_error(f"{what}: rate {rate} is not positive", where, hint="give a rate above 0 Hz", cls=RateError)
+        raise recipe_error(
+            f"{what}: rate {rate} is not positive", location, hint="give a rate above 0 Hz", cls=RateError
+        )
     if rate > FASTEST_RATE or rate.denominator > FINEST_RATE:
         raise recipe_error(
             f"{what}: rate {rate} Hz is out of range",
-            where,
+            location,
             hint=f"give at most {FASTEST_RATE} Hz, as a fraction with a denominator of at most {FINEST_RATE}",
             cls=RateError,
         )
@@ -228,13 +232,13 @@ def _control(name: str, located: Located) -> Control:
     what = f"control '{name}'"
     if name in _CALL:
         hint = "choose another name: graph(x, NAME=value) is how controls are given"
-        raise recipe_error(f"{what} has a name that Python calls use", located.where, hint=hint)
+        raise recipe_error(f"{what} has a name that Python calls use", located.location, hint=hint)
     entries = _entries(located, what, (), ("channels", "default", "min", "max"))
     channels = _count(entries["channels"], f"{what}: channels", MOST_CHANNELS) if "channels" in entries else 1
     bounds = {key: _number(entries[key], f"{what}: {key}") for key in ("min", "max") if key in entries}
     minimum, maximum = bounds.get("min"), bounds.get("max")
     if minimum is not None and maximum is not None and minimum > maximum:
-        raise recipe_error(f"{what}: min {minimum} is above max {maximum}", located.where, hint="swap them")
+        raise recipe_error(f"{what}: min {minimum} is above max {maximum}", located.location, hint="swap them")
     default: tuple[float, ...] | None = None
     if "default" in entries:
         at = entries["default"]
@@ -243,7 +247,7 @@ def _control(name: str, located: Located) -> Control:
             if len(default) != channels:
                 raise recipe_error(
                     f"{what}: default has {len(default)} numbers for {channels} channels",
-                    at.where,
+                    at.location,
                     hint="give one number, or one a channel",
                 )
         else:
@@ -251,9 +255,9 @@ def _control(name: str, located: Located) -> Control:
         outside = [v for v in default if (minimum is not None and v < minimum) or (maximum is not None and v > maximum)]
         if outside:
             raise recipe_error(
-                f"{what}: default {outside[0]} lies outside of min and max", at.where, hint="move one of them"
+                f"{what}: default {outside[0]} lies outside of min and max", at.location, hint="move one of them"
             )
-    return Control(name, channels, default, minimum, maximum, located.where)
+    return Control(name, channels, default, minimum, maximum, located.location)
 
 
 def _outputs(located: Located) -> dict[str, str]:
@@ -264,7 +268,7 @@ def _reference(located: Located, what: str, node: str | None = None) -> str:
     text = _text(located, what, node)
     if not _REFERENCE.fullmatch(text):
         raise recipe_error(
-            f"{what} reads {quote(text)}, which is not a reference", located.where, node, "write NODE or NODE.PORT"
+            f"{what} reads {quote(text)}, which is not a reference", located.location, node, "write NODE or NODE.PORT"
         )
     return text
 
@@ -281,28 +285,28 @@ def _drafts(located: Located, inputs: Sequence[str], training: bool) -> list[Wri
 def _draft(name: str, located: Located, before: Sequence[str], training: bool) -> WrittenNode:
     entries = _mapping(located, "it", name)
     if "use" not in entries:
-        raise recipe_error("it lacks the key 'use'", located.where, name, "add use: BLOCK")
+        raise recipe_error("it lacks the key 'use'", located.location, name, "add use: BLOCK")
     use = _text(entries["use"], "use", name)
     if not 1 <= len(use) <= 64:
-        raise recipe_error(f"use is {quote(use)}", entries["use"].where, name, "give a block's name")
+        raise recipe_error(f"use is {quote(use)}", entries["use"].location, name, "give a block's name")
     nested = use == "graph"
     if nested:
         for key, at in entries.items():
             if key not in _OWN_KEYS:
                 hint = suggest(key, _OWN_KEYS, "key")
-                raise recipe_error(f"a nested graph has no key {quote(key)}", at.where, name, hint)
+                raise recipe_error(f"a nested graph has no key {quote(key)}", at.location, name, hint)
         if "recipe" not in entries:
             hint = "add recipe: FILE.yaml, a shipped recipe's name, or a recipe as a mapping"
-            raise recipe_error("a nested graph lacks the key 'recipe'", located.where, name, hint)
+            raise recipe_error("a nested graph lacks the key 'recipe'", located.location, name, hint)
         if not isinstance(entries["recipe"].value, (str, dict)):
             found = quote(entries["recipe"].value)
             hint = "give a path, a shipped recipe's name, or a mapping"
-            raise recipe_error(f"recipe is {found}", entries["recipe"].where, name, hint)
+            raise recipe_error(f"recipe is {found}", entries["recipe"].location, name, hint)
     else:
         for key in ("recipe", "controls"):
             if key in entries:
                 hint = "remove it, or write use: graph"
-                raise recipe_error(f"'{key}' belongs to nested graphs", entries[key].where, name, hint)
+                raise recipe_error(f"'{key}' belongs to nested graphs", entries[key].location, name, hint)
     controls: dict[str, str] = {}
     if "controls" in entries:
         renamed = _mapping(entries["controls"], "controls", name)
@@ -312,7 +316,7 @@ def _draft(name: str, located: Located, before: Sequence[str], training: bool) -
     if repeat > 1 and len(sources) > 1:
         hint = "give it one input, or write the copies out"
         raise recipe_error(
-            f"repeat makes a chain, and there are {len(sources)} inputs", entries["from"].where, name, hint
+            f"repeat makes a chain, and there are {len(sources)} inputs", entries["from"].location, name, hint
         )
     return WrittenNode(
         name=name,
@@ -323,8 +327,8 @@ def _draft(name: str, located: Located, before: Sequence[str], training: bool) -
         recipe=entries.get("recipe"),
         controls=controls,
         training=training,
-        where=located.where,
-        wheres={key: at.where for key, at in entries.items()},
+        location=located.location,
+        locations={key: at.location for key, at in entries.items()},
     )
 
 
@@ -333,32 +337,35 @@ def _sources(
 ) -> tuple[tuple[str, str, FileLocation], ...]:
     if given is None:
         if len(before) == 1:
-            return (("in", before[0], located.where),)
+            return (("in", before[0], located.location),)
         hint = f"add from: {before[0]}, or another of {', '.join(before[:12])}" if before else "add from: NODE"
         which = (
             "the first training node" if training else f"the first of the blocks, and there are {len(before)} inputs"
         )
-        raise recipe_error(f"what does it read? It is {which}", located.where, name, hint)
+        raise recipe_error(f"what does it read? It is {which}", located.location, name, hint)
     value = given.value
     if isinstance(value, dict):
         for port in value:
             if not _NAME.fullmatch(port):
                 raise recipe_error(
-                    f"from: {quote(port)} is not the name of an input", given.at(port).where, name, "write PORT: NODE"
+                    f"from: {quote(port)} is not the name of an input",
+                    given.at(port).location,
+                    name,
+                    "write PORT: NODE",
                 )
     elif not isinstance(value, list):
-        return (("in", _reference(given, "from", name), given.where),)
+        return (("in", _reference(given, "from", name), given.location),)
     if not value:
-        raise recipe_error("from is empty", given.where, name, "name what it reads")
+        raise recipe_error("from is empty", given.location, name, "name what it reads")
     keys: Iterable[str | int] = value if isinstance(value, dict) else range(len(value))
     paths = [given.at(key) for key in keys]
-    return tuple((str(at.path[-1]), _reference(at, "from", name), at.where) for at in paths)
+    return tuple((str(at.path[-1]), _reference(at, "from", name), at.location) for at in paths)
 
 
 def _check_clashes(written_nodes: Sequence[WrittenNode], inputs: Iterable[str], located: Located) -> None:
-    taken = {name: f"an input on {located.where_of('inputs', name)}" for name in inputs}
+    taken = {name: f"an input on {located.location_of('inputs', name)}" for name in inputs}
     for written in written_nodes:
         if written.name in taken:
             fault = f"the name is taken by {taken[written.name]}"
-            raise recipe_error(fault, written.where, written.name, "choose another")
-        taken[written.name] = f"a node on {written.where}"
+            raise recipe_error(fault, written.location, written.name, "choose another")
+        taken[written.name] = f"a node on {written.location}"

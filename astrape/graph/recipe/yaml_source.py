@@ -68,7 +68,7 @@ class Source:
     lines: Mapping[KeyPath, int] = field(default_factory=dict, repr=False)
     values: int = 0
 
-    def where(self, path: KeyPath = ()) -> FileLocation:
+    def location(self, path: KeyPath = ()) -> FileLocation:
         """The place of a value, or of the nearest thing around it that is there."""
         if not self.lines:
             return FileLocation(self.file)
@@ -91,12 +91,12 @@ class Located:
         return Located(self.source, self.value[key], (*self.path, key))
 
     @property
-    def where(self) -> FileLocation:
-        return self.source.where(self.path)
+    def location(self) -> FileLocation:
+        return self.source.location(self.path)
 
-    def where_of(self, *keys: str | int) -> FileLocation:
+    def location_of(self, *keys: str | int) -> FileLocation:
         """The place of what these keys lead to from here, whether or not it exists."""
-        return self.source.where((*self.path, *keys))
+        return self.source.location((*self.path, *keys))
 
 
 def is_recipe(value: Any) -> bool:
@@ -141,34 +141,34 @@ def read_dict(data: Any, file: str = "<dict>", base: Path | None = None) -> Sour
         RecipeError: for keys that are not text, values of any other type, or a structure that is too deep (one that
             holds itself is) or too large.
     """
-    where = FileLocation(file)
+    location = FileLocation(file)
     root: list[Any] = []
     waiting: list[tuple[Any, Any, int]] = [(data, root.append, 0)]
     values = 0
     while waiting:
         value, put, depth = waiting.pop()
         values += 1
-        _check_size(values, depth, where)
+        _check_size(values, depth, location)
         if isinstance(value, Mapping):
             copy: dict[str, Any] = {}
             for key in value:
                 if not isinstance(key, str):
-                    raise recipe_error(f"key {quote(key)} is not text", where, hint="make it a str")
+                    raise recipe_error(f"key {quote(key)} is not text", location, hint="make it a str")
                 copy[str(key)] = None
             put(copy)
             waiting += [(value[key], _setter(copy, str(key)), depth + 1) for key in value]
         elif isinstance(value, (list, tuple)):
             if len(value) > MOST_VALUES:
-                _check_size(len(value), depth, where)
+                _check_size(len(value), depth, location)
             items: list[Any] = [None] * len(value)
             put(items)
             waiting += [(item, _setter(items, index), depth + 1) for index, item in enumerate(value)]
         else:
-            put(_plain(value, where))
+            put(_plain(value, location))
     return Source(file, base or Path(), root[0], {}, values)
 
 
-def _plain(value: Any, where: FileLocation) -> Any:
+def _plain(value: Any, location: FileLocation) -> Any:
     """A scalar as YAML would have given it; NumPy's numbers become Python's."""
     if value is None or isinstance(value, bool):
         return value
@@ -177,12 +177,12 @@ def _plain(value: Any, where: FileLocation) -> Any:
     if isinstance(value, numbers.Rational):
         exact = Fraction(int(value.numerator), int(value.denominator))
         if max(abs(exact.numerator), exact.denominator) >= 10**MOST_DIGITS:
-            raise recipe_error(f"a number has more than {MOST_DIGITS} digits", where, hint="give a smaller one")
+            raise recipe_error(f"a number has more than {MOST_DIGITS} digits", location, hint="give a smaller one")
         return int(value) if isinstance(value, numbers.Integral) else exact
     if isinstance(value, numbers.Real):
         return float(value)
     hint = "use dicts, lists, str, int, float, bool and None"
-    raise recipe_error(f"a value is a {type(value).__name__}", where, hint=hint)
+    raise recipe_error(f"a value is a {type(value).__name__}", location, hint=hint)
 
 
 def _setter(container: Any, key: Any) -> Any:
@@ -192,11 +192,11 @@ def _setter(container: Any, key: Any) -> Any:
     return put
 
 
-def _check_size(values: int, depth: int, where: FileLocation) -> None:
+def _check_size(values: int, depth: int, location: FileLocation) -> None:
     if values > MOST_VALUES:
-        raise recipe_error(f"more than {MOST_VALUES} values", where, hint="use nested recipes, or repeat")
+        raise recipe_error(f"more than {MOST_VALUES} values", location, hint="use nested recipes, or repeat")
     if depth > DEEPEST:
-        raise recipe_error(f"nested deeper than {DEEPEST} levels", where, hint="nest recipes in files of their own")
+        raise recipe_error(f"nested deeper than {DEEPEST} levels", location, hint="nest recipes in files of their own")
 
 
 def _checked_text(text: str | bytes, file: str) -> str:
@@ -231,44 +231,44 @@ class _Composer:
 
     def take(self, event: Any) -> None:
         if isinstance(event, yaml.ScalarEvent):
-            where = self.check(event)
-            self.add(self.scalar(event, where), where)
+            location = self.check(event)
+            self.add(self.scalar(event, location), location)
         elif isinstance(event, yaml.CollectionStartEvent):
-            where = self.check(event)
+            location = self.check(event)
             container: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
-            self.open.append((container, self.add(container, where)))
+            self.open.append((container, self.add(container, location)))
             self.key.append(None)
-            _check_size(self.values, len(self.open), where)
+            _check_size(self.values, len(self.open), location)
         elif isinstance(event, yaml.CollectionEndEvent):
             self.open.pop()
             self.key.pop()
         elif isinstance(event, yaml.AliasEvent):
-            raise recipe_error("aliases (*name) are not taken", self.where(event), hint="write the value out")
+            raise recipe_error("aliases (*name) are not taken", self.location(event), hint="write the value out")
         elif isinstance(event, yaml.DocumentStartEvent):
             self.documents += 1
             if self.documents > 1:
-                raise recipe_error("a second document begins", self.where(event), hint="keep one a file")
+                raise recipe_error("a second document begins", self.location(event), hint="keep one a file")
 
-    def where(self, event: Any) -> FileLocation:
+    def location(self, event: Any) -> FileLocation:
         return FileLocation(self.file, event.start_mark.line + 1)
 
     def check(self, event: Any) -> FileLocation:
-        where = self.where(event)
+        location = self.location(event)
         if event.anchor is not None:
-            raise recipe_error("anchors (&name) are not taken", where, hint="remove it, and write values out")
+            raise recipe_error("anchors (&name) are not taken", location, hint="remove it, and write values out")
         if event.tag is not None:
-            raise recipe_error(f"{self.shown('tag', event.tag)} is not taken", where, hint="write the plain value")
+            raise recipe_error(f"{self.shown('tag', event.tag)} is not taken", location, hint="write the plain value")
         self.values += 1
-        _check_size(self.values, 0, where)
-        return where
+        _check_size(self.values, 0, location)
+        return location
 
     def shown(self, what: str, value: Any) -> str:
         """A key or tag as a message names it: quoted once the file is known for a recipe, and by its kind before."""
         return f"{what} {quote(value)}" if is_recipe(self.root) else f"a {what}"
 
-    def add(self, value: Any, where: FileLocation) -> KeyPath:
+    def add(self, value: Any, location: FileLocation) -> KeyPath:
         """Put a value where it belongs; return the path to it."""
-        line = where.line or 1
+        line = location.line or 1
         if not self.open:
             self.root = value
             self.lines[()] = line
@@ -285,17 +285,17 @@ class _Composer:
             self.key[-1] = None
             return (*path, key)
         if not isinstance(value, str):
-            raise recipe_error(f"{self.shown('key', value)} is not text", where, hint="put quotes around it")
+            raise recipe_error(f"{self.shown('key', value)} is not text", location, hint="put quotes around it")
         if value in container:
             first = self.lines[(*path, value)]
             key = self.shown("key", value)
-            raise recipe_error(f"{key} was there already, on line {first}", where, hint="remove one")
+            raise recipe_error(f"{key} was there already, on line {first}", location, hint="remove one")
         container[value] = None
         self.lines[(*path, value)] = line
         self.key[-1] = value
         return path
 
-    def scalar(self, event: Any, where: FileLocation) -> Any:
+    def scalar(self, event: Any, location: FileLocation) -> Any:
         text: str = event.value
         if event.style or (text and text[0] not in "~nNtTfF+-.0123456789"):
             return text
@@ -307,5 +307,7 @@ class _Composer:
             return text
         integer = _INTEGER.fullmatch(text)
         if len(text) > (MOST_DIGITS if integer else LONGEST_NUMBER):
-            raise recipe_error(f"a number of {len(text)} digits", where, hint="shorten it, or put it in quotes as text")
+            raise recipe_error(
+                f"a number of {len(text)} digits", location, hint="shorten it, or put it in quotes as text"
+            )
         return int(text, 0 if text[:2] in ("0o", "0x") else 10) if integer else float(text)

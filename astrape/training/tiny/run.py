@@ -208,7 +208,7 @@ def _options(stage: str, corpus: Path, work: Path, made: Path, plan: TinyPlan, e
         seed=plan.seed,
         unseen=plan.unseen,
         split_seed=SPLIT_SEED,
-        settings=tuple(Setting("the plan", way, value) for way, value in values.items()),
+        settings=tuple(Setting("the plan", path, value) for path, value in values.items()),
         encoder=encoder,
         overwrite=True,
         epochs=None if of_encoder else plan.decoder_epochs,

@@ -271,4 +271,4 @@ def read_config(path: Path) -> CodecConfig:
         raise TeacherError(f"{path}: cannot be read: {error.strerror or error}") from error
     except RecipeError as error:
         raise TeacherError(str(error)) from error
-    return read_settings(_File, source.data, TeacherError, source.where).model.init_args
+    return read_settings(_File, source.data, TeacherError, source.location).model.init_args
