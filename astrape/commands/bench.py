@@ -85,7 +85,7 @@ def bench(
     print_table(_times(found))
     for part in found.chunks:
         if part.untaped:
-            click.echo(f"no tape at {part.chunk_ms:g} ms: {part.untaped}")
+            click.echo(f"nothing captured at {part.chunk_ms:g} ms: {part.untaped}")
     for part in found.chunks:
         click.echo()
         print_table(_backends(part))
@@ -114,7 +114,7 @@ def _times(found: Bench) -> Table:
         "steps": lambda p: str(p.steps),
         "load, median": lambda p: f"{p.median_load:.1%}",
         "load, 99.9 %": lambda p: f"{p.p999_load:.1%}",
-        "tapes": lambda p: str(p.tapes),
+        "captured steps": lambda p: str(p.tapes),
         "blocks by hand": lambda p: f"{p.blocks_ms:.3f} ms",
         "graph adds": lambda p: f"{p.graph_overhead:+.1%}",
         "graph and session add": lambda p: f"{p.session_overhead:+.1%}",

@@ -1,7 +1,7 @@
 """Recipes: what YAML says, checked and flat, ready to be compiled.
 
 A recipe is data. Reading one never runs code, and takes bounded time and memory whatever the file holds; everything
-that is wrong with it is a ``RecipeError`` that names the file, the line, the node and what would hint it.
+that is wrong with it is a ``RecipeError`` that names the file, the line, the node and the fix.
 """
 
 from __future__ import annotations
