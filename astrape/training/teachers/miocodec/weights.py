@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from astrape.graph.checksums import archive_fault, checked_tensors
+from astrape.graph.checksums import checked_tensors
 from astrape.graph.fitting import listed, mismatches
 from astrape.training.errors import TeacherError
+from astrape.voice.checkpoint.archive import CheckpointError, unpickled
 
 __all__ = ["LARGEST_FILE", "TensorFile", "fill", "open_tensors"]
 
@@ -57,13 +56,9 @@ def open_tensors(path: Path) -> TensorFile:
         size = path.stat().st_size
     except OSError as error:
         raise TeacherError(f"{path}: cannot be read: {error.strerror or error}") from error
-    _check_size(path, size)
-    return _safetensors(path) if path.suffix == ".safetensors" else _unpickled(path)
-
-
-def _check_size(path: Path, size: int) -> None:
     if size > LARGEST_FILE:
         raise TeacherError(f"{path}: has {size} bytes, more than {LARGEST_FILE}: this is not such a checkpoint")
+    return _safetensors(path) if path.suffix == ".safetensors" else _unpickled(path)
 
 
 def _safetensors(path: Path) -> TensorFile:
@@ -79,28 +74,18 @@ def _safetensors(path: Path) -> TensorFile:
 
 def _unpickled(path: Path) -> TensorFile:
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                # What is packed small may be large.
-                _check_size(path, sum(entry.file_size for entry in archive.infolist()))
-        fault = archive_fault(path)
-        if fault is not None:
-            raise TeacherError(f"{path}: is damaged: {fault}: copy it again")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise TeacherError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except TeacherError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise TeacherError(f"{path}: holds more than tensors and plain values, and is not read for safety") from error
-    except Exception as error:  # the unpickler fails on damaged bytes with whatever they lead it into
-        raise TeacherError(f"{path}: is not a checkpoint of PyTorch: {type(error).__name__}") from error
+        content = unpickled(path, legacy=True)
+    except CheckpointError as error:
+        raise TeacherError(str(error)) from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping):
         raise TeacherError(f"{path}: holds a {type(content).__name__} and no state dict")
     state: dict[str, Any] = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    return TensorFile(path, {name: tuple(value.shape) for name, value in state.items()}, state.__getitem__)
+    # Copies: they are mapped from the file, which may be written again while the teacher is there.
+    return TensorFile(
+        path, {name: tuple(value.shape) for name, value in state.items()}, lambda name: state[name].clone()
+    )
 
 
 def fill(module: nn.Module, file: TensorFile, sources: Mapping[str, str], ignored: Iterable[str] = ()) -> None:
