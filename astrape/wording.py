@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["lacking", "quote", "suggest"]
+__all__ = ["lacking", "quote", "reason_of", "suggest"]
 
 LONGEST_NAME = 64
 
@@ -48,3 +48,9 @@ def quote(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 64:
         return "an integer of over 19 digits"
     return str(value)[:LONGEST_NAME]
+
+
+def reason_of(error: BaseException) -> str:
+    """The reason that an error of the system or of another library gives, as part of a sentence."""
+    said = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
+    return str(said).strip().rstrip(".")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from astrape.audio.pcm import PcmReader
 from astrape.errors import AudioError
+from astrape.wording import reason_of
 
 __all__ = ["AvSource", "FfmpegSource", "decoder", "is_container"]
 
@@ -124,7 +125,7 @@ class AvSource(_Decoded):
         # Damage gives errors of values too, in names for instance.
         except (av.FFmpegError, ValueError) as error:
             self.close()
-            raise AudioError("format", f"{self._name}: is not a readable audio file: {_plain(error)}") from error
+            raise AudioError("format", f"{self._name}: is not a readable audio file: {reason_of(error)}") from error
         except BaseException:
             self.close()
             raise
@@ -145,7 +146,7 @@ class AvSource(_Decoded):
                     self._held = next(self._blocks, None)
                 except (av.FFmpegError, ValueError) as error:
                     at = (self._at + count - left) / self.rate
-                    text = f"{self._name}: cannot be read beyond {at:.3f} s: {_plain(error)}"
+                    text = f"{self._name}: cannot be read beyond {at:.3f} s: {reason_of(error)}"
                     raise AudioError("damaged", text) from error
                 if self._held is None:
                     break
@@ -234,7 +235,3 @@ class FfmpegSource(_Decoded):
         self._told.seek(0)
         lines = self._told.read(4000).decode("utf-8", "replace").strip().splitlines()
         return lines[-1].strip().rstrip(".") if lines else ""
-
-
-def _plain(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).strip().rstrip(".")

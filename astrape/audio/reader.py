@@ -21,6 +21,7 @@ from astrape.audio.headers import Claim, claim_of
 from astrape.audio.packets import flac_frames, mp3_frames, ogg_is_cut
 from astrape.audio.places import Where, local_file
 from astrape.errors import AudioError, PlaceError
+from astrape.wording import reason_of
 
 __all__ = ["AudioReader", "Samples"]
 
@@ -222,7 +223,7 @@ class AudioReader:
         except (soundfile.LibsndfileError, TypeError, ValueError) as error:
             if below is not None:
                 below.close()
-            reason = _reason(error)
+            reason = reason_of(error)
             if not is_container(begin):
                 raise AudioError("format", f"{self.name}: is not a readable audio file: {reason}") from error
             if decode is None:
@@ -247,7 +248,7 @@ class AudioReader:
             return _Soundfile(soundfile.SoundFile(file), self.name, file)
         except soundfile.LibsndfileError as error:
             file.close()
-            raise AudioError("format", f"{self.name}: is not a readable audio file: {_reason(error)}") from error
+            raise AudioError("format", f"{self.name}: is not a readable audio file: {reason_of(error)}") from error
 
     def _is_underestimated(self, frames: int) -> bool:
         return (_mp3_frames(*_identity(self.path)) or 0) > frames + MP3_TOLERANCE
@@ -337,7 +338,7 @@ class _Soundfile:
             found = self._file.buffer_read_into(samples, dtype="float32")
         except (soundfile.LibsndfileError, RuntimeError) as error:
             at = self._at / self.rate
-            text = f"{self._name}: cannot be read beyond {at:.3f} s: {_reason(error)}"
+            text = f"{self._name}: cannot be read beyond {at:.3f} s: {reason_of(error)}"
             raise AudioError("damaged", text) from error
         self._at += found
         return samples[:found]
@@ -377,7 +378,3 @@ def _counted_flac(path: Path) -> _Mended:
         # The upper four bits belong to the sample size.
         first = file.read(1)[0] & 0xF0 | frames >> 32 & 0xF
     return _Mended(path, FLAC_COUNT, bytes([first]) + (frames & 0xFFFFFFFF).to_bytes(4, "big"))
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "error_string", error)).strip().rstrip(".")

@@ -15,6 +15,7 @@ from astrape.audio.atomic import atomic_path, shown, write_error, write_fault
 from astrape.audio.levels import Level
 from astrape.audio.places import Place, Where
 from astrape.errors import WriteError
+from astrape.wording import reason_of
 
 __all__ = ["AudioWriter", "flac_bytes"]
 
@@ -101,7 +102,7 @@ class AudioWriter:
             self._atomic.__exit__(type(error), error, error.__traceback__)
             if isinstance(error, (soundfile.LibsndfileError, TypeError, ValueError)):
                 what = f"{self.channels} channels at {self.rate} Hz as {self.container} {self.subtype}"
-                raise WriteError(f"{self.name}: cannot hold {what}: {_reason(error)}") from error
+                raise WriteError(f"{self.name}: cannot hold {what}: {reason_of(error)}") from error
             raise
         return self
 
@@ -122,7 +123,7 @@ class AudioWriter:
         try:
             self._file.write(data)
         except (soundfile.LibsndfileError, AssertionError, RuntimeError, OSError) as error:
-            raise self._failed(_reason(error) or "not all was written") from error
+            raise self._failed(reason_of(error) or "not all was written") from error
         self.frames += len(data)
 
     def __exit__(
@@ -134,7 +135,7 @@ class AudioWriter:
             if kind is None:
                 self._check_whole()
         except (soundfile.LibsndfileError, RuntimeError, OSError) as fault:
-            failed = self._failed(_reason(fault))
+            failed = self._failed(reason_of(fault))
         except WriteError as fault:
             failed = fault
         if kind is None and failed is not None:
@@ -174,7 +175,3 @@ def _readable(path: Path) -> bool:
     except soundfile.LibsndfileError:
         return False
     return True
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "error_string", error)).strip().rstrip(".")

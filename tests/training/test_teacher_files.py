@@ -312,7 +312,9 @@ class TestHostileFiles:
             archive.writestr("archive/data.pkl", pickle.dumps({}, protocol=2))
             archive.writestr("archive/data/0", bytes(5_000_000))
         assert place.stat().st_size < 100_000
-        with pytest.raises(TeacherError, match=r"wavlm_base_plus\.pth: is compressed, which PyTorch's own files are not"):
+        with pytest.raises(
+            TeacherError, match=r"wavlm_base_plus\.pth: is compressed, which PyTorch's own files are not"
+        ):
             content(folder)
 
     def test_huge_files_are_not_read(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
