@@ -19,7 +19,6 @@ from astrape.audio.downmix import MEAN
 from astrape.audio.pipes import PipeReader, PipeTarget
 from astrape.audio.places import Place
 from astrape.errors import AstrapeError, AudioError
-from astrape.graph import load
 from astrape.graph.graph import Graph
 from astrape.graph.subgraph import subgraph
 from astrape.jobs import IN_PROCESS, Engine, Job
@@ -41,7 +40,7 @@ from astrape.voice.names import CODE_ENDINGS, MEL_STATISTICS, RECIPE
 from astrape.voice.shipped import shipped_voices
 from astrape.voice.spaces import Spoken
 from astrape.voice.speaker import SpeakerEncoder, speaker_encoder
-from astrape.voice.speaking import SEED, SPEAKER, check_speaker, is_deaf, voice_controls
+from astrape.voice.speaking import SEED, SPEAKER, check_speaker, is_deaf, load_seeded, voice_controls
 from astrape.voice.voicebank import ZIP_MAGICS, Voicebank, read_voicebank
 
 __all__ = ["RECIPE", "SEED", "Converter", "convert", "voice_of"]
@@ -102,10 +101,7 @@ class Converter(Spoken):
             RecipeError: for a recipe or weights that cannot be read or do not fit together.
             AstrapeError: for a recipe of another form.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
-            graph = load(recipe, weights=weights)
-        made = cls(graph, output=output, codes=codes)
+        made = cls(load_seeded(recipe, weights), output=output, codes=codes)
         made.of_weights(weights, recipe)
         made.loaded_with = recipe, weights, output, codes
         return made

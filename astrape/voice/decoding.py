@@ -16,7 +16,6 @@ from torch import Tensor
 from astrape.audio.resampling import resampled, resampling_to
 from astrape.audio.writer import AudioWriter
 from astrape.errors import AstrapeError, StreamError
-from astrape.graph import load
 from astrape.graph.compile.plan import Wire
 from astrape.graph.graph import Graph
 from astrape.graph.subgraph import subgraph
@@ -25,7 +24,7 @@ from astrape.runtime.files import SLOWEST_AUDIO, check_chunk
 from astrape.voice.codes import CodedRecording, CodesError, CodeStream, read_codes
 from astrape.voice.names import FROM_CODES
 from astrape.voice.spaces import Spoken
-from astrape.voice.speaking import SEED, SPEAKER, check_speaker
+from astrape.voice.speaking import SPEAKER, check_speaker, load_seeded
 from astrape.voice.voicebank import Voicebank
 
 __all__ = ["FROM_CODES", "CodeDecoder", "Decoded"]
@@ -107,10 +106,7 @@ class CodeDecoder(Spoken):
             RecipeError: for a recipe or weights that cannot be read, or weights that lack a tensor of it.
             AstrapeError: for a recipe of another form.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
-            graph = load(recipe, weights=weights, subset=True)
-        made = cls(graph, output=output)
+        made = cls(load_seeded(recipe, weights, subset=True), output=output)
         made.of_weights(weights, recipe)
         return made
 

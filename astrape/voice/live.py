@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from astrape.errors import AstrapeError
-from astrape.graph import load
 from astrape.graph.graph import Graph
 from astrape.graph.recipe.node import Control
 from astrape.runtime.engine import Engine
@@ -18,7 +17,7 @@ from astrape.voice.building import build_voicebank
 from astrape.voice.conversion import Converter, voice_of
 from astrape.voice.names import RECIPE
 from astrape.voice.shipped import shipped_voices
-from astrape.voice.speaking import REGISTER, SEED, SPEAKER, voice_controls
+from astrape.voice.speaking import REGISTER, SPEAKER, load_seeded, voice_controls
 from astrape.voice.voicebank import Voicebank, read_voicebank
 
 __all__ = ["VOICE", "LiveVoice"]
@@ -71,9 +70,7 @@ class LiveVoice:
         self._banks: dict[str, Voicebank] = {}
         self._engine: Engine | None = None
         self._converter: Converter | None = None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
-            self.graph: Graph = load(recipe, weights=weights)
+        self.graph: Graph = load_seeded(recipe, weights)
         if SPEAKER in self.values:
             raise AstrapeError("--set speaker: the speaker is what --voice gives")
         if SPEAKER not in self.graph.controls:

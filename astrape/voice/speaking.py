@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from astrape.errors import AstrapeError
+from astrape.graph import load
 from astrape.graph.graph import Graph
 from astrape.voice.embedding import CHANNELS
 from astrape.voice.voicebank import Voicebank
 
-__all__ = ["REGISTER", "SEED", "SPEAKER", "check_speaker", "is_deaf", "voice_controls"]
+__all__ = ["REGISTER", "SEED", "SPEAKER", "check_speaker", "is_deaf", "load_seeded", "voice_controls"]
 
 SPEAKER = "speaker"
 
@@ -21,6 +23,13 @@ REGISTER = "register"
 
 SEED = 0
 """Seed of weights where none are given, so that the same noise comes out each time."""
+
+
+def load_seeded(recipe: str | Path, weights: str | Path | None, *, subset: bool = False) -> Graph:
+    """A graph as :func:`astrape.graph.load` makes it; weights that are neither given nor shipped come from ``SEED``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return load(recipe, weights=weights, subset=subset)
 
 
 def check_speaker(graph: Graph) -> None:
