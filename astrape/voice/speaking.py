@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from astrape.audio.places import Where
 from astrape.errors import AstrapeError
 from astrape.graph import load
 from astrape.graph.graph import Graph
@@ -25,7 +26,7 @@ SEED = 0
 """Seed of weights where none are given, so that the same noise comes out each time."""
 
 
-def load_seeded(recipe: str | Path, weights: str | Path | None, *, subset: bool = False) -> Graph:
+def load_seeded(recipe: str | Path, weights: Where | None, *, subset: bool = False) -> Graph:
     """A graph as :func:`astrape.graph.load` makes it; weights that are neither given nor shipped come from ``SEED``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
