@@ -44,12 +44,16 @@ class Live(Policy):
     **Denormals.** Numbers below 1.2e-38 in float32 count as 0 within :meth:`run`, in the thread that runs it. After
     speech, the state of a recursive filter decays into them and stays there: rounding keeps it from ever reaching 0.
     Processors compute with them some ten to a hundred times more slowly, and each step of a silent stream would.
+
+    Args:
+        fewest_rows: rows from which on weights are laid out anew. Who has kernels of its own for fewer says so.
     """
 
     name = "recorded"
     writes_state = True
 
-    def __init__(self) -> None:
+    def __init__(self, fewest_rows: int = FEWEST_ROWS) -> None:
+        self._fewest_rows = fewest_rows
         self._made: dict[tuple[str, int, torch.Size], tuple[Tensor, int, Tensor]] = {}
         self._held: dict[int, tuple[object, dict[Any, Any]]] = {}
 
@@ -73,13 +77,17 @@ class Live(Policy):
 
     def laid_out(self, weight: Tensor, rows: int) -> Tensor | None:
         """``weight`` for :func:`~astrape.blocks.ops.product.frame_product`, or ``None`` where that is not faster."""
-        if not FEWEST_ROWS <= rows <= MOST_ROWS or weight.numel() < FEWEST_ELEMENTS or not LAID_OUT:
+        if not self._fewest_rows <= rows <= MOST_ROWS or weight.numel() < FEWEST_ELEMENTS or not LAID_OUT:
             return None
         return self._kept("rows", weight, _for_rows)
 
     def taps_first(self, weight: Tensor) -> Tensor:
         """The weight of a convolution, ``(channels, channels_in, kernel)``, as ``(channels, kernel * channels_in)``."""
         return self._kept("taps", weight, _by_taps)
+
+    def kept(self) -> list[Tensor]:
+        """Weights of convolutions as :meth:`taps_first` made them, which stay as they are as long as weights do."""
+        return [made for (use, *_), (_, _, made) in self._made.items() if use == "taps"]
 
     def held_by(self, block: object) -> dict[Any, Any]:
         """A block's own cache for as long as the session lasts, empty at first. No result may depend on it."""

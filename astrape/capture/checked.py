@@ -40,7 +40,7 @@ def checked_tape(
     memory: Memory,
     clock: Clock,
     near: bool = False,
-    weights: Collection[int] = (),
+    weights: Callable[[], Collection[int]] = tuple,
 ) -> CapturedStep:
     """A captured step of ``function``, compared with it on other values: results and states are the same to the last
     bit.
@@ -53,7 +53,7 @@ def checked_tape(
         clock: how long it may take.
         near: take the native library's kernels that round in their own way too, where there is the library: results
             and states are the same up to rounding then. Those that are exact are taken in any case.
-        weights: with ``near``, addresses of memory that stays as it is.
+        weights: with ``near``, tells the addresses of memory that stays as it is, once the function has run.
 
     Raises:
         Unrecordable: for what cannot be captured, and for what does something else captured.
@@ -88,7 +88,7 @@ def checked_tape(
             captured.go_native(kernels, False, [noise(seed, low, high) for seed, low, high in CHECKS])
             map_state(Tensor.copy_, state, expected)
     if kernels is not None and near:
-        captured.go_native(kernels, True, [noise(seed, low, high) for seed, low, high in CHECKS], weights)
+        captured.go_native(kernels, True, [noise(seed, low, high) for seed, low, high in CHECKS], weights())
     return captured
 
 

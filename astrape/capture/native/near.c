@@ -6,13 +6,37 @@
 
 #include "op.h"
 
-/* Numbers of a vector that a product holds at a time. */
+/* Numbers of a result, and of all vectors, that a product holds at a time: no more than stay in the first cache. */
 #define SPAN 512
+#define HELD 6144
 
 static inline double as_real(int64_t bits) {
     double value;
     memcpy(&value, &bits, sizeof value);
     return value;
+}
+
+/* A matrix, vectors that it is multiplied with, their results, a factor of these and what is added to them; strides in
+   bytes. */
+typedef struct {
+    int64_t vectors, rows, sums;
+    const char *w, *x, *bias;
+    char *o;
+    double share;
+    int64_t w_row, w_sum, x_vector, x_sum, bias_row, bias_vector, o_row, o_vector;
+} Product;
+
+/* The product with number `i` of a batch; `turned`: the second operand is the matrix. */
+static inline Product product_of(const Op *p, int64_t i, int turned) {
+    const int64_t(*s)[4] = p->stride;
+    const int w = turned ? 2 : 1, x = turned ? 1 : 2, row = turned ? 2 : 1, vector = turned ? 1 : 2;
+    return (Product){
+        .vectors = p->size[vector], .rows = p->size[row], .sums = p->size[3],
+        .w = p->at[w] + i * s[w][0], .x = p->at[x] + i * s[x][0], .bias = p->at[3] ? p->at[3] + i * s[3][0] : 0,
+        .o = p->at[0] + i * s[0][0], .share = as_real(p->more[0]),
+        .w_row = s[w][row], .w_sum = s[w][3], .x_vector = s[x][vector], .x_sum = s[x][3],
+        .bias_row = s[3][row], .bias_vector = s[3][vector], .o_row = s[0][row], .o_vector = s[0][vector],
+    };
 }
 
 /* A kernel over rows of n numbers: `from` the second operand's row, `o` the result's, `v` more[0]. */
@@ -43,60 +67,48 @@ static inline double as_real(int64_t bits) {
 #define F(n) n
 #include "near_real.h"
 
-/* Numbers of a row of halves. */
-#define LONGEST 4096
-
+/* As the product of a matrix and vectors, with a matrix of float16. What a frame reads is little else than matrices, and
+   bytes are time. */
 #ifdef __F16C__
 #include <immintrin.h>
-static inline float halves_row(const uint16_t *w, const float *x, int64_t sums) {
-    __m256 one = _mm256_setzero_ps(), two = one, three = one, four = one;
-    int64_t k = 0;
-    for (; k + 32 <= sums; k += 32) {
-        one += _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(w + k))) * _mm256_loadu_ps(x + k);
-        two += _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(w + k + 8))) * _mm256_loadu_ps(x + k + 8);
-        three += _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(w + k + 16))) * _mm256_loadu_ps(x + k + 16);
-        four += _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(w + k + 24))) * _mm256_loadu_ps(x + k + 24);
-    }
-    one += two + (three + four);
-    float total = 0;
-    for (int i = 0; i < 8; i++) total += one[i];
-    for (; k < sums; k++) total += _cvtsh_ss(w[k]) * x[k];
-    return total;
-}
-#elif defined(__aarch64__)
-static inline float halves_row(const uint16_t *w, const float *x, int64_t sums) {
-    const __fp16 *h = (const __fp16 *)w;
-    float total = 0;
-    for (int64_t k = 0; k < sums; k++) total += (float)h[k] * x[k];
-    return total;
-}
+static inline float half_of(const uint16_t *at) { return _cvtsh_ss(*at); }
+static inline Lanes_f halves_of(const uint16_t *at) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)at)); }
 #else
-static inline float halves_row(const uint16_t *w, const float *x, int64_t sums) {
-    float total = 0;
-    for (int64_t k = 0; k < sums; k++) {
-        /* Exponent and fraction where float32 has them, and the exponent's bias made good by a product. */
-        const uint32_t bits = ((uint32_t)(w[k] & 0x8000) << 16) | ((uint32_t)(w[k] & 0x7fff) << 13);
-        float value;
-        memcpy(&value, &bits, sizeof value);
-        total += value * 0x1p112f * x[k];
-    }
-    return total;
+static inline float half_of(const uint16_t *at) {
+#ifdef __aarch64__
+    return (float)*(const __fp16 *)at;
+#else
+    const uint32_t sign = (uint32_t)(*at & 0x8000) << 16, rest = *at & 0x7fff;
+    /* Exponent and fraction where float32 has them, with its bias; below, a fraction alone. */
+    const uint32_t bits = sign | ((rest << 13) + (112u << 23));
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return rest >> 10 ? value : (sign ? -0x1p-24f : 0x1p-24f) * (float)rest;
+#endif
+}
+static inline Lanes_f halves_of(const uint16_t *at) {
+    Lanes_f found;
+    for (int i = 0; i < 8; i++) found[i] = half_of(at + i);
+    return found;
 }
 #endif
-
-/* As the product of a matrix and a vector, with a matrix of float16 whose rows lie one number beside the other. What a
-   frame reads is little else than matrices, and bytes are time. */
+#undef T
+#undef NAME
+#define T float
+#define NAME(n) n##_f
+#define LANES 8
+#define W uint16_t
+#define OF(n) n##_of_halves
+#define WIDE(at) halves_of(at)
+#define ONE_OF(at) half_of(at)
+#include "near_rows.h"
+#undef T
+#undef NAME
+#undef LANES
 static int halves_f(const Op *p) {
-    const int64_t(*s)[4] = p->stride, sums = p->size[3];
-    float held[LONGEST];
-    if (sums > LONGEST) return 1;
     for (int64_t i = 0; i < p->size[0]; i++) {
-        for (int64_t k = 0; k < sums; k++) held[k] = *(const float *)(p->at[2] + i * s[2][0] + k * s[2][3]);
-        for (int64_t r = 0; r < p->size[1]; r++) {
-            const float total = halves_row((const uint16_t *)(p->at[1] + i * s[1][0] + r * s[1][1]), held, sums);
-            const float bias = p->at[3] ? *(const float *)(p->at[3] + i * s[3][0] + r * s[3][1]) : 0.0f;
-            *(float *)(p->at[0] + i * s[0][0] + r * s[0][1]) = total + bias;
-        }
+        const Product one = product_of(p, i, 0);
+        against_of_halves(&one);
     }
     return 0;
 }

@@ -10,15 +10,21 @@ import torch
 from torch import Tensor
 
 from astrape.capture.arithmetic import REAL
-from astrape.capture.native.exact import LETTERS, Found, alike, fits, multiplied_on, of, over
+from astrape.capture.native.exact import LETTERS, Found, alike, copied, fits, multiplied_on, of, over
 from astrape.capture.native.instructions import Instruction, along, bits, codes, constant, operand, written
 
-__all__ = ["near", "normed", "topmost"]
+__all__ = ["FEW", "near", "normed", "topmost"]
 
 aten = torch.ops.aten
 
 MOST_PRODUCT = 1 << 18
-"""Multiplications up to which a product of two matrices is worth more here, where neither is a vector."""
+"""Multiplications up to which a product of two matrices is worth more here, where neither is a few vectors."""
+
+FEW = 7
+"""Vectors that a matrix is read for at once: from 8 on oneDNN is as fast, whose weights lie as it wants them."""
+
+HELD = 6144
+"""Numbers of all those vectors that stay in the first cache meanwhile. near.c has the same."""
 
 NEAR_ONE = {
     getattr(aten, name).default: name
@@ -98,16 +104,19 @@ def normed(
     parts = [one for one in (weight, bias) if one is not None]
     if not fits(place) or place.dtype not in REAL or not alike((given, *parts), place.dtype) or len(shape) != 1:
         return None
-    if any(one.stride(-1) != 1 for one in (place, given, *parts)):
+    if any(one.stride(-1) != 1 for one in (place, *parts)):
         return None
     size = tuple(given.shape)
-    found = along(f"norm_{LETTERS[place.dtype]}", -1, operand(place, size), operand(given, size), size, (bits(eps),))
+    # What lies otherwise is copied, and normed where it is then.
+    before = [] if given.stride(-1) == 1 else [copied(place, given)]
+    source = place if before else given
+    found = along(f"norm_{LETTERS[place.dtype]}", -1, operand(place, size), operand(source, size), size, (bits(eps),))
     if found is None:
         return None
     for index, one in enumerate((weight, bias)):
         # Read as they lie, from the address alone.
         found.words[23 + index] = 0 if one is None else one.data_ptr()
-    return [Instruction(found.words, (*found.held, *parts))]
+    return [*before, Instruction(found.words, (*found.held, *parts))]
 
 
 def topmost(
@@ -137,22 +146,27 @@ def topmost(
     return [found]
 
 
-def _matrices(place: Tensor, one: Tensor, other: Tensor, bias: Tensor | None = None) -> Found:
-    """``one @ other + bias`` of ``(batch, m, k)`` and ``(batch, k, n)``."""
+def _matrices(place: Tensor, one: Tensor, other: Tensor, bias: Tensor | None = None, share: float = 1.0) -> Found:
+    """``share one @ other + bias`` of ``(batch, m, k)`` and ``(batch, k, n)``."""
     given = (one, other) if bias is None else (one, other, bias)
     if not alike(given, place.dtype) or not one.numel():
         return None
     batch, rows, columns = place.shape
     sums = one.shape[2]
-    if min(rows, columns) > 1 and batch * rows * columns * sums > MOST_PRODUCT:
-        return None
     added = None if bias is None else operand(bias, place.shape)
     parts = [operand(place, place.shape), operand(one, one.shape), operand(other, other.shape)]
     (ob, om, on), (ab, am, ak), (bb, bk, bn) = (part.strides for part in parts)
     cb, cm, cn = (0, 0, 0) if added is None else added.strides
+    if batch > 1 and columns == 1 and ab == 0:
+        # One matrix, and a vector in each of the batch: as many vectors.
+        batch, columns, on, bn, cn, ob, bb, cb = 1, batch, ob, bb, cb, 0, 0, 0
+    few, by_rows = min(rows, columns), (bk if rows <= columns else ak) == place.element_size()
+    at_once = few == 1 or (by_rows and few <= FEW and few * sums <= HELD)
+    if not at_once and batch * rows * columns * sums > MOST_PRODUCT:
+        return None
     strides = [(ob, ab, bb, cb), (om, am, 0, cm), (on, 0, bn, cn), (0, ak, bk, 0)]
     code = codes[f"product_{LETTERS[place.dtype]}"]
-    return [written(code, (batch, rows, columns, sums), strides, (*parts, added))]
+    return [written(code, (batch, rows, columns, sums), strides, (*parts, added), (bits(share),))]
 
 
 def _bmm(place: Tensor, one: Tensor, other: Tensor) -> Found:
@@ -163,8 +177,8 @@ def _mm(place: Tensor, one: Tensor, other: Tensor) -> Found:
     return _matrices(place[None], one[None], other[None])
 
 
-def _baddbmm(place: Tensor, bias: Tensor, one: Tensor, other: Tensor, **rest: Any) -> Found:
-    return None if rest else _matrices(place, one, other, bias)
+def _baddbmm(place: Tensor, bias: Tensor, one: Tensor, other: Tensor, alpha: float = 1.0, **rest: Any) -> Found:
+    return None if rest else _matrices(place, one, other, bias, alpha)
 
 
 def _addmm(place: Tensor, bias: Tensor, one: Tensor, other: Tensor, **rest: Any) -> Found:

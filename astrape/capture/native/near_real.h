@@ -70,8 +70,7 @@ ROWS(NAME(norm), {
 /* Products of matrices. Sizes are those of the batch, rows, columns and the sum; strides likewise, in bytes; the fourth
    operand, where it is there, is added.
 
-   `vector` is a product of a matrix with a vector, all there is to a frame of a live step, and bound by how fast the
-   matrix is read. */
+   A live step has few frames, so this is a matrix and some vectors, and bound by how fast the matrix is read. */
 
 typedef T NAME(Lanes) __attribute__((vector_size(32)));
 #define LANES ((int64_t)(32 / sizeof(T)))
@@ -100,38 +99,22 @@ static inline __attribute__((always_inline)) void NAME(tile)(const int count, in
     for (int i = 0; i < count; i++) even[i] += odd[i], memcpy(found + i * LANES, even + i, 32);
 }
 
-static void NAME(vector)(int64_t rows, int64_t sums, const char *w, int64_t sr, int64_t sk, const char *x,
-                            int64_t sx, const char *bias, int64_t sb, char *o, int64_t so) {
-    const int64_t t = sizeof(T);
-    if (sk == t && sums > 1) {
-        for (int64_t from = 0; from < sums; from += SPAN) {
-            const int64_t n = sums - from < SPAN ? sums - from : SPAN;
-            T held[SPAN];
-            for (int64_t k = 0; k < n; k++) held[k] = *(const T *)(x + (from + k) * sx);
-            int64_t r = 0;
-            for (; r + 4 <= rows; r += 4) {
-                const T *a = (const T *)(w + r * sr) + from, *b = (const T *)(w + (r + 1) * sr) + from;
-                const T *c = (const T *)(w + (r + 2) * sr) + from, *d = (const T *)(w + (r + 3) * sr) + from;
-                T p = 0, q = 0, u = 0, v = 0;
-                for (int64_t k = 0; k < n; k++) {
-                    const T y = held[k];
-                    p += a[k] * y, q += b[k] * y, u += c[k] * y, v += d[k] * y;
-                }
-                const T found[4] = {p, q, u, v};
-                for (int64_t m = 0; m < 4; m++) {
-                    T *to = (T *)(o + (r + m) * so);
-                    *to = found[m] + (from ? *to : bias ? *(const T *)(bias + (r + m) * sb) : (T)0);
-                }
-            }
-            for (; r < rows; r++) {
-                const T *a = (const T *)(w + r * sr) + from;
-                T p = 0, *to = (T *)(o + r * so);
-                for (int64_t k = 0; k < n; k++) p += a[k] * held[k];
-                *to = p + (from ? *to : bias ? *(const T *)(bias + r * sb) : (T)0);
-            }
-        }
-        return;
-    }
+#define W T
+#define OF(n) NAME(n)
+#define WIDE(at) NAME(load)((const char *)(at))
+#define ONE_OF(at) (*(at))
+#include "near_rows.h"
+#undef W
+#undef OF
+#undef WIDE
+#undef ONE_OF
+
+/* A matrix that lies otherwise, with one of the vectors. */
+static void NAME(vector)(const Product *p, int64_t m) {
+    const int64_t t = sizeof(T), rows = p->rows, sums = p->sums, sr = p->w_row, sk = p->w_sum, sx = p->x_sum;
+    const char *w = p->w, *x = p->x + m * p->x_vector, *bias = p->bias ? p->bias + m * p->bias_vector : 0;
+    char *o = p->o + m * p->o_vector;
+    const T share = (T)p->share;
     if (sr == t && rows >= LANES) {
         for (int64_t from = 0; from < rows;) {
             const int64_t left = rows - from;
@@ -143,7 +126,8 @@ static void NAME(vector)(int64_t rows, int64_t sums, const char *w, int64_t sr, 
             else if (n == 2 * LANES) NAME(tile)(2, sums, w + from * sr, sk, x, sx, found);
             else NAME(tile)(1, sums, w + from * sr, sk, x, sx, found);
             for (int64_t r = 0; r < n; r++)
-                *(T *)(o + (from + r) * so) = found[r] + (bias ? *(const T *)(bias + (from + r) * sb) : (T)0);
+                *(T *)(o + (from + r) * p->o_row) =
+                    share * found[r] + (bias ? *(const T *)(bias + (from + r) * p->bias_row) : (T)0);
             from += n;
         }
         return;
@@ -151,33 +135,29 @@ static void NAME(vector)(int64_t rows, int64_t sums, const char *w, int64_t sr, 
     for (int64_t from = 0; from < rows; from += SPAN) {
         const int64_t n = rows - from < SPAN ? rows - from : SPAN;
         T total[SPAN];
-        for (int64_t r = 0; r < n; r++) total[r] = bias ? *(const T *)(bias + (from + r) * sb) : (T)0;
+        for (int64_t r = 0; r < n; r++) total[r] = 0;
         for (int64_t k = 0; k < sums; k++) {
-            const T p = *(const T *)(x + k * sx);
-            for (int64_t r = 0; r < n; r++) total[r] += *(const T *)(w + (from + r) * sr + k * sk) * p;
+            const T y = *(const T *)(x + k * sx);
+            for (int64_t r = 0; r < n; r++) total[r] += *(const T *)(w + (from + r) * sr + k * sk) * y;
         }
-        for (int64_t r = 0; r < n; r++) *(T *)(o + (from + r) * so) = total[r];
+        for (int64_t r = 0; r < n; r++)
+            *(T *)(o + (from + r) * p->o_row) =
+                share * total[r] + (bias ? *(const T *)(bias + (from + r) * p->bias_row) : (T)0);
     }
 }
 static int NAME(product)(const Op *p) {
-    const int64_t(*s)[4] = p->stride, rows = p->size[1], columns = p->size[2], sums = p->size[3];
     for (int64_t i = 0; i < p->size[0]; i++) {
-        char *o = p->at[0] + i * s[0][0];
-        const char *a = p->at[1] + i * s[1][0], *b = p->at[2] + i * s[2][0];
-        const char *bias = p->at[3] ? p->at[3] + i * s[3][0] : 0;
-        if (rows == 1 && columns == 1) {
-            T total = bias ? *(const T *)bias : (T)0;
-            for (int64_t k = 0; k < sums; k++)
-                total += *(const T *)(a + k * s[1][3]) * *(const T *)(b + k * s[2][3]);
-            *(T *)o = total;
-        } else if (rows <= columns) {
-            for (int64_t m = 0; m < rows; m++)
-                NAME(vector)(columns, sums, b, s[2][2], s[2][3], a + m * s[1][1], s[1][3],
-                                bias ? bias + m * s[3][1] : 0, s[3][2], o + m * s[0][1], s[0][2]);
+        /* The larger of the two is the matrix, and the other's frames are its vectors. */
+        const Product one = product_of(p, i, p->size[1] <= p->size[2]);
+        if (one.rows == 1) {
+            T total = 0;
+            for (int64_t k = 0; k < one.sums; k++)
+                total += *(const T *)(one.w + k * one.w_sum) * *(const T *)(one.x + k * one.x_sum);
+            *(T *)one.o = (T)one.share * total + (one.bias ? *(const T *)one.bias : (T)0);
+        } else if (one.w_sum == (int64_t)sizeof(T) && one.sums > 1) {
+            NAME(against)(&one);
         } else {
-            for (int64_t m = 0; m < columns; m++)
-                NAME(vector)(rows, sums, a, s[1][1], s[1][3], b + m * s[2][2], s[2][3],
-                                bias ? bias + m * s[3][2] : 0, s[3][1], o + m * s[0][2], s[0][1]);
+            for (int64_t m = 0; m < one.vectors; m++) NAME(vector)(&one, m);
         }
     }
     return 0;

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from astrape.capture.arithmetic import IN_PLACE
-from astrape.capture.native.exact import UFUNCS, copied, exact, fits, two
+from astrape.capture.native.exact import UFUNCS, copied, exact, fits, multiplied_on, two
 from astrape.capture.native.instructions import Instruction
 from astrape.capture.native.near import near, normed, topmost
 
@@ -54,6 +54,8 @@ def native_in_place(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
         return None
     if operator is aten.copy_.default and len(args) == 2 and not kwargs:
         return native_copy(*args)
+    if operator is aten.addcmul_.default and all(isinstance(one, Tensor) for one in args):
+        return _whole(multiplied_on(place, *args, **kwargs), place)
     if operator in IN_PLACE and not kwargs and len(args) == 2:
         return _whole(two(UFUNCS[IN_PLACE[operator]], args, place), place)
     return None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from astrape.blocks.base import State
+from astrape.blocks.live import current
 from astrape.blocks.state import map_state
 from astrape.capture.buffers import assign, held_copy, overwrite
 from astrape.capture.checked import checked_tape, is_taken
@@ -103,7 +104,6 @@ class Replay:
         self.refused: str | None = None
         self.steady: Steady | None = None
         self._like, self._near = like, near
-        self._weights = set(addresses(list(graph.parameters())))
         self._memory = Memory()
         self._controls: Prepared | None = None
         self._prepared = Prepared()
@@ -284,6 +284,11 @@ class Replay:
         captured = checked_tape(fire, form, state, self._memory, clock, self._near, self._weights)
         map_state(Tensor.copy_, self._state, self._fresh_state())
         return captured
+
+    def _weights(self) -> set[int]:
+        """Where weights lie that stay as they are, those that the session has laid out anew among them."""
+        live = current()
+        return set(addresses([*self.graph.parameters(), *(live.kept() if live else ())]))
 
     def _fresh_state(self) -> State:
         return self.graph.init_state(self._like.shape[0], self._like.device, self._like.dtype)

@@ -15,6 +15,7 @@ from torch import Tensor
 from astrape.blocks.base import Signal as Frames
 from astrape.blocks.live import Live
 from astrape.blocks.state import clone_state, replace_rows, state_bytes
+from astrape.capture.native.near import FEW
 from astrape.capture.record import inference
 from astrape.errors import StreamError
 from astrape.graph.backends.held import BACKENDS, Chosen, onnx_held
@@ -96,7 +97,7 @@ class Session(Generic[Out]):
         self._like = torch.zeros(batch_size, 1, 1, device=place, dtype=precision)
         self.controls: dict[str, Tensor] = {}
         self._faults = FaultGuard(batch_size)
-        self._live = Live()
+        self._live = Live(FEW + 1) if backend == "compiled" else Live()
         self._state: Any
         self._waiting: dict[str, Tensor]
         self._late: dict[str, Tensor]
