@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from astrape.blocks.state import map_state
 from astrape.capture.buffers import equal
 from astrape.capture.lowering import Memory
 from astrape.capture.native.library import library
+from astrape.capture.native.narrow import Weights
 from astrape.capture.record import Clock, Unrecordable, Watched
 from astrape.capture.step import CapturedStep
 from astrape.errors import AstrapeError
@@ -40,7 +41,7 @@ def checked_tape(
     memory: Memory,
     clock: Clock,
     near: bool = False,
-    weights: Callable[[], Collection[int]] = tuple,
+    weights: Weights | None = None,
 ) -> CapturedStep:
     """A captured step of ``function``, compared with it on other values: results and states are the same to the last
     bit.
@@ -53,7 +54,7 @@ def checked_tape(
         clock: how long it may take.
         near: take the native library's kernels that round in their own way too, where there is the library: results
             and states are the same up to rounding then. Those that are exact are taken in any case.
-        weights: with ``near``, tells the addresses of memory that stays as it is, once the function has run.
+        weights: with ``near``, how products read what stays as it is.
 
     Raises:
         Unrecordable: for what cannot be captured, and for what does something else captured.
@@ -88,7 +89,7 @@ def checked_tape(
             captured.go_native(kernels, False, [noise(seed, low, high) for seed, low, high in CHECKS])
             map_state(Tensor.copy_, state, expected)
     if kernels is not None and near:
-        captured.go_native(kernels, True, [noise(seed, low, high) for seed, low, high in CHECKS], weights())
+        captured.go_native(kernels, True, [noise(seed, low, high) for seed, low, high in CHECKS], weights)
     return captured
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from astrape.blocks.state import map_state, state_leaves
 from astrape.capture.arithmetic import quiet
 from astrape.capture.lowering import Kernel, Lowering, Memory
 from astrape.capture.native.library import Library, Program
-from astrape.capture.native.narrow import narrowed
+from astrape.capture.native.narrow import Weights
 from astrape.capture.native.translate import Native
 from astrape.capture.record import Clock, Recorder, inference
 
@@ -75,6 +75,11 @@ class CapturedStep:
         return self.native_kernels + self.other_kernels
 
     @property
+    def kernels(self) -> list[Kernel]:
+        """All kernels, in order."""
+        return list(self._kernels)
+
+    @property
     def native_kernels(self) -> int:
         """Instructions of the native library."""
         return sum(len(kernel) for kernel in self._kernels if isinstance(kernel, Program))
@@ -84,7 +89,7 @@ class CapturedStep:
         """Kernels of PyTorch and NumPy."""
         return sum(not isinstance(kernel, Program) for kernel in self._kernels)
 
-    def go_native(self, library: Library, near: bool, values: Sequence[State], weights: Collection[int] = ()) -> None:
+    def go_native(self, library: Library, near: bool, values: Sequence[State], weights: Weights | None = None) -> None:
         """Have the native library do what it can, where it is right: operators that it has one after the other become
         one call.
 
@@ -94,16 +99,11 @@ class CapturedStep:
         Args:
             near: whether to take kernels that round in their own way too, as of ``exp`` and products.
             values: some to compare on, as :meth:`play` takes them. They go through the state.
-            weights: addresses of memory that stays as it is: what of it float16 holds to the last bit is read as such.
+            weights: how products read what stays as it is; as it lies when left out.
         """
         wanted = [one if one is not None and (near or not one.near) else None for one in self._natives]
-        if near:
-            wanted = [
-                None
-                if one is None
-                else one._replace(instructions=[narrowed(item, weights) for item in one.instructions])
-                for one in wanted
-            ]
+        if weights is not None:
+            wanted = [one and one._replace(instructions=list(map(weights.read, one.instructions))) for one in wanted]
         programs = [
             None if one is None or not one.instructions else library.program(one.instructions) for one in wanted
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -23,11 +24,17 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from astrape.runtime.bench import Bench, ChunkBench
+    from astrape.runtime.machine import Machine
+    from astrape.runtime.profile import Profile
 
 __all__ = ["bench"]
 
 QUIET = 0.9
 """Share of a core that a measurement by the clock has to have, to mean anything."""
+
+
+LEAST_SHARE = 0.005
+"""Share of a push from which on a kind of kernel is shown."""
 
 
 @command("bench", "astrape bench voice-changer --chunk 10", short="Measure how fast a recipe runs live.")
@@ -40,6 +47,12 @@ QUIET = 0.9
     metavar="NAME",
     help="Backend to compare with eager: recorded, compiled, onnx. All that are ready, when left out.",
 )
+@click.option(
+    "--precision",
+    metavar="NAME",
+    help="Weights of the compared backends: float32, or float16 where compiled is compared. Eager keeps float32.",
+)
+@click.option("--profile", is_flag=True, help="Time every kernel of recorded and compiled pushes, and nothing else.")
 @click.option("--seconds", default=6.0, show_default=True, help="Measuring time per chunk size.")
 @settings_option
 @json_option
@@ -47,6 +60,8 @@ def bench(
     recipe: str,
     chunks: tuple[float, ...],
     backends: tuple[str, ...],
+    precision: str | None,
+    profile: bool,
     seconds: float,
     settings: tuple[str, ...],
     as_json: bool,
@@ -60,33 +75,51 @@ def bench(
 
     Backends are given the same chunks in turns. What is ready is compared: compiled, where its kernels are there. Named
     with --backend, its kernels are built first, and for onnx the graph is exported.
+
+    A profile has the kernels of a push by name: their time, what they read and write a second, the operations of
+    products a second, and the least time for that on this machine.
     """
     from astrape.graph import load
     from astrape.runtime.bench import bench as measure
+    from astrape.runtime.bench import profiles
     from astrape.runtime.process import settle
 
     graph = load(recipe)
     settle()
+    if profile:
+        machine, found = profiles(
+            graph, chunks, controls=parse_settings(settings), backends=backends, precision=precision
+        )
+        if as_json:
+            print_json({"machine": asdict(machine), "chunks": [[one.to_dict() for one in part] for part in found]})
+            return
+        click.echo(_machine(machine))
+        for chunk_ms, part in zip(chunks, found, strict=True):
+            for one in part:
+                _print_profile(one, chunk_ms, machine)
+        return
     with progress(f"measuring {graph.name}") as tell:
-        found = measure(
-            graph, chunks, seconds=seconds, controls=parse_settings(settings), backends=backends, progress=tell
+        measured = measure(
+            graph,
+            chunks,
+            seconds=seconds,
+            controls=parse_settings(settings),
+            backends=backends,
+            precision=precision,
+            progress=tell,
         )
     if as_json:
-        print_json(found.to_dict())
+        print_json(measured.to_dict())
         return
-    machine = found.machine
-    click.echo(f"{found.recipe}: {found.threads} thread, {found.parameters:,} parameters")
-    click.echo(f"weights and tables {_size(found.weight_bytes)}, state {_size(found.state_bytes)}")
-    click.echo(
-        f"machine: memory {machine.memory_gb_s:.1f} GB/s, {_size(machine.working_set_bytes)} again and again "
-        f"{machine.working_set_gb_s:.1f} GB/s, matrix products {machine.matmul_gflop_s:.0f} GFLOP/s"
-    )
+    click.echo(f"{measured.recipe}: {measured.threads} thread, {measured.parameters:,} parameters")
+    click.echo(f"weights and tables {_size(measured.weight_bytes)}, state {_size(measured.state_bytes)}")
+    click.echo(_machine(measured.machine))
     click.echo()
-    print_table(_times(found))
-    for part in found.chunks:
+    print_table(_times(measured))
+    for part in measured.chunks:
         if part.untaped:
             click.echo(f"nothing captured at {part.chunk_ms:g} ms: {part.untaped}")
-    for part in found.chunks:
+    for part in measured.chunks:
         click.echo()
         print_table(_backends(part))
         had = min((row.had for row in part.backends if not math.isnan(row.had)), default=1.0)
@@ -96,7 +129,52 @@ def bench(
             if row.backend != row.chosen.partition(":")[0]:
                 click.echo(f"{row.backend} at {part.chunk_ms:g} ms: {row.chosen}")
     click.echo()
-    print_table(_blocks(found.chunks))
+    print_table(_blocks(measured.chunks))
+
+
+def _machine(machine: Machine) -> str:
+    return (
+        f"machine: memory {machine.memory_gb_s:.1f} GB/s, {_size(machine.working_set_bytes)} again and again "
+        f"{machine.working_set_gb_s:.1f} GB/s, matrix products {machine.matmul_gflop_s:.0f} GFLOP/s"
+    )
+
+
+def _print_profile(found: Profile, chunk_ms: float, machine: Machine) -> None:
+    """A table of a push's kernels, and what of its time is whose."""
+    from rich.table import Table
+
+    click.echo()
+    click.echo(f"{chunk_ms:g} ms, {found.backend}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("kernel", no_wrap=True)
+    table.add_column("of")
+    for head in ("calls", "us", "share", "us each", "GB/s", "GFLOP/s", "limit, us"):
+        table.add_column(head, justify="right")
+    shown = [share for share in found.kernels if share.milliseconds >= LEAST_SHARE * found.push_ms]
+    for share in shown:
+        spent = max(share.milliseconds, 1e-9)
+        numbers = (
+            f"{share.calls:.0f}",
+            f"{1000 * spent:.1f}",
+            f"{spent / found.push_ms:.1%}",
+            f"{1000 * spent / share.calls:.2f}",
+            f"{share.bytes / spent / 1e6:.1f}",
+            f"{share.operations / spent / 1e6:.1f}" if share.operations else "-",
+            f"{1000 * machine.floor_ms(share.operations, share.bytes):.1f}",
+        )
+        table.add_row(share.name, share.kind, *numbers)
+    print_table(table)
+    calls = sum(share.calls for share in found.kernels if share.kind == "PyTorch")
+    rest = len(found.kernels) - len(shown)
+    click.echo(
+        f"a push computes {found.push_ms:.3f} ms, {found.push_ms / chunk_ms:.4f} of real time: kernels "
+        f"{found.kernels_ms:.3f} ms ({rest} kinds below {LEAST_SHARE:.1%} are left out), Python around them "
+        f"{found.python_ms:.3f} ms"
+    )
+    click.echo(
+        f"of the kernels, {calls:.0f} calls of PyTorch's at {found.call_us:.2f} us come to {found.calls_ms:.3f} ms; "
+        f"the limit is {found.bytes_ms:.3f} ms by bytes and {found.operations_ms:.3f} ms by operations"
+    )
 
 
 def _times(found: Bench) -> Table:

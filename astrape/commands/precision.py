@@ -40,6 +40,12 @@ __all__ = ["precision"]
 @click.option(
     "--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at a time."
 )
+@click.option(
+    "--precision",
+    "kind",
+    metavar="NAME",
+    help="Compare a compiled session with weights of this precision: float32, or float16, to which they are rounded.",
+)
 @settings_option
 @json_option
 def precision(
@@ -47,6 +53,7 @@ def precision(
     recordings: tuple[Path, ...],
     weights: Path | None,
     chunk_ms: float,
+    kind: str | None,
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -77,7 +84,7 @@ def precision(
     check_chunk(chunk_ms, stream.rate)
     chunk = max(1, round(chunk_ms * float(stream.rate) / 1000))
     with progress(graph.name) as tell:
-        found = compare(graph, _cut(_heard(recordings, stream, tell), chunk), controls)
+        found = compare(graph, _cut(_heard(recordings, stream, tell), chunk), controls, kind, chunk)
     if as_json:
         print_json([difference.to_dict() for difference in found])
         return

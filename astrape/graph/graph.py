@@ -80,13 +80,14 @@ class Graph(Network[Out]):
         constant_latency: bool = False,
         chunk: int | Mapping[str, int] | None = None,
         backend: str | None = None,
+        precision: str | None = None,
     ) -> Session[Out]:
         """A live session that takes any number of frames at a time, and ``chunk`` frames fastest. See ``Session``.
 
         It computes on the thread that pushes. Behind an audio callback, which may not wait, it is run by
         :class:`astrape.runtime.engine.Engine`, the one implementation of that.
         """
-        return Session(self, batch_size, device, dtype, constant_latency, chunk, backend)
+        return Session(self, batch_size, device, dtype, constant_latency, chunk, backend, precision)
 
     def report(self, measure: bool = False) -> Report:
         """The latency report; with ``measure`` the measured numbers stand beside the declared ones. See ``Report``."""

@@ -24,10 +24,11 @@ from astrape.graph.session import Session
 from astrape.progress import Progress
 from astrape.runtime.by_hand import ByHand, Call, Runner, recorded
 from astrape.runtime.machine import Machine, measure_machine
+from astrape.runtime.profile import Profile, profile
 from astrape.runtime.side_by_side import BackendBench, named_backends, side_by_side
 from astrape.runtime.timing import one_thread, push_times
 
-__all__ = ["Bench", "BlockShare", "ChunkBench", "bench"]
+__all__ = ["Bench", "BlockShare", "ChunkBench", "bench", "profiles"]
 
 WARM_UP = 30
 FEWEST, MOST = 100, 5000
@@ -70,7 +71,7 @@ class ChunkBench:
             replays is below 0: it does without the blocks' Python.
         floor_ms: the least time that the machine could take, by its measured bandwidth and matrix product rate.
         above_floor: the session's time over the floor.
-        gflop: floating-point operations of the matrix products and convolutions per chunk, in 10^9.
+        gflop: floating-point operations of matrix products and convolutions per chunk, in 10^9, oneDNN's among them.
         traffic_bytes: weights, states, inputs and outputs that a chunk's calls touch.
         backends: what runs a session, side by side.
     """
@@ -122,6 +123,7 @@ def bench(
     seconds: float = 4.0,
     controls: Mapping[str, Tensor | float] | None = None,
     backends: Sequence[str] = (),
+    precision: str | None = None,
     progress: Progress | None = None,
 ) -> Bench:
     """Measure a graph live, on one thread, on noise at -20 dB.
@@ -132,6 +134,7 @@ def bench(
         seconds: measuring time per chunk size, about. The 99.9 % quantile takes 1000 steps to mean something.
         controls: values for controls; those without a default are drawn at random where they are left out.
         backends: to compare with ``eager``, side by side; left out, all for which nothing has to be built first.
+        precision: of the compared backends' weights, but those of ``eager``, as ``graph.stream`` takes it.
         progress: called with the share done and 1.
 
     Raises:
@@ -151,7 +154,7 @@ def bench(
         found = []
         for index, chunk_ms in enumerate(chunks_ms):
             part = _Part(graph, chunk_ms, values, seconds, tell, index, len(chunks_ms))
-            found.append(part.measure(machine, compared))
+            found.append(part.measure(machine, compared, precision))
         return Bench(
             recipe=graph.name,
             parameters=sum(p.numel() for p in graph.parameters()),
@@ -187,7 +190,7 @@ class _Part:
             for _ in range(64)
         ]
 
-    def measure(self, machine: Machine, backends: Sequence[str]) -> ChunkBench:
+    def measure(self, machine: Machine, backends: Sequence[str], precision: str | None) -> ChunkBench:
         session, times = self._session_times()
         calls, flops = self._trace(min(len(times) // WINDOW * WINDOW, 50 * WINDOW))
         self.tell(0.5)
@@ -195,7 +198,8 @@ class _Part:
         shares, traffic = self._shares(calls, sums["blocks"])
         session_ms = statistics.median(sums["session"])
         floor = machine.floor_ms(flops, traffic)
-        compared = side_by_side(self.graph, backends, self.pieces, self.controls, self.seconds / 2, floor)
+        seconds = self.seconds / 2
+        compared = side_by_side(self.graph, backends, self.pieces, self.controls, seconds, floor, precision)
         self.tell(1.0)
         times.sort()
         p999 = times[min(len(times) - 1, math.ceil(0.999 * len(times)) - 1)]
@@ -241,11 +245,11 @@ class _Part:
 
     def _trace(self, count: int) -> tuple[list[list[Call]], float]:
         """The calls of ``step`` that each of the first ``count`` chunks leads to, and operations per chunk."""
-        from torch.utils.flop_counter import FlopCounterMode
+        from astrape.runtime.operations import counted
 
         runner = Runner(self.graph, self.controls)
         chunks: list[list[Call]] = []
-        with FlopCounterMode(display=False) as counter, recorded(self.graph, lambda call: chunks[-1].append(call)):
+        with counted() as counter, recorded(self.graph, lambda call: chunks[-1].append(call)):
             for index in range(count):
                 chunks.append([])
                 runner.advance(self._piece(index))
@@ -328,6 +332,32 @@ class _Part:
     def _given(self, index: int) -> Any:
         # A session takes the dict apart and keeps none of it.
         return dict(self._piece(index))
+
+
+def profiles(
+    graph: Graph,
+    chunks_ms: Sequence[float],
+    *,
+    controls: Mapping[str, Tensor | float] | None = None,
+    backends: Sequence[str] = (),
+    precision: str | None = None,
+) -> tuple[Machine, list[list[Profile]]]:
+    """The machine, and at each chunk size where the time of a push goes, by backend. See :func:`.profile.profile`.
+
+    Args:
+        backends: of ``recorded`` and ``compiled``, which have kernels to time; left out, those that are ready.
+    """
+    values = _controls(graph, controls or {})
+    named = named_backends(graph, backends)[1:]
+    with one_thread(), torch.inference_mode():
+        weights = sum(_bytes(unit.block) for unit in graph.actors)
+        machine = measure_machine(max(weights + graph.stream().state_bytes, 2**18))
+    found = []
+    for chunk_ms in chunks_ms:
+        frames = {n: max(1, round(chunk_ms * float(s.rate) / 1000)) for n, s in graph.inputs.items()}
+        each = [(name, None if name == "recorded" else precision) for name in named]
+        found.append([profile(graph, name, frames, values, machine, kind) for name, kind in each])
+    return machine, found
 
 
 def _controls(graph: Graph, given: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:

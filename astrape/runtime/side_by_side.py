@@ -73,6 +73,7 @@ def side_by_side(
     controls: Mapping[str, Tensor | float],
     seconds: float,
     floor_ms: float,
+    precision: str | None = None,
 ) -> list[BackendBench]:
     """Push the same pieces through a session of each backend, in turns whose order goes round.
 
@@ -80,6 +81,7 @@ def side_by_side(
         pieces: what is pushed, again and again; all of one length.
         seconds: measuring time in all, about.
         floor_ms: the least time that the machine could take for a push.
+        precision: of weights. Those that a backend cannot do stand in the table with the reason.
     """
     name, stream = next(iter(graph.inputs.items()))
     frames = {port: piece.shape[-1] for port, piece in pieces[0].items()}
@@ -88,7 +90,9 @@ def side_by_side(
     told = {}
     for backend in backends:
         try:
-            sessions[backend] = graph.stream(chunk=frames, backend=backend)
+            sessions[backend] = graph.stream(
+                chunk=frames, backend=backend, precision=None if backend == "eager" else precision
+            )
             told[backend] = str(sessions[backend].backend)
         except StreamError as reason:
             told[backend] = str(reason)

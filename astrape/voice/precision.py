@@ -45,7 +45,13 @@ class Difference:
         return asdict(self) | {"flip_rate": self.flip_rate}
 
 
-def precision(graph: Graph, chunks: Iterable[Tensor], controls: Mapping[str, Tensor | float]) -> list[Difference]:
+def precision(
+    graph: Graph,
+    chunks: Iterable[Tensor],
+    controls: Mapping[str, Tensor | float],
+    weights: str | None = None,
+    chunk: int | None = None,
+) -> list[Difference]:
     """Stream float32 and float64 side by side, and compare all outputs frame by frame.
 
     In float64 a stream is the whole pass to its last digits, whatever the chunks. In float32 a layer's sums depend on
@@ -56,11 +62,18 @@ def precision(graph: Graph, chunks: Iterable[Tensor], controls: Mapping[str, Ten
         graph: what to run, in float32. It is left as it is.
         chunks: the input, ``(1, channels, frames)`` at a time, as a host would cut it.
         controls: values by name, held throughout.
+        weights: precision of the weights of a compiled session, which takes the place of float32 then; float64 keeps
+            the graph's own.
+        chunk: frames that most chunks have, for that session.
 
     Raises:
-        AstrapeError: when nothing came out to compare.
+        AstrapeError: when nothing came out to compare; a ``StreamError`` for a precision that there is not.
     """
-    sessions = [graph.stream(dtype=dtype) for dtype in (torch.float32, torch.float64)]
+    if weights is None:
+        live = graph.stream(dtype=torch.float32)
+    else:
+        live = graph.stream(backend="compiled", chunk=chunk, precision=weights)
+    sessions = [live, graph.stream(dtype=torch.float64)]
     coded = {name for name, signal in graph.wiring.items() if signal.port == "codes"}
     found = {name: Difference(name) for name in graph.outputs}
     powers = {name: [0.0, 0.0] for name in graph.outputs}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +29,18 @@ BLOCKS = {
 LEVEL = {"level": {"channels": 1, "default": 1.0, "min": 0.0, "max": 2.0}}
 
 
+CHECKS = [
+    lambda subject: contract.check_session_chunks(subject, examples=5),
+    contract.check_flush,
+    contract.check_constant_latency,
+    contract.check_session_reset,
+    contract.check_session_snapshot,
+    contract.check_session_faults,
+    contract.check_session_state,
+    contract.check_control_position,
+]
+
+
 @pytest.fixture(scope="module")
 def subject() -> Subject:
     torch.manual_seed(2)
@@ -48,26 +62,95 @@ _STREAM = Graph.stream
 
 @pytest.mark.parametrize(
     "check",
-    [
-        lambda subject: contract.check_session_chunks(subject, examples=5),
-        contract.check_flush,
-        contract.check_constant_latency,
-        contract.check_session_reset,
-        contract.check_session_snapshot,
-        contract.check_session_faults,
-        contract.check_session_state,
-        contract.check_control_position,
-    ],
+    CHECKS,
     ids=["chunks", "flush", "constant", "reset", "snapshot", "faults", "state", "control"],
 )
 def test_every_backend_keeps_the_contract(backed: Subject, check) -> None:
     check(backed)
 
 
+def test_float16_weights_keep_the_contract(subject: Subject, monkeypatch) -> None:
+    """Beside the graph as it is, within 2e-3: a weight is rounded by 2.4e-4 of itself, and layers add up."""
+    graph = subject.block
+    monkeypatch.setattr(
+        Graph, "stream", lambda self, **rest: _STREAM(self, backend="compiled", precision="float16", **rest)
+    )
+    assert graph.stream().backend.precision == "float16"
+    rough = Subject(graph, controls=[{"level": 1.0}, {"level": 0.4}], tolerance=2e-3, dtype=torch.float32)
+    for check in CHECKS:
+        check(rough)
+
+
+def test_float16_is_the_weights_alone(subject: Subject) -> None:
+    """A session is that of the graph with rounded parameters, which is rounded here by NumPy, up to float32's rounding.
+
+    And it is another than that of the graph as it is, by more than ten times as much.
+    """
+    graph = subject.block
+    rounded = copy.deepcopy(graph)
+    for parameter in rounded.parameters():
+        parameter.data = torch.from_numpy(parameter.detach().numpy().astype(np.float16).astype(np.float32))
+    pieces = torch.randn(1, 1, 40 * graph.consumes["mic"], generator=torch.Generator().manual_seed(9)).chunk(40, dim=-1)
+    before = {name: tensor.clone() for name, tensor in graph.state_dict().items()}
+    session = graph.stream(backend="compiled", precision="float16")
+    assert "as float16, rounded to it, as asked for" in session.backend.why
+    found: list[dict[str, torch.Tensor]] = []
+    for one in (session, rounded.stream(), graph.stream()):
+        pushes = [one.push(piece, level=1.0) for piece in pieces]
+        found.append({name: torch.cat([push[name] for push in pushes], dim=-1) for name in graph.outputs})
+    got, want, plain = found
+    for name in want:
+        largest = float(want[name].abs().max())
+        torch.testing.assert_close(got[name], want[name], rtol=0, atol=2e-5 * max(1.0, largest))
+    assert max(float((got[name] - plain[name]).abs().max()) for name in want) > 2e-4
+    assert all(torch.equal(tensor, before[name]) for name, tensor in graph.state_dict().items())
+
+
+def test_half_of_the_bytes_are_read_where_they_can(subject: Subject) -> None:
+    """Left out, precision takes float16 only where nothing is lost; float32 never does."""
+    graph = subject.block
+    rounded = copy.deepcopy(graph)
+    for parameter in rounded.parameters():
+        parameter.data = parameter.detach().half().float()
+    told = {
+        (which, precision): one.stream(backend="compiled", precision=precision).backend
+        for which, one in (("plain", graph), ("rounded", rounded))
+        for precision in (None, "float32", "float16")
+    }
+    halves = {key for key, chosen in told.items() if "as float16" in chosen.why}
+    assert halves == {("plain", "float16"), ("rounded", None), ("rounded", "float16")}
+    assert "which holds them to the last bit" in told["rounded", None].why
+    assert {key for key, chosen in told.items() if chosen.precision == "float16"} == {
+        ("plain", "float16"),
+        ("rounded", "float16"),
+    }
+
+
+def test_what_a_backend_cannot_do_is_refused(subject: Subject) -> None:
+    graph = subject.block
+    for backend in ("eager", "recorded", "onnx"):
+        with pytest.raises(StreamError, match=f"'{backend}' reads weights as float32 alone: hint: backend='compiled'"):
+            graph.stream(backend=backend, precision="float16")
+        assert graph.stream(backend="eager", precision="float32").backend.precision == "float32"
+    with pytest.raises(StreamError, match=r"without a backend reads weights as float32 alone: hint"):
+        graph.stream(precision="float16")
+    with pytest.raises(StreamError, match=r"precision must be one of float32, float16, int8, not 'half'"):
+        graph.stream(precision="half")
+    with pytest.raises(StreamError, match=r"'int8' is not there.*docs/speed.md; hint: precision='float16'"):
+        graph.stream(backend="compiled", precision="int8")
+    with pytest.raises(StreamError, match=r"in torch.float32, not in torch.float64: hint"):
+        graph.stream(backend="compiled", precision="float16", dtype=torch.float64)
+    large = copy.deepcopy(graph)
+    name, parameter = next((n, p) for n, p in large.named_parameters() if p.dim() > 1)
+    parameter.data[0] = 1e5
+    with pytest.raises(StreamError, match=f"'{name}' has a weight of 100000, and float16 ends at 65504: hint"):
+        large.stream(backend="compiled", precision="float16")
+
+
 def test_what_was_chosen_is_told() -> None:
     graph = astrape.load("multirate")
     assert str(graph.stream().backend) == "eager: no chunk was named, so pushes may have any length"
-    assert graph.stream(backend="eager").backend == ("eager", "asked for")
+    assert graph.stream(backend="eager").backend == ("eager", "asked for", "float32")
     assert str(graph.stream(chunk=441).backend) == "recorded: 2 patterns of pushes captured"
     assert graph.stream(backend="recorded").backend.name == "recorded"
     long = graph.stream(chunk=9000).backend

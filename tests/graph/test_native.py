@@ -14,10 +14,11 @@ from torch import Tensor
 import astrape
 from astrape.capture import checked, step
 from astrape.capture.lowering import Memory
-from astrape.capture.native import building, translate
+from astrape.capture.native import building, near, translate
 from astrape.capture.native import library as libraries
 from astrape.capture.native.instructions import codes
-from astrape.capture.native.library import Library, build_library
+from astrape.capture.native.library import Library, Program, build_library
+from astrape.capture.native.narrow import Weights
 from astrape.capture.step import CapturedStep
 from astrape.errors import StreamError
 from astrape.graph.backends import native as backend
@@ -173,15 +174,68 @@ def test_weights_that_float16_holds_are_read_as_such(kernels: Library, rows: int
     found = {}
     for weights in ((), (weight.untyped_storage().data_ptr(),)):
         captured = CapturedStep(lambda fresh, state: (function(fresh), state), draws[0], (), Memory())
-        captured.go_native(kernels, True, draws[:1], weights)
+        captured.go_native(kernels, True, draws[:1], Weights(lambda held=weights: held))
         assert captured.other_kernels == 0
-        used = [int(words[0]) for kernel in captured._kernels for words in kernel._words]
+        used = [int(words[0]) for kernel in captured._kernels for words in kernel.words]
         assert used.count(codes["halves_f"]) == (2 if weights else 0)
         found[weights] = [captured.play(x).clone() for x in draws]
     for one, x in zip(found[weights], draws, strict=True):
         wide = weight.double(), bias.double(), x.double()
         want = (wide[0] @ wide[2][0] + wide[1][..., 0]).flatten() + (wide[0][0] @ wide[2][0]).repeat(2)
         torch.testing.assert_close(one.double(), want, rtol=1e-6, atol=2e-6 * float(want.abs().max()))
+
+
+@pytest.mark.parametrize("frames", range(1, 10))
+@pytest.mark.parametrize("halves", [False, True])
+def test_a_weight_is_read_for_a_few_frames_at_once(kernels: Library, frames: int, halves: bool) -> None:
+    """Rows of frames times a weight that lies either way, in one kernel up to seven, and in any number right."""
+    generator = torch.Generator().manual_seed(frames)
+    kind = torch.float16 if halves else torch.float32
+    weight = torch.randn(333, 650, generator=generator).to(kind).float()
+    turned = torch.randn(650, 500, generator=generator).to(kind).float()
+    constant = {one.untyped_storage().data_ptr() for one in (weight, turned)}
+
+    def function(x: Tensor) -> Tensor:
+        bias = x[:, :333] * 0.5
+        return torch.cat([torch.addmm(bias, x, weight.t()), torch.mm(x, turned)], dim=-1)
+
+    draws = [torch.randn(frames, 650, generator=generator) for _ in range(3)]
+    captured = CapturedStep(lambda fresh, state: (function(fresh), state), draws[0], (), Memory())
+    weights = Weights(lambda: constant)
+    captured.go_native(kernels, True, draws[:1], weights)
+    used = [int(words[0]) for kernel in captured.kernels if isinstance(kernel, Program) for words in kernel.words]
+    # One matrix lies column by column: it is read so for one frame, of a copy, in float32 too; PyTorch's for more.
+    native = 2 if frames == 1 else int(frames <= near.FEW)
+    assert captured.other_kernels == 2 - native
+    assert [used.count(codes[name]) for name in ("halves_f", "product_f")] == ([native, 0] if halves else [0, native])
+    assert [one.dtype for one in weights.copies] == ([kind] * native if halves else [kind] * (native - 1))
+    for x in draws:
+        wide = x.double()
+        want = torch.cat([wide[:, :333] * 0.5 + wide @ weight.double().t(), wide @ turned.double()], dim=-1)
+        torch.testing.assert_close(captured.play(x).double(), want, rtol=0, atol=3e-6 * float(want.abs().max()))
+
+
+def test_attention_of_one_query_is_native(kernels: Library) -> None:
+    """A mask, scaled products with keys, a weighted sum of values, rotation in place, a norm across what strides."""
+
+    def function(fresh: tuple[Tensor, ...]) -> Tensor:
+        mask, query, keys = fresh
+        scores = torch.baddbmm(mask.expand(3, 1, 40), query, keys.mT, alpha=0.3)
+        found = torch.bmm(scores.softmax(dim=-1), keys)
+        turned = found.clone().addcmul_(query, query, value=-1)
+        return turned + F.layer_norm(keys.mT, (40,), mask[0, 0], mask[0, 0])[..., :1].mT[..., :64]
+
+    generator = torch.Generator().manual_seed(5)
+    draws = [
+        tuple(torch.randn(shape, generator=generator) for shape in ((1, 1, 40), (3, 1, 64), (3, 40, 64)))
+        for _ in range(3)
+    ]
+    captured = CapturedStep(lambda fresh, state: (function(fresh), state), draws[0], (), Memory())
+    captured.go_native(kernels, True, draws[:1])
+    assert captured.other_kernels == 0
+    for fresh in draws:
+        want = function(tuple(part.double() for part in fresh))
+        torch.testing.assert_close(captured.play(fresh).double(), want, rtol=0, atol=6e-6 * float(want.abs().max()))
 
 
 def test_other_weights_stay_what_they_are(kernels: Library) -> None:
@@ -195,8 +249,8 @@ def test_other_weights_stay_what_they_are(kernels: Library) -> None:
     for value, weights in ((0.1, (weight.untyped_storage().data_ptr(),)), (0.5, ())):
         weight[1, 3, 5] = value
         captured = CapturedStep(lambda fresh, state: (function(fresh), state), x, (), Memory())
-        captured.go_native(kernels, True, [x], weights)
-        assert codes["halves_f"] not in [int(words[0]) for kernel in captured._kernels for words in kernel._words]
+        captured.go_native(kernels, True, [x], Weights(lambda held=weights: held))
+        assert codes["halves_f"] not in [int(words[0]) for kernel in captured._kernels for words in kernel.words]
         torch.testing.assert_close(captured.play(x), function(x), rtol=1e-5, atol=1e-5)
 
 
@@ -285,7 +339,7 @@ def test_compiled_sessions_are_near(used: Library) -> None:
     graph = astrape.load("astrape-mini")
     plain, compiled = graph.stream(), graph.stream(backend="compiled")
     assert compiled.backend.name == "compiled"
-    assert compiled.backend.why.endswith("0 of PyTorch's")
+    assert ", 0 of PyTorch's; weights: " in compiled.backend.why
     t = torch.arange(441 * 60) / 44100
     phase = torch.cumsum((140 + 40 * torch.sin(4 * t)) / 44100, dim=0)
     x = sum(0.1 / h * torch.sin(2 * torch.pi * h * phase) for h in range(1, 12))

@@ -12,6 +12,7 @@ import torch
 import astrape
 from astrape.blocks.base import Stream
 from astrape.errors import AstrapeError
+from astrape.graph.backends.native import quickest
 from astrape.graph.graph import Graph
 from astrape.voice.precision import precision
 from astrape.voice.recordings import pieces_of
@@ -65,6 +66,28 @@ def test_a_float32_stream_is_held_against_the_whole_pass_in_float64(speech: Path
             assert found[name].relative_db == pytest.approx(power, abs=0.1)
 
 
+def test_weights_of_another_precision_are_held_against_their_own(speech: Path) -> None:
+    """What rounding a gain to float16 costs is known: a third becomes 0.33325195, 72 dB below."""
+    graph = astrape.compile(
+        {
+            "recipe": "thirds",
+            "inputs": {"mic": {"rate": 44100, "channels": 1}},
+            "blocks": {"wav": {"use": "conv", "channels": 1, "kernel": 1, "bias": False}},
+            "outputs": {"wav": "wav"},
+        }
+    )
+    with torch.no_grad():
+        next(graph.parameters()).fill_(1 / 3)
+    x = torch.from_numpy(read(speech).T)[None, :1, 22050:40000]
+    if quickest(graph) is None:
+        pytest.skip("there are no native kernels here")
+    (whole,) = precision(graph, x.split(441, dim=-1), {}, "float32", 441)
+    (half,) = precision(graph, x.split(441, dim=-1), {}, "float16", 441)
+    assert whole.relative_db is None or whole.relative_db < -140
+    apart = abs(np.float64(np.float16(1 / 3)) * 3 - 1)
+    assert half.relative_db == pytest.approx(20 * np.log10(apart), abs=0.01)
+
+
 def test_a_flipped_code_is_counted() -> None:
     """Content on the border between two codes, in float64, to within less than float32 knows."""
     graph = astrape.compile(
@@ -97,6 +120,7 @@ def test_the_command(tmp_path: Path, speech: Path, weights: Path) -> None:
     assert told[2]["flip_rate"] == told[2]["flipped"] / 100
     assert told[0]["largest"] < 1e-3
     assert "flipped codes" in run("precision", SMALL, speech, "--weights", weights, "--chunk", 1000).stdout
+    fails(run("precision", SMALL, speech, "--precision", "int8"), "'int8' is not there", "hint: precision='float16'")
     fails(run("precision", "astrape-vc-from-codes", speech), "does not begin with one stream of audio")
     fails(run("precision", SMALL, tmp_path / "none.wav"), "none.wav: there is no such file")
     short = write(tmp_path / "short.wav", sines(0.01, 44100), 44100)

@@ -49,17 +49,21 @@ class Library:
 class Program:
     """Instructions that are run one after the other, without Python between them.
 
+    Attributes:
+        words: of the instructions, a row each.
+        held: what has to outlast them.
+
     Raises:
         IndexError: when called, where a computed index lies outside of what it picks from.
     """
 
     def __init__(self, run: Callable[[int, int], int], instructions: list[Instruction]) -> None:
-        self._words = np.ascontiguousarray(np.stack([one.words for one in instructions]))
-        self._held = [one.held for one in instructions]
-        self._go = partial(run, self._words.ctypes.data, len(instructions))
+        self.words = np.ascontiguousarray(np.stack([one.words for one in instructions]))
+        self.held = [one.held for one in instructions]
+        self._go = partial(run, self.words.ctypes.data, len(instructions))
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self.held)
 
     def __call__(self) -> None:
         if self._go():

@@ -1,54 +1,112 @@
-"""Weights in half of the bytes: products whose matrix float16 holds to the last bit are told to read that."""
+"""Weights as products read them best: in half of the bytes where float16 holds them, and row after row."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from astrape.capture.native.instructions import Instruction, Operand, codes, written
 from astrape.capture.native.near import FEW
 
-__all__ = ["narrowed"]
+__all__ = ["Weights"]
 
 PRODUCT = codes["product_f"]
 
+LARGE = 1 << 20
+"""Bytes of a matrix from which on it comes from memory in every step, and is worth a copy that lies in order."""
 
-def narrowed(given: Instruction, weights: Collection[int]) -> Instruction:
-    """A product of a few frames with a matrix whose numbers float16 holds, as one that reads them as such.
 
-    Weights that were stored as float16, those that ship are, take half of the bytes so, and lose nothing.
+class _Matrix(NamedTuple):
+    """A weight in a product: which operand it is, which dimension its rows are, and how many frames there are."""
+
+    operand: int
+    row: int
+    frames: int
+    values: Tensor
+
+
+class Weights:
+    """Products of a few frames with weights, told to read copies of those that take less time.
+
+    A frame reads every weight once, and bytes are time. A matrix whose numbers float16 holds to the last bit, as those
+    of weights that were stored so, is read as float16, and nothing is lost. One that lies column by column is read
+    as a copy that lies row by row. A copy is made once for all captured steps.
 
     Args:
-        given: any instruction; what is not such a product comes back as it is.
-        weights: addresses of the memory of what stays as it is: the matrix has to be of them.
+        constant: tells the addresses of the memory of what stays as it is; nothing else is copied.
+        halves: whether to look for what float16 holds.
+
+    Attributes:
+        half_bytes: of matrices that are read as float16.
+        full_bytes: of those that are read as float32.
     """
-    words = given.words
-    if int(words[0]) != PRODUCT:
-        return given
-    batch, rows, columns, sums = (int(size) for size in words[1:5])
-    strides = [[int(stride) for stride in row] for row in words[5:21].reshape(4, 4)]
+
+    def __init__(self, constant: Callable[[], Collection[int]], halves: bool = True) -> None:
+        self._constant, self._halves = constant, halves
+        self._copies: dict[tuple[int, tuple[int, ...], tuple[int, ...]], Tensor | None] = {}
+        self.half_bytes = self.full_bytes = 0
+
+    @property
+    def copies(self) -> list[Tensor]:
+        """What was made."""
+        return [copy for copy in self._copies.values() if copy is not None]
+
+    def read(self, given: Instruction) -> Instruction:
+        """The instruction as it reads its weight; what is not such a product comes back as it is."""
+        matrix = self._matrix(given) if int(given.words[0]) == PRODUCT else None
+        if matrix is None:
+            return given
+        values = matrix.values
+        key = (values.data_ptr(), tuple(values.shape), values.stride())
+        if key not in self._copies:
+            copy = self._copies[key] = self._copy(values)
+            size = values.numel() * 4
+            if copy is not None and copy.dtype == torch.float16:
+                self.half_bytes += size // 2
+            else:
+                self.full_bytes += size
+        copy = self._copies[key]
+        return given if copy is None else _reading(given, matrix, copy)
+
+    def _matrix(self, given: Instruction) -> _Matrix | None:
+        words = given.words
+        batch, rows, columns, sums = (int(size) for size in words[1:5])
+        constant = self._constant()
+        for index, row, size, frames in ((1, 1, rows, columns), (2, 2, columns, rows)):
+            own = next((one for one in given.held if one.data_ptr() == int(words[21 + index])), None)
+            if own is None or own.untyped_storage().data_ptr() not in constant or frames > FEW or size <= frames:
+                continue
+            strides = words[5:21].reshape(4, 4)[index]
+            lies = tuple(int(strides[dim]) // 4 for dim in (0, row, 3))
+            return _Matrix(index, row, frames, own.as_strided((batch, size, sums), lies, own.storage_offset()))
+        return None
+
+    def _copy(self, values: Tensor) -> Tensor | None:
+        if self._halves:
+            narrow = values.to(torch.float16).contiguous()
+            if torch.equal(narrow.to(torch.float32), values):
+                return narrow
+        if values.stride(2) != 1 and values.numel() * 4 >= LARGE:
+            return values.contiguous()
+        return None
+
+
+def _reading(given: Instruction, matrix: _Matrix, copy: Tensor) -> Instruction:
+    """The same product with a copy of its matrix, which is the first factor then."""
+    words, (batch, rows, sums), size = given.words, copy.shape, copy.element_size()
+    strides = [[int(stride) for stride in one] for one in words[5:21].reshape(4, 4)]
     at = [int(address) for address in words[21:25]]
-    for matrix, vector, row, count in ((1, 2, 1, columns), (2, 1, 2, rows)):
-        own = next((one for one in given.held if one.data_ptr() == at[matrix]), None)
-        if own is not None and own.untyped_storage().data_ptr() in weights and count <= FEW and (rows, columns) != (1, 1):
-            break
-    else:
-        return given
-    along = 3 - row
-    rows = (rows, columns)[row - 1]
-    shape = (batch, rows, sums)
-    lies = tuple(strides[matrix][dim] // 4 for dim in (0, row, 3))
-    values = own.as_strided(shape, lies, own.storage_offset())
-    narrow = values.to(torch.float16).contiguous()
-    if not torch.equal(narrow.to(torch.float32), values):
-        return given
-    parts = [Operand(address, (), own) for address in (at[0], narrow.data_ptr(), at[vector], at[3])]
+    row, frame, vector = matrix.row, 3 - matrix.row, 3 - matrix.operand
+    parts = [Operand(address, (), copy) for address in (at[0], copy.data_ptr(), at[vector], at[3])]
     by_dimension = [
-        (strides[0][0], rows * sums * 2, strides[vector][0], strides[3][0]),
-        (strides[0][row], sums * 2, 0, strides[3][row]),
-        (strides[0][along], 0, strides[vector][along], strides[3][along]),
-        (0, 2, strides[vector][3], 0),
+        (strides[0][0], rows * sums * size, strides[vector][0], strides[3][0]),
+        (strides[0][row], sums * size, 0, strides[3][row]),
+        (strides[0][frame], 0, strides[vector][frame], strides[3][frame]),
+        (0, size, strides[vector][3], 0),
     ]
-    made = written(codes["halves_f"], (batch, rows, count, sums), by_dimension, parts, words[25:26])
-    return Instruction(made.words, (*given.held, narrow))
+    code = codes["halves_f"] if copy.dtype == torch.float16 else PRODUCT
+    made = written(code, (batch, rows, matrix.frames, sums), by_dimension, parts, words[25:26])
+    return Instruction(made.words, (*given.held, copy))

@@ -24,10 +24,11 @@ BACKENDS = ("recorded", "eager", "compiled", "onnx")
 
 
 class Chosen(NamedTuple):
-    """The backend of a session, and the reason for it."""
+    """The backend of a session, and the reason for it; and the precision of its weights."""
 
     name: str
     why: str
+    precision: str = "float32"
 
     def __str__(self) -> str:
         return f"{self.name}: {self.why}"

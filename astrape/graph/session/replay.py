@@ -16,11 +16,13 @@ from astrape.blocks.state import map_state
 from astrape.capture.buffers import assign, held_copy, overwrite
 from astrape.capture.checked import checked_tape, is_taken
 from astrape.capture.lowering import Memory
+from astrape.capture.native.narrow import Weights
 from astrape.capture.pages import use_large_pages
 from astrape.capture.record import MOST_SECONDS, MOST_WAITING, Clock, OutOfTime, Unrecordable, addresses
 from astrape.capture.step import CapturedStep
 from astrape.errors import StreamError
 from astrape.graph.backends.held import Chosen
+from astrape.graph.backends.precision import read_as
 from astrape.graph.compile.loop import FeedbackLoop
 from astrape.graph.compile.plan import Wire
 from astrape.graph.compile.schedule import Actor
@@ -86,8 +88,11 @@ class Replay:
         chunk: frames of the first input in a push; or of inputs by name, where those that are not named last as long as
             the first that is.
         near: have native kernels compute what is the same up to rounding, too.
+        precision: of the weights, as a session takes it: these read as float16 what it holds of them to the last bit,
+            where that is not float32.
 
     Attributes:
+        weights: how native kernels read weights; ``None`` without ``near``.
         segments: in execution order.
         steady: the short way for a push like the last one, where there is one.
         refused: why there are no captured steps, for a graph that cannot be captured; or not of all patterns.
@@ -96,14 +101,22 @@ class Replay:
         StreamError: for a chunk that is not a number of frames of an input.
     """
 
-    def __init__(self, graph: Network[Any], like: Tensor, chunk: int | Mapping[str, int], near: bool = False) -> None:
+    def __init__(
+        self,
+        graph: Network[Any],
+        like: Tensor,
+        chunk: int | Mapping[str, int],
+        near: bool = False,
+        precision: str | None = None,
+    ) -> None:
         frames = _by_input(graph, chunk)
         use_large_pages((*graph.parameters(), *graph.buffers()))
         self.graph = graph
         self.segments: list[Segment] = []
         self.refused: str | None = None
         self.steady: Steady | None = None
-        self._like, self._near = like, near
+        self.weights = Weights(self._constant, precision != "float32") if near else None
+        self._like, self._near, self._precision = like, near, precision
         self._memory = Memory()
         self._controls: Prepared | None = None
         self._prepared = Prepared()
@@ -116,6 +129,7 @@ class Replay:
                     raise Unrecordable("autocast is on, and what it does may change from push to push")
                 self._prepare()
                 self._record({Wire(name, "out"): count for name, count in frames.items()})
+                use_large_pages(self.weights.copies if self.weights else ())
             except Exception as reason:
                 # A block may refuse noise. The graph itself goes on.
                 if not is_taken(reason):
@@ -132,13 +146,15 @@ class Replay:
         """The backend of the pushes, and why not of all of them where some have no captured step."""
         left = "" if self.refused is None else f"; {self.refused}"
         if not self.captured_steps:
-            return Chosen("eager", left[2:])
+            return Chosen("eager", left[2:], self._precision or "float32")
         captured = f"{many(self.captured_steps, 'pattern')} of pushes captured"
         if not self._near:
             return Chosen("recorded", captured + left)
         steps = [one for segment in self.segments for one in segment.captured_steps.values() if one is not None]
         native, by_torch = (sum(one.native_kernels for one in steps), sum(one.other_kernels for one in steps))
-        return Chosen("compiled", f"{captured}: {many(native, 'native kernel')}, {by_torch} of PyTorch's{left}")
+        read = "" if self.weights is None else read_as(self.weights, self._precision)
+        told = f"{captured}: {many(native, 'native kernel')}, {by_torch} of PyTorch's{read}{left}"
+        return Chosen("compiled", told, self._precision or "float32")
 
     def advance(
         self,
@@ -281,11 +297,11 @@ class Replay:
 
         form = tuple({key: self._like.new_empty(shape) for key, shape in port.items()} for port in shapes)
         state = {actor.name: self._state[actor.name] for actor in firing.actors}
-        captured = checked_tape(fire, form, state, self._memory, clock, self._near, self._weights)
+        captured = checked_tape(fire, form, state, self._memory, clock, self._near, self.weights)
         map_state(Tensor.copy_, self._state, self._fresh_state())
         return captured
 
-    def _weights(self) -> set[int]:
+    def _constant(self) -> set[int]:
         """Where weights lie that stay as they are, those that the session has laid out anew among them."""
         live = current()
         return set(addresses([*self.graph.parameters(), *(live.kept() if live else ())]))

@@ -15,11 +15,13 @@ from torch import Tensor
 from astrape.blocks.base import Signal as Frames
 from astrape.blocks.live import Live
 from astrape.blocks.state import clone_state, replace_rows, state_bytes
+from astrape.capture.lowering import Kernel
 from astrape.capture.native.near import FEW
 from astrape.capture.record import inference
 from astrape.errors import StreamError
 from astrape.graph.backends.held import BACKENDS, Chosen, onnx_held
 from astrape.graph.backends.native import need_library
+from astrape.graph.backends.precision import check_precision, with_halves
 from astrape.graph.network import Network, Prepared
 from astrape.graph.session.arrival import checked_controls, checked_frames, checked_rows, sliced
 from astrape.graph.session.faults import Fault, FaultGuard
@@ -65,6 +67,10 @@ class Session(Generic[Out]):
             a machine. ``"onnx"``: ONNX Runtime, in float32 on the CPU, by whole quanta, for which the graph is exported
             first (some 10 s; see ``docs/export.md``). Left out, ``recorded`` where a ``chunk`` is given, else
             ``eager``; neither needs a compiler. :attr:`backend` says what came of it.
+        precision: of weights, in a float32 session. ``"float16"``, with ``compiled``: parameters are rounded to float16
+            in a copy of the graph, and products of a few frames read half of the bytes; all else is float32.
+            ``"float32"``: everything is read as float32. Left out, ``compiled`` reads those matrices as float16 that it
+            holds to the last bit, which changes nothing. ``"int8"`` is refused, with the reason.
         constant_latency: return exactly as many frames as were given (times the ratio of rates, rounded down): frame
             ``n`` stands for the input at ``n - graph.host_latencies[output]``. It is silence before the first. Where
             an output has another rate than the input and its framing is not a whole number of its frames, one frame of
@@ -84,17 +90,18 @@ class Session(Generic[Out]):
         constant_latency: bool = False,
         chunk: int | Mapping[str, int] | None = None,
         backend: str | None = None,
+        precision: str | None = None,
     ) -> None:
         if graph.training_only:
             raise StreamError(f"'{graph.name}' holds training-only nodes and cannot stream: stream its deploy()")
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise StreamError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
         place = graph.device if device is None else torch.device(device)
-        precision = graph.dtype if dtype is None else dtype
-        self.graph = _converted(graph, place, precision)
+        kind = graph.dtype if dtype is None else dtype
+        self.graph = _converted(graph, place, kind)
         self.batch_size = batch_size
         self.constant_latency = constant_latency
-        self._like = torch.zeros(batch_size, 1, 1, device=place, dtype=precision)
+        self._like = torch.zeros(batch_size, 1, 1, device=place, dtype=kind)
         self.controls: dict[str, Tensor] = {}
         self._faults = FaultGuard(batch_size)
         self._live = Live(FEW + 1) if backend == "compiled" else Live()
@@ -107,7 +114,10 @@ class Session(Generic[Out]):
         self._whole = True
         if backend not in (None, *BACKENDS):
             raise StreamError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
-        self._asked = backend
+        check_precision(precision, backend, self._like)
+        self._asked, self._precision = backend, precision
+        if precision == "float16":
+            self.graph = with_halves(self.graph)
         self._held = onnx_held(self.graph, self._like) if backend == "onnx" else None
         if backend == "compiled":
             need_library(self._like)
@@ -116,7 +126,7 @@ class Session(Generic[Out]):
             captured = self.graph.consumes if chunk is None and backend in ("recorded", "compiled") else chunk
             self._replay = None
             if captured is not None and backend not in ("eager", "onnx"):
-                self._replay = Replay(self.graph, self._like, captured, near=backend == "compiled")
+                self._replay = Replay(self.graph, self._like, captured, backend == "compiled", precision)
 
     def __repr__(self) -> str:
         late = {name: self.latency_frames(name) for name in self.graph.outputs}
@@ -125,17 +135,24 @@ class Session(Generic[Out]):
 
     @property
     def backend(self) -> Chosen:
-        """The backend that runs the session, and the reason: ``session.backend.name`` and ``.why``."""
+        """What runs the session, why, and how weights are read: ``session.backend.name``, ``.why``, ``.precision``."""
         if self._held is not None:
             return self._held.chosen
         if self._replay is None:
-            return Chosen("eager", "asked for" if self._asked else "no chunk was named, so pushes may have any length")
+            why = "asked for" if self._asked else "no chunk was named, so pushes may have any length"
+            return Chosen("eager", why, self._precision or "float32")
         return self._replay.chosen
 
     @property
     def captured_steps(self) -> int:
         """Patterns of firings that are replayed; 0 without a ``chunk``, and for graphs that cannot be captured."""
         return 0 if self._replay is None else self._replay.captured_steps
+
+    def captured_kernels(self) -> list[list[list[Kernel]]]:
+        """Kernels of all captured steps: by part of the graph, and by pattern; for who measures them."""
+        segments = () if self._replay is None else self._replay.segments
+        steps = ([step for step in segment.captured_steps.values() if step] for segment in segments)
+        return [[step.kernels for step in patterns] for patterns in steps if patterns]
 
     @property
     def uncaptured(self) -> str | None:
