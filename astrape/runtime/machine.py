@@ -13,6 +13,8 @@ __all__ = ["Machine", "measure_machine"]
 BEYOND_CACHE = 2**28
 """Bytes; more than any cache of the last level holds for one core."""
 
+FEWEST_RUNS = 12
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -72,12 +74,13 @@ def _bandwidth(size: int) -> float:
 
 
 def _fastest(work: Callable[[], object], seconds: float = 0.15) -> float:
-    """Seconds of the fastest of several runs: a limit is what nothing disturbed."""
+    """Seconds of the fastest of several runs: a limit is what nothing disturbed. No fewer on a busy machine."""
     work()
     best = float("inf")
-    begin = time.perf_counter()
-    while time.perf_counter() - begin < seconds:
+    begin, runs = time.perf_counter(), 0
+    while runs < FEWEST_RUNS or time.perf_counter() - begin < seconds:
         start = time.perf_counter()
         work()
         best = min(best, time.perf_counter() - start)
+        runs += 1
     return best
