@@ -91,11 +91,11 @@ def bench(
             graph, chunks, controls=parse_settings(settings), backends=backends, precision=precision
         )
         if as_json:
-            print_json({"machine": asdict(machine), "chunks": [[one.to_dict() for one in part] for part in found]})
+            print_json({"machine": asdict(machine), "chunks": [[one.to_dict() for one in backed] for backed in found]})
             return
         click.echo(_machine(machine))
-        for chunk_ms, part in zip(chunks, found, strict=True):
-            for one in part:
+        for chunk_ms, backed in zip(chunks, found, strict=True):
+            for one in backed:
                 _print_profile(one, chunk_ms, machine)
         return
     with progress(f"measuring {graph.name}") as tell:

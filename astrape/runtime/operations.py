@@ -33,7 +33,7 @@ def operations_of(kernel: Kernel) -> int:
         return sum(2 * math.prod(map(int, words[1:5])) for words in kernel.words if int(words[0]) in PRODUCTS)
     with counted() as counter:
         kernel()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def _linear(x: Sequence[int], weight: Sequence[int], *rest: Any, **named: Any) -> int:

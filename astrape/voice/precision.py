@@ -50,7 +50,7 @@ def precision(
     chunks: Iterable[Tensor],
     controls: Mapping[str, Tensor | float],
     weights: str | None = None,
-    chunk: int | None = None,
+    most: int | None = None,
 ) -> list[Difference]:
     """Stream float32 and float64 side by side, and compare all outputs frame by frame.
 
@@ -64,7 +64,7 @@ def precision(
         controls: values by name, held throughout.
         weights: precision of the weights of a compiled session, which takes the place of float32 then; float64 keeps
             the graph's own.
-        chunk: frames that most chunks have, for that session.
+        most: frames that most chunks have, for that session.
 
     Raises:
         AstrapeError: when nothing came out to compare; a ``StreamError`` for a precision that there is not.
@@ -72,7 +72,7 @@ def precision(
     if weights is None:
         live = graph.stream(dtype=torch.float32)
     else:
-        live = graph.stream(backend="compiled", chunk=chunk, precision=weights)
+        live = graph.stream(backend="compiled", chunk=most, precision=weights)
     sessions = [live, graph.stream(dtype=torch.float64)]
     coded = {name for name, signal in graph.wiring.items() if signal.port == "codes"}
     found = {name: Difference(name) for name in graph.outputs}

@@ -108,5 +108,5 @@ def _reading(given: Instruction, matrix: _Matrix, copy: Tensor) -> Instruction:
         (0, size, strides[vector][3], 0),
     ]
     code = codes["halves_f"] if copy.dtype == torch.float16 else PRODUCT
-    made = written(code, (batch, rows, matrix.frames, sums), by_dimension, parts, words[25:26])
+    made = written(code, (batch, rows, matrix.frames, sums), by_dimension, parts, [int(words[25])])
     return Instruction(made.words, (*given.held, copy))
