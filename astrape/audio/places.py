@@ -16,11 +16,12 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from astrape.audio.atomic import TEMPORARY, atomic_path, shown_bytes, write_whole
+from astrape.audio.atomic import TEMPORARY, atomic_path, make_folder, shown_bytes, sweep, write_whole
 from astrape.audio.stores import CACHE, Where, is_remote, lacks_bucket, opened, plain, put, read_cache, told
 from astrape.errors import PlaceError
 
@@ -34,12 +35,16 @@ __all__ = [
     "below",
     "local_file",
     "read_cache",
+    "read_cache_bytes",
 ]
 
 CACHE_GB = "ASTRAPE_READ_CACHE_GB"
 """Environment: how much the folder of what was read may hold, in units of 10^9 bytes."""
 
 DEFAULT_GB = 20.0
+
+LOCKS = "locks"
+"""Folder in the read cache: what is being fetched is locked, so that it is fetched once."""
 
 
 @dataclass(frozen=True, init=False)
@@ -226,17 +231,18 @@ class Place:
                 raise PlaceError(f"{self}: is a folder, not a file")
             size = int(about["size"])
             kept = read_cache() / f"{_fingerprint(self.where, about)}{PurePosixPath(at).suffix}"
-            try:
-                os.utime(kept)
+            if _is_kept(kept):
                 return kept
-            except FileNotFoundError:
-                pass
-            _make_room(size, self.where)
-            with atomic_path(kept, folders=True, ending=False) as temporary:
-                store.get_file(at, os.fspath(temporary))
-                came = temporary.stat().st_size
-                if came != size:
-                    raise PlaceError(f"{self}: came with {came} bytes of {size}: hint: run the same command again")
+            with _alone(kept.name[:2]):
+                # Another may have fetched it meanwhile.
+                if _is_kept(kept):
+                    return kept
+                _make_room(size, self.where)
+                with atomic_path(kept, folders=True, ending=False) as temporary:
+                    store.get_file(at, os.fspath(temporary))
+                    came = temporary.stat().st_size
+                    if came != size:
+                        raise PlaceError(f"{self}: came with {came} bytes of {size}: hint: run the same command again")
             return kept
 
 
@@ -273,17 +279,50 @@ def _fingerprint(where: str, about: dict[str, Any]) -> str:
     return hashlib.sha256(chr(0).join(marks).encode()).hexdigest()[:32]
 
 
-def _make_room(size: int, name: str) -> None:
-    """Remove what was not asked for the longest until so many bytes more fit."""
+def _is_kept(kept: Path) -> bool:
+    """Whether the read cache has a file, which is asked for just now then."""
+    try:
+        os.utime(kept)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """One process and one thread of this machine at a time, where the system has locks of files."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    make_folder(read_cache() / LOCKS)
+    with (read_cache() / LOCKS / name).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def read_cache_bytes() -> float:
+    """How many bytes the read cache may hold.
+
+    Raises:
+        PlaceError: for an environment that says so in other words than a number.
+    """
     text = os.environ.get(CACHE_GB) or str(DEFAULT_GB)
     try:
-        bound = float(text) * 1e9
+        return float(text) * 1e9
     except ValueError as error:
         raise PlaceError(f"{CACHE_GB}={text}: is not a number") from error
+
+
+def _make_room(size: int, name: str) -> None:
+    """Remove what was not asked for the longest until so many bytes more fit."""
+    bound = read_cache_bytes()
     if size > bound:
         raise PlaceError(
             f"{name}: has {shown_bytes(size)}, and the read cache holds {shown_bytes(int(bound))}; hint: {CACHE_GB}"
         )
+    sweep(read_cache())
     kept: list[tuple[float, int, Path]] = []
     for path in read_cache().iterdir() if read_cache().is_dir() else ():
         try:

@@ -196,6 +196,7 @@ class Feed:
                     caches,
                     batch=stage.batch,
                     world=accelerator.num_processes,
+                    steps=stage.steps_per_epoch,
                     seconds=seconds,
                     period=period,
                     audio=rate,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tarfile
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from astrape.audio.places import CACHE_GB, Place, PlaceError, read_cache
+from astrape.audio.fetching import Fetcher
+from astrape.audio.places import CACHE_GB, Place, PlaceError, read_cache, read_cache_bytes
 from astrape.corpus.splits import Split
 from astrape.corpus.utterances import Utterance
 from astrape.training.caches.cache import Cache, Holdings, Stored
@@ -85,11 +88,29 @@ class Pack:
         self.split = Split([one for held in self.shards for one in held], aside)
         folder = self._folder(content)
         self.caches: dict[str, Cache] = {kind: PackedCache(folder, record, self) for kind, record in records.items()}
+        self._largest = max((int(one["bytes"]) for one in about["shards"]), default=0)
+        self._fetcher: Fetcher | None = None
         self._tables: OrderedDict[str, tuple[Path, dict[str, tuple[int, int]]]] = OrderedDict()
 
     def keys(self) -> set[str]:
         """Of all utterances."""
         return set(self._where)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the thread that fetches, which another process starts for itself."""
+        return vars(self) | {"_fetcher": None}
+
+    def fetch_ahead(self, shards: Sequence[str]) -> None:
+        """Begin to fetch shards that are read next, beside the reading, one at a time.
+
+        What was asked for before and has not begun is given up. Nothing is fetched from folders, and where the read
+        cache does not hold what is read and as much again.
+        """
+        if self.place.path is not None or 2 * len(shards) * self._largest > read_cache_bytes():
+            return
+        if self._fetcher is None or self._fetcher.process != os.getpid():
+            self._fetcher = Fetcher()
+        self._fetcher.ask([self.place / shard for shard in shards])
 
     def array(self, key: str, name: str, dtype: np.dtype[Any], channels: int | None) -> npt.NDArray[Any]:
         """An array of an utterance, mapped into memory from its shard.
