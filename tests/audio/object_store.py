@@ -28,7 +28,7 @@ def s3_bucket() -> Iterator[str]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         try:
-            end = time.monotonic() + 120
+            end = time.monotonic() + 600
             while True:
                 try:
                     socket.create_connection(("127.0.0.1", port), 1).close()

@@ -29,6 +29,8 @@ __all__ = ["caches", "packed", "split"]
 
 TRAIN = "train-000001.tar"
 
+pytestmark = pytest.mark.timeout(1800)  # how busy the machine is does not matter
+
 
 @pytest.fixture(autouse=True)
 def read_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

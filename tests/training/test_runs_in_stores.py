@@ -25,6 +25,8 @@ from tests.training import grounds
 
 pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'astrape[remote]'")
 
+pytestmark = pytest.mark.timeout(1800)  # how busy the machine is does not matter
+
 RUN = ["log.jsonl", "recipe.yaml", "last.pt", "best.pt", "best.safetensors"]
 
 

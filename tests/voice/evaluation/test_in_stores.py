@@ -20,6 +20,8 @@ __all__ = ["folder"]
 
 pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'astrape[remote]'")
 
+pytestmark = pytest.mark.timeout(1800)  # how busy the machine is does not matter
+
 
 @pytest.fixture(autouse=True)
 def read_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
