@@ -27,7 +27,7 @@ ORT_WEB ?= 1.30.0
 PYTEST_FLAGS ?=
 # Hosts that plugin-test takes from Debian.
 PLUGIN_HOSTS ?= lv2-dev lv2-examples sordi jalv jackd2 libportaudio2 ardour
-# Seconds of sound that go through the plugin in jalv: 600 is what was tried.
+# Seconds of sound that go through two plugins in jalv.
 PLUGIN_SECONDS ?= 20
 # More of pyproject.toml's extras to test with, such as teachers,evaluate: some of their packages need a C compiler.
 # Tests of what is not installed skip, and say so.

@@ -63,7 +63,9 @@ def host(what: str, *, plugin: str | Path = "astrape", folders: Path | None = No
         command = [sys.executable, str(Path(__file__).with_name("plugin_host.py")), work]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=surroundings)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "assertion failure" not in done.stderr, done.stderr  # of DPF, which goes on
+        # DPF goes on after it complained. Blocks of one frame it only doubts.
+        complaints = [line for line in done.stderr.splitlines() if "assertion failure" in line]
+        assert all("bufferSize >= 2" in line for line in complaints), complaints
         answer: dict[str, Any] = json.loads(Path(f"{work}/out.json").read_text())
         with np.load(f"{work}/out.npz") as made:
             answer.update({name: made[name] for name in made.files})

@@ -131,7 +131,7 @@ def test_in_jalv_the_voice_that_ships_speaks(server: Server, tmp_path: Path) -> 
 def test_in_jalv_minutes_go_by_and_nothing_is_lost(server: Server, tmp_path: Path) -> None:
     """Two plugins at once: one gives back what it hears, so that whatever is left out would be seen; the other speaks.
 
-    ``PLUGIN_SECONDS`` says for how long; the server waits longer between its cycles than they last.
+    ``PLUGIN_SECONDS`` says for how long, as sound lasts.
     """
     seconds = int(os.environ.get("PLUGIN_SECONDS", "20"))
     graph = astrape.compile(WIRE)
@@ -141,13 +141,11 @@ def test_in_jalv_minutes_go_by_and_nothing_is_lost(server: Server, tmp_path: Pat
     hosts = [Jalv(server, tmp_path, "package=1", name="wire"), Jalv(server, tmp_path, "voice=1")]
     (same, voice), lost = talk(server, hosts, x)
     logs = [host.end() for host in hosts]
-    # This server waits for its clients: a cycle that it counts as lost came late, and sound tells what was left out.
     print(f"{seconds} s in jalv: {lost} cycles late, KiB {[host.memory[::30] for host in hosts]}")
-    # A loop of JACK is a cycle late, which is what an amplifier adds in the test above.
-    around = best_lag(same[: 10 * server.rate], x[: 10 * server.rate]) - hosts[0].told
-    assert 0 <= around <= 2 * server.period
-    delay = hosts[0].told + around
     assert hosts[0].told == graph.host_samples
+    # A loop of JACK is some cycles late, which is what the test above measures beside an amplifier.
+    delay = best_lag(same[: 10 * server.rate], x[: 10 * server.rate])
+    assert (delay - graph.host_samples) % server.period == 0
     assert decibels(same[delay : delay + len(x)], x) < -100
     # The speech comes again and again, and so does its loudness, but for what noise makes of it.
     assert np.isfinite(voice).all()
