@@ -22,7 +22,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from astrape.audio.atomic import TEMPORARY, atomic_path, make_folder, shown_bytes, sweep, write_whole
-from astrape.audio.stores import CACHE, Where, is_remote, lacks_bucket, opened, plain, put, read_cache, told
+from astrape.audio.stores import (
+    CACHE,
+    Where,
+    is_remote,
+    lacks_bucket,
+    opened,
+    plain,
+    put,
+    read_cache,
+    same_objects,
+    told,
+)
 from astrape.errors import PlaceError
 
 __all__ = [
@@ -150,7 +161,7 @@ class Place:
         Raises:
             WriteError, PlaceError: where it cannot be written.
         """
-        if self.path is None and target.path is None and self.where.partition("/")[0] == target.where.partition("/")[0]:
+        if same_objects(self.where, target.where):
             with told(target.where, "cannot be written"):
                 store, at = opened(self.where)
                 store.cp_file(at, opened(target.where)[1])

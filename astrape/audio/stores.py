@@ -13,7 +13,19 @@ from urllib.parse import unquote, urlsplit
 from astrape.errors import AstrapeError, PlaceError
 from astrape.wording import lacking
 
-__all__ = ["CACHE", "OUTGOING", "Where", "is_remote", "opened", "plain", "put", "read_cache", "told"]
+__all__ = [
+    "CACHE",
+    "OUTGOING",
+    "Where",
+    "is_remote",
+    "lacks_bucket",
+    "opened",
+    "plain",
+    "put",
+    "read_cache",
+    "same_objects",
+    "told",
+]
 
 Where = str | os.PathLike[str]
 """A path, or a URL that fsspec knows."""
@@ -29,8 +41,8 @@ URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 OBJECTS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "oci", "memory"})
 """Stores whose objects appear with the end of their upload. Elsewhere a temporary is renamed."""
 
-BUCKETS = frozenset({"s3", "s3a", "gs", "gcs"})
-"""Stores whose first part is a bucket, which somebody has to make."""
+BUCKETS = frozenset({"s3", "s3a"})
+"""Stores that can be asked whether there is a bucket."""
 
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
@@ -136,15 +148,23 @@ def told(where: str, what: str) -> Iterator[None]:
         raise PlaceError(f"{where}: {what}: {hint}") from error
 
 
+def same_objects(one: str, other: str) -> bool:
+    """Whether two URLs are of one store of objects, which copies them whole itself."""
+    return is_remote(one) and _protocol(one) == _protocol(other) and _protocol(one) in OBJECTS
+
+
 def lacks_bucket(where: str) -> bool:
     """Whether there is no such bucket, as far as that can be asked."""
     if _protocol(where) not in BUCKETS:
         return False
     store, at = opened(where)
     try:
-        return not store.exists(at.partition("/")[0])
-    except Exception:  # the one that is asking has an error of its own to tell
+        store.call_s3("head_bucket", Bucket=at.partition("/")[0])
+    except FileNotFoundError:
+        return True
+    except Exception:  # no leave to ask, for instance: who is asking has an error of its own to tell
         return False
+    return False
 
 
 def _protocol(where: str) -> str:
