@@ -37,7 +37,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Tests run in processes beside each other, and times are of one core: torch's own threads would only get in the way.
 ONE_CORE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
-PYTEST := $(ONE_CORE) $(BIN)/python -m pytest -n $(JOBS)
+# Each process takes a stretch of the tests, and what the other leaves at the end: what a file shares is made once.
+PYTEST := $(ONE_CORE) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo runner runner-web plugin plugin-test test slow hours lint train-tiny train-default train-speaker evaluate-default evaluation-page bench peers docs clean

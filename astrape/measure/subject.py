@@ -206,6 +206,20 @@ class Subject:
             for parameter in learned:
                 parameter.requires_grad_(True)
 
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Inference mode, in which sessions run, on another copy of the block: small steps take a fifth less time.
+
+        What a block lays by meanwhile, such as a table for a length, is closed to gradients, so it goes with the copy.
+        """
+        own = self.block
+        self.block = self.again().block
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            self.block = own
+
     def reach(self, limit: int = 1 << 16) -> int | None:
         """Quanta that the declared receptive field spans, rounded up; ``None`` without one or over ``limit`` frames."""
         span = self.block.receptive_field

@@ -47,7 +47,7 @@ from astrape.testing.streaming import (
     check_step_equals_forward,
 )
 
-__all__ = ["check_block", "check_graph"]
+__all__ = ["check_block", "check_graph", "check_sessions"]
 
 FOUNDATIONS: tuple[Callable[[Subject], None], ...] = (
     check_state,
@@ -185,10 +185,19 @@ def check_graph(
     check_right_padding(subject, partial=True)
     for check in BEHAVIOUR:
         check(subject)
+    check_sessions(subject, examples)
+    return measured
+
+
+def check_sessions(subject: Subject, examples: int = 25) -> None:
+    """Check that the sessions of a graph do what it does, whatever the buffers: the last part of ``check_graph``.
+
+    Raises:
+        ContractError: naming in ``property_name`` the first property that broke.
+    """
     check_session_chunks(subject, examples)
     for check in SESSIONS:
         check(subject)
-    return measured
 
 
 def _measured(subject: Subject) -> Measured:

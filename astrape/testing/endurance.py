@@ -45,7 +45,7 @@ def check_long_run(subject: Subject) -> None:
         ContractError: ``"long run"``.
     """
     quanta, last = long_quanta(subject), 4
-    with guarded(LONG_RUN, f"a long run of {subject.name}"), torch.no_grad():
+    with guarded(LONG_RUN, f"a long run of {subject.name}"), subject.inference():
         x, prepared, state = subject.signal(quanta + last, batch=1, seed=25), subject.prepared(1), subject.fresh(1)
         size = state_bytes(state)
         for at in range(0, quanta, 256):

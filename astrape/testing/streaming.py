@@ -74,7 +74,7 @@ def check_step_equals_forward(subject: Subject, examples: int = 25) -> None:
         "carry everything that outputs still need in the state, decide nothing by what one call happens to hold, and "
         "let forward derive from step"
     )
-    with guarded(STEP_EQUALS_FORWARD, f"running {subject.name}"), torch.no_grad():
+    with guarded(STEP_EQUALS_FORWARD, f"running {subject.name}"), subject.inference():
         x, prepared = subject.signal(lead + tail, seed=3), subject.prepared()
         whole = subject.forward(x)
         _, late = subject.run(x, [lead], subject.fresh(), prepared)

@@ -6,9 +6,11 @@ what everybody uses, is seen here and nowhere else.
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from packaging.utils import canonicalize_name
 
 import astrape
 from astrape.graph.recipe import shipped_recipes
+from tests.forks import Forks
 
 SPEECH = Path(astrape.__file__).parent / "recipes" / "audio" / "sense-and-sensibility.flac"
 
@@ -40,11 +43,10 @@ class Without:
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """
 
-COMMAND = HIDING + "from astrape.cli import main; main()"
+COMMAND = "from astrape.cli import main; main()"
 
-LOADING = (
-    HIDING
-    + """
+LOADING = """
+import sys
 import astrape
 
 for name in sys.argv[1:]:
@@ -54,7 +56,6 @@ for name in sys.argv[1:]:
         assert port.rate > 0
 print(len(sys.argv) - 1)
 """
-)
 
 
 def base() -> set[str]:
@@ -78,10 +79,17 @@ def base() -> set[str]:
     return found
 
 
+@functools.cache
+def owners_of_modules() -> dict[str, list[str]]:
+    """Distributions by the modules they install: reading the lists of all that is installed takes a second."""
+    return dict(metadata.packages_distributions())
+
+
+@functools.cache
 def hidden() -> tuple[str, str]:
     """Modules and distributions that are installed, and that a plain install would not bring."""
     kept = base() | {"astrape", "pip", "setuptools"}
-    modules = metadata.packages_distributions()
+    modules = owners_of_modules()
     without = {
         module
         for module, owners in modules.items()
@@ -91,15 +99,17 @@ def hidden() -> tuple[str, str]:
     return ",".join(sorted(without)), ",".join(sorted(others))
 
 
-def bare(program: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Forks]:
+    """Processes that have what a plain install has, PyTorch loaded and nothing of astrape."""
+    forks = Forks(HIDING, *hidden())
+    yield forks
+    forks.close()
+
+
+def bare(plain: Forks, program: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
     """A program in a process that has what a plain install has."""
-    return subprocess.run(
-        [sys.executable, "-c", program, *hidden(), *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "COLUMNS": "100"},
-    )
+    return plain.run(program, "-c", *map(str, words), environment={**os.environ, "COLUMNS": "100"})
 
 
 def test_extras_are_hidden_and_what_is_given_is_not() -> None:
@@ -107,34 +117,34 @@ def test_extras_are_hidden_and_what_is_given_is_not() -> None:
     assert "pytest" in names
     assert not names & {"torch", "numpy", "soundfile", "networkx", "yaml", "hypothesis", "safetensors", "click"}
     for optional in ("onnxruntime", "matplotlib", "accelerate", "sounddevice", "starlette", "scipy"):
-        installed = optional in metadata.packages_distributions()
+        installed = optional in owners_of_modules()
         assert (optional in names) == installed
 
 
-def test_shipped_recipes_load_and_open_sessions() -> None:
+def test_shipped_recipes_load_and_open_sessions(plain: Forks) -> None:
     # Those of astrape-vc's own size are made of the same modules, and take seconds each.
     small = [name for name in shipped_recipes() if not name.startswith("astrape-vc")]
     assert "astrape-mini" in small
-    done = bare(LOADING, *small)
+    done = bare(plain, LOADING, *small)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == len(small)
 
 
-def works(*words: str | Path) -> str:
-    done = bare(COMMAND, *words)
+def works(plain: Forks, *words: str | Path) -> str:
+    done = bare(plain, COMMAND, *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_the_demo_speaks_without_pictures(tmp_path: Path) -> None:
-    assert "astrape[plot]" in works("demo", "--output", tmp_path)
+def test_the_demo_speaks_without_pictures(plain: Forks, tmp_path: Path) -> None:
+    assert "astrape[plot]" in works(plain, "demo", "--output", tmp_path)
     assert list(tmp_path.glob("*.wav"))
 
 
-def test_files_are_converted_and_voices_built(tmp_path: Path) -> None:
-    works("voicebank", "build", SPEECH, "-o", tmp_path / "me.astrape")
-    works("convert", SPEECH, "--target", tmp_path / "me.astrape", "-o", tmp_path / "out.wav")
-    works("run", "dry-wet", SPEECH, tmp_path / "run.wav")
+def test_files_are_converted_and_voices_built(plain: Forks, tmp_path: Path) -> None:
+    works(plain, "voicebank", "build", SPEECH, "-o", tmp_path / "me.astrape")
+    works(plain, "convert", SPEECH, "--target", tmp_path / "me.astrape", "-o", tmp_path / "out.wav")
+    works(plain, "run", "dry-wet", SPEECH, tmp_path / "run.wav")
     assert (tmp_path / "out.wav").stat().st_size > 100_000
     assert (tmp_path / "run.wav").stat().st_size > 100_000
 
@@ -142,8 +152,8 @@ def test_files_are_converted_and_voices_built(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words", [("report", "astrape-vc"), ("recipes",), ("check", "echo"), ("recipes", "--block", "stft")]
 )
-def test_researchers_have_reports_checks_and_lists(words: tuple[str, ...]) -> None:
-    assert works(*words)
+def test_researchers_have_reports_checks_and_lists(plain: Forks, words: tuple[str, ...]) -> None:
+    assert works(plain, *words)
 
 
 @pytest.mark.parametrize(
@@ -160,10 +170,10 @@ def test_researchers_have_reports_checks_and_lists(words: tuple[str, ...]) -> No
     ],
 )
 def test_what_needs_an_extra_names_it_in_one_line(
-    words: tuple[str, ...], extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain: Forks, words: tuple[str, ...], extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = bare(COMMAND, *words)
+    done = bare(plain, COMMAND, *words)
     assert done.returncode not in (0, 70), done.stderr
     said = done.stderr.strip().splitlines()
     assert f"astrape[{extra}]" in done.stderr, done.stderr

@@ -6,7 +6,6 @@ import os
 import select
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -74,23 +73,22 @@ def test_a_stream_is_live_and_ends_when_nobody_listens(tmp_path: Path, identity:
     assert process.stdout is not None
     given = encoded(x, "s16le")
     back = b""
-    deadline = time.monotonic() + 200
     for begin in range(0, 40 * 882, 882):
         process.stdin.write(given[begin : begin + 882])
         # The graph has no latency: 10 ms in, and 10 ms are out, with standard input still open.
-        while len(back) < begin + 882 and time.monotonic() < deadline:
+        while len(back) < begin + 882 and process.poll() is None:
             if select.select([process.stdout], [], [], 1.0)[0]:
                 back += os.read(process.stdout.fileno(), 65536)
         assert len(back) == begin + 882
     assert back == given[: len(back)]
     process.stdout.close()
     try:
-        while time.monotonic() < deadline:
+        while True:
             process.stdin.write(given)
     except BrokenPipeError:
         pass
     process.stdin.close()
-    assert process.wait(60) == 141
+    assert process.wait() == 141
     assert process.stderr is not None
     assert process.stderr.read() == b""
     process.stderr.close()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forks import run_module, run_script
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -25,11 +25,8 @@ RUNS = {
 }
 
 
-def run(*arguments: str, cwd: Path) -> str:
-    environment = os.environ | {"PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, encoding="utf-8", timeout=240
-    )
+def run(script: Path, *arguments: str, cwd: Path) -> str:
+    done = run_script(script, *arguments, cwd=cwd, environment=os.environ | {"PYTHONIOENCODING": "utf-8"})
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -37,12 +34,13 @@ def run(*arguments: str, cwd: Path) -> str:
 @pytest.mark.parametrize("name", RUNS)
 def test_an_example_runs_and_shows_what_it_is_for(name: str, tmp_path: Path) -> None:
     arguments, shown = RUNS[name]
-    assert shown in run(str(EXAMPLES / name), *arguments, cwd=tmp_path)
+    assert shown in run(EXAMPLES / name, *arguments, cwd=tmp_path)
 
 
 def test_the_block_of_ones_own_is_a_test_file_too(tmp_path: Path) -> None:
     options = ["-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(tmp_path)]
-    assert "1 passed" in run("-m", "pytest", *options, str(EXAMPLES / "own_block.py"), cwd=tmp_path)
+    done = run_module("pytest", *options, str(EXAMPLES / "own_block.py"), cwd=tmp_path)
+    assert "1 passed" in done.stdout, done.stderr
 
 
 def test_no_example_is_left_out() -> None:
@@ -55,5 +53,5 @@ def test_what_streams_from_the_generator_is_written(tmp_path: Path) -> None:
 
     source = tmp_path / "in.wav"
     soundfile.write(source, [[0.0, 0.0]] * 4000, 48000)
-    run(str(EXAMPLES / "stream_generator.py"), str(source), "out.wav", cwd=tmp_path)
+    run(EXAMPLES / "stream_generator.py", str(source), "out.wav", cwd=tmp_path)
     assert soundfile.info(tmp_path / "out.wav").frames == 3675

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from astrape.graph.compile.budget import MemoryBudget
+from tests.forks import run_program
 
 CODE = """
 import sys
@@ -22,8 +20,8 @@ print("torch._dynamo" in sys.modules)
 
 
 def test_compiling_does_not_load_a_compiler():
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=280, check=True)
-    assert done.stdout.strip() == "False"
+    done = run_program(CODE)
+    assert done.stdout.strip() == "False", done.stderr
 
 
 @pytest.mark.parametrize(

@@ -211,9 +211,9 @@ def test_a_thousand_nodes_compile_quickly():
         before = "mic" if index == 0 else f"mix{index - 1}"
         blocks[f"g{index}"] = {"use": "delay", "frames": index % 3, "from": before}
         blocks[f"mix{index}"] = {"use": "add", "from": [f"g{index}", before]}
-    started = time.perf_counter()
+    started = time.process_time()
     graph = astrape.compile(recipe(blocks, rate=44100))
-    spent = time.perf_counter() - started
+    spent = time.process_time() - started
     assert len(graph.nodes) >= 1000
     assert graph.latency == Fraction(sum(i % 3 for i in range(500)), 44100)
     assert spent < 10, f"{spent:.1f} s: a guard against quadratic work, not a benchmark"

@@ -330,7 +330,7 @@ def test_a_period_of_a_million_frames_is_no_burden():
         "a": {"use": "framing", "size": 1009, "hop": 1009, "from": "mic"},
         "b": {"use": "framing", "size": 1013, "hop": 1013, "from": "mic"},
     }
-    started = time.perf_counter()
+    started = time.process_time()
     graph = astrape.compile(recipe(blocks, rate=44100, outputs={"a": "a", "b": "b"}))
     assert graph.quantum == 1009 * 1013
     session = graph.stream(batch_size=2)
@@ -339,7 +339,7 @@ def test_a_period_of_a_million_frames_is_no_burden():
     session.reset(rows=[1])
     session.flush()
     assert graph.report(measure=True).disagreements == []
-    assert time.perf_counter() - started < 20, "it took over two minutes once: a guard, not a benchmark"
+    assert time.process_time() - started < 20, "it took over two minutes once: CPU seconds, a guard, not a benchmark"
 
 
 def test_the_step_can_be_exported():
@@ -366,6 +366,6 @@ def test_the_step_can_be_exported():
 def test_a_thousand_outputs_are_reported_in_seconds():
     blocks = {f"g{index}": {"use": "gain", "gain": 1.0} for index in range(500)}
     graph = astrape.compile(recipe(blocks, outputs={f"o{index}": f"g{index}" for index in range(500)}))
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(graph.report().to_dict()["outputs"]) == 500
-    assert time.perf_counter() - started < 3, "quadratic work took over five seconds for half as many"
+    assert time.process_time() - started < 3, "quadratic work took over five seconds for half as many"

@@ -152,10 +152,8 @@ def test_this_process_takes_what_it_has_loaded() -> None:
 
 
 def begun(process: subprocess.Popen[str], folder: Path) -> None:
-    end = time.monotonic() + 120
     while len(list(folder.glob("begun.*"))) < 2:
         assert process.poll() is None, "ended before its workers had begun"
-        assert time.monotonic() < end
         time.sleep(0.05)
 
 
@@ -170,15 +168,13 @@ def started(what: str, folder: Path) -> subprocess.Popen[str]:
 
 
 def gone(group: int) -> None:
-    """Every process of a group has ended."""
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
+    """Every process of a group ends; one that does not, the time for a test ends."""
+    while True:
         try:
             os.killpg(group, 0)
         except ProcessLookupError:
             return
         time.sleep(0.05)
-    raise AssertionError("processes are left behind")
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="groups of processes are POSIX")
@@ -186,7 +182,7 @@ def test_ctrl_c_leaves_one_traceback_no_process_and_no_half_file(tmp_path: Path)
     with started("interrupted", tmp_path) as process:
         begun(process, tmp_path)
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate()
     assert said.count("Traceback") == 1, said
     assert said.rstrip().endswith("KeyboardInterrupt")
     gone(process.pid)
@@ -201,7 +197,7 @@ def test_ctrl_c_with_ray_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest
     with started("interrupted_on_ray", tmp_path) as process:
         begun(process, tmp_path)
         os.kill(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate()
     assert said.rstrip().endswith("KeyboardInterrupt")
     assert not list(tmp_path.glob(".*"))
     assert not written(tmp_path)
@@ -212,7 +208,7 @@ def test_a_driver_that_is_killed_leaves_no_worker_and_no_half_file(tmp_path: Pat
     with started("abandoned", tmp_path) as process:
         begun(process, tmp_path)
         process.kill()
-        process.wait(60)
+        process.wait()
     gone(process.pid)
     assert not list(tmp_path.glob(".*"))
 

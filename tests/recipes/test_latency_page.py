@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-import astrape
+from astrape import Graph
 
 PAGE = Path(__file__).parents[2] / "docs" / "latency-of-astrape-vc.md"
 VARIANTS = ["astrape-vc", "astrape-vc-original", "astrape-vc-lowlatency"]
+
+
+Load = Callable[[str], Graph]
 
 
 def shown(seconds: Fraction) -> str:
@@ -24,14 +28,14 @@ def rows(first: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_totals(name: str) -> None:
-    graph = astrape.load(name)
+def test_totals(name: str, shipped: Load) -> None:
+    graph = shipped(name)
     totals = [shown(graph.latency), shown(graph.framing), shown(graph.host_latency), str(graph.host_samples)]
     assert rows(name) == [[name, "0", *totals]]
 
 
-def test_every_block_with_latency_is_listed_with_it() -> None:
-    full, low = (astrape.load(name) for name in ("astrape-vc", "astrape-vc-lowlatency"))
+def test_every_block_with_latency_is_listed_with_it(shipped: Load) -> None:
+    full, low = (shipped(name) for name in ("astrape-vc", "astrape-vc-lowlatency"))
     late = {row.name: row.latency for row in full.report().blocks if row.latency}
     assert set(late) == {"down", "wavlm", "decoder/istft"}
     lower = {row.name: row.latency for row in low.report().blocks}
@@ -44,7 +48,7 @@ def test_every_block_with_latency_is_listed_with_it() -> None:
     assert rows("host")[0][1:3] == [shown(full.host_latency), shown(low.host_latency)]
 
 
-def test_the_originals_adapter_is_as_late_as_the_page_says() -> None:
-    late = {row.name: row.latency for row in astrape.load("astrape-vc-original").report().blocks}
+def test_the_originals_adapter_is_as_late_as_the_page_says(shipped: Load) -> None:
+    late = {row.name: row.latency for row in shipped("astrape-vc-original").report().blocks}
     assert late["adapter"] == Fraction(15, 1000)
     assert "15.000 ms old" in PAGE.read_text()

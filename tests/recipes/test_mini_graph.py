@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +25,9 @@ FRAME = 441
 SPEAKER = torch.randn(1, 128, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 0.06
 
 
+@cache
 def awake(training: bool = False, dtype: torch.dtype = torch.float64) -> Graph:
-    """With gates that are open, as those of a trained graph."""
+    """With gates that are open, as those of a trained graph; made once, so not to be changed."""
     torch.manual_seed(1)
     graph = astrape.load("astrape-mini", training=training)
     for parameter in graph.parameters():
@@ -89,7 +92,7 @@ def test_the_parts_that_are_trained_make_up_the_whole() -> None:
 
 
 def test_a_loss_on_the_sound_reaches_the_decoder_and_the_content() -> None:
-    graph = awake(training=True)
+    graph = copy.deepcopy(awake(training=True))
     decoder = subgraph(graph, ["wav"], ["content", "register.f0", "level"])
     content = torch.randn(2, 64, 30, dtype=torch.float64).tanh().requires_grad_()
     f0 = torch.full((2, 1, 30), 140.0, dtype=torch.float64)
@@ -125,7 +128,7 @@ def test_a_voice_comes_out_in_the_targets_register_with_its_own_intonation(
     middle: float, register: float, pitch: float
 ) -> None:
     """With one dark envelope for all pulses and next to none for the noise, the pitch of the sound can be tracked."""
-    graph, x = awake(), voice(5.0, middle)
+    graph, x = copy.deepcopy(awake()), voice(5.0, middle)
     head = graph.nodes["head"].block
     with torch.no_grad():
         for name, parameter in head.named_parameters():

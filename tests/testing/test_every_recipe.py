@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from click.testing import CliRunner
 
@@ -20,13 +22,23 @@ In float64 and two chunkings each takes 4 minutes of one core (the encoder's att
 """
 
 
-@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name not in FULL_SIZE])
-def test_a_shipped_recipe_keeps_the_contract(name: str, *options: str) -> None:
-    result = CliRunner().invoke(cli, ["check", name, *options])
+CHUNKINGS = "25" if os.environ.get("HYPOTHESIS_PROFILE") == "slow" else "8"
+"""As many as in ``test_every_block.py``, which draws them for every block, beside those for sessions of 150 graphs
+in ``tests/graph/test_random_graphs.py``. ``make slow`` draws as many as a user's ``astrape check`` does.
+"""
+
+
+def keeps_the_contract(name: str, examples: str) -> None:
+    result = CliRunner().invoke(cli, ["check", name, "--examples", examples])
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name not in FULL_SIZE])
+def test_a_shipped_recipe_keeps_the_contract(name: str) -> None:
+    keeps_the_contract(name, CHUNKINGS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FULL_SIZE)
 def test_a_shipped_recipe_of_full_size_keeps_the_contract(name: str) -> None:
-    test_a_shipped_recipe_keeps_the_contract(name, "--examples", "2")
+    keeps_the_contract(name, "2")

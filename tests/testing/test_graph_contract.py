@@ -12,7 +12,8 @@ import torch
 
 import astrape
 from astrape.graph import Graph, Session
-from astrape.testing import ContractError, check_graph
+from astrape.testing import ContractError, Subject, check_graph
+from astrape.testing.contract import check_sessions
 
 RECIPES: dict[str, dict[str, Any]] = {
     "rates": {
@@ -179,6 +180,8 @@ SESSIONS: dict[type[Session], str] = {
 
 @pytest.mark.parametrize("session", SESSIONS)
 def test_each_broken_session_is_rejected_for_its_own_fault(session: type[Session]) -> None:
+    """By the part of `check_graph` that looks at sessions; that it is a part of it, `FramesTooSoon` below shows."""
+
     class Broken(Graph):
         def stream(self, *args: Any, **options: Any) -> Session:
             return session(self, *args, **options)
@@ -186,7 +189,7 @@ def test_each_broken_session_is_rejected_for_its_own_fault(session: type[Session
     graph = build("rates")
     graph.__class__ = Broken
     with pytest.raises(ContractError) as caught:
-        check_graph(graph, examples=4)
+        check_sessions(Subject(graph), examples=4)
     assert caught.value.property_name == SESSIONS[session], str(caught.value)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from fractions import Fraction
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch import Tensor
 from astrape.blocks import State, Stream, StreamBlock
 from astrape.measure.measurement import sampled
 from astrape.testing import measure
+from tests.forks import run_program
 from tests.testing.sound_blocks import Convolution, Delay, Gate, Interpolator, Rounding, Smooth, Upsampler
 
 RATE = 1000
@@ -118,4 +117,5 @@ def test_sampled_frames_hold_the_first_and_the_last(count: int, most: int) -> No
 
 def test_measuring_does_not_load_hypothesis() -> None:
     code = "import sys, astrape.testing; assert astrape.testing.measure; sys.exit('hypothesis' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    done = run_program(code)
+    assert done.returncode == 0, done.stderr

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from astrape.cli import cli
 from astrape.training.caches.files import read_array
+from tests.forks import run_module, run_program
 from tests.training.corpora import arrays, recipe, speech, vctk, write
 
 
@@ -23,10 +24,8 @@ def astrape(*words: Any) -> Result:
     return CliRunner().invoke(cli, [str(word) for word in words])
 
 
-def module(*words: Any, cwd: Path, **how: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *map(str, words)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, **how)
+def module(*words: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return run_module(*map(str, words), cwd=cwd)
 
 
 @pytest.fixture
@@ -191,8 +190,7 @@ def test_a_command_that_is_killed_goes_on(tmp_path: Path) -> None:
     words = ["astrape.cache", "--what", "wavlm", "--recipe", recipe(tmp_path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-m", *words], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 100
-    while not arrays(tmp_path / "cache") and process.poll() is None and time.monotonic() < deadline:
+    while not arrays(tmp_path / "cache") and process.poll() is None:
         time.sleep(0.005)
     time.sleep(random.Random().uniform(0, 0.2))
     process.send_signal(signal.SIGKILL)
@@ -210,12 +208,14 @@ def test_a_command_that_is_killed_goes_on(tmp_path: Path) -> None:
 
 
 def test_files_that_the_system_refuses_to_write_are_named(tmp_path: Path) -> None:
-    resource = pytest.importorskip("resource")
+    pytest.importorskip("resource")
     vctk(tmp_path / "data", speakers=1, utterances=2)
-    words = ["astrape.cache", "--what", "wavlm", "--recipe", recipe(tmp_path)]
-    refused = module(
-        *words, cwd=tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    limited = (
+        "import resource, runpy\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "runpy.run_module('astrape.cache', run_name='__main__', alter_sys=True)"
     )
+    refused = run_program(limited, "--what", "wavlm", "--recipe", str(recipe(tmp_path)), cwd=tmp_path)
     assert refused.returncode == 1
     line = refused.stderr.strip().splitlines()[-1]
     assert line.startswith("astrape: ")

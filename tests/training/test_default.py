@@ -85,10 +85,13 @@ def test_hours_count_what_a_killed_run_took(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("astrape.training.default.hours.EVERY", 0.05)
     hours = Hours(tmp_path / "hours")
     part = hours.part("training")
+    begun = time.time()
     part.__enter__()
-    time.sleep(0.3)
+    # Noted twice at least, however busy the machine is.
+    while hours.total()["parts"].get("training", 0.0) * 3600 <= 0.06:
+        time.sleep(0.01)
     killed = hours.total()
-    assert 0.05 < killed["parts"]["training"] * 3600 < 5
+    assert 0.06 < killed["parts"]["training"] * 3600 <= time.time() - begun
     with pytest.raises(KeyError), hours.part("training"):
         raise KeyError
     total = hours.total()

@@ -114,12 +114,15 @@ def test_other_settings_than_the_checkpoint_s_are_refused_or_told(
 
 @pytest.mark.timeout(1200)  # how busy the machine is does not matter
 def test_a_killed_run_leaves_valid_checkpoints_and_goes_on(tmp_path: Path) -> None:
-    """kill -9 at random moments of a real process, again and again: the curve is that of a run left alone."""
+    """kill -9 at random moments of a real process, again and again: the curve is that of a run left alone.
+
+    Moments are steps and parts of one, and not seconds, in which a fast machine may be through.
+    """
     root = grounds.ground()
     command = [
         sys.executable, "-m", "astrape.train_encoder", "--recipe", grounds.RECIPE, "--data", str(root / "vctk"),
         "--cache", str(root / "cache"), "--batch-size", "2", "--mel-frames", "160", "--eval-mel-frames", "160",
-        "--steps-per-epoch", "30", "--epochs", "3", "--log-every", "1", "--checkpoint-steps", "2", "--unseen", "0.25",
+        "--steps-per-epoch", "10", "--epochs", "3", "--log-every", "1", "--checkpoint-steps", "2", "--unseen", "0.25",
         "--run-name", "encoder", "--out-dir",
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -131,22 +134,23 @@ def test_a_killed_run_leaves_valid_checkpoints_and_goes_on(tmp_path: Path) -> No
             [*command, str(killed), *resume], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         before = _step(killed)
-        while _step(killed) <= before and process.poll() is None:
+        until = before + draw.randint(1, 6)
+        while _step(killed) <= until and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(draw.random() * 0.5)
+        time.sleep(draw.random() * 0.1)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert process.stderr is not None
         process.stderr.close()
         assert load_checkpoint(killed / "encoder.last.pt")["position"]["step"] > before
     outcome = grounds.run(
-        tmp_path / "whole", "encoder", (("steps_per_epoch",), 30), (("epochs",), 3), unseen=0.25, checkpoint_steps=2
+        tmp_path / "whole", "encoder", (("steps_per_epoch",), 10), (("epochs",), 3), unseen=0.25, checkpoint_steps=2
     )
     resumed = replace(
-        grounds.options(killed, "encoder", (("steps_per_epoch",), 30), (("epochs",), 3)), resume="", checkpoint_steps=2
+        grounds.options(killed, "encoder", (("steps_per_epoch",), 10), (("epochs",), 3)), resume="", checkpoint_steps=2
     )
     again = train(resumed, lambda line: None)
-    assert again.position.step == outcome.position.step == 90
+    assert again.position.step == outcome.position.step == 30
     assert losses(killed, "encoder") == losses(tmp_path / "whole", "encoder")
     assert not list(killed.glob(".*.writing*"))
 
@@ -222,6 +226,7 @@ def test_the_time_that_is_left_counts_steps_and_validations(tmp_path: Path) -> N
     assert journal.left(40) == pytest.approx(70 * 3 + 10 * 70 / 50, abs=1)
 
 
+@pytest.mark.timeout(1200)  # how busy the machine is does not matter
 def test_asked_to_stop_it_ends_after_the_step_with_a_code_of_its_own(tmp_path: Path) -> None:
     root = grounds.ground()
     process = subprocess.Popen(
@@ -232,10 +237,9 @@ def test_asked_to_stop_it_ends_after_the_step_with_a_code_of_its_own(tmp_path: P
         ],
         env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    limit = time.monotonic() + 120
-    while not _step(tmp_path) and process.poll() is None and time.monotonic() < limit:
+    while not _step(tmp_path) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate()
     assert process.returncode == 130
     assert f"stopped after step {_step(tmp_path)} of" in said

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib import resources
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from astrape.training.teachers import open_teacher
 from astrape.training.teachers.speakers import TeacherVoices
 from astrape.training.teachers.spectral import SpectralTeacher
 from astrape.voice.speaker import SpeakerEncoder, speaker_encoder
+from tests.forks import run_program
 
 HERE = "astrape.training.teachers.speakers"
 
@@ -64,8 +63,8 @@ def test_voices_import_nothing_of_training() -> None:
         "import sys, astrape.voice.speaker, astrape.voice.building\n"
         "print([name for name in sys.modules if name.startswith(('astrape.training', 'transformers', 'hama'))])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    done = run_program(code)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_the_teacher_itself_is_in_the_space_of_its_student() -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from astrape.cli import cli
 from astrape.voice.voicebank import read_voicebank
+from tests.forks import run_module
 from tests.voice.test_voicebank_building import voice, wav
 from tests.voice.test_voicebank_format import FIELDS, VALUES, astrape, compact, save
 
@@ -115,14 +113,7 @@ def test_what_was_there_stays_when_the_build_fails(tmp_path: Path) -> None:
 
 def test_the_line_of_the_users_description(tmp_path: Path, speech: Path) -> None:
     second = wav(tmp_path / "ref2.wav", voice(2, 16000, 130, 8), 16000)
-    done = subprocess.run(
-        [sys.executable, "-m", "astrape.build_voicebank", speech, second, "-o", "p225.astrape"],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_module("astrape.build_voicebank", str(speech), str(second), "-o", "p225.astrape", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert read_voicebank(tmp_path / "p225.astrape").metadata.duration_seconds == 8.0
 

@@ -231,11 +231,11 @@ def test_hostile_archives_are_refused_in_little_memory(tmp_path: Path, case: str
     make, said = ARCHIVES[case]
     path = save(tmp_path / "a.npz", make())
     tracemalloc.start()
-    begin = time.perf_counter()
+    begin = time.process_time()
     try:
         refused(path, *said)
         assert tracemalloc.get_traced_memory()[1] < MOST_MEMORY
-        assert time.perf_counter() - begin < 2
+        assert time.process_time() - begin < 2
     finally:
         tracemalloc.stop()
     assert "unpickled" not in capfd.readouterr().out
@@ -273,10 +273,10 @@ def test_huge_claims_of_a_header_take_no_memory(tmp_path: Path) -> None:
 
 
 def test_a_million_fields_take_no_quadratic_time(tmp_path: Path) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     text = b"{" + b",".join(b'"%x":0' % number for number in range(90_000)) + b',"0":0}'
     refused(save(tmp_path / "a.astrape", astrape(text)), "twice")
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 def test_arrays_of_other_names_are_passed_over(tmp_path: Path) -> None:

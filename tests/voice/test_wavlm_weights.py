@@ -98,8 +98,13 @@ def test_what_does_not_fit_is_named(tmp_path: Path, change: object, said: str) -
 
 
 class Spy:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return open, ("/tmp/astrape-was-here", "w")
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (str(self.path), "w")
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x80\x04."])
@@ -110,12 +115,14 @@ def test_files_that_are_no_checkpoint(tmp_path: Path, content: bytes) -> None:
             read_wavlm(tmp_path / name)
     with pytest.raises(WavLMError, match=r"none\.pt"):
         read_wavlm(tmp_path / "none.pt")
-    torch.save({"x": Spy()}, tmp_path / "spy.pt")
+    left = tmp_path / "was-here"
+    torch.save({"x": Spy(left)}, tmp_path / "spy.pt")
     with pytest.raises(WavLMError, match=r"holds a io\.open, and only tensors"):
         read_wavlm(tmp_path / "spy.pt")
-    torch.save({"x": Spy()}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    torch.save({"x": Spy(left)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     with pytest.raises(WavLMError, match=r"holds a io\.open, and only tensors"):
         read_wavlm(tmp_path / "old.pt")
+    assert not left.exists()
 
 
 def test_no_file_asks_for_more_than_it_has(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
@@ -27,6 +26,7 @@ from astrape.voice.evaluation.pitch import PitchTrack
 from astrape.voice.evaluation.registry import _FACTORIES
 from astrape.voice.metadata import Metadata
 from astrape.voice.voicebank import Voicebank, write_voicebank
+from tests.forks import run_module
 from tests.voice.conversion_files import delaying
 
 SAMPLE = Path(astrape.__file__).parent / "recipes" / "audio" / "sense-and-sensibility.flac"
@@ -96,10 +96,10 @@ def fails(result: Result, *said: str) -> None:
 def test_the_users_line(folder: Path) -> None:
     # Of this length, DNSMOS repeats it to just one of its windows.
     soundfile.write(folder / "src.wav", soundfile.read(SAMPLE)[0][16000:25600], 16000)
-    built = f"-m astrape.build_voicebank {SAMPLE} -o p225.astrape"
-    subprocess.run([sys.executable, *built.split()], cwd=folder, check=True, capture_output=True)
-    line = "-m astrape.evaluate --source src.wav --target p225.astrape --output out.wav"
-    done = subprocess.run([sys.executable, *line.split()], cwd=folder, capture_output=True, text=True, check=False)
+    built = run_module("astrape.build_voicebank", str(SAMPLE), "-o", "p225.astrape", cwd=folder)
+    assert built.returncode == 0, built.stderr
+    line = "--source src.wav --target p225.astrape --output out.wav"
+    done = run_module("astrape.evaluate", *line.split(), cwd=folder)
     assert done.returncode == 0, done.stderr
     assert soundfile.info(folder / "out.wav").frames == 9600
     found = json.loads((folder / "out.evaluation.json").read_text())

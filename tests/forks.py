@@ -1,0 +1,132 @@
+"""Processes that begin with PyTorch loaded, since to load it takes two seconds of CPU, and a test needs it said once.
+
+They are forked from one that has imported PyTorch and done nothing else. Of astrape nothing is loaded in it: what a
+program imports, it imports in its own process. What has to begin from nothing, as what is measured or interrupted while
+it loads, is a ``subprocess`` of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+__all__ = ["Forks", "run_module", "run_program", "run_script"]
+
+SERVING = """
+import json, os, sys
+import torch
+for line in sys.stdin:
+    asked = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(asked[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.environ.clear()
+        os.environ.update(asked["environment"])
+        os.chdir(asked["cwd"])
+        sys.argv = asked["words"]
+        exec(asked["program"], {"__name__": "__main__"})
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+SCRIPT = """
+import os, runpy, sys
+sys.path[0] = os.path.dirname(sys.argv[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+class Forks:
+    """A process with PyTorch loaded, and what is forked from it.
+
+    Args:
+        first: Python that it runs before it loads anything.
+        words: its ``sys.argv[1:]`` meanwhile.
+    """
+
+    def __init__(self, first: str = "", *words: str) -> None:
+        self._command = [sys.executable, "-c", first + SERVING, *words]
+        self._process: subprocess.Popen[str] | None = None
+        atexit.register(self.close)
+
+    def run(
+        self, program: str, *words: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Python text with ``sys.argv = words``, in this folder and environment when no other is given."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                start_new_session=True,
+            )
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with tempfile.TemporaryDirectory(prefix="astrape-fork-") as folder:
+            out, err = Path(folder, "out"), Path(folder, "err")
+            asked = {
+                "program": program,
+                "words": words,
+                "cwd": str(cwd or Path.cwd()),
+                "environment": dict(environment or os.environ),
+                "out": str(out),
+                "err": str(err),
+            }
+            try:
+                process.stdin.write(json.dumps(asked) + "\n")
+                process.stdin.flush()
+                code = int(process.stdout.readline())
+            except BaseException:
+                # A test's time is over, or Ctrl-C: its answer must not be taken for that of another.
+                self.close()
+                raise
+            return subprocess.CompletedProcess(list(words), code, out.read_text("utf-8"), err.read_text("utf-8"))
+
+    def close(self) -> None:
+        """End it, and what it has forked; another begins when one is asked for."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.communicate()
+            self._process = None
+
+
+@cache
+def _plain() -> Forks:
+    return Forks()
+
+
+def run_program(
+    program: str, *words: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """As ``python -c program words`` in a process of its own, with PyTorch loaded."""
+    return _plain().run(program, "-c", *words, cwd=cwd, environment=environment)
+
+
+def run_module(
+    module: str, *words: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """As ``python -m module words``."""
+    program = f"import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    return _plain().run(program, module, *words, cwd=cwd, environment=environment)
+
+
+def run_script(
+    script: Path, *words: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """As ``python script words``."""
+    return _plain().run(SCRIPT, str(script), *words, cwd=cwd, environment=environment)
