@@ -88,3 +88,13 @@ def test_backends_that_are_ready_are_compared(monkeypatch) -> None:
     assert named_backends(graph, ["onnx", "eager"]) == ["eager", "onnx"]
     with pytest.raises(AstrapeError, match="must be one of recorded, eager, compiled, onnx, not 'quick'"):
         named_backends(graph, ["quick"])
+
+
+def test_a_precision_is_of_the_compared_backends_alone() -> None:
+    """Eager keeps its weights, so that it stays what others are compared with; who cannot do it says so."""
+    pieces = [{"mic": torch.zeros(1, 1, 441)}]
+    eager, captured = side_by_side(astrape.load("multirate"), ["eager", "recorded"], pieces, {}, 0.0, 1.0, "float16")
+    assert eager.chosen == "eager: asked for"
+    assert eager.to_eager == 1.0
+    assert math.isnan(captured.median_ms)
+    assert captured.chosen.startswith("backend 'recorded' reads weights as float32 alone: hint: backend='compiled'")
