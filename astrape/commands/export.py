@@ -30,7 +30,14 @@ __all__ = ["export"]
     "--rate", "host_rate", metavar="HZ", help="Of a host that is not the recipe's: audio is resampled within the step."
 )
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Streams that run in step.")
-@click.option("--format", "form", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="Of the model.")
+@click.option(
+    "--format",
+    "formats",
+    default="onnx",
+    show_default=True,
+    metavar="NAME[,NAME]",
+    help="onnx, which runs everywhere; aoti, machine code for machines like this one, which takes a C++ compiler.",
+)
 @json_option
 def export(
     recipe: str,
@@ -39,10 +46,13 @@ def export(
     chunk_ms: float | None,
     host_rate: str | None,
     batch: int,
-    form: str,
+    formats: str,
     as_json: bool,
 ) -> None:
     """Export RECIPE: one step with explicit state, to be run by ONNX Runtime without PyTorch and without Python.
+
+    With --format aoti or onnx,aoti it is compiled ahead of time too: model.pt2 and controls.pt2, which libtorch runs on
+    machines of the family that the manifest names. Such a package is code: load none but your own.
 
     DIR gets manifest.json (rates, frames of a step, exact latencies, state with its first values, controls with their
     ranges, checksums, licence), model.onnx, and controls.onnx, which turns the values of the controls into what a step
@@ -54,8 +64,10 @@ def export(
     from astrape.errors import ExportError
     from astrape.graph import load
     from astrape.graph.weights import given_or_shipped, weights_metadata
+    from astrape.runtime.export import FORMATS
     from astrape.runtime.export import export as write
 
+    names = [name.strip() for name in formats.split(",")]
     graph = load(recipe, weights=weights)
     if host_rate is not None:
         graph = graph.hosted(host_rate)
@@ -68,14 +80,18 @@ def export(
             raise ExportError(f"--chunk must be a whole multiple of the quantum, {period_ms:g} ms, not {chunk_ms:g}")
     about = {} if source is None else weights_metadata(source)
     with progress(f"exporting {graph.name}") as tell:
-        made = write(graph, folder, quanta=quanta, batch_size=batch, about=about, progress=tell)
+        made = write(graph, folder, quanta=quanta, batch_size=batch, formats=names, about=about, progress=tell)
     manifest = made.manifest
     if as_json:
-        print_json({key: manifest[key] for key in ("recipe", "licence", "step_seconds", "outputs", "onnx", "files")})
+        keys = ("recipe", "licence", "step_seconds", "outputs", *FORMATS, "files")
+        print_json({key: manifest[key] for key in keys if key in manifest})
         return
     size = sum(entry["bytes"] for entry in made.files.values())
     click.echo(f"{folder}: {size / 1e6:.1f} MB, a step takes in {float(graph.period) * quanta * 1000:g} ms")
     for port in manifest["outputs"]:
         late = port["latency"]["host_ms"]
-        differs = manifest["onnx"]["difference_db"][port["name"]]
-        click.echo(f"{port['name']}: {late:g} ms late at the host, {differs:g} dB from the graph")
+        differs = ", ".join(
+            f"{manifest[form]['difference_db'][port['name']]:g} dB" + (f" ({form})" if len(names) > 1 else "")
+            for form in names
+        )
+        click.echo(f"{port['name']}: {late:g} ms late at the host, {differs} from the graph")

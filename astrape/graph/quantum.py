@@ -24,7 +24,7 @@ from astrape.blocks.policy import PLAIN, Policy, lowered
 from astrape.errors import StreamError
 from astrape.graph.network import Network, Prepared
 
-__all__ = ["Controls", "Leaf", "Quantum", "Step", "leaves_of"]
+__all__ = ["Controls", "Leaf", "Quantum", "Step", "StepInPlace", "leaves_of"]
 
 
 class Leaf(NamedTuple):
@@ -51,13 +51,48 @@ class Step(nn.Module):
         self.blocks = quantum.graph
 
     def forward(self, *leaves: Tensor) -> tuple[Tensor, ...]:
+        outputs, after = self.computed(leaves)
+        return apart((*outputs, *(tensor.contiguous() for tensor in after)), leaves)
+
+    def computed(self, leaves: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Outputs and the next state, as blocks make them: some may lie in the memory of others, or of an argument."""
         quantum = self.quantum
         given, prepared, state = quantum.parted(leaves)
         with lowered(quantum.policy):
             outputs, after, waiting = quantum.graph.advance(given, state, {}, prepared)
         if waiting:
             raise StreamError(f"'{quantum.graph.name}' leaves frames waiting at '{min(waiting)}' after whole quanta")
-        return apart((*(outputs[name] for name in quantum.graph.outputs), *quantum.kept(after)), leaves)
+        return [outputs[name] for name in quantum.graph.outputs], list(quantum.kept(after))
+
+
+class StepInPlace(Step):
+    """The same with outputs alone: the next state is written where the state lies, so that a caller hands on nothing.
+
+    For policies that write a ring of keys where it lies; a copy of it would cost more than what is written.
+    """
+
+    def __init__(self, quantum: Quantum) -> None:
+        super().__init__(quantum)
+        leaves = quantum.example()
+        with torch.no_grad():
+            _, after = self.computed(leaves)
+        own = leaves[len(leaves) - len(after) :]
+        self._there = [
+            tensor.data_ptr() == place.data_ptr() and tensor.stride() == place.stride()
+            for place, tensor in zip(own, after, strict=True)
+        ]
+
+    def forward(self, *leaves: Tensor) -> tuple[Tensor, ...]:
+        outputs, after = self.computed(leaves)
+        own = leaves[len(leaves) - len(after) :]
+        # Whatever lies in the state's memory is read before any of it is written.
+        results = tuple(tensor.clone() for tensor in outputs)
+        fresh = [
+            (place, tensor.clone()) for place, tensor, there in zip(own, after, self._there, strict=True) if not there
+        ]
+        for place, tensor in fresh:
+            place.copy_(tensor)
+        return results
 
 
 class Controls(nn.Module):
@@ -163,6 +198,12 @@ class Quantum:
         parts = ((self.inputs, inputs), (self.prepared, prepared), (self.state, state))
         return [given[leaf.name] for leaves, given in parts for leaf in leaves]
 
+    def example(self) -> list[Tensor]:
+        """Arguments to trace a step with, at time zero and in silence; values do not matter."""
+        given = {leaf.name: torch.zeros(leaf.shape, dtype=leaf.dtype) for leaf in self.inputs}
+        flat = self.flat(given, self.prepare(self.some_controls()), self.first_state())
+        return [tensor.contiguous() for tensor in flat]
+
     def first_state(self) -> dict[str, Tensor]:
         """The state at time zero, by leaf."""
         return {name: tensor.clone() for name, tensor in leaves_of(self._state) if tensor.numel()}
@@ -197,14 +238,14 @@ class Quantum:
         return inputs, prepared, _filled(self._state, iter(leaves[len(inputs) + len(self.prepared) :]))
 
     def kept(self, after: Any) -> Iterator[Tensor]:
-        """The next state's leaves in order, each in the shape and type it came in, contiguous, and of its own."""
+        """The next state's leaves in order, each in the shape and type it came in."""
         for leaf, (name, tensor) in zip(self.state, self.leaves(after).items(), strict=True):
             if tensor.shape != leaf.shape or tensor.dtype != leaf.dtype:
                 raise StreamError(
                     f"state '{name}' came in as {leaf.shape} {leaf.dtype} and left as {tuple(tensor.shape)} "
                     f"{tensor.dtype}: a state keeps its form"
                 )
-            yield tensor.contiguous()
+            yield tensor
 
     def _changing(self, prepared: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
         for actor in self.graph.actors:

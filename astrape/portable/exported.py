@@ -106,6 +106,17 @@ class Exported:
             raise ExportError(f"{path}: is not what was written, by its checksum: copy it again or export anew")
         return content
 
+    def steps(self, form: str) -> Mapping[str, Any]:
+        """What the manifest says of the step in one format, ``"onnx"`` or ``"aoti"``.
+
+        Raises:
+            ExportError: when it was not exported in that format.
+        """
+        found: Mapping[str, Any] | None = self.manifest.get(form)
+        if found is None:
+            raise ExportError(f"{self.folder}: holds no step for '{form}'; hint: export with --format {form}")
+        return found
+
     def first_state(self) -> dict[str, Array]:
         """The state at time zero, by leaf."""
         state = {}

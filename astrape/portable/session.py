@@ -1,4 +1,4 @@
-"""A session of an exported graph: any number of frames at a time, with NumPy and ONNX Runtime alone."""
+"""Sessions of exported graphs: any number of frames at a time, with NumPy and ONNX Runtime alone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from astrape.errors import StreamError
+from astrape.portable.engine import Engine, OnnxEngine
 from astrape.portable.exported import Exported
-from astrape.portable.names import CONTROL, PREPARED
-from astrape.portable.step import Array, OnnxStep, open_model
+from astrape.portable.step import Array
 
-__all__ = ["Fault", "PortableSession"]
+__all__ = ["ExportedSession", "Fault", "PortableSession"]
 
 Frames = Array | Mapping[str, Array]
 
@@ -27,22 +27,18 @@ class Fault(NamedTuple):
     frame: int
 
 
-class PortableSession:
-    """A stream through an exported graph, as ``graph.stream()`` is one through a graph.
+class ExportedSession:
+    """A stream through an exported graph, as ``graph.stream()`` is one through a graph, in any runtime.
 
     Frames are ``(batch, channels, frames)`` arrays, or a dict of them by name where there are several. Whole quanta are
     computed, the rest waits: a block of 64 samples gives nothing six times, and then 441 samples. With
-    ``constant_latency`` a block gives as many frames as it has::
-
-        session = PortableSession("exported/astrape-mini", constant_latency=True)
-        for block in blocks:
-            y = session.push(block, speaker=embedding)["wav"]
+    ``constant_latency`` a block gives as many frames as it has.
 
     Args:
-        export: the folder, or what :class:`~astrape.portable.exported.Exported` made of it.
+        export: what :class:`~astrape.portable.exported.Exported` made of the folder.
+        engine: its step in some runtime.
         constant_latency: return exactly as many frames as were given (times the ratio of rates, rounded down): frame
             ``n`` stands for the input at ``n - outputs[name].host``, and before the first there is silence.
-        threads: of a step. Default 1.
 
     Attributes:
         export: with manifest, inputs, outputs and controls.
@@ -50,19 +46,12 @@ class PortableSession:
         positions: frames given so far, by input.
         faults: what was not finite, in order. From its first such frame on an input of a row is heard as silence, and
             an output is silent. Cleared by ``reset``.
-
-    Raises:
-        ExportError: for a folder that is not an export or is damaged.
     """
 
-    def __init__(
-        self, export: str | os.PathLike[str] | Exported, *, constant_latency: bool = False, threads: int = 1
-    ) -> None:
-        self.export = export if isinstance(export, Exported) else Exported(export)
-        steps = self.export.manifest["onnx"]
+    def __init__(self, export: Exported, engine: Engine, constant_latency: bool = False) -> None:
+        self.export = export
         self.constant_latency = constant_latency
-        self._step = OnnxStep(self.export.read(steps["step"]), threads)
-        self._prepare = open_model(self.export.read(steps["controls"]), threads) if steps["controls"] else None
+        self._step = engine
         self._first = self.export.first_state()
         self.controls: dict[str, Array] = {}
         self._prepared_for: dict[str, Array] | None = None
@@ -235,13 +224,7 @@ class PortableSession:
         known = self._prepared_for
         if known is not None and all(np.array_equal(known[name], value) for name, value in self.controls.items()):
             return
-        if self._prepare is not None:
-            names = [item.name for item in self._prepare.get_outputs()]
-            given = {CONTROL + name: value for name, value in self.controls.items()}
-            wanted = {item.name for item in self._prepare.get_inputs()}
-            found = self._prepare.run(names, {name: value for name, value in given.items() if name in wanted})
-            for name, value in zip(names, found, strict=True):
-                self._step.prepared[name.removeprefix(PREPARED)][...] = value
+        self._step.prepare(self.controls)
         self._prepared_for = dict(self.controls)
 
     def _clean(self, side: str, name: str, x: Array, position: int) -> Array:
@@ -261,3 +244,28 @@ class PortableSession:
 
     def _empty(self, channels: int) -> Array:
         return np.zeros((self.export.batch, channels, 0), np.float32)
+
+
+class PortableSession(ExportedSession):
+    """A stream through an exported graph with NumPy and ONNX Runtime alone::
+
+        session = PortableSession("exported/astrape-mini", constant_latency=True)
+        for block in blocks:
+            y = session.push(block, speaker=embedding)["wav"]
+
+    Args:
+        export: the folder, or what :class:`~astrape.portable.exported.Exported` made of it.
+        constant_latency: return exactly as many frames as were given, see :class:`ExportedSession`.
+        threads: of a step. Default 1.
+
+    Raises:
+        ExportError: for a folder that is not an export, is damaged, or holds no ONNX.
+    """
+
+    def __init__(
+        self, export: str | os.PathLike[str] | Exported, *, constant_latency: bool = False, threads: int = 1
+    ) -> None:
+        found = export if isinstance(export, Exported) else Exported(export)
+        steps = found.steps("onnx")
+        controls = None if steps["controls"] is None else found.read(steps["controls"])
+        super().__init__(found, OnnxEngine(found.read(steps["step"]), controls, threads), constant_latency)

@@ -6,31 +6,32 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
 from torch import Tensor
 
 import astrape
 from astrape.audio.atomic import write_whole
-from astrape.blocks.policy import PORTABLE
+from astrape.blocks.policy import COMPILER, PORTABLE
 from astrape.errors import ExportError
+from astrape.graph.backends.aoti_packages import aoti_packages, need_compiler, this_family
 from astrape.graph.backends.onnx_models import OPSET, onnx_models
 from astrape.graph.graph import Graph
 from astrape.graph.quantum import Leaf, Quantum
+from astrape.portable.engine import Engine, OnnxEngine
 from astrape.portable.exported import FORMAT, MANIFEST, VERSION, Exported
-from astrape.portable.step import OnnxStep, open_model
 from astrape.progress import Progress
+from astrape.runtime.aoti import AotiEngine
 
-__all__ = ["export"]
+__all__ = ["FORMATS", "export"]
 
-STEP, CONTROLS = "model.onnx", "controls.onnx"
+FORMATS = {"onnx": ("model.onnx", "controls.onnx"), "aoti": ("model.pt2", "controls.pt2")}
+"""Formats of a step, and the files of the step and of what prepares it."""
 
 CHECKED_SECONDS = 0.5
 """Of sound that every export is compared on before it is written."""
@@ -47,14 +48,17 @@ def export(
     *,
     quanta: int = 1,
     batch_size: int = 1,
+    formats: Sequence[str] = ("onnx",),
     about: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Exported:
-    """Write a graph's streaming step to a folder, for ONNX Runtime anywhere.
+    """Write a graph's streaming step to a folder, for ONNX Runtime anywhere, or as machine code for machines like this.
 
     ``manifest.json`` lists rates, frames of a step, latencies, state, controls, checksums. ``model.onnx``
     is one step with explicit state, and ``controls.onnx`` what the controls come to, run once per change; so a speaker
-    changes without a new export. ``README.md`` says the same to people.
+    changes without a new export. ``model.pt2`` and ``controls.pt2`` are the same, compiled ahead of time by
+    AOTInductor, for the family of machines and the PyTorch that the manifest names. ``README.md`` says all that to
+    people.
 
     Every step is held against the graph's own before anything is written.
 
@@ -63,6 +67,7 @@ def export(
         folder: where to, made if it is missing. Another export in it is replaced.
         quanta: of the graph, in a step. Default 1: the least delay. More take less time each.
         batch_size: rows of a step.
+        formats: ``"onnx"``, ``"aoti"`` or both. Default ONNX, which runs everywhere.
         about: what the weights say of themselves (:func:`astrape.graph.weights.weights_metadata`).
         progress: told seconds of work done, as far as that is known.
 
@@ -70,71 +75,114 @@ def export(
         The export, read back.
 
     Raises:
-        ExportError: for a graph that ONNX cannot hold, or one whose export differs from it.
+        ExportError: for a graph that a format cannot hold, one whose export differs from it, and ``"aoti"`` without a
+            C++ compiler.
         WriteError: for a folder that cannot be written.
     """
     target = Path(folder)
     _refuse_strangers(target)
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown or not formats:
+        raise ExportError(f"formats are {', '.join(FORMATS)}, not {', '.join(map(repr, unknown)) or 'none'}")
+    if "aoti" in formats:
+        need_compiler()
     tell = progress or (lambda done, whole: None)
     tell(0, None)
-    quantum = Quantum(graph, batch_size, quanta, PORTABLE)
-    models = onnx_models(quantum)
-    differences = compared(quantum, models.step, models.controls)
-    worst = max(differences.values())
-    if worst > WORST_DB:
-        port = max(differences, key=lambda name: differences[name])
-        raise ExportError(
-            f"'{graph.name}' exported differs from the graph: '{port}' by {worst:.0f} dB (at most {WORST_DB:g}). "
-            "This is a fault of astrape: please report the recipe"
-        )
-    manifest = described(quantum, models.controls is not None, differences, dict(about or {}))
-    files: dict[str, bytes] = {STEP: models.step, "README.md": _readme(manifest).encode()}
-    if models.controls is not None:
-        files[CONTROLS] = models.controls
+    own = Quantum(graph, batch_size, quanta)
+    manifest = described(own, dict(about or {}))
+    files: dict[str, bytes] = {}
+    for form in (name for name in FORMATS if name in formats):
+        files |= _MADE_AS[form](own, manifest)
+    files["README.md"] = _readme(manifest).encode()
     manifest["files"] = {
         name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in files.items()
     }
     # The manifest last: where it is, everything is.
     (target / MANIFEST).unlink(missing_ok=True)
+    for name in {name for names in FORMATS.values() for name in names} - set(files):
+        (target / name).unlink(missing_ok=True)
     for name, content in files.items():
         write_whole(target / name, content)
     write_whole(target / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     return Exported(target)
 
 
-def compared(quantum: Quantum, step: bytes, controls: bytes | None) -> dict[str, float]:
-    """How far a model is from the graph, by output, in dB of the output's power; both begin each step alike.
+def _as_onnx(own: Quantum, manifest: dict[str, Any]) -> dict[str, bytes]:
+    """The files of ONNX by name; the manifest is told of them."""
+    import onnx
+    import onnxruntime
+
+    quantum = Quantum(own.graph, own.batch_size, own.quanta, PORTABLE)
+    models = onnx_models(quantum)
+    differences = _checked(quantum, OnnxEngine(models.step, models.controls), "onnx")
+    manifest["made_by"] |= {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
+    return _told(manifest, "onnx", models.step, models.controls, {"opset": OPSET, "difference_db": differences})
+
+
+def _as_aoti(own: Quantum, manifest: dict[str, Any]) -> dict[str, bytes]:
+    """The packages of AOTInductor by name; the manifest is told of them."""
+    quantum = Quantum(own.graph, own.batch_size, own.quanta, COMPILER)
+    packages = aoti_packages(quantum)
+    differences = _checked(quantum, AotiEngine(manifest, packages.step, packages.controls), "aoti")
+    manifest["made_by"] |= {"compiler": need_compiler()}
+    told = {"family": this_family()._asdict(), "difference_db": differences}
+    return _told(manifest, "aoti", packages.step, packages.controls, told)
+
+
+_MADE_AS = {"onnx": _as_onnx, "aoti": _as_aoti}
+
+
+def _told(
+    manifest: dict[str, Any], form: str, step: bytes, controls: bytes | None, told: dict[str, Any]
+) -> dict[str, bytes]:
+    names = FORMATS[form]
+    manifest[form] = {"step": names[0], "controls": None if controls is None else names[1], **told}
+    files = {names[0]: step}
+    return files if controls is None else {**files, names[1]: controls}
+
+
+def _checked(quantum: Quantum, engine: Engine, form: str) -> dict[str, float]:
+    """Distances from the graph by output, none of them beyond what is sound."""
+    differences = compared(quantum, engine)
+    port, worst = max(differences.items(), key=lambda item: item[1])
+    if not worst <= WORST_DB:
+        raise ExportError(
+            f"'{quantum.graph.name}' exported as {form} differs from the graph: '{port}' by {worst:.0f} dB (at most "
+            f"{WORST_DB:g}). This is a fault of astrape: please report the recipe"
+        )
+    return {name: round(db, 1) for name, db in differences.items()}
+
+
+def compared(quantum: Quantum, engine: Engine) -> dict[str, float]:
+    """How far a step is from the graph, by output, in dB of the output's power; both begin each step alike.
 
     The graph steps as it does in ``graph.step``, so that the policy of the export is measured too. What is compared is
     one step from one state: phases that are summed up over time would drift apart on any two machines.
     """
-    model = OnnxStep(step)
     own = Quantum(quantum.graph, quantum.batch_size, quantum.quanta)
     generator = torch.Generator().manual_seed(0)
-    noise, power = dict.fromkeys(model.outputs, 0.0), dict.fromkeys(model.outputs, 0.0)
+    names = [leaf.name for leaf in own.outputs]
+    noise, power = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     with torch.no_grad():
         values = own.some_controls()
         prepared, state = own.prepare(values), own.first_state()
-        for name, array in _through(controls, values, model.prepared).items():
-            model.prepared[name][...] = array
+        engine.prepare({name: value.numpy() for name, value in values.items()})
         for inputs in _sounds(own, generator):
-            model.state = {name: tensor.numpy() for name, tensor in state.items()}
+            engine.state = {name: tensor.numpy() for name, tensor in state.items()}
             for name, tensor in inputs.items():
-                model.inputs[name][...] = tensor.numpy()
-            model.run()
+                engine.inputs[name][...] = tensor.numpy()
+            engine.run()
             outputs, state = own(inputs, prepared, state)
             for name, tensor in outputs.items():
                 wanted = tensor.double().numpy()
-                noise[name] += float(np.square(wanted - model.outputs[name]).sum())
+                noise[name] += float(np.square(wanted - engine.outputs[name]).sum())
                 power[name] += float(np.square(wanted).sum())
     # Where an output is silent throughout, against a full scale of 1.
     return {name: 10 * math.log10(noise[name] / (power[name] or 1.0) + 1e-30) for name in noise}
 
 
-def described(
-    quantum: Quantum, listens: bool, differences: Mapping[str, float], about: dict[str, str]
-) -> dict[str, Any]:
-    """The manifest, without its files."""
+def described(quantum: Quantum, about: dict[str, str]) -> dict[str, Any]:
+    """The manifest, without its files and formats."""
     graph = quantum.graph
     framings, hosts = quantum.framings, quantum.host_latencies
     late = {
@@ -152,12 +200,7 @@ def described(
         "format": FORMAT,
         "version": VERSION,
         "recipe": graph.name,
-        "made_by": {
-            "astrape": astrape.__version__,
-            "torch": torch.__version__,
-            "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
-        },
+        "made_by": {"astrape": astrape.__version__, "torch": torch.__version__},
         "licence": about.get("licence", UNKNOWN),
         "model_card": about.get("card", UNKNOWN),
         "weights": about,
@@ -190,25 +233,7 @@ def described(
         ],
         "prepared": [_leaf(leaf) for leaf in quantum.prepared],
         "state": [{**_leaf(leaf), "first": _first(first[leaf.name])} for leaf in quantum.state],
-        "onnx": {
-            "step": STEP,
-            "controls": CONTROLS if listens else None,
-            "opset": OPSET,
-            "difference_db": {name: round(db, 1) for name, db in differences.items()},
-        },
     }
-
-
-def _through(controls: bytes | None, values: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """The controls as the model of the controls prepares them."""
-    if controls is None:
-        return {}
-    model = open_model(controls)
-    entering = {item.name for item in model.get_inputs()}
-    given = {f"control.{name}": value.numpy() for name, value in values.items()}
-    names = [f"prepared.{name}" for name in wanted]
-    found = model.run(names, {name: value for name, value in given.items() if name in entering})
-    return dict(zip(wanted, found, strict=True))
 
 
 def _sounds(quantum: Quantum, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
@@ -246,10 +271,12 @@ def _refuse_strangers(target: Path) -> None:
 
 
 def _readme(manifest: Mapping[str, Any]) -> str:
+    formats = [form for form in FORMATS if form in manifest]
     rows = [
         f"| `{port['name']}` | {port['rate']} Hz | {port['channels']} | {port['frames']} | "
         f"{port['latency']['host_ms']:g} ms ({port['latency']['host_frames']} frames) | "
-        f"{manifest['onnx']['difference_db'][port['name']]:g} dB |"
+        + " | ".join(f"{manifest[form]['difference_db'][port['name']]:g} dB" for form in formats)
+        + " |"
         for port in manifest["outputs"]
     ]
     inputs = ", ".join(
@@ -263,22 +290,26 @@ def _readme(manifest: Mapping[str, Any]) -> str:
         + ("" if control["max"] is None else f", at most {control['max']:g}")
         for control in manifest["controls"]
     ]
-    return "\n".join(
-        [
-            f"# {manifest['recipe']}, exported",
-            "",
-            f"Made by astrape {manifest['made_by']['astrape']}. Licence of the weights: {manifest['licence']}. "
-            f"Model card: {manifest['model_card']}.",
-            "",
-            f"Input: {inputs}.",
-            "",
-            "| output | rate | channels | frames a step | latency | differs from the graph by |",
-            "|---|---|---|---|---|---|",
-            *rows,
-            "",
-            "Controls:" if controls else "It listens to no controls.",
-            *controls,
-            "",
+    lines = [
+        f"# {manifest['recipe']}, exported",
+        "",
+        f"Made by astrape {manifest['made_by']['astrape']}. Licence of the weights: {manifest['licence']}. "
+        f"Model card: {manifest['model_card']}.",
+        "",
+        f"Input: {inputs}.",
+        "",
+        "| output | rate | channels | frames a step | latency | "
+        + " | ".join(f"differs from the graph by, {form}" for form in formats)
+        + " |",
+        "|---" * (5 + len(formats)) + "|",
+        *rows,
+        "",
+        "Controls:" if controls else "It listens to no controls.",
+        *controls,
+        "",
+    ]
+    if "onnx" in manifest:
+        lines += [
             "```python",
             "from astrape.runtime.portable import PortableSession      # numpy and onnxruntime alone",
             "",
@@ -291,4 +322,12 @@ def _readme(manifest: Mapping[str, Any]) -> str:
             "being `state.*` of the one after it.",
             "",
         ]
-    )
+    if "aoti" in manifest:
+        family = manifest["aoti"]["family"]
+        lines += [
+            f"`model.pt2` is machine code, for {family['system']} on {family['machine']} with {family['capability']} "
+            f"and torch {family['torch']}: load it only if this folder is your own. "
+            "`astrape.runtime.aoti.AotiSession` takes the folder as `PortableSession` does.",
+            "",
+        ]
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-// A stream through what `astrape export` wrote, with ONNX Runtime and without Python. See docs/export.md.
+// A stream through what `astrape export` wrote, with ONNX Runtime or libtorch and without Python. See docs/export.md.
 #pragma once
 
 #include <cstddef>
@@ -69,19 +69,31 @@ struct Voice {
 // Holds the file against its checksum where it has one. Throws Error.
 Voice read_voice(const std::filesystem::path& file);
 
+// What this library was built with: "onnx" (ONNX Runtime), "aoti" (packages of AOTInductor, on libtorch) or both.
+std::vector<std::string> engines();
+
+// How a session runs.
+struct Streaming {
+    std::string engine;             // empty: the first of engines() that the folder has a step for
+    int threads = 1;                // of a step
+    bool constant_latency = false;  // as many frames come out as go in, times the ratio of rates, rounded down
+};
+
 // One for each output, in the order of Session::outputs: frames are appended, their channels interleaved.
 using Frames = std::vector<std::vector<float>>;
 
 // One stream. Not for two threads at once.
 class Session {
 public:
-    // Reads the folder and holds every file against its checksum. Throws Error.
-    explicit Session(const std::filesystem::path& folder, int threads = 1);
+    // Reads the folder and holds every file against its checksum before any of them is loaded. A package of AOTInductor
+    // is code: give it none but your own. It is refused on other machines than those it was made for. Throws Error.
+    explicit Session(const std::filesystem::path& folder, const Streaming& how = {});
     ~Session();
     Session(Session&&) noexcept;
     Session& operator=(Session&&) noexcept;
 
     const std::string& name() const;
+    const std::string& encoder() const;  // that its voices are of; empty where the weights do not say
     const Port& input() const;
     const std::vector<Port>& outputs() const;
     const std::vector<Control>& controls() const;
@@ -90,13 +102,15 @@ public:
     // Hold a control's value, one number or one a channel, from the next push on. Throws Error, and changes nothing then.
     void set(const std::string& control, const std::vector<float>& values);
 
-    // Take any number of frames, none included, and append what whole steps give. All memory of a step is taken
-    // in the constructor; `out` grows as a vector does, so reserve it where that matters. A control without a default
-    // must have been set. From the first frame that is not finite on, the input is heard as silence.
+    // Take any number of frames, none included, and append what whole steps give; with constant latency, as many frames
+    // as were taken: frame n stands for the input at n - host_latency, and before the first there is silence. The
+    // session takes all its memory in the constructor, and `out` grows as a vector does, so reserve it where that
+    // matters; what a runtime takes for a call is its own. A control without a default must have been set. From the
+    // first frame that is not finite on, the input is heard as silence.
     void push(const float* interleaved, std::size_t frames, Frames& out);
 
     // End the stream: append exactly what is missing, and start anew. Every output then has had the input's length
-    // (times the ratio of rates) and its latency.
+    // (times the ratio of rates) and its latency, at the host where that is constant.
     void flush(Frames& out);
 
     // Start anew at time zero. Controls stay.

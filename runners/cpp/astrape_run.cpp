@@ -1,4 +1,5 @@
 // astrape-run: a WAV through an export, in blocks of any size.
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -21,16 +22,20 @@ using astrape::Error;
 constexpr const char* kUse =
     "Usage: astrape-run EXPORT IN.wav OUT.wav [OPTIONS]\n\n"
     "Stream IN.wav through the folder EXPORT, which astrape export wrote. OUT.wav lies in step with IN.wav.\n\n"
+    "A package of AOTInductor in EXPORT is code: run none but your own.\n\n"
     "  --block N            frames of a push, 480 by default; 0: another number for each, at random, up to 3000\n"
     "  --set NAME=V[,V...]  hold a control: one value, or one a channel\n"
-    "  --voice FILE         a voice of version 3 (.astrape) for the control 'speaker'\n"
-    "  --output NAME        which output to write; the first by default\n";
+    "  --voice FILE         a voice of version 3 (.astrape) for the control 'speaker', and its register for 'register'\n"
+    "  --output NAME        which output to write; the first by default\n"
+    "  --engine NAME        onnx or aoti; the first that this build and EXPORT have by default\n"
+    "  --live               write what a host hears live: as long as IN.wav, and late\n";
 
 struct Options {
     std::vector<std::string> paths;
     long block = 480;
     std::vector<std::pair<std::string, std::vector<float>>> controls;
-    std::string output;
+    std::string output, voice, engine;
+    bool live = false;
 };
 
 std::vector<float> numbers(const std::string& text) {
@@ -58,6 +63,10 @@ Options parsed(int count, char** words) {
             options.paths.push_back(word);
             continue;
         }
+        if (word == "--live") {
+            options.live = true;
+            continue;
+        }
         if (i + 1 == count) throw Error(word + " has no value", "astrape-run --help");
         const std::string value = words[++i];
         if (word == "--block") {
@@ -70,9 +79,11 @@ Options parsed(int count, char** words) {
             if (equals == std::string::npos) throw Error("--set " + value + " has no '='", "write --set NAME=1.5");
             options.controls.emplace_back(value.substr(0, equals), numbers(value.substr(equals + 1)));
         } else if (word == "--voice") {
-            options.controls.emplace_back("speaker", astrape::read_voice(value).embedding);
+            options.voice = value;
         } else if (word == "--output") {
             options.output = value;
+        } else if (word == "--engine") {
+            options.engine = value;
         } else {
             throw Error("unknown option " + word, "astrape-run --help");
         }
@@ -124,8 +135,27 @@ void check_whole(const std::string& path) {
     throw Error(path + ": is cut off before its sound", "copy it again");
 }
 
+bool has(const astrape::Session& session, const std::string& control) {
+    const auto& there = session.controls();
+    return std::any_of(there.begin(), there.end(), [&](const auto& one) { return one.name == control; });
+}
+
+void set_voice(astrape::Session& session, const std::string& file) {
+    const auto voice = astrape::read_voice(file);
+    if (!voice.encoder.empty() && !session.encoder().empty() && voice.encoder != session.encoder()) {
+        throw Error(file + ": is of the encoder '" + voice.encoder + "', and '" + session.name() + "' takes voices of '" +
+                        session.encoder() + "'", "astrape voicebank build --encoder " + session.encoder());
+    }
+    session.set("speaker", voice.embedding);
+    if (voice.median_f0 && has(session, "register")) session.set("register", {*voice.median_f0});
+}
+
 void run(const Options& options) {
-    astrape::Session session(options.paths[0]);
+    astrape::Streaming how;
+    how.engine = options.engine;
+    how.constant_latency = options.live;
+    astrape::Session session(options.paths[0], how);
+    if (!options.voice.empty()) set_voice(session, options.voice);
     for (const auto& [name, values] : options.controls) session.set(name, values);
     const auto& in = session.input();
     const auto chosen = options.output.empty() ? 0 : session.output(options.output);
@@ -152,7 +182,7 @@ void run(const Options& options) {
         SndfileHandle sink(part.string(), SFM_WRITE, SF_FORMAT_WAV | SF_FORMAT_FLOAT, static_cast<int>(out.channels),
                            static_cast<int>(out.rate.over));
         if (sink.error() != 0) throw Error(made.string() + ": " + sink.strError(), "name a file in a folder that is there");
-        auto skip = out.latency;
+        auto skip = options.live ? 0 : out.latency;
         astrape::Frames got;
         const auto write = [&] {
             auto& frames = got.at(chosen);
@@ -175,16 +205,19 @@ void run(const Options& options) {
             left -= count;
         }
         if (session.faulted()) std::cerr << "astrape-run: warning: something not finite is silent from there on\n";
-        session.flush(got);
-        write();
+        if (!options.live) {
+            session.flush(got);
+            write();
+        }
     } catch (...) {
         std::error_code ignored;
         fs::remove(part, ignored);
         throw;
     }
     fs::rename(part, made);
-    std::cout << made.string() << ": '" << out.name << "', " << out.latency << " frames late and moved back; live it is "
-              << out.host_latency << " frames late\n";
+    std::cout << made.string() << ": '" << out.name << "', ";
+    if (options.live) std::cout << out.host_latency << " frames late\n";
+    else std::cout << out.latency << " frames late and moved back; live it is " << out.host_latency << " frames late\n";
 }
 
 }  // namespace

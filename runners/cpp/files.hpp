@@ -16,7 +16,8 @@ using Json = nlohmann::json;
 Fraction operator*(Fraction a, Fraction b);
 Fraction operator/(Fraction a, Fraction b);
 Fraction operator+(Fraction a, Fraction b);
-std::int64_t ceiling(Fraction a);  // of a number that is not negative
+std::int64_t ceiling(Fraction a);  // of numbers that are not negative
+std::int64_t floor(Fraction a);
 
 // All of a file. Throws Error with the hint.
 std::string contents(const std::filesystem::path& path, const std::string& hint);

@@ -87,6 +87,7 @@ Fraction operator+(Fraction a, Fraction b) {
 }
 
 std::int64_t ceiling(Fraction a) { return (a.over + a.under - 1) / a.under; }
+std::int64_t floor(Fraction a) { return a.over / a.under; }
 
 std::string contents(const fs::path& path, const std::string& hint) {
     std::ifstream file(path, std::ios::binary);
@@ -193,7 +194,7 @@ Voice read_voice(const fs::path& file) {
         at<std::uint32_t>(bytes, 24) != kEmbeddingBytes || values.empty()) {
         throw Error(file.string() + ": is not a whole voice of version 3", anew);
     }
-    // The checksum, the last field where there is one, was made with zeros in its own place.
+    // The checksum of embedding and metadata, the last field where there is one, was made with zeros in its own place.
     const auto seal = text.rfind(kSeal);
     if (seal != std::string::npos) {
         const auto digest = seal + std::strlen(kSeal);

@@ -11,6 +11,7 @@ import torch
 
 import astrape
 from astrape.graph.graph import Graph
+from astrape.portable.session import ExportedSession
 
 SPOKEN = {"condition": "speaker", "condition_channels": 4}
 
@@ -54,7 +55,7 @@ def streamed(session: Any, x: npt.NDArray[Any], most: int, seed: int = 0, **cont
     """All of ``x``, ``(batch, channels, frames)``, through a session of either kind, as NumPy arrays."""
     parts: dict[str, list[npt.NDArray[Any]]] = {}
     at = 0
-    tensors = not type(session).__module__.startswith("astrape.portable")
+    tensors = not isinstance(session, ExportedSession)
     for count in sizes(x.shape[-1], most, seed):
         piece = x[..., at : at + count]
         y = session.push(torch.from_numpy(piece) if tensors else piece, **controls)

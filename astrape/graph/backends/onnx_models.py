@@ -49,18 +49,12 @@ def onnx_models(quantum: Quantum, controls: bool = True) -> Models:
         raise ExportError(f"'{quantum.graph.name}' is {quantum.graph.dtype}: ONNX Runtime takes float32, use float()")
     entering = [*_named(INPUT, quantum.inputs), *_named(PREPARED, quantum.prepared), *_named(STATE, quantum.state)]
     leaving = [*_named(OUTPUT, quantum.outputs), *_named(NEXT, quantum.state)]
-    step = _model(quantum.step, example(quantum), entering, leaving, quantum.graph.name)
+    step = _model(quantum.step, quantum.example(), entering, leaving, quantum.graph.name)
     if not quantum.prepared or not controls:
         return Models(step, None)
     values = list(quantum.some_controls().values())
     names = [CONTROL + name for name in quantum.graph.controls]
     return Models(step, _model(quantum.controls, values, names, _named(PREPARED, quantum.prepared), quantum.graph.name))
-
-
-def example(quantum: Quantum) -> list[Tensor]:
-    """Arguments of a step to trace it with; values do not matter."""
-    given = {leaf.name: torch.zeros(leaf.shape, dtype=leaf.dtype) for leaf in quantum.inputs}
-    return quantum.flat(given, quantum.prepare(quantum.some_controls()), quantum.first_state())
 
 
 def traced(module: nn.Module, arguments: Sequence[Tensor], name: str) -> torch.export.ExportedProgram:

@@ -1,0 +1,167 @@
+"""Ahead-of-time compiled exports: beside sessions, in chunks of any size, and who refuses them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from astrape.cli import cli
+from astrape.errors import ExportError
+from astrape.graph.backends.aoti_packages import need_compiler, this_family
+from astrape.portable.exported import Exported
+from astrape.runtime.aoti import AotiSession
+from astrape.runtime.export import export
+from astrape.runtime.portable import PortableSession
+from tests.runtime.exports import SPEAKER, decibels, small, streamed
+
+STATED_DB = -110.0
+"""What the documentation says of graphs that sum up no phase."""
+
+
+def missing() -> str:
+    try:
+        need_compiler()
+    except ExportError as error:
+        return str(error)
+    return ""
+
+
+pytestmark = pytest.mark.timeout(1800)
+"""Compiling takes half a minute of computing, on a machine that may do ten other things."""
+
+compiles = pytest.mark.skipif(bool(missing()), reason=missing())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    if missing():
+        pytest.skip(missing())
+    path = tmp_path_factory.mktemp("exports") / "small"
+    export(small(), path, formats=["aoti"])
+    return path
+
+
+def noise(frames: int, seed: int = 0) -> np.ndarray:
+    return 0.3 * np.random.default_rng(seed).standard_normal((1, 1, frames)).astype(np.float32)
+
+
+def test_the_manifest_names_the_machines(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["aoti"]["family"] == this_family()._asdict()
+    assert set(manifest["files"]) == {"model.pt2", "controls.pt2", "README.md"}
+    assert "onnx" not in manifest
+    assert all(db < STATED_DB for db in manifest["aoti"]["difference_db"].values())
+    with pytest.raises(ExportError, match="holds no step for 'onnx'; hint: export with --format onnx"):
+        PortableSession(folder)
+
+
+@pytest.mark.parametrize(("most", "seed"), [(2, 0), (900, 1), (77, 2)])
+def test_any_chunks_are_what_a_session_gives(folder: Path, most: int, seed: int) -> None:
+    x = noise(1600, seed)
+    got = streamed(AotiSession(folder), x, most, seed, level=0.7, speaker=SPEAKER)
+    want = streamed(small().stream(), x, 500, level=0.7, speaker=torch.tensor(SPEAKER))
+    late = streamed(AotiSession(folder, constant_latency=True), x, most, seed, level=0.7, speaker=SPEAKER)
+    for name, port in Exported(folder).outputs.items():
+        assert got[name].size
+        assert decibels(got[name], want[name][..., : got[name].shape[-1]]) < STATED_DB
+        waits = port.host - math.ceil(port.algorithmic * port.rate)
+        assert late[name].shape[-1] == int(1600 * port.rate / 8000)
+        assert np.array_equal(late[name][..., waits:], got[name][..., : late[name].shape[-1] - waits])
+
+
+def test_controls_change_without_a_new_export(folder: Path) -> None:
+    x, session, own = noise(800), AotiSession(folder), small().stream()
+    changes = [{"level": 0.5, "speaker": SPEAKER}, {}, {"level": 1.5}, {"speaker": SPEAKER[::-1]}]
+    for index, values in enumerate(changes):
+        piece = x[..., 200 * index : 200 * (index + 1)]
+        got = session.push(piece, **values)
+        want = own.push(torch.from_numpy(piece), **{name: torch.tensor(v) for name, v in values.items()})
+        for name, y in got.items():
+            assert decibels(y, want[name].numpy()) < STATED_DB
+
+
+def test_reset_flush_and_snapshots_are_exact(folder: Path) -> None:
+    """The state is written where it lies, so what was saved of it has to be a copy."""
+    session, x = AotiSession(folder), noise(900)
+    session.push(x[..., :333], speaker=SPEAKER)
+    saved = session.snapshot()
+    first, end = session.push(x[..., 333:]), session.flush()
+    for other in (session, AotiSession(folder)):
+        other.restore(saved)
+        again, last = other.push(x[..., 333:]), other.flush()
+        for name in first:
+            assert np.array_equal(again[name], first[name])
+            assert np.array_equal(last[name], end[name])
+    whole = session.push(x)
+    assert all(np.array_equal(whole[name][..., -y.shape[-1] :], y) for name, y in first.items())
+
+
+def copied(folder: Path, target: Path, **changes: str) -> Path:
+    shutil.copytree(folder, target)
+    manifest = json.loads((target / "manifest.json").read_text())
+    manifest["aoti"]["family"] |= changes
+    (target / "manifest.json").write_text(json.dumps(manifest))
+    return target
+
+
+@pytest.mark.parametrize("open_export", [str, lambda path: Exported(path, check=False)])
+def test_a_package_with_another_checksum_is_not_loaded(folder: Path, tmp_path: Path, open_export: Callable) -> None:
+    """This one could be loaded: it is a package, with something behind it."""
+    other = copied(folder, tmp_path / "copy")
+    for name in ("model.pt2", "controls.pt2"):
+        whole = (folder / name).read_bytes()
+        (other / name).write_bytes((folder / "model.pt2").read_bytes() if name == "controls.pt2" else whole + b"x")
+        with pytest.raises(ExportError, match=f"{name}: is not what was written, by its checksum"):
+            AotiSession(open_export(other))
+        (other / name).write_bytes(whole)
+    AotiSession(open_export(other))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("torch", "2.12.1"), ("capability", "AVX9"), ("machine", "aarch64"), ("system", "Darwin")],
+)
+def test_another_machine_or_torch_is_refused_with_the_reason(
+    folder: Path, tmp_path: Path, field: str, value: str
+) -> None:
+    found = getattr(this_family(), field)
+    with pytest.raises(ExportError, match=rf"its package is for .*\({field} {found}, not {value}\); hint: export with"):
+        AotiSession(copied(folder, tmp_path / "copy", **{field: value}))
+
+
+def test_a_machine_that_can_do_less_refuses(folder: Path) -> None:
+    """PyTorch is told that it runs on a processor without AVX."""
+    code = f"from astrape.runtime.aoti import AotiSession; AotiSession({str(folder)!r})"
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": "default"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"(capability DEFAULT, not {this_family().capability})" in done.stderr
+
+
+@compiles
+def test_without_a_compiler_one_line_says_what_to_do(tmp_path: Path) -> None:
+    with torch._inductor.config.patch({"cpp.cxx": (None, str(tmp_path / "no-such-compiler"))}):
+        done = CliRunner().invoke(cli, ["export", "echo", "--format", "onnx,aoti", "-o", str(tmp_path / "out")])
+    assert done.exit_code == 1
+    assert "needs a C++ compiler, and there is none that runs; hint: apt install g++" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_format_is_told(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["export", "echo", "--format", "onnx,tflite", "-o", str(tmp_path / "out")])
+    assert done.exit_code != 0
+    assert "'tflite'" in done.stderr
+    with pytest.raises(ExportError, match="formats are onnx, aoti, not none"):
+        export(small(), tmp_path / "out", formats=[])
