@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import numpy.typing as npt
 import torch
 
 import astrape
+from astrape.audio.whole import read_mono
+from astrape.blocks import Stream
+from astrape.blocks.resample import Resampler
 from astrape.graph.graph import Graph
 from astrape.portable.session import ExportedSession
 
@@ -63,6 +67,19 @@ def streamed(session: Any, x: npt.NDArray[Any], most: int, seed: int = 0, **cont
         for name, part in y.items() if isinstance(y, Mapping) else [("wav", y)]:
             parts.setdefault(name, []).append(np.asarray(part))
     return {name: np.concatenate(found, axis=-1) for name, found in parts.items()}
+
+
+def minute_of_speech() -> npt.NDArray[Any]:
+    """A minute of people who read, one recording after the other, ``(1, 1, frames)`` at 44.1 kHz."""
+    parts, frames = [], 0
+    for path in sorted((Path(__file__).parents[1] / "audio" / "speech").rglob("*.flac")):
+        samples, rate = read_mono(path)
+        parts.append(Resampler(Stream(rate, 1), rate=44100)(torch.from_numpy(samples)[None, None]).numpy())
+        frames += parts[-1].shape[-1]
+        if frames >= 60 * 44100:
+            break
+    assert frames >= 60 * 44100
+    return np.concatenate(parts, axis=-1)[..., : 60 * 44100]
 
 
 def decibels(got: npt.NDArray[Any], want: npt.NDArray[Any]) -> float:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from click.testing import CliRunner
 
+import astrape
 from astrape.cli import cli
 from astrape.errors import ExportError
 from astrape.graph.backends.aoti_packages import need_compiler, this_family
@@ -23,7 +25,10 @@ from astrape.portable.exported import Exported
 from astrape.runtime.aoti import AotiSession
 from astrape.runtime.export import export
 from astrape.runtime.portable import PortableSession
-from tests.runtime.exports import SPEAKER, decibels, small, streamed
+from astrape.voice.shipped import shipped_voices
+from astrape.voice.voicebank import read_voicebank
+from tests.runtime.exports import SPEAKER, decibels, minute_of_speech, small, streamed
+from tests.runtime.runners import build_runner
 
 STATED_DB = -110.0
 """What the documentation says of graphs that sum up no phase."""
@@ -165,3 +170,85 @@ def test_an_unknown_format_is_told(tmp_path: Path) -> None:
     assert "'tflite'" in done.stderr
     with pytest.raises(ExportError, match="formats are onnx, aoti, not none"):
         export(small(), tmp_path / "out", formats=[])
+
+
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory) -> Path:
+    if missing():
+        pytest.skip(missing())
+    path = tmp_path_factory.mktemp("exports") / "astrape-mini"
+    export(astrape.load("astrape-mini"), path, formats=["onnx", "aoti"])
+    return path
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    return minute_of_speech()
+
+
+@pytest.mark.slow
+def test_a_minute_of_speech_comes_out_as_from_a_session(mini: Path, speech: np.ndarray) -> None:
+    """Another voice half way. Its noise makes words of 64 bits, which wrap around: see ``aoti_packages``."""
+    session, compiled = astrape.load("astrape-mini").stream(chunk=441), AotiSession(mini)
+    halves = np.split(speech, 2, axis=-1)
+    got: dict[str, list[np.ndarray]] = {}
+    want: dict[str, list[np.ndarray]] = {}
+    for seed, (half, name) in enumerate(zip(halves, ("emma", "michael"), strict=True)):
+        controls = {"speaker": read_voicebank(shipped_voices()[name]).embedding, "register": 110.0 + 90 * seed}
+        found = streamed(compiled, half, 3000, seed, **controls)
+        wanted = streamed(session, half, 442, seed, **{key: torch.as_tensor(v) for key, v in controls.items()})
+        for key in found:
+            got.setdefault(key, []).append(found[key])
+            want.setdefault(key, []).append(wanted[key])
+    whole, others = ({key: np.concatenate(parts, axis=-1) for key, parts in each.items()} for each in (got, want))
+    assert whole["wav"].shape == others["wav"].shape
+    assert np.mean((whole["f0"] > 0) != (others["f0"] > 0)) < 1e-3
+    assert decibels(whole["content"], others["content"]) < -100
+    # The phase of the pulses is a sum over time of F0, whose last bits differ: see docs/export.md.
+    turns = np.cumsum(whole["f0"].astype(float) - others["f0"].astype(float)) / 100
+    assert np.abs(turns).max() < 1e-2
+    assert decibels(whole["wav"][..., :44100], others["wav"][..., :44100]) < -40
+
+
+@pytest.mark.slow
+def test_the_runner_in_cpp_gives_what_the_loader_in_python_gives(
+    mini: Path, speech: np.ndarray, tmp_path: Path
+) -> None:
+    """To the last bit, in blocks at random, by both engines of one command."""
+    runner = build_runner("onnx aoti")
+    x = speech[..., : 20 * 44100 + 123]
+    soundfile.write(tmp_path / "in.wav", x[0, 0], 44100, subtype="FLOAT")
+    voice = shipped_voices()["michael"]
+    controls = {"speaker": read_voicebank(voice).embedding, "register": 110.0}
+    for engine, made in (("aoti", AotiSession(mini)), ("onnx", PortableSession(mini))):
+        pushed, rest = streamed(made, x, 442, **controls), made.flush()
+        want = np.concatenate((pushed["wav"], rest["wav"]), axis=-1)[0, 0, 1764:]
+        out = tmp_path / f"{engine}.wav"
+        words = [mini, tmp_path / "in.wav", out, "--voice", voice, "--set", "register=110", "--block", "0"]
+        subprocess.run([str(runner), *map(str, words), "--engine", engine], check=True)
+        got = soundfile.read(out, dtype="float32")[0]
+        assert got.shape == want.shape == x[0, 0].shape
+        assert np.array_equal(got, want) if engine == "aoti" else decibels(got, want) < -100
+
+
+@pytest.mark.slow
+def test_the_runner_in_cpp_refuses_other_machines_and_changed_packages(
+    mini: Path, speech: np.ndarray, tmp_path: Path
+) -> None:
+    runner = build_runner("onnx aoti")
+    soundfile.write(tmp_path / "in.wav", speech[0, 0, :4410], 44100, subtype="FLOAT")
+
+    def refusal(folder: Path) -> str:
+        words = [folder, tmp_path / "in.wav", tmp_path / "out.wav", "--voice", shipped_voices()["emma"]]
+        command = [str(runner), *map(str, words), "--engine", "aoti"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "hint: " in done.stderr
+        return done.stderr
+
+    for field, value in (("torch", "2.12.1"), ("capability", "AVX9"), ("machine", "aarch64"), ("system", "Darwin")):
+        told = refusal(copied(mini, tmp_path / field, **{field: value}))
+        assert f"({field} {value}, and here it is {getattr(this_family(), field)})" in told
+    changed = copied(mini, tmp_path / "changed")
+    (changed / "model.pt2").write_bytes((mini / "model.pt2").read_bytes() + b"x")
+    assert "model.pt2: is not what was written, by its checksum" in refusal(changed)
