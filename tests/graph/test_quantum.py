@@ -11,7 +11,7 @@ import astrape
 from astrape.blocks import Stream, StreamBlock, register
 from astrape.blocks.policy import COMPILER, PLAIN, PORTABLE
 from astrape.errors import StreamError
-from astrape.graph.quantum import Quantum
+from astrape.graph.quantum import Quantum, StepInPlace
 from astrape.graph.recipe import shipped_recipes
 from tests.graph.recipes import recipe
 
@@ -43,6 +43,50 @@ def test_it_is_the_step_by_every_policy(name: str, by) -> None:
             for leaf in quantum.state:
                 assert (state[leaf.name].shape, state[leaf.name].dtype) == (leaf.shape, leaf.dtype)
                 assert state[leaf.name].is_contiguous()
+
+
+@register("test_hands_on")
+class _HandsOn(StreamBlock):
+    """Remembers a frame in one leaf and the one before it in another, and gives the latter as it lies there."""
+
+    def __init__(self, source: Stream) -> None:
+        super().__init__(source)
+
+    def init_state(self, batch_size=1, device=None, dtype=None):
+        return tuple(torch.zeros(batch_size, self.source.channels, 1, device=device, dtype=dtype) for _ in range(2))
+
+    def step(self, x, state, controls):
+        newer, older = state
+        return older[..., :1], (x[..., -1:], newer)
+
+
+def test_a_state_that_is_written_where_it_lies_is_read_before() -> None:
+    graph = astrape.compile(recipe({"h": {"use": "test_hands_on"}}))
+    quantum = Quantum(graph, policy=COMPILER)
+    step, leaves = StepInPlace(quantum), quantum.example()
+    given = []
+    for value in range(1, 6):
+        leaves[0].fill_(value)
+        given.append([float(tensor) for tensor in step(*leaves)])
+    assert given == [[0.0], [0.0], [1.0], [2.0], [3.0]]
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_a_step_in_place_is_the_step(name: str) -> None:
+    torch.manual_seed(0)
+    quantum = Quantum(astrape.load(name).double().eval(), batch_size=2, policy=COMPILER)
+    step = StepInPlace(quantum)
+    with torch.no_grad():
+        prepared, state = quantum.prepare(quantum.some_controls(1)), quantum.first_state()
+        own = {name: tensor.clone() for name, tensor in state.items()}
+        for seed in range(3):
+            x = drawn(quantum, seed)
+            got = step(*quantum.flat(x, prepared, own))
+            # By a policy that writes a ring of keys where it lies.
+            want, state = quantum(x, prepared, {key: tensor.clone() for key, tensor in state.items()})
+            for y, (port, tensor) in zip(got, want.items(), strict=True):
+                assert torch.equal(y, tensor), port
+            assert all(torch.equal(own[key], tensor) for key, tensor in state.items())
 
 
 @pytest.mark.parametrize("name", LIGHT)
