@@ -53,7 +53,7 @@ class _HandsOn(StreamBlock):
         super().__init__(source)
 
     def init_state(self, batch_size=1, device=None, dtype=None):
-        return tuple(torch.zeros(batch_size, self.source.channels, 1, device=device, dtype=dtype) for _ in range(2))
+        return tuple(torch.zeros(batch_size, self.channels_in, 1, device=device, dtype=dtype) for _ in range(2))
 
     def step(self, x, state, controls):
         newer, older = state
