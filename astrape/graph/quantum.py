@@ -86,7 +86,7 @@ class StepInPlace(Step):
         outputs, after = self.computed(leaves)
         own = leaves[len(leaves) - len(after) :]
         # Whatever lies in the state's memory is read before any of it is written.
-        results = tuple(tensor.clone() for tensor in outputs)
+        results = tuple(tensor.clone(memory_format=torch.contiguous_format) for tensor in outputs)
         fresh = [
             (place, tensor.clone()) for place, tensor, there in zip(own, after, self._there, strict=True) if not there
         ]

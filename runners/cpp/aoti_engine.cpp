@@ -147,6 +147,7 @@ public:
         if (given_.size() != sizes_.size()) throw std::invalid_argument("its package has other outputs");
         for (std::size_t i = 0; i < sizes_.size(); ++i) {
             if (given_[i].numel() != sizes_[i]) throw std::invalid_argument("its package has outputs of another size");
+            given_[i] = given_[i].contiguous();  // the compiler chooses how they lie
         }
     }
 
