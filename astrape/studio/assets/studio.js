@@ -4,12 +4,16 @@ const $ = (id) => document.getElementById(id);
 const WAIT_MS = Math.min(3000, Math.max(40, +new URLSearchParams(location.search).get("wait") || 100));
 const HEARD = "You are heard. Wear headphones.";
 const SLOW = "The computer is too slow: blocks are lost, and silence is heard in their place.";
+const SLEEPS = "The browser sleeps: press the first button to wake it.";
 const say = (line, bad = false) => { $("status").textContent = line; $("status").classList.toggle("bad", bad); };
 
 let slow = 0, slowAt = 0, context, node, socket, stream, dry = false, hello = null, late = 0, retry = null;
 let recording = null, reference = null, card = false;
 const peaks = { in: 0, out: 0 };
 
+// Of the sound: while the browser sleeps, that is what there is to say.
+const asleep = () => Boolean(context) && context.state === "suspended";
+const tell = (line, bad = false) => say(asleep() ? SLEEPS : line, bad || asleep());
 const send = (what) => { if (socket && socket.readyState === 1) socket.send(JSON.stringify(what)); };
 const ms = (frames) => `${(1000 * frames / context.sampleRate).toFixed(1)} ms`;
 
@@ -68,7 +72,7 @@ function connect() {
     if (told.card) { byCard(told); return; }
     if (told.latency !== undefined) {
       hello = told;
-      say(HEARD);
+      tell(HEARD);
       latency();
       const set = values();
       send($("voice") ? { voice: $("voice").value, dry, set } : { dry, set });
@@ -76,9 +80,9 @@ function connect() {
     if (told.load !== undefined) {
       const lost = told.dropouts + late;
       if (lost > slow) {
-        if (lost - slow > 5) say(SLOW, true);
+        if (lost - slow > 5) tell(SLOW, true);
         [slow, slowAt] = [lost, performance.now()];
-      } else if (performance.now() - slowAt > 2000 && $("status").textContent === SLOW) say(HEARD);
+      } else if (performance.now() - slowAt > 2000 && $("status").textContent === SLOW) tell(HEARD);
       $("load").textContent = `${(100 * told.load).toFixed(0)} %, worst ${(100 * told.worst).toFixed(0)} %`;
       $("dropouts").textContent = `${told.dropouts} at the server, ${late} on the way`;
     }
@@ -157,7 +161,7 @@ async function start() {
   analyser.fftSize = 2048;
   context.createMediaStreamSource(stream).connect(node).connect(analyser);
   node.connect(context.destination);
-  context.onstatechange = () => { if (context && context.state === "suspended") say("The browser sleeps: press the first button to wake it.", true); };
+  context.onstatechange = () => { if (asleep()) tell(SLEEPS); };
   draw(analyser);
   connect();
   begun(true);
@@ -292,7 +296,7 @@ $("through").onchange = async () => {
 let starting = false;
 $("start").onclick = async () => {
   if (starting) return;
-  if (context && context.state === "suspended") { await context.resume(); say(HEARD); return; }
+  if (asleep()) { await context.resume(); say(HEARD); return; }
   if (context || card) { stop(); return; }
   starting = true;
   await start();
