@@ -65,7 +65,8 @@ class Converter(Spoken):
     Raises:
         AstrapeError: for a graph of another form.
 
-    >>> converter = Converter(load("astrape-vc-small"))
+    >>> import astrape
+    >>> converter = Converter(astrape.load("astrape-vc-small"))
     >>> converter.output, list(converter.graph.outputs), converter.graph.controls
     ('wav', ['wav'], {'speaker': 128})
     """
