@@ -130,9 +130,12 @@ def connect_when_there(client: Any, host: Jalv, out: Any, heard: Any) -> None:
 
 
 def told_latency(server: str, name: str) -> int:
-    """Frames from the plugin's input to its output, as JACK has heard of them."""
+    """Frames from the plugin's input to its output, as JACK has heard of them; 0 while it has not.
+
+    A server that is busy may turn jack_lsp away, which is asked again.
+    """
     surroundings = os.environ | {"JACK_DEFAULT_SERVER": server}
-    listed = subprocess.run(["jack_lsp", "-l"], env=surroundings, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["jack_lsp", "-l"], env=surroundings, capture_output=True, text=True).stdout
     after = listed.partition(f"{name}:lv2_audio_in_1")[2]
     found = re.search(r"port capture latency = \[ (\d+) (\d+) \]", after)
     return int(found[1]) if found and found[1] == found[2] else 0

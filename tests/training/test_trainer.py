@@ -357,7 +357,7 @@ def test_teachers_voice_layers_and_pitch_are_targets_too(tmp_path: Path, monkeyp
     grounds.run(tmp_path, "encoder", recipe=str(path))
     names = set(next(entry["train"] for entry in grounds.curve(tmp_path) if "train" in entry))
     assert "ssl" in names
-    settings = tuple(one for one in grounds.short("decoder") if one.way[0] not in ("phases", "discriminators"))
+    settings = tuple(one for one in grounds.short("decoder") if one.path[0] not in ("phases", "discriminators"))
     outcome = grounds.run(tmp_path, "decoder", encoder=tmp_path / "encoder.best.pt", settings=settings)
     assert outcome.position.skipped == 0
     values = [entry["train"] for entry in grounds.curve(tmp_path, "decoder") if "train" in entry]
