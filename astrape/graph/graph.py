@@ -119,9 +119,7 @@ def load(
 ) -> Graph[Result]: ...
 
 
-def load(
-    recipe: str | Path, *, weights: Where | None = None, subset: bool = False, training: bool = False
-) -> Graph:
+def load(recipe: str | Path, *, weights: Where | None = None, subset: bool = False, training: bool = False) -> Graph:
     """Load and compile a recipe.
 
     Args:
