@@ -135,7 +135,7 @@ def told_latency(server: str, name: str) -> int:
     A server that is busy may turn jack_lsp away, which is asked again.
     """
     surroundings = os.environ | {"JACK_DEFAULT_SERVER": server}
-    listed = subprocess.run(["jack_lsp", "-l"], env=surroundings, capture_output=True, text=True).stdout
+    listed = subprocess.run(["jack_lsp", "-l"], env=surroundings, capture_output=True, text=True, check=False).stdout
     after = listed.partition(f"{name}:lv2_audio_in_1")[2]
     found = re.search(r"port capture latency = \[ (\d+) (\d+) \]", after)
     return int(found[1]) if found and found[1] == found[2] else 0
