@@ -64,8 +64,8 @@ def live_for(seconds: float, block: int, every: float) -> None:
     counted: list[int] = []
     """Callbacks in which the engine counted a dropout."""
     missed = np.full(callbacks, 0, np.int32)
-    """Frames that are not the input by the latency later, by callback: what is heard, which asks no counter. All of it is
-    in memory from the beginning, or an hour of 64 would count what the test keeps as the engine's."""
+    """Frames that are not the input by the latency later, by callback: what is heard, which asks no counter. All of it
+    is in memory from the beginning, or an hour of 64 would count what the test keeps as the engine's."""
     dropouts = held = 0
     for k in range(callbacks):
         begin, was = k * block % (10 * RATE), (k * block - late) % (10 * RATE)
