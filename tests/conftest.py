@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,3 +67,21 @@ def _denormals() -> Iterator[None]:
     """A device's callback, called here by hand, flushes them on its thread for good; what follows is to have them."""
     yield
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def read_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the test's own for what is read from stores."""
+    from astrape.audio.places import CACHE
+
+    monkeypatch.setenv(CACHE, str(tmp_path / "read"))
+    return tmp_path / "read"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The URL of a bucket on a server of this process."""
+    from tests.audio.object_store import s3_bucket
+
+    with s3_bucket() as where:
+        yield where

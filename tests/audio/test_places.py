@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from astrape.audio.places import CACHE, CACHE_GB, Place, PlaceError
+from astrape.audio.places import CACHE_GB, Place, PlaceError
 from astrape.errors import WriteError
-from tests.audio.object_store import s3_bucket
 
 pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'astrape[remote]'")
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(CACHE, str(tmp_path / "read"))
-    return tmp_path / "read"
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    with s3_bucket() as where:
-        yield where
+pytestmark = pytest.mark.usefixtures("read_cache")
 
 
 @pytest.fixture(params=["path", "file", "memory", "s3"])
@@ -61,7 +49,7 @@ def test_what_is_written_is_read_listed_and_had_as_a_file(place: Place, tmp_path
 
 
 def test_the_read_cache_keeps_its_size_and_what_was_asked_for_last(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
+    read_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE_GB, "0.000003")
     place = Place(f"memory://{uuid4().hex}")
@@ -79,7 +67,7 @@ def test_the_read_cache_keeps_its_size_and_what_was_asked_for_last(
     (place / "d").local()
     assert first.exists()
     assert not second.exists()
-    assert sum(path.stat().st_size for path in cache.iterdir() if path.is_file()) <= 3000
+    assert sum(path.stat().st_size for path in read_cache.iterdir() if path.is_file()) <= 3000
     first.unlink()
     assert opened.read() == b"a" * 1000
     opened.close()
@@ -88,7 +76,7 @@ def test_the_read_cache_keeps_its_size_and_what_was_asked_for_last(
         (place / "e").local()
 
 
-def test_an_object_that_comes_short_is_not_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_that_comes_short_is_not_kept(read_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec
 
     place = Place(f"memory://{uuid4().hex}/a")
@@ -101,7 +89,7 @@ def test_an_object_that_comes_short_is_not_kept(cache: Path, monkeypatch: pytest
     monkeypatch.setattr(type(store), "get_file", short)
     with pytest.raises(PlaceError, match=r"a: came with 5 bytes of 10: hint: run the same command again$"):
         place.local()
-    assert not [path for path in cache.iterdir() if path.is_file()]
+    assert not [path for path in read_cache.iterdir() if path.is_file()]
 
 
 def test_places_that_there_are_not_are_told_in_a_line(tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,19 +9,17 @@ from typing import Any
 import pytest
 
 from astrape.audio.fetching import Fetcher
-from astrape.audio.places import CACHE, CACHE_GB, Place
+from astrape.audio.places import CACHE_GB, Place
 from tests.training.test_packs import caches, memory, packed, split, windows
 
 __all__ = ["caches", "memory", "packed", "split"]
 
 pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'astrape[remote]'")
 
-pytestmark = pytest.mark.timeout(1800)  # how busy the machine is does not matter
-
-
-@pytest.fixture(autouse=True)
-def read_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(CACHE, str(tmp_path / "read"))
+pytestmark = [
+    pytest.mark.usefixtures("read_cache"),
+    pytest.mark.timeout(1800),  # how busy the machine is does not matter
+]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 from click.testing import CliRunner
 
-from astrape.audio.places import CACHE, Place
+from astrape.audio.places import Place
 from astrape.cli import cli
 from astrape.corpus.layouts import read_corpus
 from astrape.jobs import Engine
@@ -29,12 +29,10 @@ __all__ = ["caches", "packed", "split"]
 
 TRAIN = "train-000001.tar"
 
-pytestmark = pytest.mark.timeout(1800)  # how busy the machine is does not matter
-
-
-@pytest.fixture(autouse=True)
-def read_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(CACHE, str(tmp_path / "read"))
+pytestmark = [
+    pytest.mark.usefixtures("read_cache"),
+    pytest.mark.timeout(1800),  # how busy the machine is does not matter
+]
 
 
 def copied(packed: Path, to: Place) -> Place:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from astrape.audio.places import CACHE, Place
+from astrape.audio.places import Place
 from astrape.cli import cli
 from astrape.corpus.layouts import read_corpus
 from astrape.corpus.splits import Split, split_corpus
@@ -31,14 +31,10 @@ from tests.audio.object_store import s3_bucket
 from tests.training import grounds
 from tests.training.test_resume import losses, validations
 
+pytestmark = pytest.mark.usefixtures("read_cache")
+
 SIZE = 80_000
 """Bytes of a shard: two utterances."""
-
-
-@pytest.fixture(autouse=True)
-def read_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(CACHE, str(tmp_path / "read"))
-    return tmp_path / "read"
 
 
 @pytest.fixture(scope="module")

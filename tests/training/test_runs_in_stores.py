@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,32 +13,22 @@ import torch
 from click.testing import CliRunner
 
 import astrape
-from astrape.audio.places import CACHE, Place, PlaceError
+from astrape.audio.places import Place, PlaceError
 from astrape.cli import cli
 from astrape.training import run as running
 from astrape.training.checkpoint import load_checkpoint
 from astrape.training.errors import TrainingError
 from astrape.training.run import train
-from tests.audio.object_store import s3_bucket
 from tests.training import grounds
 
 pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'astrape[remote]'")
 
-pytestmark = pytest.mark.timeout(1800)  # how busy the machine is does not matter
+pytestmark = [
+    pytest.mark.usefixtures("read_cache"),
+    pytest.mark.timeout(1800),  # how busy the machine is does not matter
+]
 
 RUN = ["log.jsonl", "recipe.yaml", "last.pt", "best.pt", "best.safetensors"]
-
-
-@pytest.fixture(autouse=True)
-def read_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(CACHE, str(tmp_path / "read"))
-    return tmp_path / "read"
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    with s3_bucket() as where:
-        yield where
 
 
 @pytest.fixture(params=["memory", "s3"])

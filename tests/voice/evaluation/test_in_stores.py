@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,26 +11,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from astrape.audio.places import CACHE, Place
-from tests.audio.object_store import s3_bucket
+from astrape.audio.places import Place
 from tests.voice.evaluation.test_engines import folder, run, sounds, timeless
 
 __all__ = ["folder"]
 
 pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'astrape[remote]'")
 
-pytestmark = pytest.mark.timeout(1800)  # how busy the machine is does not matter
-
-
-@pytest.fixture(autouse=True)
-def read_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(CACHE, str(tmp_path / "read"))
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    with s3_bucket() as where:
-        yield where
+pytestmark = [
+    pytest.mark.usefixtures("read_cache"),
+    pytest.mark.timeout(1800),  # how busy the machine is does not matter
+]
 
 
 @pytest.mark.parametrize(("store", "more"), [("memory", ()), ("s3", ("--jobs", 2))])
