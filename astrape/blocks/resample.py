@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.ops.history import empty_history, join_history
-from astrape.blocks.parameters import bounded, check_real
+from astrape.blocks.parameters import bounded, check_real, exact_number
 from astrape.blocks.policy import policy
 from astrape.blocks.registry import register
 
@@ -40,9 +40,10 @@ class Resampler(StreamBlock):
 
     With ``rate / source.rate = up / down`` in lowest terms, a quantum is ``down`` input frames and yields ``up`` output
     frames. Output ``m`` is the band-limited input at the instant ``(m - d) / rate``, where the delay ``d``, half the
-    filter, is a whole number of *output* frames; so paths that meet behind resamplers can be aligned exactly. No
-    output needs input after its own instant, and each phase passes a constant unchanged (its weights sum to 1 in
-    float64). Before time zero the input is silence. Equal rates pass the input through, without delay.
+    filter, is a whole number of *output* frames, unless ``shift`` adds a part of one; so paths that meet behind
+    resamplers can be aligned exactly. No output needs input after its own instant, and each phase passes a constant
+    unchanged (its weights sum to 1 in float64). Before time zero the input is silence. Equal rates pass the input
+    through, without delay.
 
     Latency buys steepness, and nothing else does. ``zeros`` periods of the lower rate on either side of the centre are
     the delay; the transition from pass to stop is ``(stopband_db - 7.95) / (14.36 * zeros)`` of the lower Nyquist
@@ -82,6 +83,8 @@ class Resampler(StreamBlock):
         rolloff: where the response has fallen by 6 dB, as a share of the lower Nyquist frequency. Left out, it is
             the highest with which the stop band begins at Nyquist. 1 lets the transition straddle Nyquist: half the
             delay for the same pass band, at the price of aliases within the transition.
+        shift: a part of an output frame, from 0 to below 1, exact, by which everything is later still. The filter is
+            the same around another centre. A path that is 104.49 frames late can so be made 105 late.
 
     Raises:
         RateError: for a rate that is not exact or not positive.
@@ -99,19 +102,21 @@ class Resampler(StreamBlock):
         zeros: int = 48,
         stopband_db: float = 85.0,
         rolloff: float | None = None,
+        shift: Fraction | int | str = 0,
     ) -> None:
         target = Stream(rate, source.channels).rate
         ratio = target / source.rate
         super().__init__(source, quantum=ratio.denominator, ratio=ratio)
         bounded("zeros", zeros, 1, 4096)
         self.delay = 0 if ratio == 1 else math.ceil(zeros * max(Fraction(1), ratio))
+        self.shift = _shift(shift, ratio)
         self.history = 0
         self._oldest = [0]
         if ratio == 1:
             return
         self._check_table()
         cutoff, shape = self._design(zeros, check_real("stopband_db", stopband_db, 20, 160), rolloff)
-        table = _build_table(ratio.numerator, ratio.denominator, self.delay, cutoff, shape)
+        table = _build_table(ratio.numerator, ratio.denominator, self.delay, self.shift, cutoff, shape)
         self.history = max(0, -int(table.index.min()))
         self._oldest = table.oldest.tolist()
         apart = set(np.diff(table.index[:, 0]).tolist())
@@ -153,7 +158,7 @@ class Resampler(StreamBlock):
 
     @property
     def latency(self) -> Fraction:
-        return self.delay / self.rate_out
+        return (self.delay + self.shift) / self.rate_out
 
     @property
     def receptive_field(self) -> Fraction:
@@ -200,6 +205,15 @@ class Resampler(StreamBlock):
         return y.flatten(2)[..., : self.ratio.numerator].flatten(1)
 
 
+def _shift(given: Fraction | int | str, ratio: Fraction) -> Fraction:
+    shift = exact_number("shift", given)
+    if not 0 <= shift < 1 or shift.denominator > 1 << 32:
+        raise ValueError(f"shift must be from 0 to below 1 frame, such as '49/160', not {given!r}")
+    if shift and ratio == 1:
+        raise ValueError(f"shift must be 0 between equal rates, which pass the input through, not {given!r}")
+    return shift
+
+
 @dataclass(frozen=True)
 class _Table:
     """A polyphase filter by groups; frames are counted from the start of the quantum, earlier ones negative.
@@ -215,24 +229,25 @@ class _Table:
     oldest: npt.NDArray[np.int64]
 
 
-def _build_table(up: int, down: int, delay: int, cutoff: float, shape: float) -> _Table:
-    """Weights of output ``j`` on input frame ``n``: a windowed sinc around the instant ``(j - delay) * down / up``.
+def _build_table(up: int, down: int, delay: int, shift: Fraction, cutoff: float, shape: float) -> _Table:
+    """Weights of output ``j`` on input frame ``n``: a windowed sinc around ``(j - delay - shift) * down / up``.
 
     Where they come from. Time in input frames, cutoff ``c`` in cycles per frame: the input as a continuous signal is
 
         y(t) = sum over n of x[n] h(t - n),    h(u) = 2c sinc(2c u) bell(u)
 
-    and output ``m`` is that at ``t = (m - delay) down / up``. Write ``m = up k + j``: then ``t = down k + (j - delay)
-    down / up``, which is the same instant for every quantum ``k`` but for ``down k`` whole input frames. So there are
-    ``up`` rows of weights ``h((j - delay) down / up - n)`` and no more, each over a window that moves on by ``down``
-    frames a quantum. ``2c`` is left out, since each row is scaled to sum to 1.
+    and output ``m`` is that at ``t = (m - late) down / up``, where ``late`` is ``delay + shift``. Write ``m = up k +
+    j``: then ``t = down k + (j - late) down / up``, which is the same instant for every quantum ``k`` but for ``down
+    k`` whole input frames. So there are ``up`` rows of weights ``h((j - late) down / up - n)`` and no more, each over a
+    window that moves on by ``down`` frames a quantum. ``2c`` is left out, since each row is scaled to sum to 1.
 
     The window is open: frames at exactly ``delay`` from the centre have no weight, so the filter stays symmetric and
     no output needs an input frame at its own instant or after.
     """
+    part, parts = shift.numerator, shift.denominator
     outputs = np.arange(up, dtype=np.int64)
-    first = (outputs - 2 * delay) * down // up + 1
-    last = -(-outputs * down // up) - 1
+    first = ((outputs - 2 * delay) * parts - part) * down // (up * parts) + 1
+    last = -(-(outputs * parts - part) * down // (up * parts)) - 1
     size = _group_size(up, down, int((last - first).max()) + 1)
     groups = -(-up // size)
     start = first[::size]
@@ -251,10 +266,10 @@ def _build_table(up: int, down: int, delay: int, cutoff: float, shape: float) ->
     for group in range(groups):
         frames = start[group] + np.arange(window, dtype=np.int64)
         members = outputs[group * size : (group + 1) * size]
-        # Distances in units of 1/up input frames are whole numbers, so no rounding moves a frame across the edge.
-        distance = frames[:, None] * up - (members[None, :] - delay) * down
-        inside = np.abs(distance) < delay * down
-        offset = np.where(inside, distance, 0) / up
+        # Distances in units of 1/(up parts) input frames are whole: no rounding moves a frame across the edge.
+        distance = frames[:, None] * up * parts - ((members[None, :] - delay) * parts - part) * down
+        inside = np.abs(distance) < delay * down * parts
+        offset = np.where(inside, distance, 0) / (up * parts)
         bell = np.i0(shape * np.sqrt(1 - (offset * up / (delay * down)) ** 2))
         phase = np.where(inside, np.sinc(2 * cutoff * offset) * bell, 0.0)
         # A zero of the sinc comes out as some 1e-17; it has no influence, and must not count as receptive field.

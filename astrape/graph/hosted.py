@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -31,7 +32,9 @@ def hosted(graph: GraphLike, rate: Fraction | int | str, *, zeros: int = ZEROS) 
 
     Every input and output that is audio (4 kHz or more) and of another rate gets a resampler of its own; other outputs
     keep their rate. The compiler then aligns and counts the whole anew, so that latency, framing and host latency are
-    as exact as ever, and are told at the host's rate.
+    as exact as ever, and are told at the host's rate. A resampler of an output adds the part of a frame with which the
+    latency up to there is a whole number of the host's frames: a host compensates for whole frames only, and what it
+    takes off is then the latency, and not nearly. (An output that has the host's rate without one keeps its part.)
 
     Args:
         graph: the streaming graph. One whose streams have the rate already is returned as it is.
@@ -76,12 +79,19 @@ def hosted(graph: GraphLike, rate: Fraction | int | str, *, zeros: int = ZEROS) 
         sources = {port: moved.get(signal, signal) for port, signal in node.sources.items()}
         nodes[node.name] = replace(node, sources=sources)
     wiring = {name: moved.get(signal, signal) for name, signal in graph.wiring.items()}
-    for name, added in leaving.items():
-        nodes[added] = _resampler(graph, added, streams[graph.wiring[name]], wiring[name], target, zeros)
-        wiring[name] = Wire(added, "out")
+    source = {name: streams[graph.wiring[name]] for name in leaving}
 
     try:
         aligned, latency = align(nodes, inputs, loops)
+        for name, added in leaving.items():
+            node = _resampler(graph, added, source[name], wiring[name], target, zeros)
+            late = (latency[wiring[name]] + node.block.latency) * target
+            shift = math.ceil(late) - late
+            if shift:
+                node = _resampler(graph, added, source[name], wiring[name], target, zeros, shift)
+            aligned[added] = node
+            wiring[name] = Wire(added, "out")
+            latency[wiring[name]] = (late + shift) / target
         return graph.part(Plan(graph.name, aligned, loops, inputs, graph.control_specs, wiring, latency))
     except (AlignmentError, RateError) as error:
         raise type(error)(f"'{graph.name}' for a host at {target} Hz: {error}") from error
@@ -94,10 +104,18 @@ def _free(graph: Network[Any], name: str) -> str:
     return name
 
 
-def _resampler(graph: Network[Any], name: str, source: Stream, read: Wire, rate: Fraction, zeros: int) -> PlannedNode:
+def _resampler(
+    graph: Network[Any],
+    name: str,
+    source: Stream,
+    read: Wire,
+    rate: Fraction,
+    zeros: int,
+    shift: Fraction | int = 0,
+) -> PlannedNode:
     where = FileLocation(graph.name)
     try:
-        block = Resampler(source, rate=rate, zeros=zeros).to(graph.device, graph.dtype)
+        block = Resampler(source, rate=rate, zeros=zeros, shift=shift).to(graph.device, graph.dtype)
     except ValueError as error:
         hint = "take a rate that devices have, such as 44100, 48000 or 96000"
         raise recipe_error(f"no host at that rate: {error}", where, name, hint, cls=RateError) from error

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -63,10 +64,32 @@ def test_equals_scipy_with_the_same_filter_delayed(pair: tuple[int, int], seed: 
     np.testing.assert_allclose(y[lag:], reference[: len(y) - lag], rtol=0, atol=1e-10)
 
 
+shifts = st.fractions(0, 1, max_denominator=64).filter(lambda shift: shift < 1)
+
+
 @settings(max_examples=30, deadline=None)
-@given(pair=pairs, chunks=chunk_lists, seed=st.integers(0, 99))
-def test_chunks_agree(pair: tuple[int, int], chunks: list[int], seed: int) -> None:
-    assert_chunks_agree(Resampler(Stream(pair[0], 2), rate=pair[1], **SMALL), chunks, seed=seed)
+@given(pair=pairs, shift=shifts, seed=st.integers(0, 99))
+def test_with_a_shift_it_equals_a_sum_over_the_filter(pair: tuple[int, int], shift: Fraction, seed: int) -> None:
+    block = Resampler(Stream(pair[0], 1), rate=pair[1], shift=shift, **SMALL)
+    assert block.latency == (block.delay + shift) / pair[1]
+    half = Fraction(block.delay) / block.ratio
+    cutoff = 0.5 * min(1.0, float(block.ratio)) - (60 - 7.95) / (14.357 * 2 * float(half)) / 2
+    x = noise(block, 20 * 8 // block.quantum + 3, batch=1, seed=seed)
+    y = block(x)[0, 0].numpy()
+    for frame in range(0, len(y), 1 + len(y) // 12):
+        centre = (frame - block.delay - shift) / block.ratio
+        near = range(math.floor(centre - half) + 1, math.ceil(centre + half))
+        far = np.array([float(n - centre) for n in near])
+        weights = np.sinc(2 * cutoff * far) * np.i0(0.1102 * (60 - 8.7) * np.sqrt(1 - (far / float(half)) ** 2))
+        heard = [float(x[0, 0, n]) if n >= 0 else 0.0 for n in near]
+        assert max(near) < math.floor(frame / block.ratio) + 1
+        assert y[frame] == pytest.approx(weights @ heard / weights.sum(), abs=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(pair=pairs, chunks=chunk_lists, shift=shifts, seed=st.integers(0, 99))
+def test_chunks_agree(pair: tuple[int, int], chunks: list[int], shift: Fraction, seed: int) -> None:
+    assert_chunks_agree(Resampler(Stream(pair[0], 2), rate=pair[1], shift=shift, **SMALL), chunks, seed=seed)
 
 
 @pytest.mark.parametrize("pair", [(44100, 16000), (16000, 44100), (48000, 16000)])
@@ -74,9 +97,10 @@ def test_chunks_agree_at_audio_rates(pair: tuple[int, int]) -> None:
     assert_chunks_agree(Resampler(Stream(pair[0], 1), rate=pair[1]), [1, 0, 2, 1])
 
 
+@pytest.mark.parametrize("shift", [0, Fraction(1, 2), "127/128"])
 @pytest.mark.parametrize("pair", [(3, 1), (1, 3), (3, 2), (2, 3), (40, 39), (147, 160), (441, 160), (1, 64)])
-def test_declared_times_are_measured(pair: tuple[int, int]) -> None:
-    block = Resampler(Stream(pair[0], 1), rate=pair[1], **SMALL)
+def test_declared_times_are_measured(pair: tuple[int, int], shift: Fraction | int | str) -> None:
+    block = Resampler(Stream(pair[0], 1), rate=pair[1], shift=shift, **SMALL)
     assert_declared(block, quanta=block.history // block.quantum + 4)
 
 
@@ -146,6 +170,11 @@ def test_nearly_equal_rates_fit_and_coprime_large_ones_are_refused() -> None:
         ({"rate": 16000, "zeros": 2}, "zeros must be 6 or more"),
         ({"rate": 16000, "stopband_db": 500}, "stopband_db"),
         ({"rate": 16000, "rolloff": 0}, "rolloff"),
+        ({"rate": 16000, "shift": 1}, "shift must be from 0 to below 1"),
+        ({"rate": 16000, "shift": "-1/2"}, "shift must be from 0"),
+        ({"rate": 16000, "shift": 0.5}, "shift must be a whole number, or a string"),
+        ({"rate": 16000, "shift": f"1/{10**17}"}, "shift must be"),
+        ({"rate": 44100, "shift": "1/2"}, "shift must be 0 between equal rates"),
         ({"rate": 10**12}, "MiB"),
         ({"rate": 10**2000}, "MiB"),
         ({"rate": Fraction(1, 10**12)}, "MiB"),

@@ -55,6 +55,8 @@ def test_a_pulse_is_late_by_the_exact_latency(name, host):
     at = Fraction(1, 50)
     y = graph(pulse(host, frames, at))
     expected = pulse(host, frames, at + graph.latency)
+    # A whole number of the host's frames: what a host takes off is all of it.
+    assert (graph.latency * host).denominator == 1
     assert y.shape[-1] == frames
     # 85 dB is what the resamplers' stop band has; half a frame off would be 0.03 and more.
     torch.testing.assert_close(y, expected, rtol=0, atol=3e-4)
@@ -100,10 +102,10 @@ def test_the_report_speaks_of_the_host(host):
     graph = core("frames").hosted(host)
     told = graph.report().to_dict()
     latency = graph.latency + graph.framing
-    # 48 periods of the lower rate each way, whole at the resampler's own output.
+    # 48 periods of the lower rate each way, whole at the resampler's own output, and the rest of a frame.
     own = Fraction(math.ceil(48 * max(1, Fraction(44100, host))), 44100)
     own += Fraction(math.ceil(48 * max(1, Fraction(host, 44100))), host)
-    assert graph.latency == own
+    assert graph.latency == Fraction(math.ceil(own * host), host)
     assert told["host_samples"] == math.ceil(latency * host) == graph.host_samples
     assert told["blocks"][0]["rate_in"] == host
     assert told["blocks"][-1]["rate_out"] == host
@@ -180,3 +182,19 @@ def test_a_graph_may_be_hosted_again():
     frames = 96000 // 5 // graph.quantum * graph.quantum
     y = graph(pulse(96000, frames, Fraction(1, 50)))
     torch.testing.assert_close(y, pulse(96000, frames, Fraction(1, 50) + graph.latency), rtol=0, atol=5e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    frames=st.integers(0, 500),
+    rate=st.sampled_from([44100, 16000, 48000, 22050]),
+    host=st.sampled_from([*HOSTS, 44100, 22050, 88200, 8000]),
+)
+def test_what_is_reported_is_the_delay_to_the_sample(frames, rate, host):
+    graph = astrape.compile(recipe({"d": {"use": "delay", "frames": frames}}, rate=rate)).double().hosted(host)
+    assert (graph.latency * host).denominator == 1 or host == rate
+    x = pulse(host, host // 5, Fraction(1, 20))
+    y = graph.stream(constant_latency=True).push(x)
+    # Band-limited, so the moment of a pulse is where it is, to far below a frame.
+    moments = [float((z[0, 0] * torch.arange(z.shape[-1])).sum() / z.sum()) for z in (x, y)]
+    assert moments[1] - moments[0] == pytest.approx(graph.host_samples, abs=0.01)

@@ -167,6 +167,7 @@ CASES: dict[str, list[Case]] = {
         Case(Stream(16000, 1), {"rate": 44100}),
         Case(Stream(48000, 2), {"rate": 8000}),
         Case(Stream(16000, 1), {"rate": 48000}),
+        Case(Stream(44100, 1), {"rate": 48000, "shift": "37/49"}),
     ],
     "spectral_product": [
         Case({"spectrum": Stream(50, 10), "envelope": Stream(50, 5)}),
