@@ -97,20 +97,27 @@ class Register(StreamBlock):
 
         f0 = F0 * target / register * 2^(pitch / 12)          0 stays 0
 
-    The register is the median of F0 over the voiced frames, which a wrong octave here and there does not move, and
+    The register follows the median of F0 over the voiced frames, which a wrong octave here and there does not move, and
     silence not at all. Frames count less the older they are, by ``exp(-1 / memory)`` a voiced frame. Before the first
-    of them stands a prior, speakers' registers around ``start`` Hz, which counts as much as ``trust`` seconds of voice:
-    a register an octave away is known to a third of an octave after a tenth of a second of voice, and to a semitone
-    after two. The median is taken of a histogram of half semitones, each frame shared by the two next to it, and is
-    interpolated, so that it moves without steps.
+    of them stands a prior, speakers' registers around ``start`` Hz, which counts as much as ``trust`` seconds of voice.
+    The median is taken of a histogram of half semitones, each frame shared by the two next to it, and is interpolated,
+    so that it moves without steps.
+
+    While little is heard the median goes up and down with the voice itself, and would take that much of the intonation
+    away. So the register goes the n-th part of the way to it at the n-th voiced frame (it is the mean, in octaves, of
+    the medians so far), and no less than one frame's part of ``settle`` seconds later on. A register an octave away is
+    known to a third of an octave after a tenth of a second of voice, and to a semitone after half a second.
 
     Args:
         source: F0 in Hz in the first channel; a second, as ``pitch_tracker`` has, is not looked at.
         target: register to move to, Hz, or the name of a control that sets it. Left out, the voice keeps its own.
         pitch: semitones on top, -36 to 36; a number or a control's name. Default 0.
         start: middle of the prior, 40 to 1280 Hz. Default 150, between men's 110 and women's 200.
-        trust: weight of the prior, seconds of voice, 0.01 to 60. Default 0.1: from the spread of speakers' registers
-            and of one speaker's F0, and the 0.3 s over which F0 changes.
+        trust: weight of the prior, seconds of voice, 0.01 to 60. Default 0.03, a few frames that a tracker may get wrong
+            where a voice sets in.
+        settle: time constant with which the register follows the median, seconds of voice, 0 to 60; 0 follows at once.
+            Default 0.5. Of 15 recordings of people, each heard from the start, the moved F0 correlates with their own
+            by .955 on average, where a register at once, behind a prior of 0.1 s, gives .92.
         memory: time constant, seconds of voice, 0.1 to 3600. Default 10.
 
     Raises:
@@ -125,7 +132,8 @@ class Register(StreamBlock):
         target: float | str | None = None,
         pitch: float | str = 0.0,
         start: float = 150.0,
-        trust: float = 0.1,
+        trust: float = 0.03,
+        settle: float = 0.5,
         memory: float = 10.0,
     ) -> None:
         if source.channels > 2:
@@ -139,6 +147,7 @@ class Register(StreamBlock):
         self.pitch = self.live(pitch)
         self.start = check_real("start", start, LOWEST_REGISTER, HIGHEST_REGISTER)
         self.trust = check_real("trust", trust, 0.01, 60) * float(source.rate)
+        self.slowest = max(1.0, check_real("settle", settle, 0, 60) * float(source.rate))
         self.decay = math.exp(-1 / (check_real("memory", memory, 0.1, 3600) * float(source.rate)))
         self.first = math.log2(LOWEST_REGISTER) * BINS_PER_OCTAVE
         self.bins = round(math.log2(HIGHEST_REGISTER / LOWEST_REGISTER) * BINS_PER_OCTAVE) + 1
@@ -156,9 +165,12 @@ class Register(StreamBlock):
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:
-        """The weights of the histogram, float64 ``(batch, bins)``."""
+        """The weights of the histogram ``(batch, bins)``; the register, log2 Hz, and the voiced frames that have moved
+        it, ``(batch,)``. All in float64.
+        """
         wide = torch.float32 if device is not None and torch.device(device).type == "mps" else torch.float64
-        return torch.from_numpy(self.prior()).to(device, wide).expand(batch_size, -1).clone()
+        weights = torch.from_numpy(self.prior()).to(device, wide).expand(batch_size, -1).clone()
+        return {"weights": weights, "register": self.median(weights), "frames": weights.new_zeros(batch_size)}
 
     def prepare(self, controls: Mapping[str, Tensor]) -> Tensor | float:
         """The factor on F0 beside the register: Hz, or a ratio without a target; for each row, or for all."""
@@ -169,29 +181,41 @@ class Register(StreamBlock):
             ratio = 2 ** (self.pitch / 12)
         return ratio if target is None else target * ratio
 
-    def step(self, x: Tensor, state: Tensor, controls: Tensor | float) -> tuple[dict[str, Tensor], State]:
+    def step(
+        self, x: Tensor, state: dict[str, Tensor], controls: Tensor | float
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         if not x.shape[-1]:
             empty = x.new_zeros(x.shape[0], 1, 0)
-            return {"f0": empty, "register": empty.clone()}, state.clone()
+            return {"f0": empty, "register": empty.clone()}, {name: part.clone() for name, part in state.items()}
         f0 = x[:, 0]
-        heard = f0.detach().to(state.dtype)
+        weights, register = state["weights"], state["register"]
+        heard = f0.detach().to(weights.dtype)
         voiced = heard > 0
         place = heard.clamp(LOWEST_REGISTER, HIGHEST_REGISTER).log2() * BINS_PER_OCTAVE - self.first
         # Whole numbers in the type of the state, since types that meet are the long way.
-        places = torch.arange(self.bins, device=state.device, dtype=state.dtype)
+        places = torch.arange(self.bins, device=weights.device, dtype=weights.dtype)
         shares = (1 - (torch.where(voiced, place, -2.0)[..., None] - places).abs()).clamp(min=0)
-        kept = torch.where(voiced, state.new_full((), self.decay), 1.0)
-        weights = []
+        kept = torch.where(voiced, weights.new_full((), self.decay), 1.0)
+        histograms = []
         for frame in range(x.shape[-1]):
-            state = state * kept[:, frame, None] + shares[:, frame]
-            weights.append(state)
-        register = self.median(torch.stack(weights, dim=1) if len(weights) > 1 else state[:, None]).to(x.dtype)
-        moved = f0 * controls if self.target is None else f0 * (controls / register)
+            weights = weights * kept[:, frame, None] + shares[:, frame]
+            histograms.append(weights)
+        medians = self.median(torch.stack(histograms, dim=1) if len(histograms) > 1 else weights[:, None])
+        moving = voiced.to(weights.dtype)
+        frames = (state["frames"][:, None] + moving.cumsum(dim=-1)).clamp(max=self.slowest)
+        parts = moving / frames.clamp(min=1)
+        registers = []
+        for frame in range(x.shape[-1]):
+            register = register + parts[:, frame] * (medians[:, frame] - register)
+            registers.append(register)
+        hertz = torch.exp2(torch.stack(registers, dim=1) if len(registers) > 1 else register[:, None]).to(x.dtype)
+        moved = f0 * controls if self.target is None else f0 * (controls / hertz)
         moved = torch.where(voiced, moved, 0.0)
-        return {"f0": moved[:, None], "register": register[:, None]}, state.clone()
+        state = {"weights": weights.clone(), "register": register.clone(), "frames": frames[:, -1].clone()}
+        return {"f0": moved[:, None], "register": hertz[:, None]}, state
 
     def median(self, weights: Tensor) -> Tensor:
-        """Hz, ``(batch, n)``, of histograms ``(batch, n, bins)``: where half of the weight lies on each side.
+        """Log2 of Hz, ``(..., n)``, of histograms ``(..., n, bins)``: where half of the weight lies on each side.
 
         The weight of a bin is taken as spread evenly over half a bin to each side. There always is some, as nothing
         fades but by new weight.
@@ -201,7 +225,7 @@ class Register(StreamBlock):
         # The first bin with which there is half of it.
         index = (summed >= half).to(summed.dtype).argmax(dim=-1, keepdim=True)
         above = (summed.gather(-1, index) - half) / weights.gather(-1, index)
-        return torch.exp2((index.to(above.dtype) - above + (self.first + 0.5)) * (1 / BINS_PER_OCTAVE))[..., 0]
+        return ((index.to(above.dtype) - above + (self.first + 0.5)) * (1 / BINS_PER_OCTAVE))[..., 0]
 
 
 @register("log_pitch")

@@ -49,7 +49,7 @@ def subgraph(graph: Whole, outputs: Sequence[str], entries: Iterable[str] = ()) 
 
     Example, content and codes from stored features at 200 Hz, with the latency from the microphone on::
 
-        part = subgraph(compile("astrape-vc", training=True), ["content", "codes"], ["features"])
+        part = subgraph(load("astrape-vc", training=True), ["content", "codes"], ["features"])
         part(features)["content"]
         part.latencies["content"]     # 11/2000 s: 3 ms resampler, 2.5 ms wavlm
     """
