@@ -113,11 +113,11 @@ class Register(StreamBlock):
         target: register to move to, Hz, or the name of a control that sets it. Left out, the voice keeps its own.
         pitch: semitones on top, -36 to 36; a number or a control's name. Default 0.
         start: middle of the prior, 40 to 1280 Hz. Default 150, between men's 110 and women's 200.
-        trust: weight of the prior, seconds of voice, 0.01 to 60. Default 0.03, a few frames that a tracker may get wrong
-            where a voice sets in.
+        trust: weight of the prior, seconds of voice, 0.01 to 60. Default 0.03, a few frames that a tracker may get
+            wrong where a voice sets in.
         settle: time constant with which the register follows the median, seconds of voice, 0 to 60; 0 follows at
-            once. Default 0.5. Of 15 recordings of people, each heard from the start, the moved F0 correlates with their own
-            by .955 on average, where a register at once, behind a prior of 0.1 s, gives .92.
+            once. Default 0.5. Of 15 recordings of people, each heard from the start, the moved F0 correlates with
+            their own by .955 on average, where a register at once, behind a prior of 0.1 s, gives .92.
         memory: time constant, seconds of voice, 0.1 to 3600. Default 10.
 
     Raises:
