@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import contextvars
 import copy
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from fractions import Fraction
 from typing import Any, Generic
 
 import torch
 from torch import Tensor
 
 from astrape.blocks.base import Signal as Frames
-from astrape.blocks.live import Live
 from astrape.blocks.state import clone_state, replace_rows, state_bytes
 from astrape.capture.lowering import Kernel
-from astrape.capture.native.near import FEW
-from astrape.capture.record import inference
 from astrape.errors import StreamError
-from astrape.graph.backends.held import BACKENDS, Chosen, onnx_held
-from astrape.graph.backends.native import need_library
-from astrape.graph.backends.precision import check_precision, with_halves
+from astrape.graph.backends.held import Chosen
 from astrape.graph.network import Network, Prepared
 from astrape.graph.session.arrival import checked_controls, checked_frames, checked_rows, sliced
+from astrape.graph.session.executor import Executor
 from astrape.graph.session.faults import Fault, FaultGuard
 from astrape.graph.session.output import frames_to_the_end, hold_back, session_text, without_first
-from astrape.graph.session.replay import Replay
 from astrape.graph.session.snapshot import read_snapshot
 from astrape.graph.session.steady import Steady
 from astrape.graph.typed import Out
@@ -96,15 +89,13 @@ class Session(Generic[Out]):
             raise StreamError(f"'{graph.name}' holds training-only nodes and cannot stream: stream its deploy()")
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise StreamError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
-        place = graph.device if device is None else torch.device(device)
-        kind = graph.dtype if dtype is None else dtype
-        self.graph = _converted(graph, place, kind)
+        self._executor = Executor(graph, batch_size, device, dtype, chunk, backend, precision)
+        self.graph = self._executor.graph
         self.batch_size = batch_size
         self.constant_latency = constant_latency
-        self._like = torch.zeros(batch_size, 1, 1, device=place, dtype=kind)
+        self._like = self._executor.like
         self.controls: dict[str, Tensor] = {}
         self._faults = FaultGuard(batch_size)
-        self._live = Live(FEW + 1) if backend == "compiled" else Live()
         self._state: Any
         self._waiting: dict[str, Tensor]
         self._late: dict[str, Tensor]
@@ -112,21 +103,7 @@ class Session(Generic[Out]):
         self.positions: dict[str, int]
         self._given: dict[str, int]
         self._whole = True
-        if backend not in (None, *BACKENDS):
-            raise StreamError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
-        check_precision(precision, backend, self._like)
-        self._asked, self._precision = backend, precision
-        if precision == "float16":
-            self.graph = with_halves(self.graph)
-        self._held = onnx_held(self.graph, self._like) if backend == "onnx" else None
-        if backend == "compiled":
-            need_library(self._like)
         self._begin()
-        with self._live.run():
-            captured = self.graph.consumes if chunk is None and backend in ("recorded", "compiled") else chunk
-            self._replay = None
-            if captured is not None and backend not in ("eager", "onnx"):
-                self._replay = Replay(self.graph, self._like, captured, backend == "compiled", precision)
 
     def __repr__(self) -> str:
         late = {name: self.latency_frames(name) for name in self.graph.outputs}
@@ -136,28 +113,21 @@ class Session(Generic[Out]):
     @property
     def backend(self) -> Chosen:
         """What runs the session, why, and how weights are read: ``session.backend.name``, ``.why``, ``.precision``."""
-        if self._held is not None:
-            return self._held.chosen
-        if self._replay is None:
-            why = "asked for" if self._asked else "no chunk was named, so pushes may have any length"
-            return Chosen("eager", why, self._precision or "float32")
-        return self._replay.chosen
+        return self._executor.chosen
 
     @property
     def captured_steps(self) -> int:
         """Patterns of firings that are replayed; 0 without a ``chunk``, and for graphs that cannot be captured."""
-        return 0 if self._replay is None else self._replay.captured_steps
+        return self._executor.captured_steps
 
     def captured_kernels(self) -> list[list[list[Kernel]]]:
         """Kernels of all captured steps: by part of the graph, and by pattern; for who measures them."""
-        segments = () if self._replay is None else self._replay.segments
-        steps = ([step for step in segment.captured_steps.values() if step] for segment in segments)
-        return [[step.kernels for step in patterns] for patterns in steps if patterns]
+        return self._executor.captured_kernels
 
     @property
     def uncaptured(self) -> str | None:
         """Why a session with a ``chunk`` has captured nothing, or not all; ``None`` if it has, or was not asked to."""
-        return None if self._replay is None else self._replay.refused
+        return self._executor.uncaptured
 
     @property
     def faults(self) -> list[Fault]:
@@ -217,7 +187,7 @@ class Session(Generic[Out]):
         """
         self._refuse_pieces()
         late = {name: self.latency_frames(name) for name in self.graph.outputs}
-        framings = {name: self._framing(name) for name in self.graph.outputs}
+        framings = {name: self._executor.framing(name) for name in self.graph.outputs}
         missing, lacking = frames_to_the_end(self.graph, self.positions, self._given, late, framings)
         silence, prepared = self._silence(lacking), self._checked_controls({})
         try:
@@ -234,9 +204,7 @@ class Session(Generic[Out]):
 
     def latency_frames(self, output: str) -> int:
         """Frames by which this session's output is late: rounded up from the exact latency."""
-        if self.constant_latency:
-            return self._host_latency(output)
-        return math.ceil(self.graph.latencies[output] * self.graph.outputs[output].rate)
+        return self._executor.host_latency(output) if self.constant_latency else self._executor.aged(output)
 
     def compensated(self, chunks: Iterable[Frames], **controls: Tensor | float) -> Iterator[Out]:
         """Stream an iterable of chunks to its end and yield the output without its latency.
@@ -269,10 +237,10 @@ class Session(Generic[Out]):
         chosen = checked_rows(self._like, rows)
         if not bool(chosen.any()):
             return
-        # A step made elsewhere has memory of its own, which the fresh session is about to use.
-        self._state = self._state if self._held is None else clone_state(self._state)
+        # ONNX Runtime's step has memory of its own, which the fresh session is about to use.
+        self._state = clone_state(self._state)
         fresh = copy.copy(self)
-        fresh._faults, fresh._replay = FaultGuard(self.batch_size), None
+        fresh._faults, fresh._executor = FaultGuard(self.batch_size), self._executor.uncaptured_copy()
         fresh._begin()
         begun = min(self.positions[name] // count for name, count in self.graph.consumes.items())
         silence = self._silence(
@@ -317,9 +285,8 @@ class Session(Generic[Out]):
         Raises:
             StreamError: for a snapshot of another graph, batch size or mode.
         """
-        places = (edge.key for actor in self.graph.actors for edge in actor.edges)
-        keys = places if self._held is None else self._held.keys
-        found = read_snapshot(saved, self.graph, self._like, keys, self.constant_latency)
+        places = self._executor.waiting_places
+        found = read_snapshot(saved, self.graph, self._like, places, self.constant_latency)
         self._whole = False
         self._state, self._waiting, self._late = found.state, found.waiting, found.late
         self.controls, self.positions, self._given = found.controls, found.positions, found.given
@@ -330,12 +297,6 @@ class Session(Generic[Out]):
     def _silence(self, frames: Mapping[str, int]) -> dict[str, Tensor]:
         inputs = self.graph.inputs
         return {name: self._like.new_zeros(self.batch_size, inputs[name].channels, frames[name]) for name in inputs}
-
-    def _framing(self, output: str) -> Fraction:
-        return self.graph.framings[output].seconds if self._held is None else self._held.framings[output]
-
-    def _host_latency(self, output: str) -> int:
-        return (self.graph if self._held is None else self._held).host_latencies[output]
 
     def _begin(self) -> None:
         graph, like = self.graph, self._like
@@ -348,8 +309,7 @@ class Session(Generic[Out]):
         self._faults.clear()
         if self.constant_latency:
             for name, stream in graph.outputs.items():
-                aged = math.ceil(graph.latencies[name] * stream.rate)
-                waits = self._host_latency(name) - aged
+                waits = self._executor.host_latency(name) - self._executor.aged(name)
                 self._late[name] = like.new_zeros(self.batch_size, stream.channels, waits)
 
     def _push(self, arrived: dict[str, Tensor], taken: tuple[dict[str, Tensor], Prepared]) -> dict[str, Tensor]:
@@ -364,7 +324,7 @@ class Session(Generic[Out]):
 
     def _steady(self, x: Frames) -> Steady | None:
         """The short way, for a push like the last one."""
-        steady = None if self._replay is None or not self._whole else self._replay.steady
+        steady = self._executor.steady if self._whole else None
         fits = steady and not self._faults.silencing and steady.takes(x, self._state, self._prepared)
         return steady if fits else None
 
@@ -386,9 +346,7 @@ class Session(Generic[Out]):
     def _advance(self, arrived: dict[str, Tensor]) -> dict[str, Tensor]:
         prepared = self._prepared
         assert prepared is not None
-        with inference(True), self._live.run():
-            advance = (self._held or self._replay or self.graph).advance
-            outputs, self._state, self._waiting = advance(arrived, self._state, self._waiting, prepared)
+        outputs, self._state, self._waiting = self._executor.advance(arrived, self._state, self._waiting, prepared)
         return outputs
 
     def _sliced(self, arrived: dict[str, Tensor], taken: tuple[dict[str, Tensor], Prepared]) -> dict[str, Tensor]:
@@ -409,9 +367,3 @@ class Session(Generic[Out]):
 
     def _checked_controls(self, given: Mapping[str, Tensor | float]) -> tuple[dict[str, Tensor], Prepared]:
         return checked_controls(self.graph, self._like, (self.controls, self._prepared), given)
-
-
-def _converted(graph: Network[Out], device: torch.device, dtype: torch.dtype) -> Network[Out]:
-    if graph.device == device and graph.dtype == dtype:
-        return graph
-    return copy.deepcopy(graph).to(device=device, dtype=dtype)
