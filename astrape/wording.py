@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["lacking", "quote", "reason_of", "suggest"]
+__all__ = ["lacking", "one_line", "quote", "reason_of", "suggest"]
 
 LONGEST_NAME = 64
 
@@ -48,6 +48,15 @@ def quote(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 64:
         return "an integer of over 19 digits"
     return str(value)[:LONGEST_NAME]
+
+
+def one_line(error: BaseException, most: int = 200) -> str:
+    """The first ``most`` characters of what an error says, on one line; its kind where it says nothing.
+
+    >>> one_line(ValueError("Traceback:\\n  of another process"))
+    'Traceback: of another process'
+    """
+    return " ".join(str(error).split())[:most] or type(error).__name__
 
 
 def reason_of(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from astrape.errors import AstrapeError, PlaceError
-from astrape.wording import lacking
+from astrape.wording import lacking, one_line
 
 __all__ = [
     "CACHE",
@@ -128,11 +128,11 @@ def told(where: str, what: str) -> Iterator[None]:
     except AstrapeError:
         raise
     except FileNotFoundError as error:
-        if "bucket" in _line(error).lower() or lacks_bucket(where):
+        if "bucket" in one_line(error).lower() or lacks_bucket(where):
             raise PlaceError(f"{where}: there is no such bucket: hint: make it first") from error
         raise PlaceError(f"{where}: there is no such file") from error
     except Exception as error:
-        kind, said = type(error).__name__, _line(error)
+        kind, said = type(error).__name__, one_line(error)
         names = " ".join([kind, *(type(one).__name__ for one in _causes(error))])
         if "credentials" in f"{kind} {said}".lower():
             hint = (
@@ -174,7 +174,3 @@ def _protocol(where: str) -> str:
 def _causes(error: BaseException) -> Iterator[BaseException]:
     while (error := error.__cause__ or error.__context__) is not None:  # type: ignore[assignment]
         yield error
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from astrape.jobs.job import Answer, Event, JobError, Lost, Ready, answer_of, portable
-from astrape.wording import lacking
+from astrape.wording import lacking, one_line
 
 __all__ = ["RayWorkers", "connect"]
 
@@ -177,13 +177,13 @@ def connect(ray: Any, count: int, address: str | None) -> None:
         ray.init(address=address, **quiet)
     except RuntimeError as error:
         if "version" not in str(error).lower():
-            raise JobError(f"{address}: {_line(error)}") from error
+            raise JobError(f"{address}: {one_line(error)}") from error
         raise JobError(
-            f"{address}: the cluster has another version of Ray or Python than this machine ({_line(error)}); hint: "
+            f"{address}: the cluster has another version of Ray or Python than this machine ({one_line(error)}); hint: "
             f"install the same, here Ray {ray.__version__}"
         ) from error
     except (OSError, ValueError) as error:
-        raise JobError(f"{address}: no cluster of Ray answers there ({_line(error)}); {HINT}") from error
+        raise JobError(f"{address}: no cluster of Ray answers there ({one_line(error)}); {HINT}") from error
 
 
 def _start(ray: Any, **settings: Any) -> None:
@@ -196,7 +196,7 @@ def _start(ray: Any, **settings: Any) -> None:
             ray.shutdown()
             if left and "timed out" in str(error):
                 continue
-            raise JobError(f"Ray does not start on this machine ({_line(error)}); hint: --engine local") from error
+            raise JobError(f"Ray does not start on this machine ({one_line(error)}); hint: --engine local") from error
         return
 
 
@@ -222,10 +222,4 @@ def _reason(error: BaseException) -> str:
         missing = next((line.strip() for line in text.splitlines() if "No module named" in line), "a module is missing")
         return f"{missing}: install astrape with the same extras on every node"
     # What follows are numbers of Ray's own, and advice on its logs.
-    return _line(error).partition(" class_name:")[0].rstrip(". ")
-
-
-def _line(error: BaseException) -> str:
-    """The first sentences of what Ray says, which goes on for a page."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:200] or type(error).__name__
+    return one_line(error).partition(" class_name:")[0].rstrip(". ")

@@ -22,6 +22,7 @@ from astrape.graph.backends.aoti_packages import Family, this_family
 from astrape.portable.exported import Exported
 from astrape.portable.session import ExportedSession
 from astrape.portable.step import Array
+from astrape.wording import one_line
 
 __all__ = ["AotiEngine", "AotiSession", "check_family"]
 
@@ -52,8 +53,8 @@ class AotiSession(ExportedSession):
         try:
             engine = AotiEngine(found.manifest, found.read(steps["step"]), controls)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ExportError(f"{found.folder}: its package cannot be loaded ({reason}); hint: export anew") from error
+            told = f"its package cannot be loaded ({one_line(error, 300)}); hint: export anew"
+            raise ExportError(f"{found.folder}: {told}") from error
         super().__init__(found, engine, constant_latency)
 
 

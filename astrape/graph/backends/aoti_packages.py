@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from astrape.errors import ExportError
 from astrape.graph.backends.onnx_models import quiet, traced
 from astrape.graph.quantum import Quantum, StepInPlace
+from astrape.wording import one_line
 
 __all__ = ["Family", "Packages", "aoti_packages", "need_compiler", "this_family"]
 
@@ -129,6 +130,5 @@ def _package(module: nn.Module, arguments: Sequence[Tensor], name: str) -> bytes
             with torch.no_grad(), quiet():
                 aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)
         except Exception as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ExportError(f"'{name}' cannot be compiled by AOTInductor: {reason}") from error
+            raise ExportError(f"'{name}' cannot be compiled by AOTInductor: {one_line(error, 300)}") from error
         return path.read_bytes()

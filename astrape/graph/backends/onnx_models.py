@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from astrape.errors import ExportError
 from astrape.graph.quantum import Leaf, Quantum
 from astrape.portable.names import CONTROL, INPUT, NEXT, OUTPUT, PREPARED, STATE
-from astrape.wording import lacking
+from astrape.wording import lacking, one_line
 
 __all__ = ["Models", "onnx_models", "traced"]
 
@@ -132,4 +132,4 @@ def _line(error: BaseException) -> str:
     reason: Any = error
     while reason.__cause__ is not None:
         reason = reason.__cause__
-    return " ".join(str(reason).split())[:300]
+    return one_line(reason, 300)
