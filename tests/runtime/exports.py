@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 
 import astrape
 from astrape.audio.whole import read_mono
 from astrape.blocks import Stream
 from astrape.blocks.resample import Resampler
+from astrape.errors import ExportError
+from astrape.graph.backends.aoti_packages import need_compiler
 from astrape.graph.graph import Graph
 from astrape.portable.session import ExportedSession
 
@@ -34,6 +37,9 @@ SMALL: dict[str, Any] = {
     "outputs": {"wav": "tf", "hiss": "hiss", "slow": "slow"},
 }
 
+STATED_DB = -110.0
+"""What the documentation says of graphs that sum up no phase."""
+
 SPEAKER = [0.3, -0.2, 0.1, 0.9]
 
 
@@ -44,6 +50,14 @@ def small() -> Graph[dict[str, torch.Tensor]]:
         if not bool(parameter.any()):
             torch.nn.init.normal_(parameter, std=0.1)
     return graph.eval()
+
+
+def skip_without_compiler() -> None:
+    """Skip a test that compiles a graph ahead of time where there is nothing to do it with."""
+    try:
+        need_compiler()
+    except ExportError as error:
+        pytest.skip(str(error))
 
 
 def sizes(total: int, most: int, seed: int) -> Iterator[int]:

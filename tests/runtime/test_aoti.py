@@ -1,9 +1,8 @@
-"""Ahead-of-time compiled exports: beside sessions, in chunks of any size, and who refuses them."""
+"""Ahead-of-time compiled exports: what is in them, who refuses them, and the voice that ships."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -20,45 +19,23 @@ from click.testing import CliRunner
 import astrape
 from astrape.cli import cli
 from astrape.errors import ExportError
-from astrape.graph.backends.aoti_packages import need_compiler, this_family
+from astrape.graph.backends.aoti_packages import this_family
 from astrape.portable.exported import Exported
 from astrape.runtime.aoti import AotiSession
 from astrape.runtime.export import export
 from astrape.runtime.portable import PortableSession
 from astrape.voice.shipped import shipped_voices
 from astrape.voice.voicebank import read_voicebank
-from tests.runtime.exports import SPEAKER, decibels, minute_of_speech, small, streamed
+from tests.runtime.exports import STATED_DB, decibels, minute_of_speech, skip_without_compiler, small, streamed
 from tests.runtime.runners import build_runner
-
-STATED_DB = -110.0
-"""What the documentation says of graphs that sum up no phase."""
-
-
-def missing() -> str:
-    try:
-        need_compiler()
-    except ExportError as error:
-        return str(error)
-    return ""
-
 
 pytestmark = pytest.mark.timeout(1800)
 """Compiling takes half a minute of computing, on a machine that may do ten other things."""
 
-compiles = pytest.mark.skipif(bool(missing()), reason=missing())
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    if missing():
-        pytest.skip(missing())
-    path = tmp_path_factory.mktemp("exports") / "small"
-    export(small(), path, formats=["aoti"])
-    return path
-
-
-def noise(frames: int, seed: int = 0) -> np.ndarray:
-    return 0.3 * np.random.default_rng(seed).standard_normal((1, 1, frames)).astype(np.float32)
+def folder(aoti_export: Path) -> Path:
+    return aoti_export
 
 
 def test_the_manifest_names_the_machines(folder: Path) -> None:
@@ -69,47 +46,6 @@ def test_the_manifest_names_the_machines(folder: Path) -> None:
     assert all(db < STATED_DB for db in manifest["aoti"]["difference_db"].values())
     with pytest.raises(ExportError, match="holds no step for 'onnx'; hint: export with --format onnx"):
         PortableSession(folder)
-
-
-@pytest.mark.parametrize(("most", "seed"), [(2, 0), (900, 1), (77, 2)])
-def test_any_chunks_are_what_a_session_gives(folder: Path, most: int, seed: int) -> None:
-    x = noise(1600, seed)
-    got = streamed(AotiSession(folder), x, most, seed, level=0.7, speaker=SPEAKER)
-    want = streamed(small().stream(), x, 500, level=0.7, speaker=torch.tensor(SPEAKER))
-    late = streamed(AotiSession(folder, constant_latency=True), x, most, seed, level=0.7, speaker=SPEAKER)
-    for name, port in Exported(folder).outputs.items():
-        assert got[name].size
-        assert decibels(got[name], want[name][..., : got[name].shape[-1]]) < STATED_DB
-        waits = port.host - math.ceil(port.algorithmic * port.rate)
-        assert late[name].shape[-1] == int(1600 * port.rate / 8000)
-        assert np.array_equal(late[name][..., waits:], got[name][..., : late[name].shape[-1] - waits])
-
-
-def test_controls_change_without_a_new_export(folder: Path) -> None:
-    x, session, own = noise(800), AotiSession(folder), small().stream()
-    changes = [{"level": 0.5, "speaker": SPEAKER}, {}, {"level": 1.5}, {"speaker": SPEAKER[::-1]}]
-    for index, values in enumerate(changes):
-        piece = x[..., 200 * index : 200 * (index + 1)]
-        got = session.push(piece, **values)
-        want = own.push(torch.from_numpy(piece), **{name: torch.tensor(v) for name, v in values.items()})
-        for name, y in got.items():
-            assert decibels(y, want[name].numpy()) < STATED_DB
-
-
-def test_reset_flush_and_snapshots_are_exact(folder: Path) -> None:
-    """The state is written where it lies, so what was saved of it has to be a copy."""
-    session, x = AotiSession(folder), noise(900)
-    session.push(x[..., :333], speaker=SPEAKER)
-    saved = session.snapshot()
-    first, end = session.push(x[..., 333:]), session.flush()
-    for other in (session, AotiSession(folder)):
-        other.restore(saved)
-        again, last = other.push(x[..., 333:]), other.flush()
-        for name in first:
-            assert np.array_equal(again[name], first[name])
-            assert np.array_equal(last[name], end[name])
-    whole = session.push(x)
-    assert all(np.array_equal(whole[name][..., -y.shape[-1] :], y) for name, y in first.items())
 
 
 def copied(folder: Path, target: Path, **changes: str) -> Path:
@@ -154,8 +90,8 @@ def test_a_machine_that_can_do_less_refuses(folder: Path) -> None:
     assert f"(capability DEFAULT, not {this_family().capability})" in done.stderr
 
 
-@compiles
 def test_without_a_compiler_one_line_says_what_to_do(tmp_path: Path) -> None:
+    skip_without_compiler()
     with torch._inductor.config.patch({"cpp.cxx": (None, str(tmp_path / "no-such-compiler"))}):
         done = CliRunner().invoke(cli, ["export", "echo", "--format", "onnx,aoti", "-o", str(tmp_path / "out")])
     assert done.exit_code == 1
@@ -174,8 +110,7 @@ def test_an_unknown_format_is_told(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def mini(tmp_path_factory) -> Path:
-    if missing():
-        pytest.skip(missing())
+    skip_without_compiler()
     path = tmp_path_factory.mktemp("exports") / "astrape-mini"
     export(astrape.load("astrape-mini"), path, formats=["onnx", "aoti"])
     return path

@@ -17,7 +17,6 @@ import astrape
 from astrape.audio.whole import read_mono
 from astrape.blocks import Stream
 from astrape.blocks.resample import Resampler
-from astrape.runtime.export import export
 from astrape.voice.shipped import shipped_voices
 from astrape.voice.voicebank import read_voicebank
 from tests.runtime.exports import decibels, minute_of_speech, streamed
@@ -39,10 +38,8 @@ def built() -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("exports") / "astrape-mini"
-    export(astrape.load("astrape-mini"), path)
-    return path
+def folder(mini_export: Path) -> Path:
+    return mini_export
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Exports: what is in them, and that a runner without PyTorch gives what a session gives."""
+"""Exports: what is in them, what is refused, and recipes beside their sessions."""
 
 from __future__ import annotations
 
@@ -14,26 +14,19 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import astrape
-from astrape.errors import ExportError, StreamError
+from astrape.errors import ExportError
 from astrape.runtime.export import export
-from astrape.runtime.portable import Exported, PortableSession
-from tests.runtime.exports import SPEAKER, decibels, small, streamed
+from astrape.runtime.portable import PortableSession
+from tests.runtime.exports import SPEAKER, STATED_DB, decibels, small, streamed
 
 pytestmark = pytest.mark.timeout(900)
 
-STATED_DB = -110.0
-"""What the documentation says of graphs that sum up no phase."""
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("exports") / "small"
-    export(small(), path, batch_size=2, about={"licence": "CC0", "card": "card.md"})
-    return path
+def folder(onnx_export: Path) -> Path:
+    return onnx_export
 
 
 def noise(frames: int, seed: int = 0) -> np.ndarray:
@@ -64,23 +57,6 @@ def test_the_manifest_says_what_the_graph_says(folder: Path) -> None:
     assert not any(path.name.startswith(".") for path in folder.iterdir())
 
 
-@settings(max_examples=12, deadline=None)
-@given(most=st.integers(2, 900), seed=st.integers(0, 99), constant=st.booleans())
-def test_any_chunks_are_what_a_session_gives(folder: Path, most: int, seed: int, constant: bool) -> None:
-    x = noise(1600, seed)
-    got = streamed(PortableSession(folder), x, most, seed, level=0.7, speaker=SPEAKER)
-    want = streamed(small().stream(batch_size=2), x, 500, level=0.7, speaker=torch.tensor(SPEAKER))
-    for name, y in got.items():
-        assert decibels(y, want[name][..., : y.shape[-1]]) < STATED_DB
-        assert want[name].shape[-1] - y.shape[-1] < small().produces[name]
-    late = streamed(PortableSession(folder, constant_latency=True), x, most, seed, level=0.7, speaker=SPEAKER)
-    for name, port in Exported(folder).outputs.items():
-        waits = port.host - math.ceil(port.algorithmic * port.rate)
-        assert late[name].shape[-1] == int(1600 * port.rate / 8000)
-        assert not late[name][..., :waits].any()
-        assert np.array_equal(late[name][..., waits:], got[name][..., : late[name].shape[-1] - waits])
-
-
 def test_a_graph_for_a_host_at_another_rate_is_exported_like_any(tmp_path: Path) -> None:
     """Its resamplers are in the step, and its latency is the hosted graph's own, in frames of the host."""
     hosted = small().hosted(16000)
@@ -92,89 +68,6 @@ def test_a_graph_for_a_host_at_another_rate_is_exported_like_any(tmp_path: Path)
     want = streamed(hosted.stream(), x, 500, speaker=torch.tensor(SPEAKER))
     assert got["wav"].shape[-1] > 8000
     assert decibels(got["wav"], want["wav"][..., : got["wav"].shape[-1]]) < STATED_DB
-
-
-def test_controls_change_without_a_new_export(folder: Path) -> None:
-    graph, x = small(), noise(800)
-    session, own = PortableSession(folder), graph.stream(batch_size=2)
-    changes = [{"level": 0.5, "speaker": SPEAKER}, {}, {"level": 1.5}, {"speaker": SPEAKER[::-1]}]
-    for index, values in enumerate(changes):
-        piece = x[..., 200 * index : 200 * (index + 1)]
-        got = session.push(piece, **values)
-        want = own.push(torch.from_numpy(piece), **{name: torch.tensor(v) for name, v in values.items()})
-        for name, y in got.items():
-            assert decibels(y, want[name].numpy()) < STATED_DB
-
-
-@pytest.mark.parametrize("constant", [False, True])
-@pytest.mark.parametrize("frames", [0, 3, 800, 1001])
-def test_flush_is_exact_and_begins_anew(folder: Path, frames: int, constant: bool) -> None:
-    session, own, x = PortableSession(folder, constant_latency=constant), small().stream(batch_size=2), noise(frames)
-    for _ in range(2):
-        pushed, last = session.push(x, speaker=SPEAKER), session.flush()
-        first, end = own.push(torch.from_numpy(x), speaker=torch.tensor(SPEAKER)), own.flush()
-        for name, port in session.export.outputs.items():
-            whole = np.concatenate((pushed[name], last[name]), axis=-1)
-            want = np.concatenate((first[name].numpy(), end[name].numpy()), axis=-1)
-            waits = port.host - math.ceil(port.algorithmic * port.rate) if constant else 0
-            assert whole.shape[-1] == want.shape[-1] + waits
-            if want.size:
-                assert decibels(whole[..., waits:], want) < STATED_DB
-        assert not any(session.positions.values())
-
-
-def test_a_snapshot_amid_a_step_is_gone_back_to(folder: Path) -> None:
-    session, other, x = PortableSession(folder), PortableSession(folder), noise(900)
-    session.push(x[..., :333], speaker=SPEAKER)
-    saved = session.snapshot()
-    first = session.push(x[..., 333:])
-    for each in (session, other):
-        each.restore(saved)
-        again = each.push(x[..., 333:])
-        assert all(np.array_equal(again[name], y) for name, y in first.items())
-
-
-def test_a_fault_stays_in_its_row(folder: Path) -> None:
-    x = noise(900)
-    bad = x.copy()
-    bad[1, 0, 500] = np.nan
-    session, sound = PortableSession(folder), PortableSession(folder)
-    hurt = streamed(session, bad, 70, speaker=SPEAKER)
-    want = streamed(sound, x, 70, speaker=SPEAKER)
-    own = small().stream(batch_size=2)
-    other = streamed(own, bad, 70, speaker=torch.tensor(SPEAKER))
-    assert [(f.row, f.port, f.frame) for f in session.faults] == [(1, "mic", 500)]
-    assert [(f.row, f.port, f.frame) for f in own.faults] == [(1, "mic", 500)]
-    for name, y in hurt.items():
-        assert np.isfinite(y).all()
-        assert np.array_equal(y[0], want[name][0])
-        assert decibels(y, other[name][..., : y.shape[-1]]) < STATED_DB
-    session.reset()
-    assert session.faults == []
-    again = streamed(session, x, 70)
-    assert all(np.array_equal(again[name], y) for name, y in want.items())
-
-
-@pytest.mark.parametrize(
-    ("push", "message"),
-    [
-        (lambda s: s.push(noise(9)), "control 'speaker' .4 channels. has no value"),
-        (lambda s: s.push(noise(9), speaker=SPEAKER, level=3), "control 'level' is 3, above 2"),
-        (lambda s: s.push(noise(9), speaker=[1, 2]), r"control 'speaker' takes \(2, 4\) or \(4,\), not \(2,\)"),
-        (lambda s: s.push(noise(9), speaker=[0, 0, 0, math.inf]), "control 'speaker' is not finite"),
-        (lambda s: s.push(noise(9), pace=1), r"unknown control 'pace' \(there is: level, speaker\)"),
-        (lambda s: s.push(noise(9)[:1], speaker=SPEAKER), r"'mic' takes \(2, 1, frames\), not \(1, 1, 9\)"),
-        (lambda s: s.push(noise(9).astype(int), speaker=SPEAKER), "'mic' takes floating-point frames, not int64"),
-        (lambda s: s.push({"mike": noise(9)}, speaker=SPEAKER), "'small' takes inputs mic, not mike"),
-    ],
-)
-def test_wrong_use_is_told(folder: Path, push, message: str) -> None:
-    session = PortableSession(folder)
-    with pytest.raises(StreamError, match=message):
-        push(session)
-    # And nothing was taken of it.
-    assert session.controls == {}
-    assert session.positions == {"mic": 0}
 
 
 def damaged(folder: Path, target: Path, change) -> Path:
