@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DEBUG",
     "INTERRUPTED",
-    "PIPE",
     "Closed",
     "Interrupted",
     "RecipeName",
@@ -43,9 +41,6 @@ __all__ = [
     "narrator",
     "note",
     "parse_settings",
-    "pipe_options",
-    "piped_source",
-    "piped_target",
     "print_json",
     "print_table",
     "progress",
@@ -62,9 +57,6 @@ REMEMBERED = 600.0
 
 PATIENCE = 2.0
 """Seconds before a progress bar appears."""
-
-PIPE = "-"
-"""In the place of a file: standard input or output."""
 
 DEBUG: dict[str, Any] = {
     "is_flag": True,
@@ -211,58 +203,6 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             raise AstrapeError(f"--set {setting}: '{name}' is set twice")
         values[name] = torch.tensor(numbers)
     return values
-
-
-def pipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``--from`` and ``--to``: what comes out of standard input, and goes to standard output."""
-    coming = click.option(
-        "--from",
-        "form_in",
-        default="wav",
-        show_default=True,
-        metavar="FORM",
-        help="Of standard input: wav, or raw samples as ENCODING:RATE:CHANNELS, s16le:48000:1 for instance.",
-    )
-    going = click.option(
-        "--to",
-        "form_out",
-        metavar="FORM",
-        help="Of standard output: wav, or the encoding of raw samples, s16le for instance.  [default: as it came]",
-    )
-    return coming(going(function))
-
-
-def piped_source(path: Path, form: str) -> Any:
-    """A file's path as it is; standard input for ``-``.
-
-    Raises:
-        AstrapeError: for an unknown form, and one of a file.
-    """
-    if str(path) != PIPE:
-        if form != "wav":
-            raise AstrapeError(f"--from {form}: is for standard input, and {path} is a file: leave it out")
-        return path
-    from astrape.audio.pipes import PipeReader
-
-    return PipeReader(sys.stdin.buffer, form)
-
-
-def piped_target(path: Path, form: str | None) -> Any:
-    """A file's path as it is; standard output for ``-``.
-
-    Raises:
-        AstrapeError: for an unknown form, and one of a file.
-    """
-    if str(path) != PIPE:
-        if form is not None:
-            raise AstrapeError(f"--to {form}: is for standard output, and {path} is a file: leave it out")
-        return path
-    from astrape.audio.pcm import ENCODINGS
-    from astrape.audio.pipes import PipeTarget
-
-    if form is not None and form != "wav" and form not in ENCODINGS:
-        raise AstrapeError(f"--to {form}: there is wav, and of raw samples {', '.join(ENCODINGS)}")
-    return PipeTarget(sys.stdout.buffer, form)
 
 
 def warn(line: str) -> None:

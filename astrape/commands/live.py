@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from astrape.commands.console import RecipeName, command, json_option, parse_settings, print_json, warn
+from astrape.commands.console import command, json_option, parse_settings, print_json, warn
+from astrape.commands.live_options import (
+    Devices,
+    Playing,
+    Speaking,
+    device_options,
+    playing_options,
+    speaking_options,
+)
 from astrape.errors import AstrapeError
-from astrape.voice.names import RECIPE
 
 if TYPE_CHECKING:
     from astrape.commands.live_devices import DevicePair
     from astrape.commands.live_view import Shown
     from astrape.runtime.card import Card
-    from astrape.runtime.engine import Engine
     from astrape.voice.live import LiveVoice
 
 __all__ = ["live"]
@@ -34,57 +40,12 @@ __all__ = ["live"]
     short="Speak through the sound card in another voice.",
 )
 @click.option("--list-devices", "listing", is_flag=True, help="List the sound devices, and end.")
-@click.option("--input", "wanted_in", metavar="NAME", help="Input device: its number, or a part of its name.")
-@click.option("--output", "wanted_out", metavar="NAME", help="Output device, a virtual cable for instance.")
-@click.option("--monitor", metavar="NAME", help="A further output to hear yourself on, headphones for instance.")
-@click.option("--channel", default=1, show_default=True, metavar="N", help="Channel of the input to listen to, from 1.")
-@click.option("--rate", type=int, metavar="HZ", help="Sample rate of the devices.  [default: the output's]")
-@click.option(
-    "--block", type=click.IntRange(16, 8192), metavar="FRAMES", help="Block of the devices.  [default: about 10 ms]"
-)
-@click.option("--recipe", type=RecipeName(), default=RECIPE, show_default=True, metavar="RECIPE", help="What to run.")
-@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights, a safetensors file.")
-@click.option(
-    "--voice",
-    metavar="VOICE",
-    help="A voicebank, a recording of 5 s or more, or the name of a voice that ships.  [default: emma]",
-)
-@click.option("--encoder", metavar="NAME", help="Speaker encoder for a recording.  [default: that of the weights]")
-@click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Value of a control to begin with. Repeatable."
-)
-@click.option("--record", metavar="IN.wav,OUT.wav", help="Record what goes in and what comes out; either may be empty.")
-@click.option("--seconds", type=float, metavar="S", help="End after so much sound.")
-@click.option(
-    "--overload",
-    type=click.Choice(["repeat", "silence", "bypass"]),
-    default="repeat",
-    show_default=True,
-    help="What is heard where the computer is too slow: the last sound fading out, silence, or your own voice.",
-)
-@click.option("--hold", type=int, metavar="FRAMES", help="Frames held for computing.  [default: measured at the start]")
+@device_options
+@speaking_options
+@playing_options
 @click.option("--measure-latency", "measuring", is_flag=True, help="Measure the devices' delay with a cable, and end.")
 @json_option
-def live(
-    listing: bool,
-    wanted_in: str | None,
-    wanted_out: str | None,
-    monitor: str | None,
-    channel: int,
-    rate: int | None,
-    block: int | None,
-    recipe: str,
-    weights: Path | None,
-    voice: str | None,
-    encoder: str | None,
-    settings: tuple[str, ...],
-    record: str | None,
-    seconds: float | None,
-    overload: str,
-    hold: int | None,
-    measuring: bool,
-    as_json: bool,
-) -> None:
+def live(listing: bool, wanted: Devices, speaking: Speaking, playing: Playing, measuring: bool, as_json: bool) -> None:
     """Speak through the sound card in another voice: what the microphone hears comes out converted.
 
     Into a call, a stream or a game it goes through a virtual cable: name it as --output, and choose it as the
@@ -107,35 +68,38 @@ def live(
     if listing:
         print_devices(list_devices(), as_json)
         return
-    if seconds is not None and not seconds > 0:
-        raise AstrapeError(f"--seconds {seconds:g}: must be above 0")
+    if playing.seconds is not None and not playing.seconds > 0:
+        raise AstrapeError(f"--seconds {playing.seconds:g}: must be above 0")
     before = Before.read()
-    pair = choose_pair(wanted_in, wanted_out, monitor, rate, wait=before is not None)
-    controls = parse_settings(settings)
+    pair = choose_pair(wanted, wait=before is not None)
+    controls, name = parse_settings(speaking.settings), speaking.voice
     if before is not None:
-        controls |= before.values
-        voice, seconds, record = before.voice, before.seconds, before.next_files(record)
+        controls, name = controls | before.values, before.voice
+        playing = replace(playing, seconds=before.seconds, record=before.next_files(playing.record))
     from astrape.runtime.priority import lock_memory
     from astrape.runtime.process import settle
     from astrape.voice.live import LiveVoice
 
-    speaking = LiveVoice(recipe, weights=weights, voice=voice, controls=controls, encoder=encoder)
-    if speaking.random:
-        warn(f"the weights of '{speaking.graph.name}' are random, and what comes out is noise: hint: --weights")
-    size = _block(pair, block, speaking)
-    engine = speaking.engine(pair.rate, size, overload=overload, hold=hold)
+    voice = LiveVoice(
+        speaking.recipe, weights=speaking.weights, voice=name, controls=controls, encoder=speaking.encoder
+    )
+    if voice.random:
+        warn(f"the weights of '{voice.graph.name}' are random, and what comes out is noise: hint: --weights")
+    size = _block(pair, wanted.block, voice)
+    engine = voice.engine(pair.rate, size, overload=playing.overload, hold=playing.hold)
     if measuring:
-        measure_delay(pair, size, channel, engine, as_json)
+        measure_delay(pair, size, wanted.channel, engine, as_json)
         return
-    files = _files(record, engine)
+    files = playing.files(engine)
     settle()
-    show = LiveRun(speaking, engine, pair, size, channel, files)
+    show = LiveRun(voice, engine, pair, size, wanted.channel, files)
     # What is loaded by now is what a step touches; sound's own buffers are small, and come later.
     show.memory = lock_memory()
+    seconds = playing.seconds
     try:
         shown = show.run(seconds, quiet=as_json)
     except ServerGone:
-        Before.write(speaking, None if seconds is None else seconds - engine.heard.written / pair.rate, before)
+        Before.write(voice, None if seconds is None else seconds - engine.heard.written / pair.rate, before)
         os.execv(sys.executable, [sys.executable, "-m", "astrape", *sys.argv[1:]])
     if as_json:
         print_json({**_facts(shown, show.card, pair), "memory": show.memory})
@@ -145,20 +109,10 @@ def live(
         click.echo(summary(shown))
 
 
-def _block(pair: DevicePair, block: int | None, speaking: LiveVoice) -> int:
+def _block(pair: DevicePair, block: int | None, voice: LiveVoice) -> int:
     from astrape.runtime.card import block_of
 
-    return block_of(pair.source, pair.sink, pair.rate, block, speaking.quantum(pair.rate))
-
-
-def _files(record: str | None, engine: Engine) -> list[tuple[Path, Any]]:
-    if record is None:
-        return []
-    names = record.split(",")
-    if len(names) != 2 or not any(names):
-        raise AstrapeError(f"--record {record}: write it as IN.wav,OUT.wav, or ,OUT.wav for one of them")
-    rings = (engine.heard, engine.played)
-    return [(Path(name), ring) for name, ring in zip(names, rings, strict=True) if name]
+    return block_of(pair.source, pair.sink, pair.rate, block, voice.quantum(pair.rate))
 
 
 def _facts(shown: Shown, card: Card, pair: DevicePair) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from astrape.commands.console import note, print_json, print_table, warn
 from astrape.errors import AstrapeError
 
 if TYPE_CHECKING:
+    from astrape.commands.live_options import Devices
     from astrape.runtime.card import Card
     from astrape.runtime.devices import Device
     from astrape.runtime.engine import Engine
@@ -31,24 +32,23 @@ class DevicePair:
         self.source, self.sink, self.monitor, self.rate = source, sink, monitor, rate
 
 
-def choose_pair(
-    wanted_in: str | None, wanted_out: str | None, monitor: str | None, rate: int | None, wait: bool
-) -> DevicePair:
+def choose_pair(wanted: Devices, wait: bool) -> DevicePair:
+    """The devices that are asked for; ``wait``: until they are there."""
     from astrape.runtime.devices import DeviceError, choose, common_rate, list_devices, restart, share_clock
 
     devices = list_devices()
     while wait:
         try:
-            choose(devices, wanted_in, "input"), choose(devices, wanted_out, "output")
+            choose(devices, wanted.wanted_in, "input"), choose(devices, wanted.wanted_out, "output")
             note("it is back")
             break
         except DeviceError:
             time.sleep(AGAIN)
             restart()
             devices = list_devices()
-    source, sink = choose(devices, wanted_in, "input"), choose(devices, wanted_out, "output")
-    further = None if monitor is None else choose(devices, monitor, "output")
-    found, line = common_rate(source, sink, rate)
+    source, sink = choose(devices, wanted.wanted_in, "input"), choose(devices, wanted.wanted_out, "output")
+    further = None if wanted.monitor is None else choose(devices, wanted.monitor, "output")
+    found, line = common_rate(source, sink, wanted.rate)
     if line is not None:
         warn(line)
     if not share_clock(source, sink):

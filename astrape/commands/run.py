@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING
 import click
 
 from astrape.commands.console import (
-    PIPE,
     RecipeName,
     channel_option,
     command,
     json_option,
     parse_settings,
-    pipe_options,
-    piped_source,
-    piped_target,
     print_json,
     progress,
     settings_option,
     warn,
 )
+from astrape.commands.pipes import PIPE, Pipes, pipe_options
 
 if TYPE_CHECKING:
     from astrape.runtime.files import Conversion
@@ -62,8 +59,7 @@ def run(
     port: str | None,
     weights: Path | None,
     channel: str,
-    form_in: str,
-    form_out: str | None,
+    pipes: Pipes,
     as_json: bool,
 ) -> None:
     """Run RECIPE over the audio file IN and write OUT.
@@ -83,8 +79,8 @@ def run(
     with progress(f"{graph.name}") as tell:
         done = process_file(
             graph,
-            piped_source(source, form_in),
-            piped_target(target, form_out),
+            pipes.source(source),
+            pipes.target(target),
             controls=parse_settings(settings),
             chunk_ms=chunk_ms,
             output=port,

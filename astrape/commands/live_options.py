@@ -1,0 +1,119 @@
+"""Options of ``astrape live``: the devices, who speaks, and what is heard and kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from astrape.commands.console import RecipeName
+from astrape.commands.gathered import gathered
+from astrape.errors import AstrapeError
+from astrape.voice.names import RECIPE
+
+if TYPE_CHECKING:
+    from astrape.runtime.engine import Engine
+
+__all__ = ["Devices", "Playing", "Speaking", "device_options", "playing_options", "speaking_options"]
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The devices that are asked for: the values of the options of these names."""
+
+    wanted_in: str | None
+    wanted_out: str | None
+    monitor: str | None
+    channel: int
+    rate: int | None
+    block: int | None
+
+
+@dataclass(frozen=True)
+class Speaking:
+    """Who speaks, and through which recipe: the values of the options of these names."""
+
+    recipe: str
+    weights: Path | None
+    voice: str | None
+    encoder: str | None
+    settings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Playing:
+    """What is recorded, for how long, and what an overload sounds like: the values of the options of these names."""
+
+    record: str | None
+    seconds: float | None
+    overload: str
+    hold: int | None
+
+    def files(self, engine: Engine) -> list[tuple[Path, Any]]:
+        """Files to record, each with the sound that it gets.
+
+        Raises:
+            AstrapeError: for other than two names.
+        """
+        if self.record is None:
+            return []
+        names = self.record.split(",")
+        if len(names) != 2 or not any(names):
+            raise AstrapeError(f"--record {self.record}: write it as IN.wav,OUT.wav, or ,OUT.wav for one of them")
+        rings = (engine.heard, engine.played)
+        return [(Path(name), ring) for name, ring in zip(names, rings, strict=True) if name]
+
+
+device_options = gathered(
+    "wanted",
+    Devices,
+    click.option("--input", "wanted_in", metavar="NAME", help="Input device: its number, or a part of its name."),
+    click.option("--output", "wanted_out", metavar="NAME", help="Output device, a virtual cable for instance."),
+    click.option("--monitor", metavar="NAME", help="A further output to hear yourself on, headphones for instance."),
+    click.option(
+        "--channel", default=1, show_default=True, metavar="N", help="Channel of the input to listen to, from 1."
+    ),
+    click.option("--rate", type=int, metavar="HZ", help="Sample rate of the devices.  [default: the output's]"),
+    click.option(
+        "--block", type=click.IntRange(16, 8192), metavar="FRAMES", help="Block of the devices.  [default: about 10 ms]"
+    ),
+)
+
+speaking_options = gathered(
+    "speaking",
+    Speaking,
+    click.option(
+        "--recipe", type=RecipeName(), default=RECIPE, show_default=True, metavar="RECIPE", help="What to run."
+    ),
+    click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights, a safetensors file."),
+    click.option(
+        "--voice",
+        metavar="VOICE",
+        help="A voicebank, a recording of 5 s or more, or the name of a voice that ships.  [default: emma]",
+    ),
+    click.option("--encoder", metavar="NAME", help="Speaker encoder for a recording.  [default: that of the weights]"),
+    click.option(
+        "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Value of a control to begin with. Repeatable."
+    ),
+)
+
+playing_options = gathered(
+    "playing",
+    Playing,
+    click.option(
+        "--record", metavar="IN.wav,OUT.wav", help="Record what goes in and what comes out; either may be empty."
+    ),
+    click.option("--seconds", type=float, metavar="S", help="End after so much sound."),
+    click.option(
+        "--overload",
+        type=click.Choice(["repeat", "silence", "bypass"]),
+        default="repeat",
+        show_default=True,
+        help="What is heard where the computer is too slow: the last sound fading out, silence, or your own voice.",
+    ),
+    click.option(
+        "--hold", type=int, metavar="FRAMES", help="Frames held for computing.  [default: measured at the start]"
+    ),
+)
