@@ -5,14 +5,20 @@
 #   make OUT=/tmp/out demo          another folder for what the demo writes
 #   make PYTEST_FLAGS="-k conv" test
 #   make EXTRAS=teachers,evaluate test      with the packages of teachers and metrics too
-#   make HOURS=0.2 DEFAULT_FLAGS="--epochs 2" train-default    a taste of the training of the voice that ships
+#   make DEFAULT=taste HOURS=0.1 FLITE=0.1 EPOCHS=2 STEPS=20 train-default    a taste of the training of the voice
 #   make PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu" demo
 
 PYTHON ?= python3
 OUT ?= demo-output
 TINY ?= train-tiny
 DEFAULT ?= train-default
+# Of the training of the voice that ships: hours of Kokoro's speech and of flite's; epochs and their steps, the recipe's
+# where they are left out. A taste of it does not go over the weights that ship.
 HOURS ?= 8
+FLITE ?= 20
+EPOCHS ?=
+STEPS ?=
+WEIGHTS ?= $(if $(EPOCHS)$(STEPS),$(DEFAULT)/astrape-mini.safetensors,astrape/recipes/weights/astrape-mini.safetensors)
 DEFAULT_FLAGS ?=
 # A corpus of parallel sets, as `astrape corpus make parallel` writes it.
 CORPUS ?= $(DEFAULT)/corpus
@@ -79,9 +85,9 @@ lint: $(VENV)/.installed-lint $(VENV)/.installed-test ## ruff and mypy
 train-tiny: $(VENV)/.installed-tiny ## train the small voice converter on real speech from Debian's packages: under an hour
 	$(ONE_CORE) $(BIN)/astrape train-tiny --work "$(TINY)"
 
-train-default: $(VENV)/.installed-default ## the weights that ship, from nothing: half a day of one core, stopped and resumed at will
-	$(ONE_CORE) $(BIN)/astrape train-default --work "$(DEFAULT)" --hours $(HOURS) \
-		--output astrape/recipes/weights/astrape-mini.safetensors $(DEFAULT_FLAGS)
+train-default: $(VENV)/.installed-default ## the weights that ship, from nothing: over a day of one core, stopped and resumed at will
+	$(ONE_CORE) $(BIN)/astrape train-default --work "$(DEFAULT)" --hours $(HOURS) --flite $(FLITE) \
+		$(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(STEPS),--steps $(STEPS)) --output "$(WEIGHTS)" $(DEFAULT_FLAGS)
 
 train-speaker: $(VENV)/.installed-teachers,tiny ## the weights of the speaker encoder, from a corpus: half an hour, can be stopped and resumed
 	$(ONE_CORE) $(BIN)/astrape train-speaker --corpus "$(CORPUS)" --work train-speaker \

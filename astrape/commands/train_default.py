@@ -15,7 +15,7 @@ __all__ = ["train_default"]
     "train-default",
     "astrape train-default --work default --hours 8\n"
     "astrape train-default --work default --hours 8 --output astrape/recipes/weights/astrape-mini.safetensors\n"
-    "astrape train-default --work default --hours 0.2 --epochs 2",
+    "astrape train-default --work taste --hours 0.05 --flite 0.05 --no-recordings --epochs 2 --steps 10",
     extra="default",
 )
 @click.option(
@@ -30,9 +30,20 @@ __all__ = ["train_default"]
     type=click.FloatRange(0),
     default=8.0,
     show_default=True,
-    help="Of rendered speech, an hour of a core each; 0: WORK/corpus as it is.",
+    help="Of speech that Kokoro renders, an hour of a core each; 0: WORK/corpus as it is.",
+)
+@click.option(
+    "--flite",
+    type=click.FloatRange(0),
+    default=20.0,
+    show_default=True,
+    help="Hours of flite's speech, two or three minutes of a core each.",
+)
+@click.option(
+    "--recordings/--no-recordings", default=True, show_default=True, help="Recordings of real people, 200 MB of them."
 )
 @click.option("--epochs", type=click.IntRange(1), help="In all phases.  [default: the recipe's]")
+@click.option("--steps", type=click.IntRange(1), help="Of an epoch.  [default: the recipe's]")
 @click.option("--recipe", default="astrape-mini", show_default=True, metavar="RECIPE", help="What is trained.")
 @click.option(
     "--speakers",
@@ -56,7 +67,10 @@ def train_default(
     context: click.Context,
     work: Path,
     hours: float,
+    flite: float,
+    recordings: bool,
     epochs: int | None,
+    steps: int | None,
     recipe: str,
     teacher: str,
     seed: int,
@@ -71,7 +85,18 @@ def train_default(
     """
     from astrape.training.default.run import DefaultPlan, run
 
-    plan = DefaultPlan(hours, recipe, epochs, seed, jobs, teacher=teacher, output=output)
+    plan = DefaultPlan(
+        hours,
+        recipe,
+        epochs,
+        steps,
+        seed,
+        jobs,
+        teacher=teacher,
+        output=output,
+        flite=flite,
+        recordings=recordings,
+    )
     result = run(work.absolute(), plan, narrator(as_json))
     if as_json:
         print_json(result.to_dict())

@@ -22,7 +22,7 @@ REGISTERS = "registers.json"
 FOLDERS = {KOKORO: "sets", FLITE: FLITE, RECORDINGS: "real"}
 """Folders of the sets, by source."""
 
-COSTS = {KOKORO: 0.85, FLITE: 0.15, RECORDINGS: 0.15}
+COSTS = {KOKORO: 0.85, FLITE: 0.03, RECORDINGS: 0.15}
 """Seconds of one core for a second of a rendering."""
 
 WARP_COST = 0.05

@@ -13,6 +13,7 @@ all but the first two where wanted:
 - ``phones``, ``pitch``, ``vector``: tables (``.npy``, see :mod:`astrape.training.tables`), by a path as above. In a set
   they are looked for beside the audio as well: ``phones.npy`` of all its renderings, and ``NAME.f0.npy`` and
   ``NAME.spk.npy`` beside ``NAME.flac``.
+- ``source``: what it comes from, such as a synthesiser; a training can draw more of one than of another.
 
 Others are left aside. Text is UTF-8::
 
@@ -122,7 +123,7 @@ def table_rows(
 
 
 def _utterance(manifest: Path, line: int, row: dict[str, Any]) -> Utterance:
-    for name in (*REQUIRED, "name", "text", "channel", "set", "split", "phones", "pitch", "vector"):
+    for name in (*REQUIRED, "name", "text", "channel", "set", "split", "phones", "pitch", "vector", "source"):
         value = row.get(name)
         given = isinstance(value, str) and (value.strip() or name not in REQUIRED)
         if not given and (value is not None or name in REQUIRED):
@@ -151,6 +152,7 @@ def _utterance(manifest: Path, line: int, row: dict[str, Any]) -> Utterance:
         phones=_table_of("phones", manifest, line, row, beside),
         pitch=_table_of("pitch", manifest, line, row, beside),
         vector=_table_of("vector", manifest, line, row, beside),
+        source=(row.get("source") or "").strip() or None,
     )
 
 

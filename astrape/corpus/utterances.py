@@ -40,6 +40,7 @@ class Utterance:
         phones: the table of what sounds when, see :mod:`astrape.training.tables`.
         pitch: the table of its fundamental.
         vector: who speaks, as a speaker encoder has it.
+        source: what it comes from, where a manifest says: ``kokoro``, ``flite`` or ``recordings`` of ours.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class Utterance:
     phones: Path | None = None
     pitch: Path | None = None
     vector: Path | None = None
+    source: str | None = None
 
     @property
     def key(self) -> str:

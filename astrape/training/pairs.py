@@ -48,6 +48,9 @@ class Pairs:
         given: what the data gives, by the name of an output, a node's signal or a control of the graph.
         augment: what happens to the source.
         colour: dB by which targets and their speakers' tone are coloured, see :mod:`astrape.training.colour`.
+        blur: noise on what the embedding says of the speaker, of its own size, see :mod:`astrape.training.blur`.
+        shares: draws in a round of each source of the corpus, see :mod:`astrape.training.shares`; none: every set comes
+            as often as any other.
     """
 
     same: float = 0.0
@@ -55,3 +58,5 @@ class Pairs:
     given: Mapping[str, str] = field(default_factory=dict)
     augment: tuple[Augmentation, ...] = ()
     colour: float = 0.0
+    blur: float = 0.0
+    shares: Mapping[str, int] = field(default_factory=dict)

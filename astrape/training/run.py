@@ -44,7 +44,7 @@ class Outcome:
     Attributes:
         position: where it ended.
         metrics: of the last validation.
-        best: of the best one, with its epoch.
+        best: of the best one of the last phase that was reached, with its epoch.
         checkpoint, weights, recipe: the best's files.
         finished: whether all epochs were made, or somebody stopped it.
     """
@@ -232,10 +232,13 @@ class _Run:
     def _is_better(self, at: Position) -> bool:
         name, upwards = self.setup.validation.best, self.setup.validation.higher_is_better
         value = self.metrics.get(name, float("nan"))
-        known = self.best.get("value")
+        # What a phase begins with is better by the measure than what it makes of it, where it has another aim: an
+        # adversary's does not come nearer to the target, frame by frame.
+        phase = self.setup.stage.phase_at(at.epoch - 1).name
+        known = self.best.get("value") if self.best.get("phase", phase) == phase else None
         better = math.isfinite(value) and (known is None or (value > known if upwards else value < known))
         if better:
-            self.best = {"metric": name, "value": value, "epoch": at.epoch - 1, "step": at.step}
+            self.best = {"metric": name, "value": value, "epoch": at.epoch - 1, "step": at.step, "phase": phase}
         return better
 
     def _export(self, at: Position) -> None:

@@ -87,6 +87,8 @@ class _Share(Settings):
     same: Annotated[float, Between(0, 1)] = 0.0
     both: bool = False
     colour: Annotated[float, Between(0, 12)] = 0.0
+    blur: Annotated[float, Between(0, 1)] = 0.0
+    shares: dict[Name, Annotated[int, Between(0, 1000)]] = Field(default_factory=dict)
 
 
 class _Stage(_Losses):
@@ -160,7 +162,9 @@ class _Stage(_Losses):
         if about_pairs or any(one is not None for one in (self.pairs, self.given, self.augment)):
             share = self.pairs or _Share()
             augment = tuple(build_augmentation(spec.model_dump()) for spec in self.augment or ())
-            pairs = Pairs(share.same, share.both, dict(self.given or {}), augment, share.colour)
+            pairs = Pairs(
+                share.same, share.both, dict(self.given or {}), augment, share.colour, share.blur, share.shares
+            )
         return Stage(
             name=name,
             train=self.train,

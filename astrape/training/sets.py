@@ -19,12 +19,14 @@ from astrape.audio.atomic import shown
 from astrape.blocks.base import Stream
 from astrape.corpus.utterances import Utterance
 from astrape.training.augment import augmented
+from astrape.training.blur import blurred
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.recording import read_crop, read_header
 from astrape.training.caches.waves import unpacked
 from astrape.training.colour import coloured, draw_colour
 from astrape.training.errors import CacheError
 from astrape.training.pairs import BAND, PAIR, Pairs
+from astrape.training.shares import Shares
 from astrape.training.tables import NO_PHONE, PHONE_RATE, PITCH_RATE, read_phones, read_pitch, read_vector
 from astrape.training.windows import Crops, Place, cut, mapped
 
@@ -40,8 +42,8 @@ EDGE = 0.96
 class SetWindows(Crops):
     """Crops of two renderings of a set, of one length, from the same seconds.
 
-    Each epoch takes the sets in a new order, each once before any comes again, and of each a random source, a random
-    target and a random crop; where the pairs go both ways, two windows in a row are of one draw. A recording without a
+    Each epoch takes the sets in a new order, those of a source once before any of it comes again
+    (:mod:`astrape.training.shares`), and of each a random source, a random target and a random crop; where the pairs go both ways, two windows in a row are of one draw. A recording without a
     set is a set by itself, and its own target. A window is a dict of, as far as they are asked for,
 
     - ``audio``: the source, float32 ``(1, samples)``, augmented; ``pair.wav``: the target, at the level of the source's
@@ -66,6 +68,7 @@ class SetWindows(Crops):
     Attributes:
         seconds, period, streams, utterances, left_out, speakers: as of ``Windows``.
         sets: renderings of each set, sorted.
+        drawn: says which of them comes at a place.
 
     Raises:
         CacheError: for a cache that is missing or not finished, and a recording without a pitch where that is needed.
@@ -92,6 +95,7 @@ class SetWindows(Crops):
             streams["content"] = Stream(by_kind["content"].rate, by_kind["content"].channels)
         super().__init__(utterances, by_kind, streams, seconds=seconds, period=period, speakers=speakers, seed=seed)
         self.sets = sets_of(self.utterances)
+        self.drawn = Shares(self.sets, pairs.shares, seed)
         self._set_of = {one.key: renderings for renderings in self.sets for one in renderings}
         self._bands: dict[str, float] = {}
 
@@ -111,8 +115,7 @@ class SetWindows(Crops):
         """
         epoch, item = (0, place) if isinstance(place, int) else place
         drawn, back = divmod(item, 2) if self.pairs.both else (item, 0)
-        passes, index = divmod(drawn, len(self.sets))
-        renderings = self.sets[int(self._permutation(epoch, passes)[index])]
+        renderings = self.sets[self.drawn(epoch, drawn)]
         draw = np.random.default_rng((self.seed, epoch, drawn))
         at = int(draw.integers(len(renderings)))
         same = draw.random() < self.pairs.same or len(renderings) == 1
@@ -127,6 +130,9 @@ class SetWindows(Crops):
             rate = float(self.streams["audio"].rate)
             wave, vector = coloured(window["pair.wav"], window["pair.speaker"], colour, rate)
             window |= {"pair.wav": wave, "pair.speaker": vector}
+        if self.pairs.blur and "pair.speaker" in window:
+            noise = np.random.default_rng((self.seed, epoch, item, 5))
+            window["pair.speaker"] = blurred(window["pair.speaker"], noise, self.pairs.blur)
         return self._augmented(window, (self.seed, epoch, item, 2))
 
     def crop(self, utterance: Utterance, begin: Fraction = Fraction(0)) -> dict[str, Tensor]:

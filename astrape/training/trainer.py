@@ -20,11 +20,13 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from astrape.training.adversary import Adversary, random_windows
+from astrape.training.bands import below
 from astrape.training.checkpoint import random_state, restore_random_state
 from astrape.training.errors import TrainingError
 from astrape.training.learner import Batch, Learner, key_of, valid_frames
 from astrape.training.objectives import Objective, SpeakerAdversary, Total, reversal_strength
 from astrape.training.optimisers import adamw, plain_state, schedule_of, warmed
+from astrape.training.pairs import BAND
 from astrape.training.relaxation import relaxed
 from astrape.training.stage import Optimiser, Phase, Stage
 
@@ -237,6 +239,8 @@ class Trainer:
         clock = self._learner.clock(plan.of)
         true = batch[key_of(plan.to, self._learner.audio)]
         wave, weights = self._learner.waveform(plan.of, true, batch, made.shape[-1])
+        if plan.to == "pair.wav" and BAND in batch:
+            wave, made = (below(one, batch[BAND], clock.rate) for one in (wave, made))
         first = self._learner.first_sample(plan.of)
         # Places are found on the CPU: not every device has float64.
         ends = valid_frames(batch, clock.rate).cpu()

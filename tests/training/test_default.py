@@ -13,11 +13,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import astrape
 from astrape.training import run as running
 from astrape.training.default.hours import Hours, machine
-from astrape.training.default.run import DefaultPlan, run
+from astrape.training.default.run import DefaultPlan, _first_epochs, run
 from astrape.training.default.weights import write_weights
 from astrape.training.errors import TrainingError
+from astrape.training.section import read_section
 from tests.training import parallel
 
 
@@ -66,6 +68,24 @@ def test_stopped_and_taken_up_again_it_makes_the_same_weights(
     # A third time there is nothing left to do, and the weights are those.
     third = run(parts, plan, lambda line: None)
     assert all(torch.equal(one[name], tensor) for name, tensor in load_file(str(third.weights)).items())
+
+
+def test_phases_share_fewer_epochs_as_they_share_the_recipe_s(ground: Path, tmp_path: Path) -> None:
+    plan = DefaultPlan(recipe="astrape-mini")
+    shared = {epochs: _first_epochs(replace(plan, epochs=epochs)) for epochs in (None, 1, 2, 20, 70, 140)}
+    # 66 to 4: the last phase comes into a taste of it too, but for one of a single epoch.
+    assert shared == {None: None, 1: None, 2: 1, 20: 19, 70: 66, 140: 132}
+    assert _first_epochs(DefaultPlan(recipe=str(ground / "tones.yaml"), epochs=5)) is None
+
+
+def test_the_recipe_that_ships_is_trained_for_as_many_steps_as_its_card_says() -> None:
+    recipe = astrape.Recipe.load("astrape-mini")
+    stage = read_section(recipe).stage("voice", recipe)
+    assert 17_000 <= stage.epochs * stage.steps_per_epoch <= 20_000
+    assert stage.phases[-1].discriminators is not None
+    assert stage.pairs is not None
+    # A step has whole rounds of the sources, two rows of each draw.
+    assert stage.batch == 2 * sum(stage.pairs.shares.values())
 
 
 def test_other_plans_than_the_checkpoint_s_are_refused(ground: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import astrape
 from astrape.blocks.base import Stream
 from astrape.corpus.layouts import read_corpus
 from astrape.training import run as running
+from astrape.training.bands import below
 from astrape.training.build import build
 from astrape.training.caches import CacheJob, make_cache
 from astrape.training.checkpoint import load_checkpoint
@@ -75,6 +76,8 @@ def test_a_resumed_run_is_one_that_never_stopped_to_the_last_bit(
     for kind in ("train", "valid"):
         assert entries(tmp_path / "parts", kind) == entries(tmp_path / "whole", kind)
     assert "discriminators" in entries(tmp_path / "whole", "train")[-1]
+    # Whatever it scores beside the first phase's, what ships is of the last.
+    assert (whole.best["phase"], whole.best["epoch"]) == ("adversarial", 1)
     first, second = load_checkpoint(whole.checkpoint), load_checkpoint(again.checkpoint)
     assert all(torch.equal(tensor, second["graph"][name]) for name, tensor in first["graph"].items())
 
@@ -111,6 +114,37 @@ def judged(root: Path) -> str:
     path = root / "judged.yaml"
     path.write_text(astrape.training.architecture.recipe_text(values))
     return str(path)
+
+
+def test_a_later_phase_gives_the_best_also_where_it_measures_worse(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three epochs, the first of the first phase measures best, and of the second phase its first does."""
+    values = iter([1.0, 3.0, 4.0])
+    measured = running._Run._validate
+
+    def validate(self: Any, *given: Any) -> None:
+        measured(self, *given)
+        self.metrics["mel_distance"] = next(values)
+
+    monkeypatch.setattr(running._Run, "_validate", validate)
+    outcome = train(parallel.options(root, tmp_path, recipe=judged(root), epochs=3), lambda line: None)
+    assert (outcome.best["phase"], outcome.best["epoch"], outcome.best["value"]) == ("adversarial", 1, 3.0)
+
+
+def test_a_judge_hears_no_more_than_the_target_s_recording_reaches() -> None:
+    """Against the discrete Fourier transform of tones: below the edge they stay, above it they are gone."""
+    rate, band = 44100, torch.tensor([7680.0, 11520.0])
+    time = torch.arange(8820, dtype=torch.float64) / rate
+    for hertz, kept in ((1000.0, (True, True)), (7000.0, (True, True)), (9000.0, (False, True)), (15000.0, (False, False))):
+        tone = torch.sin(2 * math.pi * hertz * time).expand(2, 1, -1)
+        heard = below(tone, band, rate)
+        for row, stays in enumerate(kept):
+            inside = slice(1000, -1000)
+            wanted = tone[row, 0, inside] if stays else torch.zeros(6820, dtype=torch.float64)
+            torch.testing.assert_close(heard[row, 0, inside], wanted, atol=5e-3, rtol=0)
+    made = torch.randn(2, 1, 500, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda wave: below(wave, band, rate), [made])
 
 
 def test_two_processes_are_one_with_all_their_windows(root: Path, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_each_set_comes_once_before_any_comes_again(manifest: Path) -> None:
     drawn = windows(manifest)
     assert len(drawn) == 4
     for passes in range(3):
-        order = [int(drawn._permutation(0, passes)[index]) for index in range(4)]
+        order = [drawn.drawn(0, 4 * passes + index) for index in range(4)]
         assert sorted(order) == [0, 1, 2, 3]
 
 
@@ -300,3 +300,26 @@ def test_targets_are_coloured_and_sources_are_not(manifest: Path) -> None:
         assert torch.equal(after["pair.wav"], windows(manifest, Pairs(colour=6.0))[0, item]["pair.wav"])
         changed += tone
     assert 2 < changed < 12
+
+
+def test_speakers_are_blurred_and_their_voices_are_not(manifest: Path) -> None:
+    plain, drawn = windows(manifest), windows(manifest, Pairs(blur=0.25))
+    for item in range(8):
+        before, after = plain[0, item], drawn[0, item]
+        assert torch.equal(before["pair.wav"], after["pair.wav"])
+        assert torch.equal(before["speaker"], after["speaker"])
+        assert not torch.equal(before["pair.speaker"], after["pair.speaker"])
+        assert torch.equal(after["pair.speaker"], windows(manifest, Pairs(blur=0.25))[0, item]["pair.speaker"])
+
+
+def test_a_manifest_says_which_source_a_set_is_of(manifest: Path, tmp_path: Path) -> None:
+    """Half of the draws are of the one set that is called rare."""
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    lines = [line | {"path": str(manifest.parent / line["path"])} for line in lines]
+    rare = lines[0]["set"]
+    marked = [line | {"source": "rare" if line["set"] == rare else "plenty"} for line in lines]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in marked))
+    train = split_corpus(read_corpus(tmp_path / "m.jsonl")).train
+    drawn = windows(manifest, Pairs(shares={"rare": 1, "other": 1}), utterances=train)
+    found = [drawn.sets[drawn.drawn(0, place)][0].set == rare for place in range(20)]
+    assert sum(found) == 10

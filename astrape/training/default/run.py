@@ -24,6 +24,8 @@ from astrape.training.default.weights import write_weights
 from astrape.training.errors import TrainingError
 from astrape.training.options import Options
 from astrape.training.run import Outcome, train
+from astrape.training.section import read_section
+from astrape.training.settings import Setting
 from astrape.wording import lacking
 
 __all__ = ["DefaultPlan", "DefaultResult", "run"]
@@ -34,30 +36,39 @@ SPACES = {"resemblyzer": "astrape-speaker"}
 RECIPE, NAME = "astrape-mini", "default"
 MANIFEST = "manifest.jsonl"
 
+FLITE_HOURS = 20.0
+"""Of flite's speech, a quarter of it pseudo-speakers: three in four of the sentences that there are."""
+
 
 @dataclass(frozen=True)
 class DefaultPlan:
     """The settings of a run.
 
     Attributes:
-        hours: of rendered speech.
+        hours: of speech that Kokoro renders.
         recipe: whose section ``training.voice`` says how.
-        epochs: in place of the recipe's.
+        epochs: in place of the recipe's, which its phases share as they share those; two or more where it has two.
+        steps: of an epoch, in place of the recipe's: for a taste of it.
         seed: of weights and windows.
         jobs: processes that render and fill caches.
         probes: held-out recordings that each epoch is measured on.
         teacher: of the speakers' vectors.
         output: where the weights go; ``WORK/RECIPE.safetensors`` when left out.
+        flite: hours of flite's speech, which takes little time and says how English sounds.
+        recordings: whether those of real people are taken.
     """
 
     hours: float = 8.0
     recipe: str = RECIPE
     epochs: int | None = None
+    steps: int | None = None
     seed: int = 42
     jobs: int = 1
     probes: int = 64
     teacher: str = "resemblyzer"
     output: Path | None = None
+    flite: float = FLITE_HOURS
+    recordings: bool = True
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,8 @@ def run(work: Path, plan: DefaultPlan, say: Callable[[str], None]) -> DefaultRes
         recipe=plan.recipe,
         seed=plan.seed,
         epochs=plan.epochs,
+        warmup_epochs=_first_epochs(plan),
+        settings=() if plan.steps is None else (Setting("--steps", ("steps_per_epoch",), plan.steps),),
         probes=plan.probes,
         resume="" if last.exists() else None,
     )
@@ -142,6 +155,17 @@ def run(work: Path, plan: DefaultPlan, say: Callable[[str], None]) -> DefaultRes
     return DefaultResult(outcome, output, total)
 
 
+def _first_epochs(plan: DefaultPlan) -> int | None:
+    """Epochs of the first of two phases, where there are fewer than the recipe has, or more: its share of them."""
+    if plan.epochs is None:
+        return None
+    recipe = Recipe.load(plan.recipe)
+    counts = [phase.epochs for phase in read_section(recipe).stage("voice", recipe).phases]
+    if len(counts) != 2 or plan.epochs < 2 or not all(counts):
+        return None
+    return min(plan.epochs - 1, max(1, round(plan.epochs * counts[0] / sum(counts))))
+
+
 def _render(corpus: Path, plan: DefaultPlan, say: Callable[[str], None]) -> None:
     """The corpus, or what is missing of it."""
     if plan.hours == 0:
@@ -153,7 +177,8 @@ def _render(corpus: Path, plan: DefaultPlan, say: Callable[[str], None]) -> None
         # Of packages that training alone does not need.
         from astrape.corpus import CorpusSettings, make_parallel
 
-        made = make_parallel(CorpusSettings(work=corpus, hours=plan.hours), engine=Engine(workers=plan.jobs), tell=say)
+        settings = CorpusSettings(work=corpus, hours=plan.hours, flite=plan.flite, recordings=plan.recordings)
+        made = make_parallel(settings, engine=Engine(workers=plan.jobs), tell=say)
     except ImportError as error:
         raise TrainingError(lacking("the corpus", str(error.name), "corpus")) from error
     say(f"corpus: {made.made} sets made, {made.there} were there")

@@ -1,0 +1,88 @@
+"""How often a set of each source is drawn, where a corpus has much of what is cheap and little of what is dear.
+
+With ``shares: {kokoro: 3, flite: 3, other: 1}``, seven draws in a row are three sets of Kokoro's voices, three of flite's
+and one of whatever else there is, spread as evenly as may be: a batch of seven sets is always made up alike, however
+many hours the corpus has of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from astrape.corpus.utterances import Utterance
+from astrape.training.errors import CacheError
+
+__all__ = ["OTHER", "Shares"]
+
+OTHER = "other"
+"""The share of all sources that have none of their own, a source that nobody named among them."""
+
+
+class Shares:
+    """Which set comes at which place: each source's sets in an order of their own, all of them before any comes again.
+
+    Args:
+        sets: the renderings of each set.
+        shares: draws in a round by source, whole numbers. Without any, all sets are one source. What the corpus has
+            not takes no part.
+        seed: of the orders.
+
+    Raises:
+        CacheError: for a source of the corpus that has no share, and where nothing is left to draw.
+
+    Example: sets of kokoro, flite, flite with ``{"kokoro": 2, "flite": 1}`` are drawn in rounds of kokoro, flite, kokoro.
+    """
+
+    def __init__(self, sets: Sequence[Sequence[Utterance]], shares: Mapping[str, int], seed: int) -> None:
+        self.seed, self.count = seed, len(sets)
+        self._members: dict[str, npt.NDArray[np.int64]] = {}
+        self._shares = dict(shares) or {OTHER: 1}
+        by_source: dict[str, list[int]] = {}
+        for index, (first, *_) in enumerate(sets):
+            by_source.setdefault(self._source(first), []).append(index)
+        # In the order of the section, whatever comes first in the corpus.
+        there = [name for name, share in self._shares.items() if share and name in by_source]
+        if not there:
+            found = ", ".join(sorted(by_source))
+            raise CacheError(f"no source has a share above 0 of what is drawn (the corpus has {found}): give one a share")
+        self._members = {name: np.array(by_source[name], np.int64) for name in there}
+        self._round = _spread({name: self._shares[name] for name in there})
+        self._orders: dict[str, tuple[tuple[int, int], npt.NDArray[np.int64]]] = {}
+
+    def __call__(self, epoch: int, drawn: int) -> int:
+        """The set at a place of an epoch."""
+        rounds, place = divmod(drawn, len(self._round))
+        name, before = self._round[place]
+        members = self._members[name]
+        passes, index = divmod(rounds * self._shares[name] + before, len(members))
+        return int(members[self._order(name, epoch, passes)[index]])
+
+    def _order(self, name: str, epoch: int, passes: int) -> npt.NDArray[np.int64]:
+        kept = self._orders.get(name)
+        if kept is None or kept[0] != (epoch, passes):
+            # The fourth number keeps these draws apart from those of crops, the fifth one source from another.
+            which = list(self._members).index(name)
+            draw = np.random.default_rng((self.seed, epoch, passes, 1, *([which] if which else [])))
+            kept = self._orders[name] = (epoch, passes), draw.permutation(len(self._members[name]))
+        return kept[1]
+
+    def _source(self, one: Utterance) -> str:
+        if one.source in self._shares:
+            return str(one.source)
+        if OTHER not in self._shares:
+            raise CacheError(
+                f"'{one.key}' is of the source '{one.source}', which has no share of what is drawn (there are "
+                f"{', '.join(self._shares)}): write pairs: {{shares: {{{OTHER}: 1}}}}, or 0 to leave it out"
+            )
+        return OTHER
+
+
+def _spread(shares: Mapping[str, int]) -> list[tuple[str, int]]:
+    """A round: sources with how often each has come before, each one's draws as far apart as may be."""
+    draws = [((number + 0.5) / share, name, number) for name, share in shares.items() for number in range(share)]
+    order = list(shares)
+    draws.sort(key=lambda draw: (draw[0], order.index(draw[1])))
+    return [(name, number) for _, name, number in draws]
