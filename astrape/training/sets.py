@@ -43,8 +43,9 @@ class SetWindows(Crops):
     """Crops of two renderings of a set, of one length, from the same seconds.
 
     Each epoch takes the sets in a new order, those of a source once before any of it comes again
-    (:mod:`astrape.training.shares`), and of each a random source, a random target and a random crop; where the pairs go both ways, two windows in a row are of one draw. A recording without a
-    set is a set by itself, and its own target. A window is a dict of, as far as they are asked for,
+    (:mod:`astrape.training.shares`), and of each a random source, a random target and a random crop; where the pairs go
+    both ways, two windows in a row are of one draw. A recording without a set is a set by itself, and its own target. A
+    window is a dict of, as far as they are asked for,
 
     - ``audio``: the source, float32 ``(1, samples)``, augmented; ``pair.wav``: the target, at the level of the source's
       gain,

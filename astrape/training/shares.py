@@ -1,8 +1,8 @@
 """How often a set of each source is drawn, where a corpus has much of what is cheap and little of what is dear.
 
-With ``shares: {kokoro: 3, flite: 3, other: 1}``, seven draws in a row are three sets of Kokoro's voices, three of flite's
-and one of whatever else there is, spread as evenly as may be: a batch of seven sets is always made up alike, however
-many hours the corpus has of each.
+With ``shares: {kokoro: 3, flite: 3, other: 1}``, seven draws in a row are three sets of Kokoro's voices, three of
+flite's and one of whatever else there is, spread as evenly as may be: a batch of seven sets is always made up alike,
+however many hours the corpus has of each.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Shares:
     Raises:
         CacheError: for a source of the corpus that has no share, and where nothing is left to draw.
 
-    Example: sets of kokoro, flite, flite with ``{"kokoro": 2, "flite": 1}`` are drawn in rounds of kokoro, flite, kokoro.
+    Example: with ``{"kokoro": 2, "flite": 1}`` a round is a set of kokoro, one of flite, one of kokoro.
     """
 
     def __init__(self, sets: Sequence[Sequence[Utterance]], shares: Mapping[str, int], seed: int) -> None:
@@ -47,7 +47,9 @@ class Shares:
         there = [name for name, share in self._shares.items() if share and name in by_source]
         if not there:
             found = ", ".join(sorted(by_source))
-            raise CacheError(f"no source has a share above 0 of what is drawn (the corpus has {found}): give one a share")
+            raise CacheError(
+                f"no source has a share above 0 of what is drawn (the corpus has {found}): give one a share"
+            )
         self._members = {name: np.array(by_source[name], np.int64) for name in there}
         self._round = _spread({name: self._shares[name] for name in there})
         self._orders: dict[str, tuple[tuple[int, int], npt.NDArray[np.int64]]] = {}

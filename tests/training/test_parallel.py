@@ -136,7 +136,8 @@ def test_a_judge_hears_no_more_than_the_target_s_recording_reaches() -> None:
     """Against the discrete Fourier transform of tones: below the edge they stay, above it they are gone."""
     rate, band = 44100, torch.tensor([7680.0, 11520.0])
     time = torch.arange(8820, dtype=torch.float64) / rate
-    for hertz, kept in ((1000.0, (True, True)), (7000.0, (True, True)), (9000.0, (False, True)), (15000.0, (False, False))):
+    tones = {1000.0: (True, True), 7000.0: (True, True), 9000.0: (False, True), 15000.0: (False, False)}
+    for hertz, kept in tones.items():
         tone = torch.sin(2 * math.pi * hertz * time).expand(2, 1, -1)
         heard = below(tone, band, rate)
         for row, stays in enumerate(kept):
