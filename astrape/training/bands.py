@@ -31,4 +31,5 @@ def below(wave: Tensor, band: Tensor, rate: Fraction | float) -> Tensor:
     hertz = torch.arange(length // 2 + 1, device=wave.device) * (float(rate) / length)
     top = band.to(hertz)[:, None, None]
     gain = ((top - hertz) / (EDGE * top)).clamp(0, 1).to(wave.dtype)
-    return torch.fft.irfft(torch.fft.rfft(wave, length) * gain, length)[..., :samples]
+    filtered: Tensor = torch.fft.irfft(torch.fft.rfft(wave, length) * gain, length)[..., :samples]
+    return filtered
