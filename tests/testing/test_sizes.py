@@ -29,7 +29,8 @@ from tests.testing.sound_blocks import (
     Sum,
     Upsampler,
 )
-from tests.testing.zoo import ZOO, LongRing
+from tests.testing.zoo import ZOO
+from tests.testing.zoo.cut import LongRing
 
 MONO = Stream(1000, 1)
 SOUND: dict[str, Callable[[], StreamBlock]] = {

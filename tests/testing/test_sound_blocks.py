@@ -18,6 +18,7 @@ from tests.testing.sound_blocks import (
     Halves,
     Interpolator,
     LiveGain,
+    Memory,
     Recurrent,
     Rounding,
     RunningMean,
@@ -44,6 +45,7 @@ BOUNDED = {
     "controlled gain": (lambda: LiveGain(STEREO), Fraction(0), Fraction(1, 1000)),
     "fixed gain": (lambda: LiveGain(STEREO, decibels=-6.0), Fraction(0), Fraction(1, 1000)),
     "gate": (lambda: Gate(STEREO), Fraction(0), Fraction(1, 1000)),
+    "memory": (lambda: Memory(STEREO), Fraction(0), Fraction(2, 1000)),
     "rounding": (lambda: Rounding(STEREO), Fraction(0), Fraction(2, 1000)),
 }
 UNBOUNDED = {
