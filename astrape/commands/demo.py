@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
+LIVE = 0.5
+"""Share of real time above which a live stream would stumble over whatever else runs."""
+
 
 @command(
     "demo",
@@ -74,6 +77,11 @@ def demo(output: Path, voices: tuple[str, ...], settings: tuple[str, ...], chunk
         print_json(done.facts())
         return
     print_table(_facts(done))
+    if done.pushes.load > LIVE:
+        click.echo(
+            f"live takes less than 1, and {LIVE:g} with room to spare: this machine was busy, or is slow; "
+            f"`astrape bench {done.recipe} --chunk {chunk_ms:g}` measures it when nothing else runs"
+        )
     click.echo()
     for path, what in done.files.items():
         click.echo(f"{path}  {what}")
