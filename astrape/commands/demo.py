@@ -77,16 +77,22 @@ def demo(output: Path, voices: tuple[str, ...], settings: tuple[str, ...], chunk
         print_json(done.facts())
         return
     print_table(_facts(done))
-    if done.pushes.load > LIVE:
-        click.echo(
-            f"live takes less than 1, and {LIVE:g} with room to spare: this machine was busy, or is slow; "
-            f"`astrape bench {done.recipe} --chunk {chunk_ms:g}` measures it when nothing else runs"
-        )
-    click.echo()
+    slow = told_slow(done.recipe, done.pushes.load, chunk_ms)
+    click.echo("" if slow is None else f"{slow}\n")
     for path, what in done.files.items():
         click.echo(f"{path}  {what}")
     if not any(path.suffix == ".png" for path in done.files):
         click.echo("no pictures: " + lacking("a picture", "matplotlib", "plot"))
+
+
+def told_slow(recipe: str, load: float, chunk_ms: float) -> str | None:
+    """What to make of a share of real time that is too much for a live stream; ``None`` where it is not."""
+    if load <= LIVE:
+        return None
+    return (
+        f"live takes less than 1, and {LIVE:g} with room to spare: this machine was busy, or is slow; "
+        f"`astrape bench {recipe} --chunk {chunk_ms:g}` measures it when nothing else runs"
+    )
 
 
 def _facts(done: Demo) -> Table:

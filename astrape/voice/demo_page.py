@@ -13,7 +13,10 @@ __all__ = ["write_page"]
 
 NEXT = (
     ("Your own speech in that voice", "astrape convert speech.wav --target emma -o out.wav"),
-    ("Anyone's voice, from five seconds of it or more, with their consent", "astrape convert speech.wav --target reference.wav -o out.wav"),
+    (
+        "Anyone's voice, from five seconds of it or more, with their consent",
+        "astrape convert speech.wav --target reference.wav -o out.wav",
+    ),
     ("Where every millisecond comes from", "astrape report astrape-mini --measure"),
 )
 

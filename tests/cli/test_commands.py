@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,7 @@ from scipy.signal import resample_poly
 
 from astrape.blocks import Stream, StreamBlock, block_names, register
 from astrape.cli import cli
+from astrape.commands.demo import told_slow
 from astrape.graph.recipe import shipped_recipes
 from astrape.voice.shipped import shipped_voices
 from astrape.voice.voicebank import read_voicebank
@@ -205,6 +207,17 @@ def test_demo_writes_voices_report_pictures_and_a_page(tmp_path: Path) -> None:
     assert page.count("<audio") == 4
     assert "http:" not in page
     assert "https:" not in page
+
+
+def test_demo_says_what_to_make_of_a_machine_that_is_too_slow() -> None:
+    """Told beside the number, so that nobody takes a busy machine's for the voice's own."""
+    assert told_slow("astrape-mini", 0.2, 10.0) is None
+    said = told_slow("astrape-mini", 2.04, 10.0)
+    assert said is not None
+    # The command that it names is one.
+    line = re.search(r"`astrape (bench [^`]+)`", said)
+    assert line is not None
+    assert astrape(*line[1].split(), "--help").exit_code == 0
 
 
 def test_demo_needs_a_folder_it_can_write(tmp_path: Path) -> None:
