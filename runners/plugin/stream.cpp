@@ -9,28 +9,14 @@
 #include <pthread.h>
 #include <sched.h>
 #endif
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
 
+#include "denormals.hpp"
 #include "library.hpp"
 
 namespace astrape {
 namespace {
 
 constexpr int kTrials = 3;  // steps before the first: caches and pages are then as they will be
-
-// Numbers too small to matter take many times as long: zero while this lives.
-class NoDenormals {
-public:
-#if defined(__SSE2__)
-    NoDenormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
-    ~NoDenormals() { _mm_setcsr(before_); }
-
-private:
-    unsigned before_;
-#endif
-};
 
 bool same(float a, float b) { return std::memcmp(&a, &b, sizeof a) == 0; }
 
