@@ -14,7 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
     "MOST_SECONDS",
-    "MOST_WAITING",
     "Call",
     "Clock",
     "OutOfTime",
@@ -34,9 +33,6 @@ second."""
 
 MOST_SECONDS = 8.0
 """Seconds of computing in which what a session captures has to be there: astrape-vc takes 1 to 3, on one core."""
-
-MOST_WAITING = 60.0
-"""The same by the clock on the wall, on a machine that does other things meanwhile."""
 
 inference = torch._C._InferenceMode
 """``torch.inference_mode`` without its Python, in which an interrupt would leave the mode on for all that follows."""
@@ -64,21 +60,18 @@ class Clock:
     """Time that recording may take, from the making of this on.
 
     Args:
-        seconds: of this thread's own computing, so that a busy machine changes nothing.
-        waiting: seconds on the wall, for what waits and does not compute.
+        seconds: of this thread's own computing. The clock on the wall has no say, or a busy machine would capture less
+            than a quiet one.
     """
 
-    def __init__(self, seconds: float = math.inf, waiting: float = math.inf) -> None:
-        self.seconds, self.waiting = seconds, waiting
-        self._compute_until = time.thread_time() + seconds
-        self._wait_until = time.monotonic() + waiting
+    def __init__(self, seconds: float = math.inf) -> None:
+        self.seconds = seconds
+        self._until = time.thread_time() + seconds
 
     def check(self, needed: float = 0.0) -> None:
         """Raise ``OutOfTime`` if the time is over, or will be before ``needed`` more seconds of computing."""
-        if time.thread_time() + needed > self._compute_until:
+        if time.thread_time() + needed > self._until:
             raise OutOfTime(f"recording takes more than {self.seconds:g} s")
-        if time.monotonic() > self._wait_until:
-            raise OutOfTime(f"recording takes more than {self.waiting:g} s on a machine that does other things too")
 
 
 class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -16,7 +16,7 @@ from astrape.blocks.state import map_state
 from astrape.capture.buffers import laid_out
 from astrape.capture.checked import is_taken
 from astrape.capture.iteration import Iterations, may_be_captured
-from astrape.capture.record import MOST_SECONDS, MOST_WAITING, Clock
+from astrape.capture.record import MOST_SECONDS, Clock
 from astrape.errors import CausalityError
 from astrape.graph.compile.plan import PlannedNode, Wire
 from astrape.graph.compile.schedule import common_multiple, frames_in, period_of
@@ -206,7 +206,7 @@ class FeedbackLoop(StreamBlock):
         lead = next(iter(x.values()))
         like = lead.new_empty(len(lead), 1, 1)
         try:
-            return self._iterations(held, iterations, state, controls, like, Clock(MOST_SECONDS, MOST_WAITING))
+            return self._iterations(held, iterations, state, controls, like, Clock(MOST_SECONDS))
         except Exception as reason:
             if not is_taken(reason):
                 raise
