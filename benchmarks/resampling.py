@@ -12,6 +12,7 @@ from astrape.blocks import Stream
 from astrape.blocks.resample import Resampler
 from astrape.graph import compile
 from benchmarks.contest import Contest, Contestant, Frames
+from benchmarks.streams import pushed
 
 __all__ = ["pieces", "whole"]
 
@@ -35,13 +36,13 @@ def pieces() -> Contest:
     import soxr
 
     x = noise(100 * PIECE).reshape(-1, PIECE)
-    ours, theirs = compile(RECIPE).eval().stream(chunk=PIECE), soxr.ResampleStream(RATE, TARGET, 1, dtype="float32")
-    mine, others = cycle(torch.from_numpy(x)[:, None, None]), cycle(x)
+    graph, theirs, others = compile(RECIPE).eval(), soxr.ResampleStream(RATE, TARGET, 1, dtype="float32"), cycle(x)
     return Contest(
         "resample 44.1 to 16 kHz, 10 ms at a time",
         PIECE / RATE,
         [
-            Contestant("astrape", lambda: ours.push(next(mine))[0].numpy()),
+            Contestant("astrape", pushed(graph, x[:, None, None], chunk=PIECE)),
+            Contestant("astrape, compiled", pushed(graph, x[:, None, None], chunk=PIECE, backend="compiled")),
             Contestant(f"soxr {version('soxr')}, HQ", lambda: theirs.resample_chunk(next(others))[None], FILTER),
         ],
     )

@@ -17,7 +17,7 @@ __all__ = ["pushed", "stepped"]
 def pushed(graph: Any, x: Frames, **how: Any) -> Callable[[], Frames]:
     """A session of ours over pieces ``(n, 1, channels, frames)``, again and again."""
     session, pieces = graph.stream(**how), cycle(torch.from_numpy(x))
-    return lambda: session.push(next(pieces))[0].numpy()
+    return lambda: session.push(next(pieces)).numpy()[0]
 
 
 def stepped(stack: Any, variables: Any, x: Frames) -> Callable[[], Frames]:

@@ -80,6 +80,12 @@ class CapturedStep:
         return list(self._kernels)
 
     @property
+    def program(self) -> Program | None:
+        """All of it as one program of the native library, where it is one."""
+        only = self._kernels[0] if len(self._kernels) == 1 else None
+        return only if isinstance(only, Program) else None
+
+    @property
     def native_kernels(self) -> int:
         """Instructions of the native library."""
         return sum(len(kernel) for kernel in self._kernels if isinstance(kernel, Program))

@@ -3,6 +3,9 @@
    Compiled without contraction and without fast arithmetic, so that a sum is a sum: what comes out is what PyTorch and
    NumPy give, to the last bit. The kernels that round as they like are in near.c. */
 #include <math.h>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 #include "op.h"
 
@@ -205,9 +208,59 @@ int64_t astrape_run(const Op *ops, int64_t count) {
     return 0;
 }
 
-/* Numbers that program.py compares with its own: bytes of an instruction, and how many kernels of each kind. */
+/* Numbers that lie side by side: `wide` of them are double and not float. */
+typedef struct {
+    char *at;
+    int64_t count, wide;
+} Span;
+
+/* An exponent of all ones is an infinity or not a number. Looked for as whole numbers, many at a time. */
+#define ALL_FINITE(suffix, T, exponent)                                                                               \
+    static int finite_##suffix(const T *x, int64_t n) {                                                               \
+        T found = 0;                                                                                                  \
+        for (int64_t i = 0; i < n; i++) found |= (T)((x[i] & exponent) == exponent);                                  \
+        return !found;                                                                                                \
+    }
+ALL_FINITE(f, uint32_t, 0x7f800000u)
+ALL_FINITE(d, uint64_t, 0x7ff0000000000000u)
+
+static int sound(const Span *span) {
+    return span->wide ? finite_d((const uint64_t *)span->at, span->count)
+                      : finite_f((const uint32_t *)span->at, span->count);
+}
+
+/* Copies numbers to where they belong, and says whether all of them are finite. */
+int64_t astrape_take(const Span *to, const char *from) {
+    memcpy(to->at, from, (size_t)(to->count * (to->wide ? 8 : 4)));
+    return sound(to);
+}
+
+/* A program with denormal numbers as 0, and then whether what it left in spans is finite: 0 if so, -1 if not; the
+   number of the instruction that failed, counted from 1. */
+int64_t astrape_push(const Op *ops, int64_t count, const Span *spans, int64_t many) {
+#if defined(__SSE2__)
+    const unsigned before = _mm_getcsr();
+    _mm_setcsr(before | 0x8040);
+#endif
+    const int64_t failed = astrape_run(ops, count);
+#if defined(__SSE2__)
+    _mm_setcsr(before);
+#endif
+    if (failed) return failed;
+    for (int64_t i = 0; i < many; i++)
+        if (!sound(spans + i)) return -1;
+    return 0;
+}
+
+/* Numbers that library.py compares with its own: bytes of an instruction, and how many kernels of each kind. And
+   whether astrape_push can take denormal numbers as 0 here. */
 void astrape_form(int64_t *form) {
     form[0] = (int64_t)sizeof(Op);
     form[1] = EXACT_COUNT;
     form[2] = near_count;
+#if defined(__SSE2__)
+    form[3] = 1;
+#else
+    form[3] = 0;
+#endif
 }

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from astrape.capture.native import building
 from astrape.capture.native.instructions import WORDS, Instruction, codes
 
-__all__ = ["Library", "Program", "build_library", "find_libraries", "library"]
+__all__ = ["Library", "Program", "build_library", "cache_folder", "find_libraries", "library"]
+
+Array = npt.NDArray[Any]
+
+OUT_OF_RANGE = "an index is out of range"
 
 LONG = 64
 """Instructions from which on Python's lock is let go meanwhile, which other threads of a live session need."""
@@ -25,6 +31,9 @@ class Library:
     Args:
         path: of the shared library.
 
+    Attributes:
+        flushes: whether :meth:`pushing` can take denormal numbers as 0, on this kind of processor.
+
     Raises:
         OSError: for a file that is not one, or of another version of its table of kernels.
     """
@@ -32,18 +41,53 @@ class Library:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._run: dict[bool, Callable[[int, int], int]] = {}
-        for alone, kind in ((True, ctypes.PyDLL), (False, ctypes.CDLL)):
-            run = kind(str(path)).astrape_run
-            run.argtypes, run.restype = (ctypes.c_void_p, ctypes.c_int64), ctypes.c_int64
-            self._run[alone] = run
-        form = (ctypes.c_int64 * 3)()
+        self._push: dict[bool, Callable[[int, int, int, int], int]] = {}
+        form = (ctypes.c_int64 * 4)()
         ctypes.CDLL(str(path)).astrape_form(form)
         if (form[0], form[1] + form[2]) != (8 * WORDS, len(codes)):
             raise OSError(f"'{path}' is of another version of astrape")
+        for alone, kind in ((True, ctypes.PyDLL), (False, ctypes.CDLL)):
+            run, push = (getattr(kind(str(path)), name) for name in ("astrape_run", "astrape_push"))
+            address, number = ctypes.c_void_p, ctypes.c_int64
+            run.argtypes, run.restype = (address, number), number
+            push.argtypes, push.restype = (address, number, address, number), number
+            self._run[alone], self._push[alone] = run, push
+        self._take = ctypes.PyDLL(str(path)).astrape_take
+        self._take.argtypes, self._take.restype = (address, address), number
+        self.flushes = bool(form[3])
 
     def program(self, instructions: list[Instruction]) -> Program:
         """Instructions as something to call."""
         return Program(self._run[len(instructions) < LONG], instructions)
+
+    def taking(self, place: Array) -> Callable[[int], bool]:
+        """What copies as many numbers from an address to a place, and says whether all of them are finite."""
+        spans = _spans([place])
+
+        def take(address: int) -> bool:
+            return bool(go(address))
+
+        go, take.held = partial(self._take, spans.ctypes.data), (spans, place)  # type: ignore[attr-defined]
+        return take
+
+    def pushing(self, program: Program | None, outputs: Sequence[Array]) -> Callable[[], bool]:
+        """What runs a program, if there is one, with denormals as 0, and says whether some arrays of real numbers
+        are finite after it.
+
+        It raises IndexError as the program does.
+        """
+        spans, count = _spans(outputs), 0 if program is None else len(program)
+        words = 0 if program is None else program.words.ctypes.data
+        go = partial(self._push[count < LONG], words, count, spans.ctypes.data, len(spans))
+
+        def push() -> bool:
+            failed = go()
+            if failed > 0:
+                raise IndexError(OUT_OF_RANGE)
+            return not failed
+
+        push.held = (spans, program, outputs)  # type: ignore[attr-defined]
+        return push
 
 
 class Program:
@@ -67,7 +111,13 @@ class Program:
 
     def __call__(self) -> None:
         if self._go():
-            raise IndexError("an index is out of range")
+            raise IndexError(OUT_OF_RANGE)
+
+
+def _spans(arrays: Sequence[Array]) -> npt.NDArray[np.int64]:
+    """Where numbers of real type lie side by side, as the library reads it."""
+    rows = [(array.ctypes.data, array.size, array.dtype == np.float64) for array in arrays]
+    return np.array(rows, np.int64).reshape(-1, 3)
 
 
 def cache_folder() -> Path:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextvars
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,14 @@ from astrape.blocks.base import Signal as Frames
 from astrape.blocks.base import State
 from astrape.blocks.live import denormals_flushed
 from astrape.capture.arithmetic import quiet
+from astrape.capture.native.library import Program, library
 from astrape.capture.record import inference
 from astrape.capture.step import CapturedStep
 from astrape.graph.network import Network, Prepared
 
 __all__ = ["Steady"]
+
+REAL = torch.float32, torch.float64
 
 LONGEST = 8192
 """Values that are looked through by a product; of more, a sum is as fast, and it is spread over threads."""
@@ -54,10 +58,15 @@ class Steady:
         self.outputs = dict(outputs)
         self._graph, self._like, self._captured = graph, graph.like, captured
         self._state, self._prepared = state, prepared
-        self._places = [(name, held[0], held[1:]) for name, held in places.items()]
+        self._places = [
+            (name, held[0].shape, held[0].dtype, [_taking(place) for place in held]) for name, held in places.items()
+        ]
         self._only = self._places[0][0] if len(self._places) == 1 else None
-        self._checks_in = [_finite(held[0]) for held in places.values()]
-        self._checks_out = [_finite(tensor) for tensor in outputs.values()]
+        kernels, program = library(), captured.program
+        # All of a push but the checks of its form is two calls then.
+        self._flushes = kernels is not None and program is not None and kernels.flushes
+        self._push = _checking(list(outputs.values()), program if self._flushes else None)
+        self._sound = False
 
     @classmethod
     def after(
@@ -76,10 +85,12 @@ class Steady:
         places: dict[str, list[Tensor]] = {}
         for name, place in entering.values():
             places.setdefault(name, []).append(place)
-        small = (t.is_cpu and t.is_contiguous() and t.numel() <= LONGEST for t in (*outputs.values(), *_first(places)))
-        real = graph.dtype in (torch.float32, torch.float64) and places.keys() == graph.inputs.keys()
+        held_there = (*outputs.values(), *(place for each in places.values() for place in each))
+        small = (t.is_cpu and t.is_contiguous() and t.numel() <= LONGEST for t in held_there)
+        real = all(t.dtype in REAL or not t.is_floating_point() for t in (graph.like, *outputs.values()))
+        heard = places.keys() == graph.inputs.keys()
         complete = outputs.keys() == graph.outputs.keys()
-        return cls(graph, captured, places, outputs, *held) if real and complete and all(small) else None
+        return cls(graph, captured, places, outputs, *held) if real and heard and complete and all(small) else None
 
     def takes(self, x: Frames, state: Mapping[str, State], prepared: Prepared | None) -> bool:
         """Whether a push is such a one; its frames are then in the captured step, and finite."""
@@ -87,38 +98,63 @@ class Steady:
             return False
         if torch.is_autocast_enabled("cpu") or (self._only is None) is (type(x) is Tensor):
             return False
-        for name, place, others in self._places:
+        for name, shape, dtype, takings in self._places:
             given: Any = x if self._only else x.get(name) if type(x) is dict else None
-            if type(given) is not Tensor or given.shape != place.shape or given.dtype != place.dtype:
+            if type(given) is not Tensor or given.shape != shape or given.dtype != dtype:
                 return False
             if given.requires_grad or not given.is_cpu or given.layout != torch.strided:
                 return False
-            with inference(True):
-                place.copy_(given)
-                for other in others:
-                    other.copy_(given)
-        if self._only is None and len(x) != len(self._places):
-            return False
-        return _hold(self._checks_in)
+            for take in takings:
+                if not take(given):
+                    return False
+        return self._only is not None or len(x) == len(self._places)
 
     def run(self) -> dict[str, Tensor]:
         """The outputs, in the captured step."""
-        with denormals_flushed(), inference(True):
-            self._captured.run()
+        if not self._flushes:
+            # In a context of its own, which ends with the call: an interrupt at any moment leaves no other code live.
+            contextvars.copy_context().run(self._run)
+        self._sound = self._push()
         return self.outputs
 
+    def _run(self) -> None:
+        with denormals_flushed(), inference(True):
+            self._captured.run()
+
     def sound(self) -> bool:
-        """Whether all that came out is finite."""
-        return _hold(self._checks_out)
+        """Whether all that came out of the last run is finite."""
+        return self._sound
 
 
-def _hold(checks: list[Callable[[], bool]]) -> bool:
-    with quiet():
-        return all(check() for check in checks)
+def _taking(place: Tensor) -> Callable[[Tensor], bool]:
+    """What copies a tensor to where a captured step has it, and says whether all of it is finite."""
+    kernels, finite = library(), _finite(place)
+    with inference(True):
+        native = None if kernels is None else kernels.taking(place.detach().reshape(-1).numpy())
+
+    def take(given: Tensor) -> bool:
+        if native is not None and given.is_contiguous() and not given.is_neg():
+            return native(given.data_ptr())
+        with inference(True), quiet():
+            place.copy_(given)
+            return finite()
+
+    return take
 
 
-def _first(places: Mapping[str, list[Tensor]]) -> list[Tensor]:
-    return [held[0] for held in places.values()]
+def _checking(outputs: Sequence[Tensor], program: Program | None) -> Callable[[], bool]:
+    """What runs a program, if there is one, and says whether all that a push leaves in its outputs is finite."""
+    kernels, real = library(), [tensor for tensor in outputs if tensor.is_floating_point()]
+    if kernels is not None:
+        with inference(True):
+            return kernels.pushing(program, [tensor.detach().reshape(-1).numpy() for tensor in real])
+    checks = [_finite(tensor) for tensor in real]
+
+    def check() -> bool:
+        with quiet():
+            return all(one() for one in checks)
+
+    return check
 
 
 def _finite(tensor: Tensor) -> Callable[[], bool]:
