@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -22,9 +23,12 @@ from astrape.commands.console import (
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from torch import Tensor
 
+    from astrape.graph.graph import Graph
     from astrape.runtime.bench import Bench, ChunkBench
-    from astrape.runtime.machine import Machine
+    from astrape.runtime.callbacks import CallbackBench
+    from astrape.runtime.machine import Best, Machine
     from astrape.runtime.profile import Profile
 
 __all__ = ["bench"]
@@ -53,6 +57,19 @@ LEAST_SHARE = 0.005
     help="Weights of the compared backends: float32, or float16 where compiled is compared. Eager keeps float32.",
 )
 @click.option("--profile", is_flag=True, help="Time every kernel of recorded and compiled pushes, and nothing else.")
+@click.option(
+    "--rows",
+    multiple=True,
+    type=int,
+    metavar="N",
+    help="Streams in a batch: compare sessions of so many rows, and nothing else. Repeatable.",
+)
+@click.option(
+    "--callbacks", is_flag=True, help="Load of callbacks of 64, 128, 256, 441 and 1764 frames, and nothing else."
+)
+@click.option(
+    "--picture", type=click.Path(path_type=Path), metavar="FILE", help="Draw the backends to FILE (.png, .svg or .pdf)."
+)
 @click.option("--seconds", default=6.0, show_default=True, help="Measuring time per chunk size.")
 @settings_option
 @json_option
@@ -62,6 +79,9 @@ def bench(
     backends: tuple[str, ...],
     precision: str | None,
     profile: bool,
+    rows: tuple[int, ...],
+    callbacks: bool,
+    picture: Path | None,
     seconds: float,
     settings: tuple[str, ...],
     as_json: bool,
@@ -78,12 +98,27 @@ def bench(
 
     A profile has the kernels of a push by name: their time, what they read and write a second, the operations of
     products a second, and the least time for that on this machine.
+
+    With --rows, as in --rows 1 --rows 16, sessions of so many streams are given their chunks in turns: what all of them
+    take of a core, and each. With --callbacks, blocks as sound cards and hosts have them go through sessions with
+    constant latency, of the first --backend or the quickest that is ready: most callbacks do nothing, and one does the
+    work of a quantum.
     """
+    from astrape.audio.atomic import atomic_path
+    from astrape.errors import AstrapeError
     from astrape.graph import load
+    from astrape.graph.report.figure import check_ending
     from astrape.runtime.bench import bench as measure
     from astrape.runtime.bench import profiles
+    from astrape.runtime.bench_picture import save_bench_picture
+    from astrape.runtime.callbacks import callback_loads
+    from astrape.runtime.machine import best_seen
     from astrape.runtime.process import settle
 
+    if picture is not None:
+        check_ending(picture)
+        if profile or rows or callbacks:
+            raise AstrapeError("--picture shows backends side by side; hint: leave out --profile, --rows, --callbacks")
     graph = load(recipe)
     settle()
     if profile:
@@ -93,10 +128,23 @@ def bench(
         if as_json:
             print_json({"machine": asdict(machine), "chunks": [[one.to_dict() for one in backed] for backed in found]})
             return
-        click.echo(_machine(machine))
+        click.echo(_machine(machine, best_seen(machine)))
         for chunk_ms, backed in zip(chunks, found, strict=True):
             for one in backed:
                 _print_profile(one, chunk_ms, machine)
+        return
+    if rows:
+        _rows(graph, chunks, rows, parse_settings(settings), backends, precision, seconds, as_json)
+        return
+    if callbacks:
+        asked = backends[0] if backends else None
+        found_loads = callback_loads(
+            graph, seconds=seconds, controls=parse_settings(settings), backend=asked, precision=precision
+        )
+        if as_json:
+            print_json({"callbacks": [asdict(one) for one in found_loads]})
+            return
+        _print_callbacks(found_loads)
         return
     with progress(f"measuring {graph.name}") as tell:
         measured = measure(
@@ -108,12 +156,15 @@ def bench(
             precision=precision,
             progress=tell,
         )
+    if picture is not None:
+        with atomic_path(picture) as temporary:
+            save_bench_picture(measured, temporary)
     if as_json:
         print_json(measured.to_dict())
         return
     click.echo(f"{measured.recipe}: {measured.threads} thread, {measured.parameters:,} parameters")
     click.echo(f"weights and tables {_size(measured.weight_bytes)}, state {_size(measured.state_bytes)}")
-    click.echo(_machine(measured.machine))
+    click.echo(_machine(measured.machine, measured.best))
     click.echo()
     print_table(_times(measured))
     for part in measured.chunks:
@@ -122,9 +173,7 @@ def bench(
     for part in measured.chunks:
         click.echo()
         print_table(_backends(part))
-        had = min((row.had for row in part.backends if not math.isnan(row.had)), default=1.0)
-        if had < QUIET:
-            click.echo(f"the machine is busy: {had:.0%} of a core was this measurement's, so believe computing alone")
+        _tell_busy(min((row.had for row in part.backends if not math.isnan(row.had)), default=1.0))
         for row in part.backends:
             if row.backend != row.chosen.partition(":")[0]:
                 click.echo(f"{row.backend} at {part.chunk_ms:g} ms: {row.chosen}")
@@ -132,11 +181,66 @@ def bench(
     print_table(_blocks(measured.chunks))
 
 
-def _machine(machine: Machine) -> str:
-    return (
-        f"machine: memory {machine.memory_gb_s:.1f} GB/s, {_size(machine.working_set_bytes)} again and again "
-        f"{machine.working_set_gb_s:.1f} GB/s, matrix products {machine.matmul_gflop_s:.0f} GFLOP/s"
+def _rows(
+    graph: Graph,
+    chunks: tuple[float, ...],
+    rows: tuple[int, ...],
+    controls: dict[str, Tensor | float],
+    backends: tuple[str, ...],
+    precision: str | None,
+    seconds: float,
+    as_json: bool,
+) -> None:
+    from rich.table import Table
+
+    from astrape.runtime.rows import rows_in_turns
+
+    found = {
+        ms: rows_in_turns(graph, ms, rows, seconds=seconds, controls=controls, backends=backends, precision=precision)
+        for ms in chunks
+    }
+    if as_json:
+        print_json({f"{ms:g} ms": [asdict(one) for one in part] for ms, part in found.items()})
+        return
+    for ms, part in found.items():
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for head in (f"rows at {ms:g} ms", "backend", "computing", "of a core", "a stream"):
+            table.add_column(head, justify="left" if head == "backend" else "right")
+        for one in part:
+            shares = f"{one.share:.3f}", f"{one.per_stream:.4f}"
+            table.add_row(str(one.rows), one.backend, f"{one.computing_ms:.3f} ms", *shares)
+        print_table(table)
+        _tell_busy(min(one.had for one in part))
+
+
+def _print_callbacks(found: list[CallbackBench]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("callback", "callbacks", "median", "99 %", "99.9 %", "worst", "worst by the clock"):
+        table.add_column(head, justify="right")
+    for one in found:
+        loads = (one.median, one.p99, one.p999, one.worst, one.worst_by_clock)
+        table.add_row(f"{one.frames} frames", str(one.callbacks), *(f"{load:.1%}" for load in loads))
+    print_table(table)
+    click.echo(f"of a callback's length, by computing; {found[0].chosen}")
+    _tell_busy(min(one.had for one in found))
+
+
+def _tell_busy(had: float) -> None:
+    if had < QUIET:
+        click.echo(f"the machine is busy: {had:.0%} of a core was this measurement's, so believe computing alone")
+
+
+def _machine(machine: Machine, best: Best) -> str:
+    said = (
+        f"machine: memory {machine.memory_gb_s:.1f} GB/s (best seen here {best.memory_gb_s:.1f}), "
+        f"{_size(machine.working_set_bytes)} again and again {machine.working_set_gb_s:.1f} GB/s, matrix products "
+        f"{machine.matmul_gflop_s:.0f} GFLOP/s (best seen {best.matmul_gflop_s:.0f})"
     )
+    if not best.busy:
+        return said
+    return f"{said}\nthe machine gives {best.share:.0%} of its best: too busy for its times to mean much, ratios do"
 
 
 def _print_profile(found: Profile, chunk_ms: float, machine: Machine) -> None:

@@ -23,12 +23,12 @@ from astrape.graph.graph import Graph
 from astrape.graph.session import Session
 from astrape.progress import Progress
 from astrape.runtime.by_hand import ByHand, Call, Runner, recorded
-from astrape.runtime.machine import Machine, measure_machine
+from astrape.runtime.machine import Best, Machine, best_seen, measure_machine
 from astrape.runtime.profile import Profile, profile
 from astrape.runtime.side_by_side import BackendBench, named_backends, side_by_side
 from astrape.runtime.timing import one_thread, push_times
 
-__all__ = ["Bench", "BlockShare", "ChunkBench", "bench", "profiles"]
+__all__ = ["Bench", "BlockShare", "ChunkBench", "bench", "drawn_controls", "profiles"]
 
 WARM_UP = 30
 FEWEST, MOST = 100, 5000
@@ -110,6 +110,7 @@ class Bench:
     state_bytes: int
     threads: int
     machine: Machine
+    best: Best
     chunks: list[ChunkBench]
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def bench(
         raise AstrapeError(f"chunks must be 0.01 to 10000 ms, not {', '.join(f'{ms:g}' for ms in chunks_ms)}")
     if not 0.05 <= seconds <= 3600:
         raise AstrapeError(f"seconds must be 0.05 to 3600, not {seconds:g}")
-    values = _controls(graph, controls or {})
+    values = drawn_controls(graph, controls or {})
     compared = named_backends(graph, backends)
     tell = progress or (lambda done, total: None)
     with one_thread(), torch.inference_mode(), Live().run():
@@ -162,6 +163,7 @@ def bench(
             state_bytes=session.state_bytes,
             threads=torch.get_num_threads(),
             machine=machine,
+            best=best_seen(machine),
             chunks=found,
         )
 
@@ -347,7 +349,7 @@ def profiles(
     Args:
         backends: of ``recorded`` and ``compiled``, which have kernels to time; left out, those that are ready.
     """
-    values = _controls(graph, controls or {})
+    values = drawn_controls(graph, controls or {})
     named = named_backends(graph, backends)[1:]
     with one_thread(), torch.inference_mode():
         weights = sum(_bytes(unit.block) for unit in graph.actors)
@@ -360,7 +362,8 @@ def profiles(
     return machine, found
 
 
-def _controls(graph: Graph, given: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
+def drawn_controls(graph: Graph, given: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
+    """What is given, and values at random for controls that have to be given and are not."""
     generator = torch.Generator().manual_seed(0)
     values: dict[str, Tensor | float] = dict(given)
     for name, spec in graph.control_specs.items():

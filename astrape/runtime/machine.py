@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-__all__ = ["Machine", "measure_machine"]
+from astrape.audio.atomic import write_whole
+from astrape.capture.native.library import cache_folder
+from astrape.errors import AstrapeError
+
+__all__ = ["Best", "Machine", "best_seen", "measure_machine"]
 
 BEYOND_CACHE = 2**28
 """Bytes; more than any cache of the last level holds for one core."""
 
 FEWEST_RUNS = 12
+
+KEPT = ("memory_gb_s", "matmul_gflop_s")
+
+BUSY = 0.6
+"""Share of the best seen below which the machine is taken for busy: from run to run a quiet one gives 0.9."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,62 @@ class Machine:
     def floor_ms(self, flops: float, traffic: float) -> float:
         """The least time for so many operations and bytes: the slower of the two (Williams et al. 2009, "Roofline")."""
         return max(flops / (self.matmul_gflop_s * 1e9), traffic / (self.working_set_gb_s * 1e9)) * 1000
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best that this machine was ever seen to give, by this user.
+
+    Attributes:
+        memory_gb_s, matmul_gflop_s: as in :class:`Machine`.
+        share: of it that a machine gave now, the smaller of both; 1 where it was never seen better.
+    """
+
+    memory_gb_s: float
+    matmul_gflop_s: float
+    share: float
+
+    @property
+    def busy(self) -> bool:
+        """Whether times measured now say much about other things that run."""
+        return self.share < BUSY
+
+
+def best_seen(machine: Machine, path: Path | None = None) -> Best:
+    """What was measured now beside the best seen, which is kept in a file; nothing is, where it cannot be written.
+
+    Args:
+        machine: as it was measured.
+        path: of the file; ``machines.json`` in astrape's cache when left out. It holds a line a kind of processor.
+    """
+    kind, now = processor(), {name: float(getattr(machine, name)) for name in KEPT}
+    best = dict(now)
+    with contextlib.suppress(AstrapeError, OSError, RuntimeError):  # without a home, say
+        target = path or cache_folder() / "machines.json"
+        known = _known(target)
+        best = {name: max(now[name], known.get(kind, now)[name]) for name in KEPT}
+        if best != known.get(kind):
+            write_whole(target, json.dumps(known | {kind: best}, indent=1) + "\n")
+    return Best(**best, share=min(now[name] / best[name] for name in KEPT))
+
+
+def _known(path: Path) -> dict[str, dict[str, float]]:
+    """What a file holds; nothing, where it is not there or not what was written."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {kind: {name: float(best[name]) for name in KEPT} for kind, best in found.items()}
+    except (AttributeError, LookupError, OSError, TypeError, ValueError):
+        return {}
+
+
+def processor() -> str:
+    """The processor's name and how many there are, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{next(named, platform.processor() or platform.machine())}, {os.cpu_count()} of them"
 
 
 def measure_machine(working_set: int) -> Machine:

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -17,7 +17,9 @@ from astrape.graph.backends.native import quickest
 from astrape.graph.graph import Graph
 from astrape.graph.session import Session
 
-__all__ = ["BackendBench", "named_backends", "side_by_side"]
+__all__ = ["BackendBench", "in_turns", "named_backends", "quantile", "side_by_side"]
+
+Key = TypeVar("Key")
 
 WARM_UP = 20
 FEWEST, MOST = 60, 5000
@@ -96,7 +98,7 @@ def side_by_side(
             told[backend] = str(sessions[backend].backend)
         except StreamError as reason:
             told[backend] = str(reason)
-    times, computed = _in_turns(sessions, pieces, controls, seconds)
+    times, computed = in_turns(sessions, dict.fromkeys(sessions, pieces), controls, seconds)
     found = []
     for backend in backends:
         if backend not in sessions:
@@ -110,8 +112,8 @@ def side_by_side(
                 told[backend],
                 computing_ms=computing,
                 median_ms=median,
-                p99_ms=_quantile(taken, 0.99),
-                p999_ms=_quantile(taken, 0.999),
+                p99_ms=quantile(taken, 0.99),
+                p999_ms=quantile(taken, 0.999),
                 worst_ms=taken[-1],
                 load=median / duration,
                 worst_load=taken[-1] / duration,
@@ -123,30 +125,34 @@ def side_by_side(
     return found
 
 
-def _in_turns(
-    sessions: Mapping[str, Session[Any]],
-    pieces: Sequence[Mapping[str, Tensor]],
+def in_turns(
+    sessions: Mapping[Key, Session[Any]],
+    pieces: Mapping[Key, Sequence[Mapping[str, Tensor]]],
     controls: Mapping[str, Tensor | float],
     seconds: float,
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Milliseconds of each push by backend: by the clock, and of computing."""
-    times: dict[str, list[float]] = {backend: [] for backend in sessions}
-    computed: dict[str, list[float]] = {backend: [] for backend in sessions}
-    push: dict[str, Callable[..., Any]] = {backend: session.push for backend, session in sessions.items()}
+) -> tuple[dict[Key, list[float]], dict[Key, list[float]]]:
+    """Push pieces through sessions, each its own, one session after the other in an order that goes round.
+
+    Returns:
+        Milliseconds of each push by session: by the clock, and of computing.
+    """
+    times: dict[Key, list[float]] = {key: [] for key in sessions}
+    computed: dict[Key, list[float]] = {key: [] for key in sessions}
+    push: dict[Key, Callable[..., Any]] = {key: session.push for key, session in sessions.items()}
     order = list(sessions)
     begin = time.perf_counter()
     index = 0
     while index < WARM_UP + FEWEST or (index < WARM_UP + MOST and time.perf_counter() - begin < seconds):
         order.append(order.pop(0))
-        piece = dict(pieces[index % len(pieces)])
-        for backend in order:
+        for key in order:
             given = controls if index == 0 else {}
+            piece = dict(pieces[key][index % len(pieces[key])])
             own, start = time.thread_time(), time.perf_counter()
-            push[backend](dict(piece), **given)
+            push[key](piece, **given)
             taken, spent = time.perf_counter() - start, time.thread_time() - own
             if index >= WARM_UP:
-                times[backend].append(taken * 1000)
-                computed[backend].append(spent * 1000)
+                times[key].append(taken * 1000)
+                computed[key].append(spent * 1000)
         index += 1
     return times, computed
 
@@ -158,5 +164,6 @@ def _ratio(times: Sequence[float], reference: Sequence[float]) -> float:
     return statistics.median(one / other for one, other in zip(summed(times), summed(reference), strict=True))
 
 
-def _quantile(ordered: Sequence[float], share: float) -> float:
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """The value that so large a share of sorted values does not exceed."""
     return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]

@@ -14,6 +14,7 @@ from astrape.graph.backends import native
 from astrape.graph.session import Session
 from astrape.runtime.by_hand import ByHand, Runner, recorded
 from astrape.runtime.machine import Machine, measure_machine
+from astrape.runtime.rows import rows_in_turns
 from astrape.runtime.side_by_side import named_backends, side_by_side
 
 
@@ -98,3 +99,35 @@ def test_a_precision_is_of_the_compared_backends_alone() -> None:
     assert eager.to_eager == 1.0
     assert math.isnan(captured.median_ms)
     assert captured.chosen.startswith("backend 'recorded' reads weights as float32 alone: hint: backend='compiled'")
+
+
+def test_rows_are_streams_of_one_session(monkeypatch) -> None:
+    """Each session hears as many rows as it is named for, all as often."""
+    heard: dict[tuple[int, str], list[tuple[int, ...]]] = {}
+    push = Session.push
+
+    def listening(self, x, **controls):
+        heard.setdefault((self.batch_size, self.backend.name), []).append(tuple(x["mic"].shape))
+        return push(self, x, **controls)
+
+    monkeypatch.setattr(Session, "push", listening)
+    graph = astrape.load("multirate")
+    found = rows_in_turns(graph, 10.0, [1, 3], seconds=0.1, backends=["eager", "recorded"])
+    keys = [(1, "eager"), (1, "recorded"), (3, "eager"), (3, "recorded")]
+    assert [(one.rows, one.backend) for one in found] == sorted(heard) == keys
+    assert len({len(shapes) for shapes in heard.values()}) == 1
+    for (rows, _), shapes in heard.items():
+        assert set(shapes) == {(rows, 1, 441)}
+    for one in found:
+        assert one.chosen.startswith(one.backend)
+        assert one.share == pytest.approx(one.computing_ms / 10)
+        assert one.per_stream == pytest.approx(one.share / one.rows)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "rows", "said"),
+    [(10.0, [0], "rows must be 1 to 256, not 0"), (10.0, [], "not none"), (0.0, [1], "a chunk must be 0.01 to 10000")],
+)
+def test_rows_out_of_range_are_told(chunk: float, rows: list[int], said: str) -> None:
+    with pytest.raises(AstrapeError, match=said):
+        rows_in_turns(astrape.load("multirate"), chunk, rows)
