@@ -7,17 +7,22 @@ import json
 import os
 from collections.abc import Mapping
 from fractions import Fraction
+from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from astrape.errors import ExportError
-from astrape.portable.step import Array
+from astrape.portable.engine import Array
+from astrape.portable.names import CONTROL, INPUT, NEXT, OUTPUT, PREPARED, STATE
 
-__all__ = ["FORMAT", "MANIFEST", "VERSION", "ControlSpec", "Exported", "Port"]
+__all__ = ["FORMAT", "MANIFEST", "VERSION", "ControlSpec", "Exported", "Port", "Tensors", "tensors_of"]
 
 FORMAT, VERSION, MANIFEST = "astrape-export", 1, "manifest.json"
+
+Tensors = Mapping[str, tuple[tuple[int, ...], str]]
+"""Shapes and types of what a step takes and gives, by the names they have in a model."""
 
 
 class Port(NamedTuple):
@@ -60,6 +65,7 @@ class Exported:
         name: the recipe's.
         batch: rows of a step.
         inputs, outputs, controls: by name.
+        tensors: what a step takes and gives.
 
     Raises:
         ExportError: for a folder that is not an export, of another version, or damaged.
@@ -78,14 +84,16 @@ class Exported:
                     "export anew, or take the runner of that version"
                 )
             self.name: str = self.manifest["recipe"]
-            self.batch: int = self.manifest["batch"]
+            self.batch = index(self.manifest["batch"])
             self.inputs = {item["name"]: _port(item) for item in self.manifest["inputs"]}
             self.outputs = {item["name"]: _port(item) for item in self.manifest["outputs"]}
             self.controls = {item["name"]: _control(item) for item in self.manifest["controls"]}
             self.files: dict[str, Mapping[str, Any]] = self.manifest["files"]
+            self.tensors = tensors_of(self.manifest)
+            self._check()
         except OSError as error:
             raise ExportError(f"{path}: {error.strerror or error}: name a folder that astrape export wrote") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise ExportError(f"{path}: is damaged ({error!r}): export anew") from error
         if check:
             for name in self.files:
@@ -117,32 +125,88 @@ class Exported:
             raise ExportError(f"{self.folder}: holds no step for '{form}'; hint: export with --format {form}")
         return found
 
+    def hold_against(self, file: str, found: Tensors) -> None:
+        """Hold what a model takes and gives against what the manifest says of it.
+
+        Raises:
+            ExportError: with the first tensor that differs. A model of another export has other tensors.
+        """
+        for name, wanted in self.tensors.items():
+            if found.get(name, wanted) != wanted or (name not in found and not name.startswith(CONTROL)):
+                raise ExportError(
+                    f"{self.folder / file}: is not what the manifest tells of: '{name}' is {_said(found.get(name))}, "
+                    f"not {_said(wanted)}; hint: export anew"
+                )
+        strange = sorted(found.keys() - self.tensors.keys())
+        if strange:
+            raise ExportError(
+                f"{self.folder / file}: is not what the manifest tells of, which has no '{strange[0]}'; "
+                "hint: export anew"
+            )
+
+    def _check(self) -> None:
+        """What a damaged manifest would do harm with."""
+        for name, port in {**self.inputs, **self.outputs}.items():
+            late = min(port.algorithmic, port.framing, Fraction(port.host) - port.algorithmic * port.rate)
+            if not (port.rate > 0 and port.channels > 0 and port.frames > 0 and late >= 0):
+                raise ValueError(f"'{name}' has no frames, or is there before it can be")
+        for name in self.files:
+            if Path(name).name != name:
+                raise ValueError(f"'{name}' is not a file of this folder")
+        for form in ("onnx", "aoti"):
+            for part in ("step", "controls") if form in self.manifest else ():
+                name = self.manifest[form][part]
+                if name not in self.files and (part == "step" or name is not None):
+                    raise ValueError(f"'{name}' is not among its files")
+        for item in self.manifest["state"]:
+            if not np.isfinite(_first(item)).all():
+                raise ValueError(f"state '{item['name']}' begins with what is not finite")
+
     def first_state(self) -> dict[str, Array]:
         """The state at time zero, by leaf."""
-        state = {}
-        for item in self.manifest["state"]:
-            first, shape, dtype = item["first"], item["shape"], np.dtype(item["dtype"])
-            state[item["name"]] = np.broadcast_to(np.array(first, dtype).reshape(_spread(first, shape)), shape).copy()
-        return state
+        return {item["name"]: np.broadcast_to(_first(item), item["shape"]).copy() for item in self.manifest["state"]}
 
 
-def _spread(first: Any, shape: list[int]) -> list[int]:
-    """The shape in which first values are written down: one number for all, or those of a row."""
-    return [1] * len(shape) if not isinstance(first, list) else [1, *shape[1:]]
+def tensors_of(manifest: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """What a step takes and gives, and the controls, as a manifest has them: shapes and types by names in a model."""
+    found: dict[str, tuple[tuple[int, ...], str]] = {}
+    for prefix, key in ((CONTROL, "controls"), (INPUT, "inputs"), (PREPARED, "prepared"), (STATE, "state")):
+        for item in manifest[key]:
+            found[prefix + item["name"]] = _form(item, manifest["batch"])
+    for item in manifest["outputs"]:
+        found[OUTPUT + item["name"]] = _form(item, manifest["batch"])
+    return found | {NEXT + item["name"]: _form(item, manifest["batch"]) for item in manifest["state"]}
+
+
+def _form(item: Mapping[str, Any], batch: int) -> tuple[tuple[int, ...], str]:
+    if "shape" in item:
+        return tuple(map(index, item["shape"])), str(item["dtype"])
+    return (batch, index(item["channels"]), *([index(item["frames"])] if "frames" in item else ())), "float32"
+
+
+def _said(form: tuple[tuple[int, ...], str] | None) -> str:
+    return "not there" if form is None else f"{form[1]} {form[0]}"
+
+
+def _first(item: Mapping[str, Any]) -> Array:
+    """First values of a leaf as they are written down: one number for all, or those of a row."""
+    first, shape = item["first"], item["shape"]
+    return np.array(first, item["dtype"]).reshape([1, *shape[1:]] if isinstance(first, list) else [1] * len(shape))
 
 
 def _port(item: Mapping[str, Any]) -> Port:
     late = item.get("latency")
-    port = Port(item["name"], Fraction(item["rate"]), item["channels"], item["frames"])
+    port = Port(item["name"], Fraction(item["rate"]), index(item["channels"]), index(item["frames"]))
     if late is None:
         return port
     return port._replace(
         algorithmic=Fraction(late["algorithmic_seconds"]),
         framing=Fraction(late["framing_seconds"]),
-        host=late["host_frames"],
+        host=index(late["host_frames"]),
     )
 
 
 def _control(item: Mapping[str, Any]) -> ControlSpec:
     default = item["default"]
-    return ControlSpec(item["channels"], None if default is None else tuple(default), item["min"], item["max"])
+    low, high = (None if bound is None else float(bound) for bound in (item["min"], item["max"]))
+    return ControlSpec(index(item["channels"]), None if default is None else tuple(map(float, default)), low, high)

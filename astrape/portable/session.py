@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from astrape.errors import StreamError
-from astrape.portable.engine import Engine, OnnxEngine
+from astrape.errors import ExportError, StreamError
+from astrape.portable.engine import Array, Engine
 from astrape.portable.exported import Exported
-from astrape.portable.step import Array
+from astrape.wording import one_line
 
 __all__ = ["ExportedSession", "Fault", "PortableSession"]
 
@@ -122,13 +122,27 @@ class ExportedSession:
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go back to a snapshot, of this session or of another of the same export and mode."""
-        self._step.state = saved["state"]
-        self._waiting = {name: array.copy() for name, array in saved["waiting"].items()}
-        self._late = {name: array.copy() for name, array in saved["late"].items()}
-        self.controls, self._prepared_for = dict(saved["controls"]), None
-        self.positions, self._given = dict(saved["positions"]), dict(saved["given"])
-        self.faults, self._silenced = list(saved["faults"]), set(saved["silenced"])
+        """Go back to a snapshot, of this session or of another of the same export and mode.
+
+        Raises:
+            StreamError: for a snapshot that does not fit; the session stays as it was.
+        """
+        own = {"state": self._step.state, "waiting": self._waiting, "late": self._late}
+        try:
+            arrays = {part: _taken(saved[part], held, part == "state") for part, held in own.items()}
+            controls = {name: self._control(name, value) for name, value in saved["controls"].items()}
+            positions = {name: int(saved["positions"][name]) for name in self.positions}
+            given = {name: int(saved["given"][name]) for name in self._given}
+            faults, silenced = list(saved["faults"]), set(saved["silenced"])
+        except (AttributeError, LookupError, TypeError, ValueError, StreamError) as error:
+            raise StreamError(
+                f"the snapshot does not fit '{self.export.name}' ({error}); hint: take one of a session of this export"
+            ) from error
+        self._step.state = arrays["state"]
+        self._waiting, self._late = arrays["waiting"], arrays["late"]
+        self.controls, self._prepared_for = controls, None
+        self.positions, self._given = positions, given
+        self.faults, self._silenced = faults, silenced
 
     def _push(self, arrived: dict[str, Array]) -> dict[str, Array]:
         self._bring_up_to_date()
@@ -246,6 +260,19 @@ class ExportedSession:
         return np.zeros((self.export.batch, channels, 0), np.float32)
 
 
+def _taken(saved: Mapping[str, Array], held: Mapping[str, Array], whole: bool) -> dict[str, Array]:
+    """Copies of what was saved, which is to be as what is held; their last axis may differ unless it is ``whole``."""
+    if saved.keys() != held.keys():
+        found, wanted = (", ".join(sorted(names)) or "nothing" for names in (saved, held))
+        raise ValueError(f"it holds {found}, not {wanted}")
+    taken = {name: np.array(saved[name]) for name in held}
+    for name, array in taken.items():
+        own, axes = held[name], slice(None) if whole else slice(-1)
+        if array.dtype != own.dtype or array.ndim != own.ndim or array.shape[axes] != own.shape[axes]:
+            raise ValueError(f"'{name}' is {array.dtype} {array.shape}, and {own.dtype} {own.shape} is kept")
+    return taken
+
+
 class PortableSession(ExportedSession):
     """A stream through an exported graph with NumPy and ONNX Runtime alone::
 
@@ -268,4 +295,13 @@ class PortableSession(ExportedSession):
         found = export if isinstance(export, Exported) else Exported(export)
         steps = found.steps("onnx")
         controls = None if steps["controls"] is None else found.read(steps["controls"])
-        super().__init__(found, OnnxEngine(found.read(steps["step"]), controls, threads), constant_latency)
+        from astrape.portable.step import OnnxEngine  # and with it ONNX Runtime, which other sessions have no use for
+
+        step = found.read(steps["step"])
+        try:
+            engine = OnnxEngine(step, controls, threads)
+        except Exception as error:  # ONNX Runtime's have nothing else in common
+            told = f"its models cannot be loaded ({one_line(error, 300)}); hint: export anew"
+            raise ExportError(f"{found.folder}: {told}") from error
+        found.hold_against(steps["step"], engine.tensors)
+        super().__init__(found, engine, constant_latency)

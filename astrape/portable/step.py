@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
-from astrape.portable.names import INPUT, NEXT, OUTPUT, PREPARED, STATE
+from astrape.portable.engine import Array
+from astrape.portable.names import CONTROL, INPUT, NEXT, OUTPUT, PREPARED, STATE
 
-__all__ = ["Array", "OnnxStep", "open_model"]
-
-Array = npt.NDArray[Any]
+__all__ = ["OnnxEngine", "OnnxStep"]
 
 TYPES = {
     "tensor(float)": np.float32,
@@ -57,6 +55,7 @@ class OnnxStep:
         threads: of a call.
 
     Attributes:
+        tensors: shapes and types of what the model takes and gives, by the names they have in it.
         inputs, prepared: arrays by name, to be filled before a call.
         outputs: arrays by name, whose values hold until the next call.
         states, at: both sets of the state's arrays, and which of them is the present one.
@@ -66,6 +65,7 @@ class OnnxStep:
         self._session = open_model(model, threads)
         entering = {item.name: _array(item) for item in self._session.get_inputs()}
         leaving = {item.name: _array(item) for item in self._session.get_outputs()}
+        self.tensors = _forms({**entering, **leaving})
         self.inputs = _named(entering, INPUT)
         self.prepared = _named(entering, PREPARED)
         self.outputs = _named(leaving, OUTPUT)
@@ -101,6 +101,45 @@ class OnnxStep:
             for name, array in arrays.items():
                 binding.bind_ortvalue_output(prefix + name, ort.OrtValue.ortvalue_from_numpy(array))
         return binding
+
+
+class OnnxEngine(OnnxStep):
+    """A step and what prepares it, in ONNX Runtime.
+
+    Args:
+        step: the step's model, its bytes or its file.
+        controls: the model of the controls, or ``None`` for a graph that listens to none.
+        threads: of a call.
+    """
+
+    def __init__(
+        self,
+        step: bytes | str | os.PathLike[str],
+        controls: bytes | str | os.PathLike[str] | None = None,
+        threads: int = 1,
+    ) -> None:
+        super().__init__(step, threads)
+        self._controls = None if controls is None else open_model(controls, threads)
+        if self._controls is not None:
+            made = _forms({item.name: _array(item) for item in self._controls.get_outputs()})
+            if made != {name: form for name, form in self.tensors.items() if name.startswith(PREPARED)}:
+                raise ValueError("its controls come to other values than its step takes")
+            self.tensors |= _forms({item.name: _array(item) for item in self._controls.get_inputs()})
+
+    def prepare(self, controls: Mapping[str, Array]) -> None:
+        """Derive from all controls, ``(batch, channels)``, what the calls from now on take."""
+        if self._controls is None:
+            return
+        names = [item.name for item in self._controls.get_outputs()]
+        wanted = {item.name for item in self._controls.get_inputs()}
+        given = {CONTROL + name: value for name, value in controls.items()}
+        found = self._controls.run(names, {name: value for name, value in given.items() if name in wanted})
+        for name, value in zip(names, found, strict=True):
+            self.prepared[name.removeprefix(PREPARED)][...] = value
+
+
+def _forms(arrays: Mapping[str, Array]) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {name: (array.shape, str(array.dtype)) for name, array in arrays.items()}
 
 
 def _array(item: Any) -> Array:

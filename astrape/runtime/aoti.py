@@ -10,6 +10,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,16 @@ from torch import Tensor
 from astrape.blocks.live import denormals_flushed
 from astrape.errors import ExportError
 from astrape.graph.backends.aoti_packages import Family, this_family
-from astrape.portable.exported import Exported
+from astrape.portable.engine import Array
+from astrape.portable.exported import Exported, tensors_of
+from astrape.portable.names import NEXT
 from astrape.portable.session import ExportedSession
-from astrape.portable.step import Array
 from astrape.wording import one_line
 
-__all__ = ["AotiEngine", "AotiSession", "check_family"]
+__all__ = ["AotiEngine", "AotiSession", "check_family", "facts_of"]
+
+FACTS = "astrape"
+"""Under which name a package says what it takes and gives."""
 
 
 class AotiSession(ExportedSession):
@@ -52,7 +57,7 @@ class AotiSession(ExportedSession):
         controls = None if steps["controls"] is None else found.read(steps["controls"])
         try:
             engine = AotiEngine(found.manifest, found.read(steps["step"]), controls)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             told = f"its package cannot be loaded ({one_line(error, 300)}); hint: export anew"
             raise ExportError(f"{found.folder}: {told}") from error
         super().__init__(found, engine, constant_latency)
@@ -63,14 +68,22 @@ class AotiEngine:
 
     Args:
         manifest: of the export, which says what the packages take.
-        step, controls: packages, whose checksums were looked at.
+        step, controls: packages, whose checksums were looked at. They hold no check of what they are handed, and read
+            and write beyond it where it is smaller than what they were compiled for. So they say what that was.
 
     Attributes:
         inputs, prepared, state: arrays by name. The state is written where it lies.
         outputs: arrays by name, new ones after each call.
+
+    Raises:
+        RuntimeError: for what is not a package.
+        ValueError: for a package that takes or gives something else than the manifest says.
     """
 
     def __init__(self, manifest: Mapping[str, Any], step: bytes, controls: bytes | None) -> None:
+        facts = facts_of(manifest)
+        self._run = opened(step, facts)
+        self._prepare = None if controls is None else opened(controls, facts)
         batch = manifest["batch"]
         inputs = {item["name"]: torch.zeros(batch, item["channels"], item["frames"]) for item in manifest["inputs"]}
         prepared = {item["name"]: _zeros(item) for item in manifest["prepared"]}
@@ -81,8 +94,6 @@ class AotiEngine:
         self._arguments = [*inputs.values(), *prepared.values(), *state.values()]
         self._names = [item["name"] for item in manifest["outputs"]]
         self._controls = [item["name"] for item in manifest["controls"]]
-        self._run = opened(step)
-        self._prepare = None if controls is None else opened(controls)
 
     @property
     def state(self) -> Mapping[str, Array]:
@@ -109,10 +120,24 @@ class AotiEngine:
         self.outputs = {name: tensor.numpy() for name, tensor in zip(self._names, found, strict=True)}
 
 
-def opened(package: bytes) -> Callable[[list[Tensor]], Sequence[Tensor]]:
+def facts_of(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What a package says of itself: all that it takes and gives, in order, with types and shapes."""
+    lines = [
+        f"{name} {dtype} {'x'.join(map(str, shape))}"
+        for name, (shape, dtype) in tensors_of(manifest).items()
+        if not name.startswith(NEXT)
+    ]
+    return {FACTS: "; ".join(lines)}
+
+
+def opened(package: bytes, facts: Mapping[str, str]) -> Callable[[list[Tensor]], Sequence[Tensor]]:
     """The function of a package: a list of tensors, which it empties, to a list of tensors.
 
     It is loaded from a copy of its own, so that what is run is what was checked.
+
+    Raises:
+        RuntimeError: for what is not a package.
+        ValueError: for one that says other things of itself.
     """
     from torch._inductor import aoti_load_package
 
@@ -120,6 +145,10 @@ def opened(package: bytes) -> Callable[[list[Tensor]], Sequence[Tensor]]:
         path = Path(folder) / "model.pt2"
         path.write_bytes(package)
         loaded = aoti_load_package(str(path))
+    found, wanted = (each.split("; ") for each in (loaded.get_metadata().get(FACTS, ""), facts[FACTS]))
+    if found != wanted:
+        first = next(pair for pair in zip_longest(found, wanted, fillvalue="nothing") if pair[0] != pair[1])
+        raise ValueError(f"it was compiled for {first[0] or 'nothing'!r}, and the manifest has {first[1]!r}")
     # Not its __call__, which reads how its arguments nest out of JSON at every call.
     run: Callable[[list[Tensor]], Sequence[Tensor]] = loaded.loader.boxed_run
     return run
@@ -134,7 +163,7 @@ def check_family(folder: Path, steps: Mapping[str, Any]) -> None:
     here = this_family()
     try:
         made = Family(**steps["family"])
-    except TypeError as error:
+    except (LookupError, TypeError) as error:
         raise ExportError(f"{folder}: is damaged ({error}): export anew") from error
     for field, wanted, found in zip(Family._fields, made, here, strict=True):
         if wanted != found:

@@ -18,15 +18,17 @@ from torch import Tensor
 import astrape
 from astrape.audio.atomic import write_whole
 from astrape.blocks.policy import COMPILER, PORTABLE
-from astrape.errors import ExportError
+from astrape.errors import ExportError, StreamError
 from astrape.graph.backends.aoti_packages import aoti_packages, need_compiler, this_family
 from astrape.graph.backends.onnx_models import OPSET, onnx_models
+from astrape.graph.backends.precision import with_halves
 from astrape.graph.graph import Graph
 from astrape.graph.quantum import Leaf, Quantum
-from astrape.portable.engine import Engine, OnnxEngine
+from astrape.portable.engine import Engine
 from astrape.portable.exported import FORMAT, MANIFEST, VERSION, Exported
 from astrape.progress import Progress
-from astrape.runtime.aoti import AotiEngine
+from astrape.runtime.aoti import AotiEngine, facts_of
+from astrape.wording import lacking
 
 __all__ = ["FORMATS", "export"]
 
@@ -39,6 +41,9 @@ CHECKED_SECONDS = 0.5
 WORST_DB = -60.0
 """Distance from the graph's own step beyond which an export is taken for broken. Sound ones are at -100 dB and less."""
 
+WORST_ROUNDED_DB = -40.0
+"""The same where weights were rounded: what is shipped as a default is to be at least so near."""
+
 UNKNOWN = "unknown"
 
 
@@ -49,6 +54,7 @@ def export(
     quanta: int = 1,
     batch_size: int = 1,
     formats: Sequence[str] = ("onnx",),
+    precision: str = "float32",
     about: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Exported:
@@ -68,6 +74,8 @@ def export(
         quanta: of the graph, in a step. Default 1: the least delay. More take less time each.
         batch_size: rows of a step.
         formats: ``"onnx"``, ``"aoti"`` or both. Default ONNX, which runs everywhere.
+        precision: of weights in ONNX files: ``"float32"``, or ``"float16"``, which rounds parameters to it and takes
+            half of the room. A runtime makes them float32 again as it loads them, and computes as before.
         about: what the weights say of themselves (:func:`astrape.graph.weights.weights_metadata`).
         progress: told seconds of work done, as far as that is known.
 
@@ -75,8 +83,8 @@ def export(
         The export, read back.
 
     Raises:
-        ExportError: for a graph that a format cannot hold, one whose export differs from it, and ``"aoti"`` without a
-            C++ compiler.
+        ExportError: for a graph that a format cannot hold, one whose export differs from it, ``"aoti"`` without a C++
+            compiler, and a precision that a format does not have.
         WriteError: for a folder that cannot be written.
     """
     target = Path(folder)
@@ -84,12 +92,13 @@ def export(
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:
         raise ExportError(f"formats are {', '.join(FORMATS)}, not {', '.join(map(repr, unknown)) or 'none'}")
+    _check_precision(precision, formats)
     if "aoti" in formats:
         need_compiler()
     tell = progress or (lambda done, whole: None)
     tell(0, None)
     own = Quantum(graph, batch_size, quanta)
-    manifest = described(own, dict(about or {}))
+    manifest = described(own, dict(about or {})) | {"precision": precision}
     files: dict[str, bytes] = {}
     for form in (name for name in FORMATS if name in formats):
         files |= _MADE_AS[form](own, manifest)
@@ -109,12 +118,21 @@ def export(
 
 def _as_onnx(own: Quantum, manifest: dict[str, Any]) -> dict[str, bytes]:
     """The files of ONNX by name; the manifest is told of them."""
-    import onnx
-    import onnxruntime
+    try:
+        import onnx
+        import onnxruntime
 
+        from astrape.portable.step import OnnxEngine
+    except ImportError as error:
+        raise ExportError(lacking("format 'onnx'", str(error.name), "export")) from error
+    halves = manifest["precision"] == "float16"
+    try:
+        graph = with_halves(own.graph) if halves else own.graph
+    except StreamError as error:
+        raise ExportError(str(error)) from error
+    models = onnx_models(Quantum(graph, own.batch_size, own.quanta, PORTABLE), halves=halves)
     quantum = Quantum(own.graph, own.batch_size, own.quanta, PORTABLE)
-    models = onnx_models(quantum)
-    differences = _checked(quantum, OnnxEngine(models.step, models.controls), "onnx")
+    differences = _checked(quantum, OnnxEngine(models.step, models.controls), "onnx", rounded=halves)
     manifest["made_by"] |= {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
     return _told(manifest, "onnx", models.step, models.controls, {"opset": OPSET, "difference_db": differences})
 
@@ -122,7 +140,7 @@ def _as_onnx(own: Quantum, manifest: dict[str, Any]) -> dict[str, bytes]:
 def _as_aoti(own: Quantum, manifest: dict[str, Any]) -> dict[str, bytes]:
     """The packages of AOTInductor by name; the manifest is told of them."""
     quantum = Quantum(own.graph, own.batch_size, own.quanta, COMPILER)
-    packages = aoti_packages(quantum)
+    packages = aoti_packages(quantum, facts_of(manifest))
     differences = _checked(quantum, AotiEngine(manifest, packages.step, packages.controls), "aoti")
     manifest["made_by"] |= {"compiler": need_compiler()}
     told = {"family": this_family()._asdict(), "difference_db": differences}
@@ -141,11 +159,30 @@ def _told(
     return files if controls is None else {**files, names[1]: controls}
 
 
-def _checked(quantum: Quantum, engine: Engine, form: str) -> dict[str, float]:
+def _check_precision(precision: str, formats: Sequence[str]) -> None:
+    if precision == "int8":
+        raise ExportError(
+            "precision 'int8' is not there: it saves too little for what it costs, by the figures in docs/speed.md; "
+            "hint: --precision float16"
+        )
+    if precision not in ("float32", "float16"):
+        raise ExportError(f"precision must be float32 or float16, not {precision!r}")
+    if precision == "float16" and "aoti" in formats:
+        raise ExportError(
+            "format 'aoti' has its weights as float32 alone; hint: --precision float16 with --format onnx"
+        )
+
+
+def _checked(quantum: Quantum, engine: Engine, form: str, rounded: bool = False) -> dict[str, float]:
     """Distances from the graph by output, none of them beyond what is sound."""
     differences = compared(quantum, engine)
     port, worst = max(differences.items(), key=lambda item: item[1])
-    if not worst <= WORST_DB:
+    if rounded and not worst <= WORST_ROUNDED_DB:
+        raise ExportError(
+            f"'{quantum.graph.name}' with weights rounded to float16 differs too much: '{port}' by {worst:.0f} dB (at "
+            f"most {WORST_ROUNDED_DB:g}); hint: --precision float32"
+        )
+    if not rounded and not worst <= WORST_DB:
         raise ExportError(
             f"'{quantum.graph.name}' exported as {form} differs from the graph: '{port}' by {worst:.0f} dB (at most "
             f"{WORST_DB:g}). This is a fault of astrape: please report the recipe"

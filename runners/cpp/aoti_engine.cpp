@@ -73,6 +73,34 @@ void check_family(const Package& package, const Json& family) {
     }
 }
 
+std::string taken(const std::string& kind, const Json& items, bool frames) {
+    std::string text;
+    for (const auto& item : items) {
+        auto type = std::string("float32"), shape = std::string("1x");  // of the one row
+        if (item.contains("shape")) {
+            type = item.at("dtype");
+            shape.clear();
+            for (const auto& size : item.at("shape")) shape += (shape.empty() ? "" : "x") + size.dump();
+        } else {
+            shape += item.at("channels").dump() + (frames ? "x" + item.at("frames").dump() : "");
+        }
+        text += kind + "." + item.at("name").get<std::string>() + " " + type + " " + shape + "; ";
+    }
+    return text;
+}
+
+// What a package says of itself: all that it takes and gives. It reads and writes beyond what is smaller than that.
+void check_facts(Loader& package, const Json& manifest) {
+    const auto facts = package.get_metadata();
+    const auto said = facts.find("astrape");
+    const auto wanted = taken("control", manifest.at("controls"), false) + taken("input", manifest.at("inputs"), true) +
+                        taken("prepared", manifest.at("prepared"), true) + taken("state", manifest.at("state"), true) +
+                        taken("output", manifest.at("outputs"), true);
+    if (said == facts.end() || said->second + "; " != wanted) {
+        throw std::invalid_argument("its package was compiled for another step than this manifest tells of");
+    }
+}
+
 // A folder that is gone with this.
 class Temporary {
 public:
@@ -92,14 +120,16 @@ public:
 };
 
 // From a copy of its own: what is run is what was checked.
-std::unique_ptr<Loader> opened(const std::string& bytes) {
+std::unique_ptr<Loader> opened(const std::string& bytes, const Json& manifest) {
     const Temporary folder;
     const auto file = folder.path / "model.pt2";
     std::ofstream sink(file, std::ios::binary);
     sink.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
     sink.close();
     if (!sink) throw Error(file.string() + ": cannot be written", "set TMPDIR to a folder with more room");
-    return std::make_unique<Loader>(file.string());
+    auto made = std::make_unique<Loader>(file.string());
+    check_facts(*made, manifest);
+    return made;
 }
 
 class AotiEngine : public Engine {
@@ -108,6 +138,8 @@ public:
         const auto& aoti = manifest.at("aoti");
         check_family(package, aoti.at("family"));
         at::set_num_threads(threads);
+        step_ = opened(files.at(aoti.at("step")), manifest);
+        if (!aoti.at("controls").is_null()) prepare_ = opened(files.at(aoti.at("controls")), manifest);
         arguments_.push_back(port_of(package.input));
         for (const auto& item : manifest.at("prepared")) arguments_.push_back(leaf(item));
         prepared_ = arguments_.size() - 1;
@@ -120,8 +152,6 @@ public:
             names_.push_back(one.name);
         }
         for (const auto& one : package.outputs) sizes_.push_back(one.channels * one.frames);
-        step_ = opened(files.at(aoti.at("step")));
-        if (!aoti.at("controls").is_null()) prepare_ = opened(files.at(aoti.at("controls")));
     }
 
     float* input() override { return arguments_.front().data_ptr<float>(); }

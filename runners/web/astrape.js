@@ -56,17 +56,37 @@ export class Session {
     if (manifest.format !== FORMAT || manifest.version !== VERSION) {
       throw new AstrapeError(`manifest.json: format ${manifest.format} of version ${manifest.version}, and this reads ${FORMAT} of version ${VERSION}: hint: export anew`);
     }
+    try {
+      return await Session._opened(ort, manifest, read, options);
+    } catch (error) {
+      if (error instanceof AstrapeError) throw error;
+      throw new AstrapeError(`${manifest.recipe ?? "manifest.json"}: cannot be opened (${error.message ?? error}): hint: export anew`);
+    }
+  }
+
+  static async _opened(ort, manifest, read, options) {
     if (manifest.batch !== 1 || manifest.inputs.length !== 1) {
       throw new AstrapeError(`${manifest.recipe}: ${manifest.batch} rows and ${manifest.inputs.length} inputs, and this runs one of each: hint: export with --batch 1`);
     }
+    if (!manifest.onnx) {
+      throw new AstrapeError(`${manifest.recipe}: holds no step for 'onnx', which is what browsers run: hint: export with --format onnx`);
+    }
     const load = async (name) => {
-      const bytes = await read(name), wanted = manifest.files[name].sha256;
+      const wanted = manifest.files[name]?.sha256;
+      if (!wanted) throw new AstrapeError(`manifest.json: is damaged (it lists no '${name}'): hint: export anew`);
+      const bytes = await read(name);
       const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
       const found = Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("");
       if (found !== wanted) throw new AstrapeError(`${name}: is not what was written, by its checksum: hint: copy it again or export anew`);
       return ort.InferenceSession.create(bytes, { executionProviders: ["wasm"], ...options.session });
     };
     const step = await load(manifest.onnx.step);
+    const named = (prefix, items) => items.map(({ name }) => prefix + name);
+    const taken = [...named("input.", manifest.inputs), ...named("prepared.", manifest.prepared), ...named("state.", manifest.state)];
+    const given = [...named("output.", manifest.outputs), ...named("next.", manifest.state)];
+    if (!alike(taken, step.inputNames) || !alike(given, step.outputNames)) {
+      throw new AstrapeError(`${manifest.onnx.step}: is not what manifest.json tells of: hint: export anew`);
+    }
     const prepare = manifest.onnx.controls ? await load(manifest.onnx.controls) : null;
     return new Session(ort, manifest, step, prepare, options.constantLatency ?? false);
   }
@@ -232,6 +252,8 @@ export class Session {
     return new this._ort.Tensor(dtype, data, shape);
   }
 }
+
+const alike = (names, others) => names.length === others.length && names.every((name) => others.includes(name));
 
 const joined = (one, other) => {
   const both = new Float32Array(one.length + other.length);

@@ -156,6 +156,17 @@ def test_researchers_have_reports_checks_and_lists(plain: Forks, words: tuple[st
     assert works(plain, *words)
 
 
+def test_machine_code_is_exported_without_the_packages_of_onnx(plain: Forks, tmp_path: Path) -> None:
+    """As far as to the compiler, which takes half a minute: ``tests/runtime/test_aoti.py`` goes on from there."""
+    words = ("export", "echo", "--format", "aoti", "-o", str(tmp_path / "made"))
+    environment = {**os.environ, "COLUMNS": "100", "CXX": str(tmp_path / "none")}
+    done = plain.run(COMMAND, "-c", *words, environment=environment)
+    assert done.returncode == 1
+    assert "format 'aoti' needs a C++ compiler" in done.stderr
+    done = bare(plain, "from astrape.runtime.aoti import AotiSession; AotiSession('nowhere')")
+    assert "nowhere/manifest.json: No such file or directory" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "extra"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +69,62 @@ def test_a_package_with_another_checksum_is_not_loaded(folder: Path, tmp_path: P
             AotiSession(open_export(other))
         (other / name).write_bytes(whole)
     AotiSession(open_export(other))
+
+
+def renamed(manifest: dict[str, Any]) -> None:
+    manifest["outputs"][0]["name"] = "sound"
+
+
+def shorter(manifest: dict[str, Any]) -> None:
+    manifest["inputs"][0]["frames"] = 1
+
+
+def fewer(manifest: dict[str, Any]) -> None:
+    manifest["controls"][1]["channels"] = 3
+
+
+def without(manifest: dict[str, Any]) -> None:
+    manifest["state"].pop()
+
+
+def homeless(manifest: dict[str, Any]) -> None:
+    del manifest["aoti"]["family"]["torch"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (renamed, r"'output.wav float32 2x\d+x\d+', and the manifest has 'output.sound float32"),
+        (shorter, "it was compiled for 'input.mic float32 2x1x8', and the manifest has 'input.mic float32 2x1x1'"),
+        (fewer, "it was compiled for 'control.speaker float32 2x4', and the manifest has 'control.speaker .* 2x3'"),
+        (without, "it was compiled for 'state.*, and the manifest has 'output.wav"),
+        (homeless, "is damaged .*torch"),
+    ],
+)
+def test_a_package_of_another_step_than_the_manifest_tells_of_is_refused(
+    folder: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    """It would read and write beyond what it is handed."""
+    other = copied(folder, tmp_path / "copy")
+    manifest = json.loads((other / "manifest.json").read_text())
+    change(manifest)
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ExportError, match=said) as told:
+        AotiSession(other)
+    assert "\n" not in str(told.value)
+
+
+def test_half_a_package_is_refused_in_a_line(folder: Path, tmp_path: Path) -> None:
+    """With a checksum that fits."""
+    other = copied(folder, tmp_path / "copy")
+    half = (folder / "model.pt2").read_bytes()[: (folder / "model.pt2").stat().st_size // 2]
+    (other / "model.pt2").write_bytes(half)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["files"]["model.pt2"]["sha256"] = hashlib.sha256(half).hexdigest()
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ExportError, match=r"its package cannot be loaded \(.*\); hint: export anew") as told:
+        AotiSession(other)
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +242,11 @@ def test_the_runner_in_cpp_refuses_other_machines_and_changed_packages(
     for field, value in (("torch", "2.12.1"), ("capability", "AVX9"), ("machine", "aarch64"), ("system", "Darwin")):
         told = refusal(copied(mini, tmp_path / field, **{field: value}))
         assert f"({field} {value}, and here it is {getattr(this_family(), field)})" in told
+    shorter = copied(mini, tmp_path / "shorter")
+    manifest = json.loads((shorter / "manifest.json").read_text())
+    manifest["inputs"][0]["frames"] = 100
+    (shorter / "manifest.json").write_text(json.dumps(manifest))
+    assert "its package was compiled for another step than this manifest tells of" in refusal(shorter)
     changed = copied(mini, tmp_path / "changed")
     (changed / "model.pt2").write_bytes((mini / "model.pt2").read_bytes() + b"x")
     assert "model.pt2: is not what was written, by its checksum" in refusal(changed)

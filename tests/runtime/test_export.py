@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -11,9 +12,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import TensorProto
 
 import astrape
 from astrape.errors import ExportError
@@ -70,10 +73,87 @@ def test_a_graph_for_a_host_at_another_rate_is_exported_like_any(tmp_path: Path)
     assert decibels(got["wav"], want["wav"][..., : got["wav"].shape[-1]]) < STATED_DB
 
 
+def test_halves_take_half_of_the_room_and_are_the_rounded_graph(tmp_path: Path) -> None:
+    """The graph has weights that float16 holds and others; what it does not hold is rounded, and tables stay whole."""
+    graph = small()
+    whole = export(graph, tmp_path / "whole")
+    made = export(graph, tmp_path / "halves", precision="float16")
+    assert (whole.manifest["precision"], made.manifest["precision"]) == ("float32", "float16")
+    types = [
+        {TensorProto.DataType.Name(held.data_type): np.prod(held.dims) for held in onnx.load(path).graph.initializer}
+        for path in (tmp_path / "whole" / "model.onnx", tmp_path / "halves" / "model.onnx")
+    ]
+    assert "FLOAT16" not in types[0]
+    assert "FLOAT16" in types[1]
+    for parameter in graph.parameters():
+        parameter.data = parameter.data.half().float()
+    x = noise(900)[:1]
+    got = streamed(PortableSession(tmp_path / "halves"), x, 77, speaker=SPEAKER)
+    want = streamed(graph.stream(), x, 77, speaker=torch.tensor(SPEAKER))
+    for name, y in got.items():
+        assert decibels(y, want[name][..., : y.shape[-1]]) < STATED_DB
+    # What the manifest states is measured against the weights as they were.
+    assert max(made.manifest["onnx"]["difference_db"].values()) > max(whole.manifest["onnx"]["difference_db"].values())
+
+
+@pytest.mark.parametrize(
+    ("precision", "formats", "message"),
+    [
+        ("int8", ["onnx"], "saves too little .* hint: --precision float16"),
+        ("float16", ["onnx", "aoti"], "float32 alone; hint: --precision float16 with --format onnx"),
+        ("half", ["onnx"], "precision must be float32 or float16, not 'half'"),
+    ],
+)
+def test_precisions_that_are_not_there_are_told(
+    tmp_path: Path, precision: str, formats: list[str], message: str
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        export(small(), tmp_path / "out", precision=precision, formats=formats)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_weight_beyond_float16_is_named(tmp_path: Path) -> None:
+    graph = small()
+    name, parameter = next(iter(graph.named_parameters()))
+    parameter.data.view(-1)[0] = 1e6
+    with pytest.raises(ExportError, match=f"'{name}' has a weight of 1e\\+06, and float16 ends at 65504"):
+        export(graph, tmp_path / "out", precision="float16")
+
+
 def damaged(folder: Path, target: Path, change) -> Path:
     shutil.copytree(folder, target)
     change(target)
     return target
+
+
+def edited(change):
+    """The manifest changed by a function, and all checksums made to fit what is there."""
+
+    def edit(path: Path) -> None:
+        manifest = json.loads((path / "manifest.json").read_text())
+        made = change(manifest)
+        manifest = made if isinstance(made, list) else manifest
+        for name in list(manifest["files"]) if isinstance(manifest, dict) else ():
+            if (path / name).is_file():
+                manifest["files"][name]["sha256"] = hashlib.sha256((path / name).read_bytes()).hexdigest()
+        (path / "manifest.json").write_text(json.dumps(manifest))
+
+    return edit
+
+
+def swapped(path: Path) -> None:
+    """Two models that are sound, each in the place of the other."""
+    one, other = (path / name for name in ("model.onnx", "controls.onnx"))
+    held = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(held)
+    edited(lambda m: None)(path)
+
+
+def cut(path: Path) -> None:
+    model = path / "model.onnx"
+    model.write_bytes(model.read_bytes()[: model.stat().st_size // 2])
+    edited(lambda m: None)(path)
 
 
 @pytest.mark.parametrize(
@@ -85,11 +165,26 @@ def damaged(folder: Path, target: Path, change) -> Path:
         (lambda p: (p / "manifest.json").write_text('{"format": "astrape-export", "version": 9}'), "is of version 9"),
         (lambda p: (p / "controls.onnx").unlink(), "controls.onnx: No such file"),
         (lambda p: (p / "model.onnx").write_bytes((p / "model.onnx").read_bytes()[:-1] + b"x"), "by its checksum"),
+        (cut, "its models cannot be loaded"),
+        (swapped, "its models cannot be loaded|is not what the manifest tells of"),
+        (edited(lambda m: [m]), "is damaged"),
+        (edited(lambda m: m["inputs"][0].update(rate="8000/0")), "is damaged"),
+        (edited(lambda m: m["inputs"][0].update(channels=1.5)), "is damaged"),
+        (edited(lambda m: m["outputs"][0]["latency"].update(host_frames=-1)), "is damaged .*'wav'"),
+        (edited(lambda m: m["files"].update({"../model.onnx": m["files"]["model.onnx"]})), "not a file of this folder"),
+        (edited(lambda m: m["onnx"].update(step="other.onnx")), "'other.onnx' is not among its files"),
+        (edited(lambda m: m["state"][0].update(first=float("nan"))), "state '.*' begins with what is not finite"),
+        (edited(lambda m: m["state"][0].update(first=[1, 2, 3])), "is damaged"),
+        (edited(lambda m: m["state"].pop()), "model.onnx: is not what the manifest tells of, which has no 'next"),
+        (edited(lambda m: m["inputs"][0].update(frames=7)), r"'input.mic' is float32 \(2, 1, 8\), not .*\(2, 1, 7\)"),
+        (edited(lambda m: m["controls"][1].update(channels=9)), r"'control.speaker' is float32 \(2, 4\), not"),
+        (edited(lambda m: m["outputs"][0].update(name="sound")), "'output.sound' is not there"),
     ],
 )
 def test_a_damaged_export_is_refused(folder: Path, tmp_path: Path, change, message: str) -> None:
-    with pytest.raises(ExportError, match=message):
+    with pytest.raises(ExportError, match=message) as told:
         PortableSession(damaged(folder, tmp_path / "copy", change))
+    assert "\n" not in str(told.value)
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:

@@ -138,3 +138,33 @@ def test_wrong_use_is_told(opened: Opened, push, message: str) -> None:
     # And nothing was taken of it.
     assert session.controls == {}
     assert session.positions == {"mic": 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda saved: saved.pop("late"), "'late'"),
+        (lambda saved: saved["state"].popitem(), "it holds "),
+        (lambda saved: saved["state"].update({"conv": np.zeros((2, 1), np.float32)}), r"'conv' is float32 \(2, 1\)"),
+        (lambda saved: saved["waiting"].update(mic=np.zeros((1, 1, 3), np.float32)), r"'mic' is float32 \(1, 1, 3\)"),
+        (lambda saved: saved["positions"].clear(), "'mic'"),
+        (lambda saved: saved["controls"].update(speaker=[1, 2]), "control 'speaker' takes"),
+    ],
+)
+def test_a_snapshot_that_does_not_fit_changes_nothing(opened: Opened, change, message: str) -> None:
+    session, other, x = opened(), opened(), noise(300)
+    for each in (session, other):
+        each.push(x[..., :133], speaker=SPEAKER)
+    saved = session.snapshot()
+    change(saved)
+    with pytest.raises(StreamError, match=f"the snapshot does not fit 'small' .*{message}.*hint: "):
+        session.restore(saved)
+    got, want = session.push(x[..., 133:]), other.push(x[..., 133:])
+    assert all(np.array_equal(got[name], y) for name, y in want.items())
+
+
+def test_a_snapshot_of_the_other_mode_is_refused(opened: Opened) -> None:
+    late = opened(constant_latency=True)
+    late.push(noise(100), speaker=SPEAKER)
+    with pytest.raises(StreamError, match="it holds hiss, slow, wav, not nothing"):
+        opened().restore(late.snapshot())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import http.server
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -229,6 +230,30 @@ def lose(folder: Path) -> None:
     (folder / "model.onnx").unlink()
 
 
+def edited(folder: Path, **changes: Any) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+
+
+def machine(folder: Path) -> None:
+    """As ``astrape export --format aoti`` leaves a folder."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["onnx"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def wordless(folder: Path) -> None:
+    edited(folder, files={})
+
+
+def stateless(folder: Path) -> None:
+    edited(folder, state=[])
+
+
+def portless(folder: Path) -> None:
+    edited(folder, outputs=None)
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -236,6 +261,10 @@ def lose(folder: Path) -> None:
         (cut, "manifest.json: is damaged"),
         (age, "of version 99, and this reads astrape-export of version 1"),
         (lose, "model.onnx: HTTP 404"),
+        (machine, "small: holds no step for 'onnx', which is what browsers run: hint: export with --format onnx"),
+        (wordless, "manifest.json: is damaged (it lists no 'model.onnx')"),
+        (stateless, "model.onnx: is not what manifest.json tells of"),
+        (portless, "small: cannot be opened ("),
     ],
 )
 def test_a_damaged_export_is_refused_in_a_line(browser: Browser, folder: Path, damage: Any, said: str) -> None:

@@ -11,7 +11,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,23 +95,27 @@ def need_compiler() -> str:
     return (said.splitlines() or [compiler])[0].strip()
 
 
-def aoti_packages(quantum: Quantum) -> Packages:
+def aoti_packages(quantum: Quantum, facts: Mapping[str, str]) -> Packages:
     """Both packages of a quantum, which is to have the policy ``compiler``.
 
     The step takes inputs, prepared values and state, gives outputs, and writes the next state where the state lies.
+
+    Args:
+        quantum: to be compiled.
+        facts: what the packages are to say of themselves, see :func:`astrape.runtime.aoti.facts_of`.
 
     Raises:
         ExportError: without a compiler, for a graph that cannot be traced, and for one that Inductor cannot compile.
     """
     need_compiler()
     name = quantum.graph.name
-    step = _package(StepInPlace(quantum), quantum.example(), name)
+    step = _package(StepInPlace(quantum), quantum.example(), name, facts)
     if not quantum.prepared:
         return Packages(step, None)
-    return Packages(step, _package(quantum.controls, list(quantum.some_controls().values()), name))
+    return Packages(step, _package(quantum.controls, list(quantum.some_controls().values()), name, facts))
 
 
-def _package(module: nn.Module, arguments: Sequence[Tensor], name: str) -> bytes:
+def _package(module: nn.Module, arguments: Sequence[Tensor], name: str, facts: Mapping[str, str]) -> bytes:
     from torch._inductor import aoti_compile_and_package
 
     program = traced(module, arguments, name)
@@ -123,6 +127,7 @@ def _package(module: nn.Module, arguments: Sequence[Tensor], name: str) -> bytes
         "cpp.march": f"{LEVELS[this_family().capability]} -fwrapv",
         # Without the lines of a source that nobody has.
         "aot_inductor.enable_line_tables": False,
+        "aot_inductor.metadata": dict(facts),
     }
     with tempfile.TemporaryDirectory(prefix="astrape-") as folder:
         path = Path(folder) / "model.pt2"

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +28,11 @@ __all__ = ["Models", "onnx_models", "traced"]
 OPSET = 20
 """Of 2023: ONNX Runtime has it from 1.17 on."""
 
+HALF = ".half"
+
+FEWEST_HALVES = 64
+"""Numbers of a constant from which on half of its bytes are more than what a cast takes."""
+
 LARGEST = (1 << 31) - (1 << 24)
 """Bytes of a model in one file."""
 
@@ -38,8 +44,11 @@ class Models(NamedTuple):
     controls: bytes | None
 
 
-def onnx_models(quantum: Quantum, controls: bool = True) -> Models:
+def onnx_models(quantum: Quantum, controls: bool = True, halves: bool = False) -> Models:
     """Both models of a quantum, made by the policy ``portable``; that of the controls only if it is wanted.
+
+    With ``halves``, weights and tables that float16 holds to the last bit lie in the file so, and are made float32
+    again when it is loaded: a runtime folds constants then.
 
     Raises:
         ExportError: without onnx and onnxscript, for another precision than float32, and for a graph with an operator
@@ -49,12 +58,13 @@ def onnx_models(quantum: Quantum, controls: bool = True) -> Models:
         raise ExportError(f"'{quantum.graph.name}' is {quantum.graph.dtype}: ONNX Runtime takes float32, use float()")
     entering = [*_named(INPUT, quantum.inputs), *_named(PREPARED, quantum.prepared), *_named(STATE, quantum.state)]
     leaving = [*_named(OUTPUT, quantum.outputs), *_named(NEXT, quantum.state)]
-    step = _model(quantum.step, quantum.example(), entering, leaving, quantum.graph.name)
+    step = _model(quantum.step, quantum.example(), entering, leaving, quantum.graph.name, halves)
     if not quantum.prepared or not controls:
         return Models(step, None)
     values = list(quantum.some_controls().values())
     names = [CONTROL + name for name in quantum.graph.controls]
-    return Models(step, _model(quantum.controls, values, names, _named(PREPARED, quantum.prepared), quantum.graph.name))
+    made = _named(PREPARED, quantum.prepared)
+    return Models(step, _model(quantum.controls, values, names, made, quantum.graph.name, halves))
 
 
 def traced(module: nn.Module, arguments: Sequence[Tensor], name: str) -> torch.export.ExportedProgram:
@@ -71,7 +81,12 @@ def traced(module: nn.Module, arguments: Sequence[Tensor], name: str) -> torch.e
 
 
 def _model(
-    module: nn.Module, arguments: Sequence[Tensor], entering: Sequence[str], leaving: Sequence[str], name: str
+    module: nn.Module,
+    arguments: Sequence[Tensor],
+    entering: Sequence[str],
+    leaving: Sequence[str],
+    name: str,
+    halves: bool,
 ) -> bytes:
     try:
         from onnxscript import optimizer
@@ -101,10 +116,29 @@ def _model(
     if found_names != [list(entering), list(leaving)]:
         wrong = sorted({*found_names[0], *found_names[1]} ^ {*entering, *leaving})
         raise ExportError(f"'{name}' exported has other inputs and outputs than it was to have: {', '.join(wrong[:6])}")
+    if halves:
+        _narrow(model)
     if model.ByteSize() > LARGEST:
         raise ExportError(f"'{name}' has {model.ByteSize()} bytes of weights and tables, and a model at most {LARGEST}")
     content: bytes = model.SerializeToString()
     return content
+
+
+def _narrow(model: Any) -> None:
+    """Have constants lie as float16 that it holds to the last bit, each with a cast before all that the model does."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for held in model.graph.initializer:
+        values = numpy_helper.to_array(held) if held.data_type == TensorProto.FLOAT else np.zeros(0)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if values.size >= FEWEST_HALVES and np.array_equal(half.astype(np.float32), values):
+            casts.append(helper.make_node("Cast", [held.name + HALF], [held.name], to=TensorProto.FLOAT))
+            held.CopyFrom(numpy_helper.from_array(half, held.name + HALF))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _named(prefix: str, leaves: Sequence[Leaf]) -> list[str]:
