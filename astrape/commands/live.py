@@ -18,7 +18,6 @@ from astrape.commands.live_options import (
     playing_options,
     speaking_options,
 )
-from astrape.errors import AstrapeError
 
 if TYPE_CHECKING:
     from astrape.commands.live_devices import DevicePair
@@ -68,8 +67,7 @@ def live(listing: bool, wanted: Devices, speaking: Speaking, playing: Playing, m
     if listing:
         print_devices(list_devices(), as_json)
         return
-    if playing.seconds is not None and not playing.seconds > 0:
-        raise AstrapeError(f"--seconds {playing.seconds:g}: must be above 0")
+    playing.check()
     before = Before.read()
     pair = choose_pair(wanted, wait=before is not None)
     controls, name = parse_settings(speaking.settings), speaking.voice

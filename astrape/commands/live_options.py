@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,19 +53,31 @@ class Playing:
     overload: str
     hold: int | None
 
-    def files(self, engine: Engine) -> list[tuple[Path, Any]]:
-        """Files to record, each with the sound that it gets.
+    def check(self) -> None:
+        """Look at what can be known to be wrong before a device is opened.
 
         Raises:
-            AstrapeError: for other than two names.
+            AstrapeError: for a length that is not one, and for other than two files.
         """
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            raise AstrapeError(
+                f"--seconds {self.seconds:g}: must be above 0, and finite: hint: left out, q or Ctrl-C ends"
+            )
         if self.record is None:
-            return []
+            return
         names = self.record.split(",")
         if len(names) != 2 or not any(names):
             raise AstrapeError(f"--record {self.record}: write it as IN.wav,OUT.wav, or ,OUT.wav for one of them")
+        if os.path.realpath(names[0]) == os.path.realpath(names[1]):
+            raise AstrapeError(
+                f"--record {self.record}: both are the same file, and one recording would replace the other"
+            )
+
+    def files(self, engine: Engine) -> list[tuple[Path, Any]]:
+        """Files to record, each with the sound that it gets."""
+        names = [] if self.record is None else self.record.split(",")
         rings = (engine.heard, engine.played)
-        return [(Path(name), ring) for name, ring in zip(names, rings, strict=True) if name]
+        return [(Path(name), ring) for name, ring in zip(names, rings, strict=False) if name]
 
 
 device_options = gathered(
@@ -73,9 +87,19 @@ device_options = gathered(
     click.option("--output", "wanted_out", metavar="NAME", help="Output device, a virtual cable for instance."),
     click.option("--monitor", metavar="NAME", help="A further output to hear yourself on, headphones for instance."),
     click.option(
-        "--channel", default=1, show_default=True, metavar="N", help="Channel of the input to listen to, from 1."
+        "--channel",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Channel of the input to listen to, from 1.",
     ),
-    click.option("--rate", type=int, metavar="HZ", help="Sample rate of the devices.  [default: the output's]"),
+    click.option(
+        "--rate",
+        type=click.IntRange(4000, 768000),
+        metavar="HZ",
+        help="Sample rate of the devices.  [default: the output's]",
+    ),
     click.option(
         "--block", type=click.IntRange(16, 8192), metavar="FRAMES", help="Block of the devices.  [default: about 10 ms]"
     ),

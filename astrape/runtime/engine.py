@@ -27,6 +27,9 @@ __all__ = ["Engine"]
 KEPT = 2.0
 """Seconds of sound that the rings keep: what a stall may last before input is lost."""
 
+MOST_HOLD = 10
+"""Seconds that may be held for computing: more is a mistake, and takes memory."""
+
 CATCH_UP = 0.1
 """Seconds by which output may be overdue before whole periods of input are left out instead of computed for nobody."""
 
@@ -82,10 +85,10 @@ class Engine:
     ) -> None:
         if block < 1:
             raise AstrapeError(f"a block has at least 1 frame, not {block}")
-        if hold is not None and not (hold >= block or (hold == 0 and inline is not False)):
+        if hold is not None and not (block <= hold <= MOST_HOLD * rate or (hold == 0 and inline is not False)):
             raise AstrapeError(
-                f"hold of {hold} frames: a worker takes at least the {block} of a block: hint: with 0 the callback "
-                "computes"
+                f"hold of {hold} frames: a worker takes at least the {block} of a block, and at most {MOST_HOLD} s: "
+                "hint: with 0 the callback computes"
             )
         self.rate = Fraction(rate)
         self.block = block
@@ -127,7 +130,7 @@ class Engine:
 
     @property
     def latency(self) -> int:
-        """Frames from an input sample to the output sample that stands for it, all in all."""
+        """Frames from an input sample to the output sample that stands for it."""
         return self._lanes.late + self._lag
 
     @property

@@ -55,7 +55,7 @@ class Meter:
     def look(self) -> None:
         x = self._tap.poll()
         if x.size:
-            level = np.abs(np.nan_to_num(x))
+            level = np.abs(np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0))
             self.peak, self.rms = float(level.max()), float(np.sqrt(np.mean(np.square(level, dtype=np.float64))))
             self.clipped += int((level >= 1.0).sum())
 
@@ -86,7 +86,8 @@ class Recorder:
         for tap, writer in self._taps:
             frames = tap.poll()
             if frames.shape[1]:
-                writer.write(frames.T)
+                # What is not finite was heard as silence, and would be a click of full scale in a file.
+                writer.write(np.nan_to_num(frames.T, nan=0.0, posinf=0.0, neginf=0.0))
 
     @property
     def lost(self) -> int:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+import click
 import numpy as np
 import pytest
 import soundfile
 
+import astrape
+from astrape.commands.live import live
 from astrape.commands.live_view import Shown, lines, summary
 from astrape.errors import AstrapeError, StreamError
 from astrape.runtime.devices import Device, DeviceError, choose, share_clock, told
+from astrape.runtime.engine import Engine
 from astrape.runtime.rings import Ring
 from astrape.runtime.round_trip import RoundTrip
 from astrape.runtime.status import Status
@@ -138,6 +142,7 @@ def test_levels_and_recordings_are_what_was_written(tmp_path):
     meter = Meter(ring)
     x = np.random.default_rng(0).uniform(-0.9, 0.9, (1, 60000)).astype(np.float32)
     x[0, 100] = 1.0
+    x[0, 200:202] = np.nan, np.inf
     with Recorder([(tmp_path / "a.wav", ring)], 48000) as recorder:
         for begin in range(0, 60000, 480):
             ring.write(x[:, begin : begin + 480])
@@ -148,7 +153,9 @@ def test_levels_and_recordings_are_what_was_written(tmp_path):
     assert recorder.lost == 0
     y, rate = soundfile.read(tmp_path / "a.wav")
     assert rate == 48000
-    np.testing.assert_allclose(y, x[0], atol=1 / 32768)
+    # As it was heard: what is not finite is silence.
+    assert not y[200:202].any()
+    np.testing.assert_allclose(y, np.where(np.isfinite(x[0]), x[0], 0.0), atol=1 / 32768)
 
 
 def test_a_meter_hears_each_frame_once():
@@ -257,3 +264,25 @@ def _sample() -> str:
 
     folder = resources.files("astrape") / "recipes" / "audio"
     return str(next(path for path in sorted(folder.iterdir(), key=str) if path.name.endswith((".flac", ".wav"))))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--seconds inf", "--seconds inf: must be above 0, and finite: hint"),
+        ("--seconds nan", "--seconds nan: must be above 0"),
+        ("--seconds 0", "--seconds 0: must be above 0"),
+        ("--rate 0", "0 is not in the range 4000<=x<=768000"),
+        ("--channel 0", "0 is not in the range x>=1"),
+        ("--record mine.wav", "write it as IN.wav,OUT.wav"),
+        ("--record mine.wav,./mine.wav", "both are the same file"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_a_device_is_opened(options, words):
+    with pytest.raises((AstrapeError, click.UsageError), match=words):
+        live.main(options.split(), standalone_mode=False)
+
+
+def test_more_than_can_be_held_is_refused():
+    with pytest.raises(AstrapeError, match=r"hold of 100000000000 frames.*at most 10 s: hint"):
+        Engine(astrape.load("robot-voice"), 48000, 480, hold=10**11)
