@@ -40,8 +40,18 @@ context.objects = [ {{ factory = adapter args = {{
 """
 
 
+# The sink is driven by a clock that goes on when all have finished: nothing is lost on a busy machine.
+FREE = CONFIGURATION.replace("node.driver = true priority.driver = 8000", "node.group = pipewire.freewheel").replace(
+    "context.objects = [",
+    """context.objects = [ { factory = spa-node-factory args = {
+  factory.name = support.node.driver node.name = Freewheel-Driver
+  priority.driver = 19000 node.group = pipewire.freewheel node.freewheel = true
+} }""",
+)
+
+
 @pytest.fixture
-def pipewire(tmp_path: Path) -> Iterator[dict[str, str]]:
+def pipewire(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     """The environment in which ``pw-jack`` finds the sink."""
     lacking = [program for program in PROGRAMS if shutil.which(program) is None]
     if lacking:
@@ -49,7 +59,7 @@ def pipewire(tmp_path: Path) -> Iterator[dict[str, str]]:
     pytest.importorskip("sounddevice", exc_type=(ImportError, OSError))
     runtime = tmp_path / "run"
     runtime.mkdir(mode=0o700)
-    (tmp_path / "null.conf").write_text(CONFIGURATION)
+    (tmp_path / "null.conf").write_text(getattr(request, "param", CONFIGURATION))
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "OMP_NUM_THREADS": "1"}
     environment.pop("JACK_DEFAULT_SERVER", None)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment, "start_new_session": True}
@@ -86,3 +96,18 @@ def test_the_measured_round_trip_is_the_computed_one(pipewire):
     # PipeWire's JACK says 2^32 frames. A block each way is taken, which is so.
     assert "do not say how late they are" in warned
     assert facts["measured_frames"] == facts["computed_frames"] == 2 * QUANTUM
+
+
+@pytest.mark.parametrize("pipewire", [FREE], indirect=True, ids=["free"])
+def test_what_a_null_sink_gives_is_the_graphs_by_the_reported_latency_later(pipewire):
+    line = ["pw-jack", sys.executable, "-m", "tests.live.through_pipewire", str(QUANTUM)]
+    root = Path(__file__).parents[2]
+    run = subprocess.run(line, env=pipewire, capture_output=True, text=True, timeout=800, cwd=root)
+    assert run.returncode == 0, run.stderr
+    facts = json.loads(run.stdout)
+    assert facts["failure"] == "None"
+    assert facts["late"] == 2 * QUANTUM + facts["latency"]
+    assert facts["level"] > 0.2
+    assert facts["off"] < 1e-6, run.stderr
+    # A frame sooner or later is another sound.
+    assert facts["off_by_one"] > 0.1
