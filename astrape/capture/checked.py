@@ -19,7 +19,7 @@ from astrape.capture.record import Clock, Unrecordable, Watched
 from astrape.capture.step import CapturedStep
 from astrape.errors import AstrapeError
 
-__all__ = ["checked_tape", "is_taken"]
+__all__ = ["checked_step", "is_taken"]
 
 FIRINGS = 8
 """Firings that recording a pattern comes to once it has been run: captured, in four checks, and by replay in each."""
@@ -34,7 +34,7 @@ CHECKS = ((2, 0.0, 0.1), (3, 0.0, 0.1), (4, -2.0, 2.0), (5, -0.01, 0.01))
 """Seeds of noise, and the range it is drawn from."""
 
 
-def checked_tape(
+def checked_step(
     function: Callable[[Any, Any], tuple[Any, Any]],
     form: State,
     state: State,

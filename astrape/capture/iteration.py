@@ -11,7 +11,7 @@ from torch import Tensor
 from astrape.blocks.base import State, Stream
 from astrape.blocks.state import map_state
 from astrape.capture.buffers import assign, held_copy, overwrite
-from astrape.capture.checked import checked_tape
+from astrape.capture.checked import checked_step
 from astrape.capture.lowering import Memory
 from astrape.capture.record import Clock, inference, tensors
 from astrape.capture.step import CapturedStep
@@ -82,7 +82,7 @@ class Iterations:
 
         with inference(True):
             fresh = map_state(torch.clone, self._state)
-            self._captured_steps[length] = checked_tape(fire, form, self._state, self._memory, clock)
+            self._captured_steps[length] = checked_step(fire, form, self._state, self._memory, clock)
             map_state(Tensor.copy_, self._state, fresh)
 
     def follow(self, prepared: Mapping[str, Any]) -> None:

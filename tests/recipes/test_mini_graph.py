@@ -148,7 +148,7 @@ def test_a_voice_comes_out_in_the_targets_register_with_its_own_intonation(
     assert np.corrcoef(np.log(f0[both]), np.log(source[both]))[0, 1] > 0.97
 
 
-def test_a_push_runs_from_tape_to_the_last_bit() -> None:
+def test_a_push_is_replayed_to_the_last_bit() -> None:
     graph, x = awake(dtype=torch.float32), voice(0.8).float()
     captured, plain = graph.stream(chunk=FRAME), graph.stream()
     assert captured.captured_steps >= 1

@@ -14,7 +14,7 @@ from astrape.blocks.base import State
 from astrape.blocks.live import current
 from astrape.blocks.state import map_state
 from astrape.capture.buffers import assign, held_copy, overwrite
-from astrape.capture.checked import checked_tape, is_taken
+from astrape.capture.checked import checked_step, is_taken
 from astrape.capture.lowering import Memory
 from astrape.capture.native.narrow import Weights
 from astrape.capture.pages import use_large_pages
@@ -297,7 +297,7 @@ class Replay:
 
         form = tuple({key: self._like.new_empty(shape) for key, shape in port.items()} for port in shapes)
         state = {actor.name: self._state[actor.name] for actor in firing.actors}
-        captured = checked_tape(fire, form, state, self._memory, clock, self._near, self.weights)
+        captured = checked_step(fire, form, state, self._memory, clock, self._near, self.weights)
         map_state(Tensor.copy_, self._state, self._fresh_state())
         return captured
 
