@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner, Result
 from scipy.signal import welch
 
 import astrape
-from astrape.cli import cli
 from astrape.voice.evaluation import EvaluationError, Pair, Target
 from astrape.voice.evaluation.baselines import SourceItself, WorldShift, in_own_voices, register
 from astrape.voice.evaluation.comparison import check_beside
@@ -20,6 +18,7 @@ from astrape.voice.evaluation.conditions import CONDITIONS, degraded, noise_and_
 from astrape.voice.evaluation.pairs import all_pairs, read_sources, utterance
 from astrape.voice.names import CONDITIONS as NAMED
 from tests.voice.conversion_files import delaying
+from tests.voice.evaluation.runs import run
 
 RATE = 16000
 SAMPLE = Path(astrape.__file__).parent / "recipes" / "audio" / "sense-and-sensibility.flac"
@@ -37,10 +36,6 @@ def folder(tmp_path: Path) -> Path:
     soundfile.write(tmp_path / "target.wav", speech, RATE)
     (tmp_path / "through.yaml").write_text(THROUGH)
     return tmp_path
-
-
-def run(*words: object) -> Result:
-    return CliRunner().invoke(cli, ["evaluate", *(str(word) for word in words)], prog_name="astrape")
 
 
 def hum(hertz: float, seconds: float = 2.0) -> np.ndarray:

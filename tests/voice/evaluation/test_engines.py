@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner, Result
 
 import astrape
-from astrape.cli import cli
 from astrape.jobs import Engine
 from astrape.voice import Converter
 from astrape.voice.evaluation import Conversions, EvaluationError, Pair, Target, evaluate, register_metric
@@ -24,6 +22,7 @@ from astrape.voice.evaluation.registry import _FACTORIES
 from astrape.voice.evaluation.speed import Speed
 from astrape.voice.evaluation.systems import Rendering
 from tests.voice.conversion_files import SMALL, delaying
+from tests.voice.evaluation.runs import run
 
 RATE = 16000
 SAMPLE = Path(astrape.__file__).parent / "recipes" / "audio" / "sense-and-sensibility.flac"
@@ -59,10 +58,6 @@ def folder(tmp_path: Path) -> Path:
     soundfile.write(tmp_path / "target.wav", speech, RATE)
     (tmp_path / "through.yaml").write_text(delaying(RATE, 777))
     return tmp_path
-
-
-def run(*words: object) -> Result:
-    return CliRunner().invoke(cli, ["evaluate", *(str(word) for word in words)], prog_name="astrape")
 
 
 def timeless(content: Any) -> Any:
