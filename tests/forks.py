@@ -14,12 +14,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-__all__ = ["Forks", "run_module", "run_program", "run_script"]
+__all__ = ["Forked", "Forks", "run_module", "run_program", "run_script", "start_module"]
 
 SERVING = """
 import json, os, sys
@@ -37,6 +37,7 @@ for line in sys.stdin:
         sys.argv = asked["words"]
         exec(asked["program"], {"__name__": "__main__"})
         sys.exit()
+    print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
@@ -45,6 +46,44 @@ import os, runpy, sys
 sys.path[0] = os.path.dirname(sys.argv[0])
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+
+
+class Forked:
+    """A process that was forked, while it runs. It ends with the ``with`` that holds it.
+
+    Attributes:
+        pid: of the process.
+    """
+
+    def __init__(self, forks: Forks, process: subprocess.Popen[str], folder: str, words: tuple[str, ...]) -> None:
+        self._forks, self._process, self._folder, self._words = forks, process, Path(folder), words
+        self._done: subprocess.CompletedProcess[str] | None = None
+        self.pid = int(self._said())
+
+    @property
+    def running(self) -> bool:
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def wait(self) -> subprocess.CompletedProcess[str]:
+        """Its exit code, as of a :class:`subprocess.Popen`, and what it wrote."""
+        if self._done is None:
+            code = int(self._said())
+            out, err = ((self._folder / name).read_text("utf-8") for name in ("out", "err"))
+            self._done = subprocess.CompletedProcess(list(self._words), code, out, err)
+        return self._done
+
+    def end(self) -> None:
+        """End it where it was not waited for: its answer must not be taken for that of another."""
+        if self._done is None:
+            self._forks.close()
+
+    def _said(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
 
 
 class Forks:
@@ -64,6 +103,14 @@ class Forks:
         self, program: str, *words: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run Python text with ``sys.argv = words``, in this folder and environment when no other is given."""
+        with self.start(program, *words, cwd=cwd, environment=environment) as process:
+            return process.wait()
+
+    @contextmanager
+    def start(
+        self, program: str, *words: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> Iterator[Forked]:
+        """The same, to be looked at while it runs; one at a time."""
         if self._process is None:
             self._process = subprocess.Popen(
                 self._command,
@@ -75,26 +122,25 @@ class Forks:
             )
         process = self._process
         assert process.stdin is not None
-        assert process.stdout is not None
         with tempfile.TemporaryDirectory(prefix="astrape-fork-") as folder:
-            out, err = Path(folder, "out"), Path(folder, "err")
             asked = {
                 "program": program,
                 "words": words,
                 "cwd": str(cwd or Path.cwd()),
                 "environment": dict(environment or os.environ),
-                "out": str(out),
-                "err": str(err),
+                "out": str(Path(folder, "out")),
+                "err": str(Path(folder, "err")),
             }
             try:
                 process.stdin.write(json.dumps(asked) + "\n")
                 process.stdin.flush()
-                code = int(process.stdout.readline())
+                forked = Forked(self, process, folder, words)
+                yield forked
+                forked.end()
             except BaseException:
-                # A test's time is over, or Ctrl-C: its answer must not be taken for that of another.
+                # A test's time is over, or Ctrl-C, or it failed: what comes must not be taken for another's answer.
                 self.close()
                 raise
-            return subprocess.CompletedProcess(list(words), code, out.read_text("utf-8"), err.read_text("utf-8"))
 
     def close(self) -> None:
         """End it, and what it has forked; another begins when one is asked for."""
@@ -121,8 +167,16 @@ def run_module(
     module: str, *words: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """As ``python -m module words``."""
+    with start_module(module, *words, cwd=cwd, environment=environment) as process:
+        return process.wait()
+
+
+def start_module(
+    module: str, *words: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+) -> AbstractContextManager[Forked]:
+    """The same, to be looked at, and interrupted, while it runs."""
     program = f"import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
-    return _plain().run(program, module, *words, cwd=cwd, environment=environment)
+    return _plain().start(program, module, *words, cwd=cwd, environment=environment)
 
 
 def run_script(

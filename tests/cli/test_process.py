@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import time
 from pathlib import Path
 
 from tests.cli.audio import noise, write
-from tests.forks import run_module
+from tests.forks import run_module, run_program
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -42,18 +41,17 @@ def test_an_interrupt_is_quiet_and_leaves_nothing(tmp_path: Path, identity: Path
     assert {path.name for path in tmp_path.iterdir()} == {"identity.yaml", "long.wav"}
 
 
+SMALL_DISK = """
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+runpy.run_module("astrape", run_name="__main__", alter_sys=True)
+"""
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, identity: Path) -> None:
     write(tmp_path / "in.wav", noise(44_100 * 4), 44100, "PCM_16")
     for name in ("out.wav", "out.flac"):
-        failed = subprocess.run(
-            [sys.executable, "-m", "astrape", "run", str(identity), "in.wav", name],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=ENVIRONMENT,
-            timeout=120,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-        )
+        failed = run_program(SMALL_DISK, "run", str(identity), "in.wav", name, cwd=tmp_path, environment=ENVIRONMENT)
         assert failed.returncode == 1
         assert len(failed.stderr.strip().splitlines()) == 1, failed.stderr
         assert f"{name}: cannot be written" in failed.stderr
@@ -76,14 +74,7 @@ print(peak() - before)
 """
     short = write(tmp_path / "short.wav", noise(48_000 * 10), 48000, "PCM_16")
     long = write(tmp_path / "long.wav", noise(48_000 * 300), 48000, "PCM_16")
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(identity), str(short), str(long)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        timeout=240,
-    )
+    done = run_program(script, str(identity), str(short), str(long), cwd=tmp_path, environment=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     # The long file is 58 MB as floats, at each of its two rates.
     assert float(done.stdout) < 15

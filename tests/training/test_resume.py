@@ -7,9 +7,8 @@ import math
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,6 +31,7 @@ from astrape.training.checkpoint import (
 from astrape.training.errors import TrainingError
 from astrape.training.journal import Journal
 from astrape.training.run import train
+from tests.forks import start_module
 from tests.training import grounds
 
 
@@ -120,29 +120,25 @@ def test_a_killed_run_leaves_valid_checkpoints_and_goes_on(tmp_path: Path) -> No
     Moments are steps and parts of one, and not seconds, in which a fast machine may be through.
     """
     root = grounds.ground()
-    command = [
-        sys.executable, "-m", "astrape.train_encoder", "--recipe", grounds.RECIPE, "--data", str(root / "vctk"),
+    words = [
+        "--recipe", grounds.RECIPE, "--data", str(root / "vctk"),
         "--cache", str(root / "cache"), "--batch-size", "2", "--mel-frames", "160", "--eval-mel-frames", "160",
         "--steps-per-epoch", "10", "--epochs", "3", "--log-every", "1", "--checkpoint-steps", "2", "--unseen", "0.25",
         "--run-name", "encoder", "--out-dir",
     ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     draw = random.Random(4)
     killed = tmp_path / "killed"
     for _ in range(2):
         resume = ["--resume"] if (killed / "encoder.last.pt").exists() else []
-        process = subprocess.Popen(
-            [*command, str(killed), *resume], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
         before = _step(killed)
         until = before + draw.randint(1, 6)
-        while _step(killed) <= until and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(draw.random() * 0.1)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
+        with start_module("astrape.train_encoder", *words, str(killed), *resume) as process:
+            while _step(killed) <= until and process.running:
+                time.sleep(0.01)
+            time.sleep(draw.random() * 0.1)
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+            process.wait()
         assert load_checkpoint(killed / "encoder.last.pt")["position"]["step"] > before
     outcome = grounds.run(
         tmp_path / "whole", "encoder", (("steps_per_epoch",), 10), (("epochs",), 3), unseen=0.25, checkpoint_steps=2
@@ -230,17 +226,15 @@ def test_the_time_that_is_left_counts_steps_and_validations(tmp_path: Path) -> N
 @pytest.mark.timeout(1200)  # how busy the machine is does not matter
 def test_asked_to_stop_it_ends_after_the_step_with_a_code_of_its_own(tmp_path: Path) -> None:
     root = grounds.ground()
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "astrape.train_encoder", "--recipe", grounds.RECIPE, "--data", str(root / "vctk"),
-            "--cache", str(root / "cache"), "--mel-frames", "160", "--steps-per-epoch", "100000", "--out-dir",
-            str(tmp_path), "--run-name", "encoder", "--checkpoint-steps", "3", "--num-workers", "1",
-        ],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while not _step(tmp_path) and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate()
-    assert process.returncode == 130
-    assert f"stopped after step {_step(tmp_path)} of" in said
+    words = [
+        "--recipe", grounds.RECIPE, "--data", str(root / "vctk"), "--cache", str(root / "cache"), "--mel-frames", "160",
+        "--steps-per-epoch", "100000", "--out-dir", str(tmp_path), "--run-name", "encoder", "--checkpoint-steps", "3",
+        "--num-workers", "1",
+    ]  # fmt: skip
+    with start_module("astrape.train_encoder", *words) as process:
+        while not _step(tmp_path) and process.running:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGINT)
+        done = process.wait()
+    assert done.returncode == 130
+    assert f"stopped after step {_step(tmp_path)} of" in done.stdout
