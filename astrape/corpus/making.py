@@ -10,10 +10,10 @@ from typing import Any
 
 from astrape.audio.atomic import check_space, left_behind, write_whole
 from astrape.corpus.errors import CorpusError, ToolError, UnfitError
-from astrape.corpus.items import CorpusSettings, SetItem, Studio
+from astrape.corpus.items import REGISTERS, CorpusSettings, SetItem, Studio
 from astrape.corpus.materials import Materials, missing_bytes, prepare, tool_versions
 from astrape.corpus.packages import Package
-from astrape.corpus.plan import Plan
+from astrape.corpus.plan import KOKORO, Plan
 from astrape.corpus.record import keep_record, write_manifest
 from astrape.corpus.sets import INFO, seconds_of, write_set
 from astrape.errors import WriteError, told_as
@@ -113,6 +113,8 @@ def make_parallel(
     for note in keep_record(settings, tool_versions(settings.kinds), packages):
         if tell is not None:
             tell(note)
+    if tell is not None and KOKORO in settings.kinds and not (work / REGISTERS).is_file():
+        tell("measuring how high each voice speaks, once: a minute or two of one core")
     items = Studio(settings, materials).items()
     unfit = sum(item.marker(work).is_file() for item in items)
     there = sum((item.folder(work) / INFO).is_file() for item in items)
