@@ -163,7 +163,9 @@ def bench(
         print_json(measured.to_dict())
         return
     click.echo(f"{measured.recipe}: {measured.threads} thread, {measured.parameters:,} parameters")
-    click.echo(f"weights and tables {_size(measured.weight_bytes)}, state {_size(measured.state_bytes)}")
+    process = measured.process_bytes
+    whole = "" if process is None else f", this process at most {_size(process)}"
+    click.echo(f"weights and tables {_size(measured.weight_bytes)}, state {_size(measured.state_bytes)}{whole}")
     click.echo(_machine(measured.machine, measured.best))
     click.echo()
     print_table(_times(measured))
@@ -301,6 +303,8 @@ def _times(found: Bench) -> Table:
         "graph adds": lambda p: f"{p.graph_overhead:+.1%}",
         "graph and session add": lambda p: f"{p.session_overhead:+.1%}",
         "machine's limit": lambda p: f"{p.floor_ms:.3f} ms",
+        "limit by bytes": lambda p: f"{found.machine.floor_ms(0, p.traffic_bytes):.3f} ms",
+        "limit by operations": lambda p: f"{found.machine.floor_ms(p.gflop * 1e9, 0):.3f} ms",
         "session over the limit": lambda p: f"{p.above_floor:.1f} times",
     }
     for name, shown in rows.items():

@@ -24,6 +24,7 @@ from astrape.graph.session import Session
 from astrape.progress import Progress
 from astrape.runtime.by_hand import ByHand, Call, Runner, recorded
 from astrape.runtime.machine import Best, Machine, best_seen, measure_machine
+from astrape.runtime.process import most_memory
 from astrape.runtime.profile import Profile, profile
 from astrape.runtime.side_by_side import BackendBench, named_backends, side_by_side
 from astrape.runtime.timing import one_thread, push_times
@@ -102,12 +103,19 @@ class ChunkBench:
 
 @dataclass(frozen=True)
 class Bench:
-    """What ``bench`` measured."""
+    """What ``bench`` measured.
+
+    Attributes:
+        weight_bytes, state_bytes: parameters and buffers, and the state of one stream.
+        process_bytes: memory that the process has had at most, PyTorch's own among it; ``None`` where nobody tells.
+        best: the best that the machine was seen to give, beside what it gives now.
+    """
 
     recipe: str
     parameters: int
     weight_bytes: int
     state_bytes: int
+    process_bytes: int | None
     threads: int
     machine: Machine
     best: Best
@@ -161,6 +169,7 @@ def bench(
             parameters=sum(p.numel() for p in graph.parameters()),
             weight_bytes=weights,
             state_bytes=session.state_bytes,
+            process_bytes=most_memory(),
             threads=torch.get_num_threads(),
             machine=machine,
             best=best_seen(machine),

@@ -1,4 +1,4 @@
-"""The process that a graph runs live in: no pause that is not the graph's own."""
+"""The process that a graph runs live in: no pause that is not the graph's own, and its memory."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ import ctypes
 import gc
 import sys
 
-__all__ = ["settle"]
+__all__ = ["most_memory", "settle"]
 
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT, MAPPED = 1 << 30, 1 << 25
 """Bytes: free memory that is kept, and the least allocation that is mapped by itself (32 MB, the most allowed)."""
+
+
+def most_memory() -> int | None:
+    """Bytes of memory that this process has had at most; ``None`` where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def settle() -> None:

@@ -17,6 +17,7 @@ from astrape.runtime.bench import Bench, ChunkBench
 from astrape.runtime.bench_picture import save_bench_picture
 from astrape.runtime.callbacks import callback_loads
 from astrape.runtime.machine import Best, Machine, best_seen, processor
+from astrape.runtime.process import most_memory
 from astrape.runtime.side_by_side import BackendBench
 from tests.cli.audio import astrape as run
 from tests.cli.audio import fails
@@ -51,6 +52,13 @@ def test_other_processors_keep_theirs_and_a_full_disk_changes_nothing(tmp_path: 
     assert set(json.loads(path.read_text())) == {"another", processor()}
     (tmp_path / "file").write_text("")
     assert best_seen(MACHINE, tmp_path / "file" / "machines.json") == Best(10.0, 100.0, 1.0)
+
+
+def test_the_process_tells_the_most_memory_that_it_had() -> None:
+    held = bytearray(300_000_000)
+    held[::4096] = bytes(len(held[::4096]))
+    most = most_memory()
+    assert most is None or 300_000_000 < most < 1 << 40
 
 
 def test_callbacks_get_as_many_frames_as_they_give(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +120,7 @@ def test_the_picture_names_backends_and_the_limit(tmp_path: Path, monkeypatch: p
     chunk = ChunkBench(
         **times | {"chunk_ms": 10.0, "floor_ms": 0.5, "backends": backends, "blocks": [], "untaped": None}
     )
-    bench = Bench("robot", 1, 1, 1, 1, MACHINE, Best(30.0, 100.0, 1 / 3), [chunk])
+    bench = Bench("robot", 1, 1, 1, None, 1, MACHINE, Best(30.0, 100.0, 1 / 3), [chunk])
     save_bench_picture(bench, tmp_path / "bench.svg")
     drawn = (tmp_path / "bench.svg").read_text()
     for text in ("eager", "compiled", "onnx", "does not run", "0.400", "0.150", "0.050", "at 33% of its best"):
