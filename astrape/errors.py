@@ -76,7 +76,15 @@ class WriteError(AstrapeError):
 
 
 class PlaceError(AstrapeError):
-    """A file, a folder or a store that cannot be read or written where it is."""
+    """A file, a folder or a store that cannot be read or written where it is.
+
+    Attributes:
+        missing: there is no such file, and whoever was asked for it did answer.
+    """
+
+    def __init__(self, message: str, *, missing: bool = False) -> None:
+        super().__init__(message)
+        self.missing = missing
 
 
 @contextmanager

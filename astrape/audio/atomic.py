@@ -219,21 +219,23 @@ def free_space(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def check_space(folder: Path, needed: float, *, hint: str) -> None:
-    """Refuse a disk that is too small.
+def check_space(where: Where, needed: float, *, hint: str) -> None:
+    """Refuse a disk that is too small. Stores have room.
 
     Args:
-        folder: where something is to be written; it may be missing.
+        where: the folder in which something is to be written; it may be missing.
         needed: bytes.
         hint: what to do in place of it.
 
     Raises:
         WriteError: with what is needed and what is free.
     """
-    free = free_space(folder)
+    if is_remote(plain(where)):
+        return
+    free = free_space(Path(where))
     if needed > free:
         numbers = f"takes {shown_bytes(int(needed))} more, and {shown_bytes(free)} are free there"
-        raise WriteError(f"{shown(folder)}: {numbers}; hint: {hint}", full=True)
+        raise WriteError(f"{shown(where)}: {numbers}; hint: {hint}", full=True)
 
 
 def make_folder(where: Where) -> None:
@@ -257,9 +259,11 @@ def temporaries(folder: Path) -> Iterator[Path]:
         yield from (Path(inside) / name for name in sorted(names) if TEMPORARY.fullmatch(name))
 
 
-def left_behind(folder: Path) -> Iterator[Path]:
-    """The temporaries in a folder and below it that killed writers left."""
-    return (path for path in temporaries(folder) if is_stale(path))
+def left_behind(where: Where) -> Iterator[Path]:
+    """The temporaries in a folder and below it that killed writers left. In a store they leave nothing."""
+    if is_remote(plain(where)):
+        return iter(())
+    return (path for path in temporaries(Path(where)) if is_stale(path))
 
 
 def sweep(where: Where) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import soundfile
 
 from astrape.audio.atomic import shown
+from astrape.audio.places import Place
 
-__all__ = ["DECODED", "ENDINGS", "READABLE", "is_audio", "named"]
+__all__ = ["DECODED", "ENDINGS", "READABLE", "is_audio", "is_hidden", "named"]
 
 READABLE = {"aif", "aifc", "oga", "opus", "wave", "bwf"}
 READABLE |= {one.lower() for one in soundfile.available_formats()} - {"raw"}
@@ -28,12 +29,17 @@ NAMED = 10
 """Files that are named one by one in a message."""
 
 
-def named(paths: Sequence[Path]) -> str:
+def named(paths: Sequence[Path | Place]) -> str:
     """The names of files for a message: the first ten, and how many more there are."""
     more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
     return ", ".join(shown(path.name) for path in paths[:NAMED]) + more
 
 
-def is_audio(path: Path | str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder on its way, has a name that begins with a dot; parts are divided by ``/``."""
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def is_audio(path: Path | Place | str) -> bool:
     """Whether a file's name says that it is audio, or a video that has some."""
     return Path(path).suffix.removeprefix(".").lower() in ENDINGS

@@ -12,21 +12,20 @@ machine, of bounded size. ::
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from astrape.audio.atomic import TEMPORARY, atomic_path, make_folder, shown_bytes, sweep, write_whole
+from astrape.audio.atomic import TEMPORARY, atomic_path, write_whole
+from astrape.audio.kept import CACHE_GB, kept_copy, read_cache_bytes
 from astrape.audio.stores import (
     CACHE,
     Where,
     is_remote,
     lacks_bucket,
+    objects_below,
     opened,
     plain,
     put,
@@ -44,21 +43,14 @@ __all__ = [
     "Where",
     "anywhere",
     "below",
+    "joined",
     "local_file",
     "read_cache",
     "read_cache_bytes",
 ]
 
-CACHE_GB = "ASTRAPE_READ_CACHE_GB"
-"""Environment: how much the folder of what was read may hold, in units of 10^9 bytes."""
 
-DEFAULT_GB = 20.0
-
-LOCKS = "locks"
-"""Folder in the read cache: what is being fetched is locked, so that it is fetched once."""
-
-
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, order=True)
 class Place:
     """A file or a folder, here or in a store. Parts are joined with ``/``, as of :class:`pathlib.Path`.
 
@@ -78,6 +70,8 @@ class Place:
         return self.where
 
     def __truediv__(self, name: str) -> Place:
+        if is_remote(name) or name.startswith("/"):
+            return Place(name)
         return Place(f"{self.where}/{name}" if self.where != "/" else f"/{name}")
 
     @property
@@ -90,6 +84,10 @@ class Place:
         return self.where.rpartition("/")[2]
 
     @property
+    def stem(self) -> str:
+        return PurePosixPath(self.name).stem
+
+    @property
     def suffix(self) -> str:
         return PurePosixPath(self.name).suffix
 
@@ -100,6 +98,9 @@ class Place:
             return Place(self.path.parent)
         before, _, _ = self.where.rpartition("/")
         return self if before.endswith(":/") else Place(before)
+
+    def absolute(self) -> Place:
+        return self if self.path is None else Place(self.path.absolute())
 
     def with_name(self, name: str) -> Place:
         return self.parent / name
@@ -124,6 +125,18 @@ class Place:
                 if lacks_bucket(self.where):
                     raise
                 return False
+
+    def size(self) -> int:
+        """Bytes of a file.
+
+        Raises:
+            PlaceError: for one that is missing or cannot be asked for.
+        """
+        with told(self.where, "cannot be read"):
+            if self.path is not None:
+                return self.path.stat().st_size
+            store, at = opened(self.where)
+            return int(store.info(at)["size"])
 
     def read(self) -> bytes:
         """All of a file.
@@ -193,6 +206,20 @@ class Place:
         if self.path is not None:
             found = self.path.iterdir() if self.path.is_dir() else ()
             return sorted(one.name for one in found if one.is_file() and not TEMPORARY.fullmatch(one.name))
+        return self._listed("file")
+
+    def folders(self) -> list[str]:
+        """Names of the folders in a folder, sorted; none where there is no such folder.
+
+        Raises:
+            PlaceError: for a store that cannot be listed.
+        """
+        if self.path is not None:
+            return sorted(one.name for one in self.path.iterdir() if one.is_dir()) if self.path.is_dir() else []
+        return self._listed("directory")
+
+    def _listed(self, kind: str) -> list[str]:
+        """Names of what is right below a URL."""
         with told(self.where, "cannot be listed"):
             store, at = opened(self.where)
             try:
@@ -201,25 +228,21 @@ class Place:
                 if lacks_bucket(self.where):
                     raise
                 return []
-            return sorted(one["name"].rpartition("/")[2] for one in listed if one["type"] == "file")
+            return sorted(one["name"].rstrip("/").rpartition("/")[2] for one in listed if one["type"] == kind)
 
     def names(self) -> Iterator[str]:
-        """Every file below a folder, by its path from there; the names of one folder at a time are held.
+        """Every file below a folder, by its path from there, in whatever order; none where there is no such folder.
+
+        A million names take no memory: those of a folder of this machine come one by one, those of S3 a thousand at a
+        time. Of other stores the names of one folder are held.
 
         Raises:
             PlaceError: for a folder that cannot be listed.
         """
-        if self.path is not None:
-            for folder, inside, files in os.walk(self.path):
-                inside.sort()
-                below = Path(folder).relative_to(self.path)
-                yield from ((below / name).as_posix() for name in sorted(files) if not TEMPORARY.fullmatch(name))
-            return
-        with told(self.where, "cannot be listed"):
-            store, at = opened(self.where)
-            for folder, _, objects in store.walk(at, on_error="raise"):
-                below = folder.removeprefix(at).strip("/")
-                yield from (f"{below}/{name}".lstrip("/") for name in sorted(objects))
+        if self.path is None:
+            yield from objects_below(self.where)
+        elif self.path.is_dir():
+            yield from _files_below(self.path, "")
 
     def local(self) -> Path:
         """A file of this machine with the same bytes: itself, or a copy in the read cache.
@@ -233,28 +256,14 @@ class Place:
         """
         if self.path is not None:
             if not self.path.is_file():
-                raise PlaceError(f"{self}: there is no such file")
+                raise PlaceError(f"{self}: there is no such file", missing=True)
             return self.path
-        with told(self.where, "cannot be read"):
-            store, at = opened(self.where)
-            about = store.info(at)
-            if about["type"] != "file":
-                raise PlaceError(f"{self}: is a folder, not a file")
-            size = int(about["size"])
-            kept = read_cache() / f"{_fingerprint(self.where, about)}{PurePosixPath(at).suffix}"
-            if _is_kept(kept):
-                return kept
-            with _alone(kept.name[:2]):
-                # Another may have fetched it meanwhile.
-                if _is_kept(kept):
-                    return kept
-                _make_room(size, self.where)
-                with atomic_path(kept, folders=True, ending=False) as temporary:
-                    store.get_file(at, os.fspath(temporary))
-                    came = temporary.stat().st_size
-                    if came != size:
-                        raise PlaceError(f"{self}: came with {came} bytes of {size}: hint: run the same command again")
-            return kept
+        return kept_copy(self.where)
+
+
+def joined(root: Path | Place, name: str) -> Path | Place:
+    """A path or a URL within a folder; one that is whole stays as it is."""
+    return anywhere(name) if is_remote(name) else root / name
 
 
 def local_file(where: Where) -> Path:
@@ -284,67 +293,13 @@ def below(where: Where, folder: Where) -> str:
     return one.where.removeprefix(f"{other.where}/")
 
 
-def _fingerprint(where: str, about: dict[str, Any]) -> str:
-    """Of an object as it is now."""
-    marks = [where, str(about["size"]), *(str(about.get(key, "")) for key in ("ETag", "etag", "mtime", "created"))]
-    return hashlib.sha256(chr(0).join(marks).encode()).hexdigest()[:32]
-
-
-def _is_kept(kept: Path) -> bool:
-    """Whether the read cache has a file, which is asked for just now then."""
-    try:
-        os.utime(kept)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-@contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """One process and one thread of this machine at a time, where the system has locks of files."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    make_folder(read_cache() / LOCKS)
-    with (read_cache() / LOCKS / name).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def read_cache_bytes() -> float:
-    """How many bytes the read cache may hold.
-
-    Raises:
-        PlaceError: for an environment that says so in other words than a number.
-    """
-    text = os.environ.get(CACHE_GB) or str(DEFAULT_GB)
-    try:
-        return float(text) * 1e9
-    except ValueError as error:
-        raise PlaceError(f"{CACHE_GB}={text}: is not a number") from error
-
-
-def _make_room(size: int, name: str) -> None:
-    """Remove what was not asked for the longest until so many bytes more fit."""
-    bound = read_cache_bytes()
-    if size > bound:
-        raise PlaceError(
-            f"{name}: has {shown_bytes(size)}, and the read cache holds {shown_bytes(int(bound))}; hint: {CACHE_GB}"
-        )
-    sweep(read_cache())
-    kept: list[tuple[float, int, Path]] = []
-    for path in read_cache().iterdir() if read_cache().is_dir() else ():
-        try:
-            about = path.stat()
-        except FileNotFoundError:
-            continue
-        if path.is_file() and not TEMPORARY.fullmatch(path.name):
-            kept.append((about.st_mtime, about.st_size, path))
-    held = sum(one[1] for one in kept)
-    for _, bytes_, path in sorted(kept):
-        if held + size <= bound:
-            return
-        path.unlink(missing_ok=True)
-        held -= bytes_
+def _files_below(folder: Path, before: str) -> Iterator[str]:
+    inside: list[str] = []
+    with told(os.fspath(folder), "cannot be listed"), os.scandir(folder) as found:
+        for one in found:
+            if one.is_dir(follow_symlinks=False):
+                inside.append(one.name)
+            elif not TEMPORARY.fullmatch(one.name):
+                yield before + one.name
+    for name in inside:
+        yield from _files_below(folder / name, f"{before}{name}/")

@@ -19,6 +19,7 @@ __all__ = [
     "Where",
     "is_remote",
     "lacks_bucket",
+    "objects_below",
     "opened",
     "plain",
     "put",
@@ -130,7 +131,7 @@ def told(where: str, what: str) -> Iterator[None]:
     except FileNotFoundError as error:
         if "bucket" in one_line(error).lower() or lacks_bucket(where):
             raise PlaceError(f"{where}: there is no such bucket: hint: make it first") from error
-        raise PlaceError(f"{where}: there is no such file") from error
+        raise PlaceError(f"{where}: there is no such file", missing=True) from error
     except Exception as error:
         kind, said = type(error).__name__, one_line(error)
         names = " ".join([kind, *(type(one).__name__ for one in _causes(error))])
@@ -146,6 +147,44 @@ def told(where: str, what: str) -> Iterator[None]:
         else:
             hint = f"{kind}: {said}"
         raise PlaceError(f"{where}: {what}: {hint}") from error
+
+
+def objects_below(where: str) -> Iterator[str]:
+    """Every object below a URL, by its path from there; as many names are held as the store gives at a time.
+
+    A store of S3 gives a thousand. Of others, the names of one folder are held.
+
+    Raises:
+        PlaceError: for a store that cannot be listed.
+    """
+    with told(where, "cannot be listed"):
+        store, at = opened(where)
+        if _protocol(where) in BUCKETS:
+            yield from _pages(store, at)
+            return
+        try:
+            for folder, _, objects in store.walk(at, on_error="raise"):
+                below = folder.removeprefix(at).strip("/")
+                yield from (f"{below}/{name}".lstrip("/") for name in objects)
+        except FileNotFoundError:
+            # There is nothing below it.
+            return
+
+
+def _pages(store: Any, at: str) -> Iterator[str]:
+    """The names of objects, page by page: what s3fs lists, it lists whole."""
+    bucket, _, inside = at.partition("/")
+    prefix = f"{inside}/" if inside else ""
+    more: dict[str, str] = {}
+    while True:
+        page = store.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
+        for one in page.get("Contents", ()):
+            # What other tools make for a folder is an object whose name ends with a slash.
+            if not one["Key"].endswith("/"):
+                yield one["Key"].removeprefix(prefix)
+        if not page.get("IsTruncated"):
+            return
+        more = {"ContinuationToken": page["NextContinuationToken"]}
 
 
 def same_objects(one: str, other: str) -> bool:

@@ -12,9 +12,11 @@ import click
 from astrape.commands.console import channel_option, note
 from astrape.commands.engine_options import refuse_workers
 from astrape.commands.gathered import gathered
+from astrape.commands.place_option import PlaceType
 from astrape.training.names import KINDS
 
 if TYPE_CHECKING:
+    from astrape.audio.places import Place
     from astrape.jobs import Engine
     from astrape.training.caches import CacheJob
 
@@ -35,12 +37,12 @@ class CorpusOptions:
         root: the folder of all caches.
     """
 
-    data: Path | None
+    data: Path | Place | None
     microphone: str
     channel: str
-    root: Path
+    root: Path | Place
 
-    def source(self, recorded: Mapping[str, Any] | None = None) -> tuple[Path, str, str]:
+    def source(self, recorded: Mapping[str, Any] | None = None) -> tuple[Path | Place, str, str]:
         """Path, microphone and channel of the corpus: as given, else as a cache says, else the default.
 
         Args:
@@ -51,12 +53,11 @@ class CorpusOptions:
         """
         if self.data is not None:
             return self.data, self.microphone, self.channel
-        from astrape.corpus.layouts import default_corpus
+        from astrape.corpus.layouts import corpus_at, default_corpus
 
         known = {name: value for name, value in (recorded or {}).items() if isinstance(value, str)}
-        path = Path(known["data"]) if "data" in known else None
         return (
-            path if path is not None and path.exists() else default_corpus(),
+            corpus_at(known.get("data")) or default_corpus(),
             known.get("microphone", self.microphone),
             known.get("channel", self.channel),
         )
@@ -107,10 +108,10 @@ corpus_options = gathered(
         "--data",
         "--data-dir",
         "data",
-        type=PATH,
+        type=PlaceType(),
         metavar="PATH",
-        help="A folder of audio, VCTK's folder, or a manifest (TSV, CSV, JSONL).  [default: data, or the current "
-        "folder where it has VCTK's layout]",
+        help="A folder of audio, VCTK's folder, or a manifest (TSV, CSV, JSONL); or its URL.  [default: data, or the "
+        "current folder where it has VCTK's layout]",
     ),
     click.option(
         "--mic",
@@ -125,11 +126,11 @@ corpus_options = gathered(
         "--cache",
         "--cache-dir",
         "root",
-        type=PATH,
+        type=PlaceType(),
         default=CACHE_ROOT,
         show_default=True,
         metavar="FOLDER",
-        help="The folder that holds all caches.",
+        help="The folder that holds all caches, or its URL.",
     ),
 )
 """``--data``, ``--mic``, ``--channel`` and ``--cache``, as :class:`CorpusOptions`."""

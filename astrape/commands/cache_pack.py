@@ -14,6 +14,7 @@ from astrape.commands.findings import print_findings, print_repair
 from astrape.training.names import KINDS
 
 if TYPE_CHECKING:
+    from astrape.audio.places import Place
     from astrape.corpus.utterances import Utterance
     from astrape.jobs import Engine
     from astrape.training.caches import Cache
@@ -140,7 +141,8 @@ def _utterances(caches: list[Cache], corpus: CorpusOptions) -> list[Utterance]:
     return read_corpus(*corpus.source(options))
 
 
-def _chosen(root: Path, wanted: list[str], named: dict[str, str | None]) -> list[Cache]:
+def _chosen(root: Path | Place, wanted: list[str], named: dict[str, str | None]) -> list[Cache]:
+    from astrape.audio.places import joined
     from astrape.training.caches import Cache, find_caches
     from astrape.training.errors import CacheError
 
@@ -151,7 +153,9 @@ def _chosen(root: Path, wanted: list[str], named: dict[str, str | None]) -> list
     chosen = []
     for kind in PACKED:
         folder = named[kind]
-        own = [cache for cache in found if cache.what == kind] if folder is None else [Cache(root.absolute() / folder)]
+        own = [cache for cache in found if cache.what == kind]
+        if folder is not None:
+            own = [Cache(joined(root.absolute(), folder))]
         if wanted and kind not in wanted:
             continue
         if len(own) > 1:

@@ -17,6 +17,7 @@ from astrape.training.errors import CacheError
 from astrape.training.names import KINDS
 
 if TYPE_CHECKING:
+    from astrape.audio.places import Place
     from astrape.corpus.utterances import Utterance
     from astrape.jobs import Engine
     from astrape.training.caches import Cache, Checked
@@ -31,7 +32,8 @@ FAULTY = 1
     "astrape check-cache --cache cache --data VCTK-Corpus-0.92\n"
     "astrape check-cache --wavlm-only --wavlm-dir wavlm_L4_200hz --repair\n"
     "astrape check-cache --cache corpus --repair\n"
-    "astrape check-cache --pack s3://bucket/vctk --repair --cache cache",
+    "astrape check-cache --pack s3://bucket/vctk --repair --cache cache\n"
+    "astrape check-cache --cache s3://bucket/cache --data s3://bucket/vctk --repair",
     short="Read all files of the caches; find what is damaged.",
 )
 @corpus_options
@@ -129,7 +131,7 @@ class _Corpora:
 
     def __init__(self, options: CorpusOptions, needed: bool) -> None:
         self.options, self.needed = options, needed
-        self.read: dict[tuple[Path, str, str], list[Utterance]] = {}
+        self.read: dict[tuple[Path | Place, str, str], list[Utterance]] = {}
 
     def of(self, cache: Cache) -> list[Utterance] | None:
         from astrape.audio.atomic import shown
@@ -148,8 +150,9 @@ class _Corpora:
         return self.read[source]
 
 
-def _chosen(root: Path, kinds: list[str], named: dict[str, str | None]) -> list[Cache]:
+def _chosen(root: Path | Place, kinds: list[str], named: dict[str, str | None]) -> list[Cache]:
     from astrape.audio.atomic import shown
+    from astrape.audio.places import joined
     from astrape.training.caches import Cache, find_caches
 
     found = [Cache(folder) for folder in find_caches(root)]
@@ -159,7 +162,7 @@ def _chosen(root: Path, kinds: list[str], named: dict[str, str | None]) -> list[
         if folder is None:
             chosen += [cache for cache in found if cache.what == what]
             continue
-        cache = Cache(root / folder)
+        cache = Cache(joined(root, folder))
         if cache.what != what:
             raise CacheError(f"{shown(cache.folder)}: is a cache of {cache.what}: name it with --{cache.what}-dir")
         chosen.append(cache)

@@ -26,6 +26,7 @@ from astrape.commands.run import warnings_of
 from astrape.errors import AstrapeError
 
 if TYPE_CHECKING:
+    from astrape.audio.places import Place
     from astrape.jobs import Engine
     from astrape.runtime.files import Conversion
     from astrape.voice.conversion import Converter
@@ -72,7 +73,7 @@ def convert(
     reported at the end, and the exit code is 1 then. With --jobs, several are converted at a time.
 
     SRC may be codes that --codes stored, .npz or .npy: the recipe then is one that begins with codes, and of --weights,
-    those of the whole, it takes its part.
+    those of the whole, it takes its part. SRC, OUT and --weights may be URLs of stores, s3://bucket/name for instance.
 
     `-` for SRC or OUT is standard input or output: WAV, or raw samples where --from or --to say so. What comes is taken
     as it comes, and what goes is flushed with every chunk. What the command has to say then goes to standard error.
@@ -81,11 +82,12 @@ def convert(
     repeat) and OUT is noise; it is told.
     """
     from astrape.audio.downmix import checked_channel
+    from astrape.audio.places import local_file
     from astrape.runtime.files import check_chunk
     from astrape.voice.conversion import voice_of
     from astrape.voice.decoding import CodeDecoder
 
-    if not files.source.is_dir():
+    if not files.many:
         refuse_workers(engine, "is for a folder, and SRC is one recording: leave it out")
     check_chunk(how.chunk_ms)
     checked_channel(channel)
@@ -100,7 +102,7 @@ def convert(
     if isinstance(converter, CodeDecoder):
         with progress(converter.graph.name) as tell:
             decoded = converter.file(
-                files.source, files.out, voice, chunk_ms=how.chunk_ms, controls=controls, progress=tell
+                local_file(files.source), files.out, voice, chunk_ms=how.chunk_ms, controls=controls, progress=tell
             )
         _tell_decoded(decoded, as_json)
         if as_json:
@@ -112,8 +114,8 @@ def convert(
         "channel": channel,
         "controls": controls,
     }
-    if files.source.is_dir():
-        keep = [files.voice] if how.weights is None else [files.voice, how.weights]
+    if files.many:
+        keep: list[Path | Place] = [files.voice] if how.weights is None else [files.voice, how.weights]
         with progress(converter.graph.name) as tell:
             batch = converter.folder(files.source, files.out, voice, keep=keep, engine=engine, progress=tell, **shared)
         _tell_batch(batch, facts, as_json)

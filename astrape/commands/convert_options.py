@@ -12,10 +12,12 @@ import click
 from astrape.commands.console import RecipeName
 from astrape.commands.gathered import gathered
 from astrape.commands.pipes import PIPE
+from astrape.commands.place_option import PlaceType
 from astrape.errors import AstrapeError
 from astrape.voice.names import CODE_ENDINGS, FROM_CODES, RECIPE
 
 if TYPE_CHECKING:
+    from astrape.audio.places import Place
     from astrape.voice.conversion import Converter
     from astrape.voice.decoding import CodeDecoder
 
@@ -27,9 +29,16 @@ FILE = click.Path(path_type=Path)
 class Files(NamedTuple):
     """What is read and written: a recording, a folder of them or stored codes; the voice; and the result."""
 
-    source: Path
+    source: Path | Place
     voice: Path
-    out: Path
+    out: Path | Place
+
+    @property
+    def many(self) -> bool:
+        """The source is a folder, of this machine or of a store."""
+        from astrape.voice.folder import is_folder
+
+        return is_folder(self.source)
 
     @property
     def piped(self) -> bool:
@@ -39,10 +48,10 @@ class Files(NamedTuple):
     @property
     def holds_codes(self) -> bool:
         """The source is stored codes."""
-        return self.source.suffix.lower() in CODE_ENDINGS and not self.source.is_dir()
+        return self.source.suffix.lower() in CODE_ENDINGS and not self.many
 
 
-def _files(source: Path, second: Path | None, voice: Path, out: Path | None) -> Files:
+def _files(source: Path | Place, second: Path | Place | None, voice: Path, out: Path | Place | None) -> Files:
     if out is None:
         out = second
     elif second is not None:
@@ -57,7 +66,7 @@ class How:
     """What converts, and how: the values of the options of these names."""
 
     recipe: str | None
-    weights: Path | None
+    weights: Path | Place | None
     chunk_ms: float
     live_latency: bool
     encoder: str | None
@@ -70,7 +79,7 @@ class How:
         Raises:
             AstrapeError: which, and what to do.
         """
-        if files.source.is_dir():
+        if files.many:
             if self.codes is not None:
                 raise AstrapeError("--codes: stores the codes of one file, and SRC is a folder: leave it out")
             if files.piped:
@@ -113,8 +122,8 @@ class How:
 file_options = gathered(
     "files",
     _files,
-    click.argument("source", metavar="SRC", type=FILE),
-    click.argument("second", metavar="[OUT]", required=False, type=FILE),
+    click.argument("source", metavar="SRC", type=PlaceType()),
+    click.argument("second", metavar="[OUT]", required=False, type=PlaceType()),
     click.option(
         "--target",
         "voice",
@@ -130,7 +139,7 @@ file_options = gathered(
         "--out",
         "out",
         metavar="OUT",
-        type=FILE,
+        type=PlaceType(),
         help="Where to: a file, or a folder where SRC is one; may follow SRC too.",
     ),
 )
@@ -145,7 +154,7 @@ conversion_options = gathered(
         metavar="RECIPE",
         help=f"What converts. [default: {RECIPE}, and {FROM_CODES} where SRC is codes]",
     ),
-    click.option("--weights", type=FILE, metavar="FILE", help="Weights, a safetensors file."),
+    click.option("--weights", type=PlaceType(), metavar="FILE", help="Weights, a safetensors file."),
     click.option(
         "--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at a time."
     ),

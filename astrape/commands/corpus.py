@@ -10,8 +10,10 @@ import click
 from astrape.commands.console import DEBUG, command, json_option, note, print_json, progress
 from astrape.commands.engine_options import engine_options
 from astrape.commands.findings import print_findings, print_repair, tell_failed
+from astrape.commands.place_option import PlaceType
 
 if TYPE_CHECKING:
+    from astrape.audio.places import Place
     from astrape.corpus import MadeCorpus
     from astrape.jobs import Engine
 
@@ -45,10 +47,10 @@ def make() -> None:
 )
 @click.option(
     "--work",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=PlaceType(),
     required=True,
     metavar="DIR",
-    help="Folder for packages, sets and the manifest.",
+    help="Folder for packages, sets and the manifest, or its URL.",
 )
 @click.option(
     "--hours",
@@ -74,7 +76,7 @@ def make() -> None:
 @click.pass_context
 def parallel(
     context: click.Context,
-    work: Path,
+    work: Path | Place,
     hours: float,
     flite: float,
     warps: float,
@@ -110,7 +112,7 @@ def parallel(
 make.add_command(parallel)
 
 
-def check_made(work: Path, repair: bool, reads: int, engine: Engine, as_json: bool) -> int:
+def check_made(work: Path | Place, repair: bool, reads: int, engine: Engine, as_json: bool) -> int:
     """Read a corpus that was made here, and render damaged sets again where asked; the exit code."""
     from astrape.corpus import check_corpus, repair_corpus
 

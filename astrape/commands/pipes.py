@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from astrape.commands.gathered import gathered
 from astrape.errors import AstrapeError
+
+if TYPE_CHECKING:
+    from astrape.audio.places import Place
 
 __all__ = ["PIPE", "Pipes", "pipe_options"]
 
@@ -25,7 +28,7 @@ class Pipes:
     form_in: str
     form_out: str | None
 
-    def source(self, path: Path) -> Any:
+    def source(self, path: Path | Place) -> Any:
         """A file's path as it is; standard input for ``-``.
 
         Raises:
@@ -39,7 +42,7 @@ class Pipes:
 
         return PipeReader(sys.stdin.buffer, self.form_in)
 
-    def target(self, path: Path) -> Any:
+    def target(self, path: Path | Place) -> Any:
         """A file's path as it is; standard output for ``-``.
 
         Raises:

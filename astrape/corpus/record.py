@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from astrape.audio.atomic import write_whole
+from astrape.audio.places import Place
 from astrape.corpus import packages as table
 from astrape.corpus.errors import CorpusError
 from astrape.corpus.items import FOLDERS, CorpusSettings
@@ -18,16 +20,20 @@ from astrape.corpus.rendering import PHONE_RATE
 from astrape.corpus.sets import INFO, PHONES, read_info
 from astrape.corpus.sources import SOURCES, licence_of, packages_of
 from astrape.corpus.voices import HELD
+from astrape.errors import PlaceError
 
 __all__ = ["MANIFEST", "RECORD", "is_corpus", "keep_record", "read_settings", "write_manifest"]
 
 RECORD, MANIFEST = "corpus.json", "manifest.jsonl"
 FORM = 1
 
+READS, AT_A_TIME = 16, 1000
+"""Sets that are read from a store at a time, and sets whose contents are held."""
 
-def is_corpus(folder: Path) -> bool:
-    """Whether a folder holds a corpus that was made here."""
-    return (folder / RECORD).is_file()
+
+def is_corpus(folder: Path | Place) -> bool:
+    """Whether a folder, of this machine or of a store, holds a corpus that was made by this package."""
+    return Place(folder / RECORD).exists()
 
 
 def keep_record(
@@ -59,7 +65,7 @@ def keep_record(
     }
     path = settings.work / RECORD
     notes: list[str] = []
-    if path.is_file():
+    if Place(path).exists():
         found = _read(path)
         for name in ("form", "settings.seed", "settings.warps"):
             theirs, ours = _at(found, name), _at(wanted, name)
@@ -87,7 +93,7 @@ def keep_record(
     return notes
 
 
-def read_settings(work: Path) -> CorpusSettings:
+def read_settings(work: Path | Place) -> CorpusSettings:
     """The settings of a corpus, by its own record.
 
     Raises:
@@ -107,7 +113,7 @@ def read_settings(work: Path) -> CorpusSettings:
         raise CorpusError(f"{work / RECORD}: has no settings: {type(error).__name__}: {error}") from error
 
 
-def write_manifest(work: Path) -> dict[str, Any]:
+def write_manifest(work: Path | Place) -> dict[str, Any]:
     """Write ``manifest.jsonl`` of all sets that are there, whoever rendered them.
 
     A line has ``path``, ``phones`` and ``pitch`` (relative to the manifest), ``speaker``, ``name``, ``set``, ``split``
@@ -120,9 +126,9 @@ def write_manifest(work: Path) -> dict[str, Any]:
     lines: list[str] = []
     hours: dict[str, dict[str, float]] = {}
     sets, speakers = 0, set()
-    for folder, info in _sets(work):
+    for key, info in _sets(work):
         sets += 1
-        for line in _lines(folder.relative_to(work).as_posix(), info):
+        for line in _lines(key, info):
             lines.append(json.dumps(line, ensure_ascii=False))
             by_split = hours.setdefault(line["source"], {"train": 0.0, "held": 0.0})
             by_split[line["split"]] += line["seconds"] / 3600
@@ -159,25 +165,35 @@ def _lines(base: str, info: dict[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _sets(work: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _sets(work: Path | Place) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Keys and contents of all sets, in order of their keys; of a store, several are read at a time."""
     for top in FOLDERS.values():
-        for path in sorted((work / top).glob(f"*/*/{INFO}")):
-            try:
-                yield path.parent, read_info(path.parent)
-            except CorpusError:
-                # A damaged one is for check-cache to find.
-                continue
+        names = (name.rpartition("/") for name in (Place(work) / top).names())
+        keys = sorted((folder for folder, _, file in names if file == INFO), key=lambda one: one.split("/"))
+        with ThreadPoolExecutor(READS if isinstance(work, Place) else 1) as pool:
+            for begin in range(0, len(keys), AT_A_TIME):
+                some = [f"{top}/{key}" for key in keys[begin : begin + AT_A_TIME]]
+                for key, info in zip(some, pool.map(lambda key: _info(work / key), some), strict=True):
+                    if info is not None:
+                        yield key, info
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _info(folder: Path | Place) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return read_info(folder)
+    except CorpusError:
+        # A damaged one is for check-cache to find.
+        return None
+
+
+def _read(path: Path | Place) -> dict[str, Any]:
+    try:
+        found = json.loads(Place(path).read())
         if not all(isinstance(found[name], dict) for name in ("settings", "packages", "tools")):
             raise ValueError("settings, packages and tools must be there")
-    except OSError as error:
-        raise CorpusError(
-            f"{path}: cannot be read: {error.strerror or error}; hint: `astrape corpus make parallel` makes a corpus"
-        ) from error
+    except PlaceError as error:
+        more = "; hint: `astrape corpus make parallel` makes a corpus" if error.missing else ""
+        raise CorpusError(f"{error}{more}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CorpusError(f"{path}: is not a record of a corpus: {error}; hint: delete it and run again") from error
     return dict(found)

@@ -26,11 +26,12 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from astrape.audio.atomic import write_whole
+from astrape.audio.places import Place
 from astrape.audio.writer import flac_bytes
 from astrape.corpus.errors import CorpusError
 from astrape.corpus.plan import Plan, Rendering, Warp
 from astrape.corpus.rendering import PHONE_RATE, PITCH_RATE, RenderedSet
+from astrape.errors import PlaceError
 
 __all__ = ["INFO", "PHONES", "Damage", "inspect_set", "plan_of", "read_info", "seconds_of", "write_set"]
 
@@ -49,12 +50,12 @@ class Damage:
         message: in words that follow the file's name.
     """
 
-    path: Path
+    path: Path | Place
     kind: str
     message: str
 
 
-def write_set(folder: Path, name: str, rendered: RenderedSet, licence: str, seed: int) -> dict[str, Any]:
+def write_set(folder: Path | Place, name: str, rendered: RenderedSet, licence: str, seed: int) -> dict[str, Any]:
     """Write a set, each file whole or not at all, ``set.json`` last.
 
     Args:
@@ -69,6 +70,7 @@ def write_set(folder: Path, name: str, rendered: RenderedSet, licence: str, seed
 
     Raises:
         WriteError: for a disk that is full and a folder that cannot be written.
+        PlaceError: for a store that does not take it.
     """
     plan = rendered.plan
     files: dict[str, bytes] = {}
@@ -78,9 +80,9 @@ def write_set(folder: Path, name: str, rendered: RenderedSet, licence: str, seed
         files[f"{voice}.f0.npy"] = _npy(one.f0)
         files[f"{voice}.flac"] = flac_bytes(one.audio, rendered.rate)
     for file, content in files.items():
-        path = folder / file
-        if not path.is_file() or path.read_bytes() != content:
-            write_whole(path, content)
+        path = Place(folder / file)
+        if not path.exists() or path.read() != content:
+            path.write(content)
     info = {
         "form": FORM,
         "source": plan.source,
@@ -98,11 +100,11 @@ def write_set(folder: Path, name: str, rendered: RenderedSet, licence: str, seed
         "voices": {one.name: _voice(one, rendered.voices[one.name].gain) for one in plan.renderings},
         "files": {file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
     }
-    write_whole(folder / INFO, json.dumps(info, indent=1) + "\n")
+    Place(folder / INFO).write((json.dumps(info, indent=1) + "\n").encode())
     return info
 
 
-def read_info(folder: Path) -> dict[str, Any]:
+def read_info(folder: Path | Place) -> dict[str, Any]:
     """The contents of ``set.json``, checked.
 
     Raises:
@@ -110,12 +112,12 @@ def read_info(folder: Path) -> dict[str, Any]:
     """
     path = folder / INFO
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = json.loads(Place(path).read())
         plan_of(info)
         if not (isinstance(info["frames"], int) and info["frames"] > 0 and info["voices"]):
             raise ValueError("frames and voices must be there")
-    except OSError as error:
-        raise CorpusError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except PlaceError as error:
+        raise CorpusError(str(error)) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(f"{path}: says nothing of a set: {type(error).__name__}: {error}") from error
     return dict(info)
@@ -150,13 +152,13 @@ def seconds_of(info: dict[str, Any]) -> float:
     return len(info["voices"]) * int(info["frames"]) / PHONE_RATE
 
 
-def inspect_set(folder: Path) -> Iterator[Damage]:
+def inspect_set(folder: Path | Place) -> Iterator[Damage]:
     """The faults of a set, after reading all of it."""
     path = folder / INFO
-    if not path.is_file():
+    if not Place(path).exists():
         yield Damage(path, "missing", "is missing")
         return
-    if not path.stat().st_size:
+    if not Place(path).size():
         yield Damage(path, "empty", "is empty (0 bytes)")
         return
     try:
@@ -174,17 +176,19 @@ def inspect_set(folder: Path) -> Iterator[Damage]:
             yield Damage(file, *fault)
 
 
-def _fault(path: Path, frames: int, rate: int, sha256: str | None) -> tuple[str, str] | None:
+def _fault(path: Path | Place, frames: int, rate: int, sha256: str | None) -> tuple[str, str] | None:
     """Kind and message of what is wrong with a file."""
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return "missing", "is missing"
-    except OSError as error:
-        return "unreadable", f"cannot be read: {error.strerror or error}"
+        content = Place(path).read()
+    except PlaceError as error:
+        if error.missing:
+            return "missing", "is missing"
+        return "unreadable", str(error).removeprefix(f"{path}: ")
     if not content:
         return "empty", "is empty (0 bytes)"
-    fault = _flac_fault(content, frames, rate) if path.suffix == ".flac" else _table_fault(path.name, content, frames)
+    fault = (
+        _flac_fault(content, frames, rate) if path.name.endswith(".flac") else _table_fault(path.name, content, frames)
+    )
     if fault is None and sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         return "changed", f"has SHA-256 other than the {sha256[:16]}... it was written with"
     return fault

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from astrape.audio.atomic import write_whole
+from astrape.audio.places import Place
 from astrape.corpus.packages import PARTS
 from astrape.corpus.plan import FLITE, KOKORO, RECORDINGS
 from astrape.corpus.recordings import SPEAKERS
@@ -75,7 +75,7 @@ def licence_of(name: str) -> str:
     return next(source.licence for source in SOURCES if source.name == name)
 
 
-def copy_licences(unpacked: dict[str, Path], target: Path) -> None:
+def copy_licences(unpacked: dict[str, Path], target: Path | Place) -> None:
     """Put the licence texts of all packages below ``target / PACKAGE``.
 
     Args:
@@ -90,7 +90,7 @@ def copy_licences(unpacked: dict[str, Path], target: Path) -> None:
     ]
     found += [(name, path) for name, path in SYSTEM_LICENCES.items() if path.is_file()]
     for package, path in found:
-        copy = target / package / path.name
+        copy = Place(target / package / path.name)
         content = path.read_bytes()
-        if not copy.is_file() or copy.read_bytes() != content:
-            write_whole(copy, content)
+        if not copy.exists() or copy.read() != content:
+            copy.write(content)

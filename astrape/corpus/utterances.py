@@ -9,7 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from astrape.audio.atomic import shown
 from astrape.audio.downmix import MEAN
+from astrape.audio.places import Place
 from astrape.corpus.errors import CorpusError
+from astrape.errors import PlaceError
 
 __all__ = ["EVALUATE", "HELD", "SPLITS", "Utterance", "checked", "speakers_of"]
 
@@ -27,6 +29,8 @@ LONGEST_NAME = 200
 class Utterance:
     """One recording of one speaker.
 
+    Files are paths of this machine, or places in a store.
+
     Attributes:
         path: the audio file.
         speaker: who speaks; also the name of a folder in a cache.
@@ -43,17 +47,17 @@ class Utterance:
         source: what it comes from, where a manifest says: ``kokoro``, ``flite`` or ``recordings`` of ours.
     """
 
-    path: Path
+    path: Path | Place
     speaker: str
     name: str
     said: str | None = None
-    transcript: Path | None = None
+    transcript: Path | Place | None = None
     channel: str = MEAN
     set: str | None = None
     split: str | None = None
-    phones: Path | None = None
-    pitch: Path | None = None
-    vector: Path | None = None
+    phones: Path | Place | None = None
+    pitch: Path | Place | None = None
+    vector: Path | Place | None = None
     source: str | None = None
 
     @property
@@ -67,8 +71,8 @@ class Utterance:
         if self.said is not None or self.transcript is None:
             return self.said
         try:
-            return " ".join(self.transcript.read_text(encoding="utf-8-sig").split())
-        except (OSError, UnicodeDecodeError):
+            return " ".join(Place(self.transcript).read().decode("utf-8-sig").split())
+        except (PlaceError, UnicodeDecodeError):
             return None
 
 

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from astrape.audio.atomic import write_whole
+from astrape.audio.places import Place
 from astrape.corpus.errors import CorpusError
+from astrape.errors import PlaceError
 
 __all__ = ["HELD", "Voices", "measured_registers"]
 
@@ -89,7 +91,7 @@ class Voices:
 
 
 def measured_registers(
-    path: Path, voices: Voices, measure: Callable[[str, tuple[str, ...]], float]
+    path: Path | Place, voices: Voices, measure: Callable[[str, tuple[str, ...]], float]
 ) -> dict[str, float]:
     """Each voice's register, the median F0 in Hz of two sentences in its own prosody; measured once and kept.
 
@@ -101,10 +103,10 @@ def measured_registers(
     Raises:
         CorpusError: for a file that holds something else.
     """
-    if path.is_file():
+    if Place(path).exists():
         try:
-            found = {str(name): float(hertz) for name, hertz in json.loads(path.read_text(encoding="utf-8")).items()}
-        except (OSError, ValueError, AttributeError, TypeError) as error:
+            found = {str(name): float(hertz) for name, hertz in json.loads(Place(path).read()).items()}
+        except (PlaceError, ValueError, AttributeError, TypeError) as error:
             raise CorpusError(f"{path}: cannot be read: {error}; hint: delete it, it is measured again") from error
         if set(voices.names) <= set(found) and all(20 < found[name] < 1000 for name in voices.names):
             return {name: found[name] for name in voices.names}

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from astrape.audio.atomic import shown
 from astrape.audio.downmix import MEAN
-from astrape.audio.places import Place
-from astrape.corpus.layouts import default_corpus, read_corpus
+from astrape.audio.places import Place, joined
+from astrape.corpus.layouts import corpus_at, default_corpus, read_corpus
 from astrape.corpus.splits import Split, split_corpus
 from astrape.corpus.utterances import Utterance, speakers_of
 from astrape.graph.graph import Graph
@@ -53,13 +53,23 @@ class TrainingData:
     """
 
     def __init__(
-        self, corpus: Path, split: Split, caches: dict[str, Cache], root: Path, pack: Pack | None = None
+        self,
+        corpus: Path | Place,
+        split: Split,
+        caches: dict[str, Cache],
+        root: Path | Place,
+        pack: Pack | None = None,
     ) -> None:
         self.corpus = corpus
         self.split = split
         self.caches = caches
         self.root = root
         self.pack = pack
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether any of it is fetched when it is read."""
+        return self.pack is not None or isinstance(self.root, Place) or isinstance(self.corpus, Place)
 
     def cache(self, kind: str, why: str) -> Cache:
         """The cache of a kind.
@@ -89,7 +99,7 @@ def open_data(options: Options, graph: Graph, entry: str) -> TrainingData:
     """
     if options.pack is not None:
         pack = Pack(Place(options.pack))
-        data = TrainingData(Path(options.pack), pack.split, dict(pack.caches), Path(options.pack), pack)
+        data = TrainingData(pack.place, pack.split, dict(pack.caches), pack.place, pack)
         _check_features(data, options, graph, entry)
         return data
     names = {
@@ -104,7 +114,7 @@ def open_data(options: Options, graph: Graph, entry: str) -> TrainingData:
     recorded = next((str(one.record.options["data"]) for one in caches.values() if "data" in one.record.options), None)
     corpus = options.data
     if corpus is None:
-        corpus = Path(recorded) if recorded is not None and Path(recorded).exists() else default_corpus()
+        corpus = corpus_at(recorded) or default_corpus()
     kept = next(
         (str(one.record.options["channel"]) for one in caches.values() if "channel" in one.record.options), MEAN
     )
@@ -231,8 +241,8 @@ class Feed:
         caches = list(self.windows.caches.values())
         probes = balanced(held_out.utterances, options.probes)
         if accelerator.is_main_process:
-            # Of a pack that would fetch all of it; what a shard holds is held against its table when it is read.
-            learned = [] if data.pack is not None else self.windows.utterances
+            # Of a store that would fetch all of it; what is damaged there is told when it is read.
+            learned = [] if data.is_remote else self.windows.utterances
             _check([*learned, *probes], self.windows, "audio" in needed)
         self.speakers = len(self.windows.speakers)
         self.speaker_encoder = next((_teacher(cache) for cache in caches if cache.what == "speakers"), None)
@@ -314,9 +324,9 @@ def _teacher(cache: Cache) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _find(root: Path, kind: str, named: str | None, rate: Fraction) -> Cache | None:
+def _find(root: Path | Place, kind: str, named: str | None, rate: Fraction) -> Cache | None:
     if named is not None:
-        cache = Cache(root / named)
+        cache = Cache(joined(root, named))
         if cache.what != kind:
             raise CacheError(f"{shown(cache.folder)}: is a cache of {cache.what}, and --{kind}-dir names one of {kind}")
         if kind == "audio" and cache.rate != rate:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from astrape.audio.places import Where
+from astrape.audio.places import Place, Where
 from astrape.training.architecture import Change
 from astrape.training.settings import Setting
 
@@ -19,7 +19,7 @@ class Options:
 
     Attributes:
         stage: ``encoder``, ``decoder`` or ``voice``, which is both together.
-        cache: the folder of the caches.
+        cache: the folder of the caches; this and the corpus may be in a store, by URL.
         out_dir, run_name: where results go, a folder or a URL, and what their files are called.
         recipe: a shipped one's name, or a path; the checkpoint's own, or ``astrape-vc``, when left out.
         pack: packed caches, a folder or a URL, in place of ``cache`` and ``data``.
@@ -53,12 +53,12 @@ class Options:
     """
 
     stage: str
-    cache: Path
+    cache: Path | Place
     out_dir: Where
     run_name: str
     recipe: str | None = None
     pack: str | None = None
-    data: Path | None = None
+    data: Path | Place | None = None
     device: str = "cpu"
     seed: int = 42
     workers: int = 0

@@ -160,7 +160,7 @@ class SetWindows(Crops):
         if "speakers" not in self.caches:
             tables |= {"speaker": utterance.vector, "pair.speaker": utterance.vector}
         for wanted, path in tables.items():
-            if wanted in self.needs and path is not None and not path.is_file():
+            if wanted in self.needs and path is not None and not Place(path).exists():
                 raise CacheError(f"{shown(path)}: there is no such table")
 
     def _held(self, utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:

@@ -12,13 +12,14 @@ vector     float32 ``(channels,)``             all of it: who speaks
 from __future__ import annotations
 
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from astrape.audio.atomic import shown
+from astrape.audio.places import Where, local_file
+from astrape.errors import told_as
 from astrape.training.errors import CacheError
 
 __all__ = ["NO_PHONE", "PHONE_RATE", "PITCH_RATE", "read_phones", "read_pitch", "read_vector"]
@@ -32,7 +33,7 @@ HIGHEST_HZ = 4000.0
 """No voice is higher: a table with more holds something else."""
 
 
-def read_phones(path: Path) -> npt.NDArray[np.int64]:
+def read_phones(path: Where) -> npt.NDArray[np.int64]:
     """The number of the phone in each frame, ``(frames,)``.
 
     Raises:
@@ -44,7 +45,7 @@ def read_phones(path: Path) -> npt.NDArray[np.int64]:
     return table.astype(np.int64)
 
 
-def read_pitch(path: Path) -> npt.NDArray[np.float32]:
+def read_pitch(path: Where) -> npt.NDArray[np.float32]:
     """The fundamental of each frame in Hz, ``(frames,)``, 0 where there is none.
 
     Raises:
@@ -56,7 +57,7 @@ def read_pitch(path: Path) -> npt.NDArray[np.float32]:
     return table
 
 
-def read_vector(path: Path) -> npt.NDArray[np.float32]:
+def read_vector(path: Where) -> npt.NDArray[np.float32]:
     """The vector of the speaker, ``(channels,)``.
 
     Raises:
@@ -68,9 +69,11 @@ def read_vector(path: Path) -> npt.NDArray[np.float32]:
     return vector
 
 
-def _read(path: Path, kinds: str) -> npt.NDArray[Any]:
+def _read(path: Where, kinds: str) -> npt.NDArray[Any]:
     try:
-        table: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+        with told_as(CacheError):
+            local = local_file(path)
+        table: npt.NDArray[Any] = np.load(local, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise CacheError(f"{shown(path)}: is not a readable table: {error}") from error
     if not isinstance(table, np.ndarray) or table.ndim != 1 or table.dtype.kind not in kinds:

@@ -17,7 +17,7 @@ from torch import Tensor
 from astrape.audio.atomic import atomic_path
 from astrape.audio.downmix import MEAN
 from astrape.audio.pipes import PipeReader, PipeTarget
-from astrape.audio.places import Place
+from astrape.audio.places import Place, anywhere
 from astrape.errors import AstrapeError, AudioError
 from astrape.graph.graph import Graph
 from astrape.graph.subgraph import subgraph
@@ -198,15 +198,15 @@ class Converter(Spoken):
 
     def folder(
         self,
-        source: str | Path,
-        out: str | Path,
+        source: str | Path | Place,
+        out: str | Path | Place,
         voice: Voicebank | Tensor,
         *,
         chunk_ms: float = 10.0,
         live_latency: bool = False,
         channel: str = MEAN,
         controls: Mapping[str, Tensor | float] | None = None,
-        keep: Sequence[str | Path] = (),
+        keep: Sequence[str | Path | Place] = (),
         engine: Engine = IN_PROCESS,
         progress: Progress | None = None,
     ) -> Batch:
@@ -216,7 +216,7 @@ class Converter(Spoken):
         lies inside ``source``. A file that cannot be converted is noted, and the others go on.
 
         Args:
-            source, out: folders; ``out`` is made where it is missing.
+            source, out: folders, of this machine or of stores by URL; ``out`` is made where it is missing.
             voice, chunk_ms, live_latency, channel, controls: as for :meth:`file`.
             keep: files that are in use, such as the voice's own: no output may overwrite them.
             engine: what does the work. Workers other than this process load the recipe and the weights themselves: each
@@ -228,9 +228,8 @@ class Converter(Spoken):
                 would be overwritten, and for a converter that workers cannot load, not made by :meth:`load`; nothing is
                 converted then.
         """
-        source, out = Path(source), Path(out)
         check_chunk(chunk_ms)
-        pairs, others = pairs_of_folder(source, out, [Path(path) for path in keep])
+        pairs, others = pairs_of_folder(anywhere(source), anywhere(out), [anywhere(path) for path in keep])
         if self.loaded_with is None and not engine.in_process:
             raise AstrapeError(f"'{self.graph.name}': workers load it themselves; hint: make it with Converter.load")
         settings: dict[str, Any] = {

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from astrape.audio.places import Place
 from astrape.audio.resampling import resampled, resampling_to
 from astrape.audio.writer import AudioWriter
 from astrape.errors import AstrapeError, StreamError
@@ -98,7 +99,7 @@ class CodeDecoder(Spoken):
 
     @classmethod
     def load(
-        cls, recipe: str | Path = FROM_CODES, weights: str | Path | None = None, *, output: str | None = None
+        cls, recipe: str | Path = FROM_CODES, weights: str | Path | Place | None = None, *, output: str | None = None
     ) -> CodeDecoder:
         """With a recipe by name or path, and its part of the weights of the whole, a safetensors file.
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from astrape.audio.atomic import make_folder, shown, sweep
-from astrape.audio.endings import DECODED, is_audio
+from astrape.audio.endings import DECODED, is_audio, is_hidden
+from astrape.audio.places import Place, below
 from astrape.errors import AstrapeError
 from astrape.jobs import Engine, Job, run_job
 from astrape.progress import Progress
@@ -21,6 +22,7 @@ __all__ = [
     "FilePair",
     "convert_pair",
     "convert_pairs",
+    "is_folder",
     "pairs_of_folder",
     "same_file",
 ]
@@ -42,8 +44,8 @@ class FilePair:
     """A file and what it is converted to; the work item of a folder."""
 
     index: int
-    source: Path
-    target: Path
+    source: Path | Place
+    target: Path | Place
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Batch:
 
     converted: tuple[Conversion, ...]
     failed: tuple[Failure, ...]
-    others: tuple[Path, ...]
+    others: tuple[Path | Place, ...]
 
     @property
     def passed_over(self) -> int:
@@ -73,7 +75,9 @@ class Batch:
         }
 
 
-def pairs_of_folder(source: Path, out: Path, keep: Sequence[Path] = ()) -> tuple[list[FilePair], tuple[Path, ...]]:
+def pairs_of_folder(
+    source: Path | Place, out: Path | Place, keep: Sequence[Path | Place] = ()
+) -> tuple[list[FilePair], tuple[Path | Place, ...]]:
     """Every audio file below a folder and what it is converted to, and the other files there are.
 
     What can be read and not written, m4a for instance, is converted to ``.wav``.
@@ -81,15 +85,16 @@ def pairs_of_folder(source: Path, out: Path, keep: Sequence[Path] = ()) -> tuple
     Hidden files and folders are left alone, and so is ``out`` where it lies inside ``source``.
 
     Args:
+        source, out: folders, of this machine or of stores.
         keep: files that are in use, such as the voice: nothing is written to them.
 
     Raises:
         AstrapeError: for folders that cannot be listed, without audio, or where a source or a file to keep would be
             overwritten, under its own name or another.
     """
-    if not source.is_dir():
+    if not is_folder(source):
         raise AstrapeError(f"{source}: is not a folder")
-    if out.exists() and not out.is_dir():
+    if not is_folder(out) and (isinstance(out, Place) or out.exists()):
         raise AstrapeError(f"{out}: is not a folder, and a folder converts to one: name another")
     files = sorted(_below(source, out))
     audio = [path for path in files if is_audio(path)]
@@ -107,7 +112,7 @@ def pairs_of_folder(source: Path, out: Path, keep: Sequence[Path] = ()) -> tuple
     return pairs, tuple(path for path in files if not is_audio(path))
 
 
-def _targets(audio: Sequence[Path], source: Path, out: Path) -> list[Path]:
+def _targets(audio: Sequence[Path | Place], source: Path | Place, out: Path | Place) -> list[Path | Place]:
     taken = set(audio)
     targets = []
     for path in audio:
@@ -115,7 +120,7 @@ def _targets(audio: Sequence[Path], source: Path, out: Path) -> list[Path]:
             other = path.with_suffix(".wav")
             path = path.with_name(f"{path.name}.wav") if other in taken else other
             taken.add(path)
-        targets.append(out / path.relative_to(source))
+        targets.append(out / below(path, source))
     return targets
 
 
@@ -131,7 +136,7 @@ def convert_pair(convert: Callable[[FilePair], Conversion], pair: FilePair) -> C
 def convert_pairs(
     job: Job[FilePair, Conversion | Failure],
     pairs: Sequence[FilePair],
-    others: tuple[Path, ...],
+    others: tuple[Path | Place, ...],
     engine: Engine,
     progress: Progress | None,
 ) -> Batch:
@@ -152,13 +157,22 @@ def convert_pairs(
     )
 
 
-def same_file(one: Path, other: Path) -> bool:
+def is_folder(where: Path | Place) -> bool:
+    """Whether there is a folder; in a store, whether there is no object of that name."""
+    return not where.exists() if isinstance(where, Place) else where.is_dir()
+
+
+def same_file(one: Path | Place, other: Path | Place) -> bool:
     """Whether two paths are one file, that there is."""
+    if isinstance(one, Place) or isinstance(other, Place):
+        return one == other
     return one.exists() and other.exists() and one.samefile(other)
 
 
-def _identity(path: Path) -> object:
+def _identity(path: Path | Place) -> object:
     """The same for all names of a file, links included; of one that is not there, where it would be."""
+    if isinstance(path, Place):
+        return path
     try:
         found = path.stat()
     except OSError:
@@ -166,13 +180,20 @@ def _identity(path: Path) -> object:
     return found.st_dev, found.st_ino
 
 
-def _below(folder: Path, apart: Path) -> Iterator[Path]:
+def _below(folder: Path | Place, apart: Path | Place) -> Iterator[Path | Place]:
     """The files below a folder that are not hidden, but for those below ``apart``."""
+    if isinstance(folder, Place):
+        own = f"{below(apart, folder)}/" if apart != folder else None
+        seen = (name for name in folder.names() if not is_hidden(name))
+        yield from (folder / name for name in seen if own is None or not name.startswith(own))
+        return
 
     def refuse(error: OSError) -> None:
         raise AstrapeError(f"{error.filename}: cannot be listed: {error.strerror}") from error
 
-    left_alone = apart.resolve() if apart.resolve() != folder.resolve() else None
+    left_alone = None
+    if isinstance(apart, Path) and apart.resolve() != folder.resolve():
+        left_alone = apart.resolve()
     for root, folders, names in os.walk(folder, onerror=refuse):
         here = Path(root)
         folders[:] = [name for name in folders if name[0] != "." and (here / name).resolve() != left_alone]

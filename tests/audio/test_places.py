@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -33,6 +37,9 @@ def test_what_is_written_is_read_listed_and_had_as_a_file(place: Place, tmp_path
         assert not (place / name).exists()
         (place / name).write(content)
     assert sorted(place.names()) == sorted(contents)
+    assert (place.files(), place.folders(), (place / "b").folders()) == (["a.json", "f.bin"], ["b"], ["d"])
+    assert not list((place / "none").names())
+    assert not (place / "none").folders()
     for name, content in contents.items():
         expected = content.read_bytes() if isinstance(content, Path) else content
         one = place / name
@@ -90,6 +97,81 @@ def test_an_object_that_comes_short_is_not_kept(read_cache: Path, monkeypatch: p
     with pytest.raises(PlaceError, match=r"a: came with 5 bytes of 10: hint: run the same command again$"):
         place.local()
     assert not [path for path in read_cache.iterdir() if path.is_file()]
+
+
+class _Pages:
+    """A bucket of flat names, given page by page as S3 does, which nobody holds."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.asked = count, 0
+
+    def __call__(self, method: str, **given: str) -> dict[str, Any]:
+        assert method == "list_objects_v2"
+        begin = int(given.get("ContinuationToken", 0))
+        end = min(begin + 1000, self.count)
+        self.asked += 1
+        page = {"Contents": [{"Key": f"{given['Prefix']}{number:07d}.npy"} for number in range(begin, end)]}
+        return page | ({"IsTruncated": True, "NextContinuationToken": str(end)} if end < self.count else {})
+
+
+def test_a_million_names_of_a_bucket_are_listed_without_holding_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'astrape[remote]'")
+    pages = _Pages(1_000_000)
+    monkeypatch.setattr(s3fs.S3FileSystem, "call_s3", staticmethod(pages))
+    assert _peak(Place("s3://bucket/flat"), 1_000_000) < 5_000_000
+    assert pages.asked == 1000
+
+
+def test_a_million_names_of_a_folder_are_listed_without_holding_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a folder that is not there in full: the system gives its names one by one, and so does this."""
+    (tmp_path / "one").touch()
+
+    @contextmanager
+    def scandir(folder: Path) -> Iterator[Iterator[Any]]:
+        with real(folder) as found:
+            (entry,) = found
+            yield (_Renamed(entry, f"{number:07d}.npy") for number in range(1_000_000))
+
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert _peak(Place(tmp_path), 1_000_000) < 5_000_000
+
+
+class _Renamed:
+    def __init__(self, entry: os.DirEntry[str], name: str) -> None:
+        self.is_dir, self.name = entry.is_dir, name
+
+
+def _peak(place: Place, count: int) -> int:
+    """Bytes at most while all names are listed."""
+    tracemalloc.start()
+    try:
+        listed = 0
+        for name in place.names():
+            listed += name.endswith(".npy")
+        assert listed == count
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_pages_of_a_bucket_are_listed_to_their_end(s3: str) -> None:
+    """Of a real server, which gives a thousand at a time; beside them lies what begins alike."""
+    import boto3
+
+    client, bucket = boto3.client("s3"), s3.removeprefix("s3://")
+    names = [f"{number // 50}/{number}" for number in range(1050)]
+    for name in names:
+        client.put_object(Bucket=bucket, Key=f"many/{name}", Body=b"")
+    for name in ("many-more/a", "many/0/"):
+        client.put_object(Bucket=bucket, Key=name, Body=b"")
+    assert sorted((Place(s3) / "many").names()) == sorted(names)
+    assert (Place(s3) / "many").folders() == sorted({name.partition("/")[0] for name in names})
+    assert not list((Place(s3) / "none").names())
+    with pytest.raises(PlaceError, match=r"^s3://no-such-bucket/a: there is no such bucket: hint: make it first$"):
+        list(Place("s3://no-such-bucket/a").names())
 
 
 def test_places_that_there_are_not_are_told_in_a_line(tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from astrape.corpus.layouts import read_corpus
 from astrape.jobs import Engine
 from tests.corpus import tiny_model
 from tests.corpus.tiny_packages import HELD, VOCABULARY, contents, sentences
+from tests.jobs.killing import Killer
 
 if TYPE_CHECKING:
     from tests.corpus.tiny_packages import Packages
@@ -189,24 +190,18 @@ def test_bytes_do_not_depend_on_how_the_work_is_divided(
     assert contents(work) == contents(whole)
 
 
-def test_a_worker_that_is_killed_in_the_middle_costs_no_set(packages: Packages, whole: Path, work: Path) -> None:
-    """Workers are killed at random, from outside, while they render; twice, so that no set can end three of them."""
-    import multiprocessing
-    import os
-    import random
-
-    draw, killed = random.Random(3), 0
-
-    def kill(done: float, total: float | None) -> None:
-        nonlocal killed
-        workers = multiprocessing.active_children()
-        if killed < 2 and workers:
-            os.kill(draw.choice(workers).pid or 0, signal.SIGKILL)
-            killed += 1
-
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_worker_that_is_killed_in_the_middle_costs_no_set(
+    packages: Packages, whole: Path, work: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers are killed at random, from outside, while they render."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if engine == "ray":
+        pytest.importorskip("ray", reason="ray is not installed: pip install 'astrape[ray]'")
+    kill = Killer()
     given: dict[str, Any] = {"flite": 0.002, "recordings": True, "warps": 0.5}
-    made = packages.make(work, engine=Engine(workers=2), progress=kill, **given)
-    assert killed == 2
+    made = packages.make(work, engine=Engine(engine, workers=2), progress=kill, **given)
+    assert kill.killed == 2
     assert not made.failed
     for path in work.rglob("*.writing"):
         path.unlink()

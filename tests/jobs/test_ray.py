@@ -75,6 +75,7 @@ def test_a_cluster_of_this_machine_that_does_not_start_is_a_line(monkeypatch: py
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # how busy the machine is does not matter
 def test_a_node_that_is_lost_under_load_costs_no_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'astrape[ray]'")
     from ray.cluster_utils import Cluster
@@ -88,13 +89,16 @@ def test_a_node_that_is_lost_under_load_costs_no_item(tmp_path: Path, monkeypatc
         nodes = [cluster.add_node(num_cpus=1, **options) for _ in range(2)]
         cluster.wait_for_nodes()
         done = []
-        for one in run_job(Job(work.unhurried, (tmp_path,)), range(60), Engine("ray", 2, cluster.address)):
+        for one in run_job(Job(work.together, (tmp_path,)), range(60), Engine("ray", 2, cluster.address)):
             done.append(one)
             if len(done) == 10:
+                # One of these nodes has a worker with two items, whichever it is.
+                assert len(list(tmp_path.glob("loaded.*"))) == 2
                 cluster.remove_node(nodes[0], allow_graceful=False)
+                cluster.add_node(num_cpus=1, **options)
         assert sorted(one.item for one in done) == list(range(60))
         assert all(one.outcome == one.item**2 for one in done)
-        assert len(list(tmp_path.glob("loaded.*"))) == 2
+        assert not any(one.fault for one in done)
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -73,11 +73,13 @@ def slow(folder: Path) -> Callable[[int], int]:
     return work
 
 
-def unhurried(folder: Path) -> Callable[[int], int]:
-    """As :func:`squares`, a tenth of a second each."""
+def together(folder: Path) -> Callable[[int], int]:
+    """As :func:`squares`, a tenth of a second each, and none before two workers have loaded."""
     work = squares(folder)
 
     def unhurried_work(item: int) -> int:
+        while len(list(folder.glob("loaded.*"))) < 2:
+            time.sleep(0.1)
         time.sleep(0.1)
         return work(item)
 

@@ -32,6 +32,7 @@ from astrape.training.teachers import open_teacher
 from astrape.training.voicing import voiced_frames
 from astrape.voice.building import build_voicebank
 from astrape.voice.speaker import MelStatistics
+from tests.jobs.killing import Killer
 from tests.training.corpora import LevelTeacher, arrays, order, recipe, speech, vctk, write
 
 
@@ -139,6 +140,23 @@ def test_a_killed_run_leaves_whole_files_and_goes_on(tmp_path: Path) -> None:
     assert final.failed == ()
     assert arrays(folder) == arrays(whole.root / "wavlm_L2_800hz")
     assert not list(temporaries(folder))
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_workers_that_are_killed_cost_no_array(tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From outside, amid their work: what is there in the end has the bytes of a run by this process alone."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if engine == "ray":
+        pytest.importorskip("ray", reason="ray is not installed: pip install 'astrape[ray]'")
+    corpus = read_corpus(vctk(tmp_path / "corpus", speakers=4, utterances=4))
+    whole, killed = order(tmp_path / "whole" / "cache"), order(tmp_path / "killed" / "cache")
+    make_cache(whole, corpus)
+    kill = Killer()
+    made = make_cache(killed, corpus, engine=Engine(engine, workers=2), progress=kill)
+    assert kill.killed == 2
+    assert (made.made, made.failed) == (16, ())
+    folder = killed.root / "wavlm_L2_800hz"
+    assert arrays(folder) == arrays(whole.root / "wavlm_L2_800hz")
 
 
 def _ended(child: int) -> bool:

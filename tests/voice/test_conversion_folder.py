@@ -84,6 +84,44 @@ def test_bytes_of_a_folder_do_not_depend_on_who_converts(
     assert sources[0] == sources[1] == sorted(one)
 
 
+def test_folders_in_a_store_are_converted_as_folders(
+    tmp_path: Path, through: Path, bank: Path, s3: str, read_cache: Path
+) -> None:
+    """Of a bucket to a bucket, to a folder, and from one; by this process and by two others."""
+    from astrape.audio.places import Place
+
+    for name, rate in {"a.wav": 8000, "deep/er/b.flac": 16000, "deep/c.aiff": 44100, ".hidden/d.wav": 8000}.items():
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / "in" / name, sines(0.1, rate), rate, subtype="PCM_16")
+    (tmp_path / "in" / "deep" / "broken.wav").write_bytes(b"RIFF and nothing more")
+    bucket = Place(s3)
+    for name in Place(tmp_path / "in").names():
+        (bucket / "in" / name).write(tmp_path / "in" / name)
+    ways = {
+        tmp_path / "near": (tmp_path / "in",),
+        tmp_path / "fetched": (bucket / "in",),
+        bucket / "brought": (tmp_path / "in",),
+        # The second of these finds the first one's output inside the source, and leaves it alone.
+        bucket / "in/converted": (bucket / "in", "--jobs", 2),
+        bucket / "in/converted/": (bucket / "in",),
+    }
+    found = []
+    for out, (source, *more) in ways.items():
+        result = run("convert", source, "--target", bank, "--recipe", through, "-o", out, *more)
+        fails(result, "broken.wav", "not a readable audio file")
+        assert "3 of 4 files converted" in result.stdout
+        found.append({name: (Place(out) / name).read() for name in Place(out).names()})
+    assert sorted(found[0]) == ["a.wav", "deep/c.aiff", "deep/er/b.flac"]
+    assert all(one == found[0] for one in found)
+    words = ("--target", bank, "--recipe", through, "-o")
+    fails(run("convert", bucket / "in", *words, bucket / "in"), f"would overwrite the source {bucket}/in/a.wav")
+    fails(run("convert", bucket / "none", *words, tmp_path / "none"), f"{bucket}/none: holds no audio file (of 0)")
+    fails(run("convert", "s3://no-such-bucket/a", *words, tmp_path / "none"), "there is no such bucket")
+    # One recording is a file of its own, by URL as well.
+    succeeds(run("convert", bucket / "in/a.wav", *words, bucket / "one.wav"))
+    assert (bucket / "one.wav").read() == found[0]["a.wav"]
+
+
 def test_what_a_killed_run_left_half_written_is_removed_by_the_next(tmp_path: Path, through: Path, bank: Path) -> None:
     (tmp_path / "in" / "deep").mkdir(parents=True)
     write(tmp_path / "in" / "deep" / "a.wav", sines(0.1, 8000), 8000)

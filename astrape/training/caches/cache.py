@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from astrape.audio.atomic import shown
+from astrape.audio.places import CACHE_GB, Place, anywhere
 from astrape.corpus.utterances import Utterance
-from astrape.training.caches.files import Fault, check_sum, read_array
+from astrape.errors import PlaceError
+from astrape.training.caches.files import Fault, array_file, check_sum, read_array
 from astrape.training.caches.record import BY_UTTERANCE, RECORD, Record, check_record, read_record
 from astrape.training.caches.recording import Header
 from astrape.training.errors import CacheError
@@ -30,18 +32,21 @@ INT16 = np.dtype(np.int16)
 FAILED = ".failed"
 """The ending of a file that says why nothing could be made."""
 
+TRIES = 3
+"""Times that an array is fetched from a store that others make room for meanwhile."""
+
 
 @dataclass(frozen=True)
 class Stored:
     """One array of a cache.
 
     Attributes:
-        path: its file.
+        path: its file, here or in a store.
         dtype: what it holds.
         channels: rows; ``None`` for a vector without a clock.
     """
 
-    path: Path
+    path: Path | Place
     dtype: np.dtype[Any]
     channels: int | None
 
@@ -51,7 +56,17 @@ class Stored:
         Raises:
             Fault: for what is missing or damaged, as far as header and size tell.
         """
-        return read_array(self.path, self.dtype, self.channels)
+        for _ in range(TRIES):
+            local = array_file(self.path)
+            try:
+                return read_array(local, self.dtype, self.channels)
+            except Fault as fault:
+                # Of a store, another process made room in the read cache just now.
+                if fault.kind != "missing" or local == self.path:
+                    raise
+        raise Fault(
+            "unreadable", f"was removed from the read cache {TRIES} times before it was read; hint: a larger {CACHE_GB}"
+        )
 
     def read(self) -> npt.NDArray[Any]:
         """The array, read in full, so that what a disk cannot give is found out.
@@ -61,7 +76,7 @@ class Stored:
         """
         self.map()
         try:
-            found: npt.NDArray[Any] = np.load(self.path, allow_pickle=False)
+            found: npt.NDArray[Any] = np.load(array_file(self.path), allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise Fault("unreadable", f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
         return found
@@ -89,15 +104,15 @@ class Cache:
     :mod:`astrape.training.caches.waves`. ``NAME.failed`` says why there is nothing of an utterance.
 
     Args:
-        folder: the cache's own.
+        folder: the cache's own, of this machine or of a store.
         expected: what it has to be, for a caller who depends on it.
 
     Raises:
         CacheError: for a folder without a cache, or with another one than is expected.
     """
 
-    def __init__(self, folder: Path, expected: Record | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | Place, expected: Record | None = None) -> None:
+        self.folder = anywhere(folder)
         self.record = read_record(folder)
         if expected is not None:
             check_record(folder, self.record, expected)
@@ -147,18 +162,21 @@ class Cache:
 
     def has(self, key: str) -> bool:
         """Whether all files of an utterance or a speaker are there. They are whole, or were damaged by others."""
-        return all(one.path.exists() for one in self.stored(key).values())
+        return all(Place(one.path).exists() for one in self.stored(key).values())
 
     def holdings(self) -> Holdings:
-        """The keys that are there, found by listing the folder once."""
-        files: set[str] = set()
-        for folder, _, names in os.walk(self.folder):
-            inside = Path(folder).relative_to(self.folder).as_posix()
-            files.update(name if inside == "." else f"{inside}/{name}" for name in names)
+        """The keys that are there, found by listing the folder once; of the names, these are held."""
         endings = [one.path.name.removeprefix("key") for one in self.stored("key").values()]
-        own = (name.removesuffix(".npy") for name in files if name.endswith(".npy"))
-        complete = {key for key in own if all(key + ending in files for ending in endings)}
-        failed = {name.removesuffix(FAILED) for name in files if name.endswith(FAILED)}
+        # What ends with another's ending is that one's: `.codes.npy` is not the array of a key that ends in `.codes`.
+        longest = sorted(endings, key=len, reverse=True)
+        found: Counter[str] = Counter()
+        failed: set[str] = set()
+        for name in Place(self.folder).names():
+            if name.endswith(FAILED):
+                failed.add(name.removesuffix(FAILED))
+            elif (ending := next((one for one in longest if name.endswith(one)), None)) is not None:
+                found[name.removesuffix(ending)] += 1
+        complete = {key for key, count in found.items() if count == len(endings)}
         return Holdings(complete, failed - complete)
 
     def left_out(self, utterances: Sequence[Utterance]) -> list[Utterance]:
@@ -180,11 +198,11 @@ class Cache:
     def reason(self, key: str) -> str | None:
         """The reason why nothing could be made of an utterance or a speaker; ``None`` where nobody tried in vain."""
         try:
-            return self.marker(key).read_text(encoding="utf-8", errors="replace").strip()
-        except OSError:
+            return Place(self.marker(key)).read().decode("utf-8", "replace").strip()
+        except PlaceError:
             return None
 
-    def marker(self, key: str) -> Path:
+    def marker(self, key: str) -> Path | Place:
         """The file that says why nothing could be made of an utterance or a speaker."""
         return _with(self.folder / key, FAILED)
 
@@ -206,7 +224,7 @@ class Cache:
             return None
         return count, count
 
-    def fault(self, key: str, frames: tuple[int, int] | None = None) -> tuple[Path, Fault] | None:
+    def fault(self, key: str, frames: tuple[int, int] | None = None) -> tuple[Path | Place, Fault] | None:
         """A fault of the arrays of an utterance or a speaker, after reading all of them; ``None``: nothing.
 
         Args:
@@ -220,7 +238,7 @@ class Cache:
                 if one.channels is None and array.shape != (self.channels,):
                     raise Fault("shape", f"holds {array.shape} and not ({self.channels},)")
                 check_values(name, array, self.record.codes)
-                check_sum(one.path)
+                check_sum(array_file(one.path))
                 counts.append(array.shape[-1])
                 if frames is not None and one.channels is not None and not frames[0] <= counts[0] <= frames[1]:
                     raise Fault("shape", f"holds {counts[0]} frames, and its audio makes {_span(*frames)}")
@@ -231,11 +249,13 @@ class Cache:
         return None
 
 
-def find_caches(root: Path) -> list[Path]:
-    """The folders with a cache below a root, sorted."""
-    if not root.is_dir():
-        return []
-    return sorted(path for path in root.iterdir() if (path / RECORD).exists())
+def find_caches(root: Path | Place) -> list[Path | Place]:
+    """The folders with a cache below a root, of this machine or of a store, sorted.
+
+    Raises:
+        PlaceError: for a store that cannot be listed.
+    """
+    return [root / name for name in Place(root).folders() if (Place(root) / name / RECORD).exists()]
 
 
 def check_values(name: str, array: npt.NDArray[Any], codes: int | None) -> None:
@@ -261,5 +281,5 @@ def _span(least: int, most: int) -> str:
     return str(least) if least == most else f"{least} to {most}"
 
 
-def _with(base: Path, ending: str) -> Path:
+def _with(base: Path | Place, ending: str) -> Path | Place:
     return base.with_name(base.name + ending)

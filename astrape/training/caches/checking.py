@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from astrape.audio.atomic import left_behind, shown
+from astrape.audio.places import Place
 from astrape.corpus.utterances import Utterance, speakers_of
 from astrape.errors import AstrapeError
 from astrape.jobs import IN_PROCESS, Engine, Failed, Finding
@@ -134,7 +133,7 @@ def repair_cache(
     wanted: list[str] = []
     for finding in findings:
         if finding.kind == "temporary":
-            Path(finding.path).unlink(missing_ok=True)
+            Place(finding.path).remove()
         elif finding.key is None:
             failed.append(
                 Failed(finding.path, f"{finding.message}: put it back, or remove the folder and make it anew")
@@ -154,7 +153,7 @@ def repair_cache(
             continue
         # Nobody is to take a damaged file for a good one, should its audio be gone.
         for stored in cache.stored(key).values():
-            stored.path.unlink(missing_ok=True)
+            Place(stored.path).remove()
         chosen.append(items[key])
     made, more, _ = make_items(job, maker, opened, chosen, engine=engine, progress=progress)
     return made, failed + more
@@ -205,9 +204,7 @@ def _beside(cache: Cache) -> Iterator[Finding]:
 def _keys_in(cache: Cache) -> Iterator[str]:
     """The keys of all arrays in a cache's folder, whatever is wrong with them."""
     endings = (".codes.npy", ".voiced.npy", ".npy")
-    for folder, inside, names in os.walk(cache.folder):
-        inside.sort()
-        for name in sorted(names):
-            ending = next((one for one in endings if name.endswith(one)), None)
-            if ending is not None and not name.startswith("."):
-                yield (Path(folder) / name.removesuffix(ending)).relative_to(cache.folder).as_posix()
+    for name in Place(cache.folder).names():
+        ending = next((one for one in endings if name.endswith(one)), None)
+        if ending is not None and not name.rpartition("/")[2].startswith("."):
+            yield name.removesuffix(ending)

@@ -14,10 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from astrape.audio import atomic
-from astrape.errors import WriteError
+from astrape.audio.places import Place
+from astrape.errors import PlaceError, WriteError
 from astrape.training.errors import CacheError
 
-__all__ = ["Fault", "StorageError", "check_content", "check_sum", "read_array", "write_array", "write_whole"]
+__all__ = [
+    "Fault",
+    "StorageError",
+    "array_file",
+    "check_content",
+    "check_sum",
+    "read_array",
+    "write_array",
+    "write_whole",
+]
 
 
 SUM = "crc32"
@@ -39,21 +49,24 @@ class Fault(CacheError):
         self.kind = kind
 
 
-def write_whole(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
+def write_whole(path: Path | Place, content: bytes | Callable[[BinaryIO], None]) -> None:
     """Write a file of a cache: see :func:`astrape.audio.atomic.write_whole`.
 
     Raises:
-        StorageError: for a disk that is full and a folder that cannot be written; the temporary is gone then.
+        StorageError: for a disk that is full and a folder that cannot be written, where the temporary is gone then, and
+            a store that does not take it.
     """
     try:
         atomic.write_whole(path, content)
+    except PlaceError as error:
+        raise StorageError(str(error)) from error
     except WriteError as error:
         # A cache goes on where it was.
         more = ", which goes on from here" if error.full else ""
         raise StorageError(f"{error}{more}") from error
 
 
-def write_array(path: Path, array: npt.NDArray[Any]) -> None:
+def write_array(path: Path | Place, array: npt.NDArray[Any]) -> None:
     """Write an array as ``.npy``, in C order, whole or not at all.
 
     Its header, a literal of Python, ends with a comment: the CRC-32 of the values. Readers of ``.npy`` pass over it,
@@ -72,6 +85,23 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
         file.write(values)
 
     write_whole(path, write)
+
+
+def array_file(path: Path | Place) -> Path:
+    """The file of an array on this machine: itself, there or not, or of an object a copy in the read cache.
+
+    Raises:
+        Fault: for an object that is missing or cannot be had.
+    """
+    place = Place(path)
+    if place.path is not None:
+        return place.path
+    try:
+        return place.local()
+    except PlaceError as error:
+        if error.missing:
+            raise Fault("missing", "is missing") from error
+        raise Fault("unreadable", str(error).removeprefix(f"{place}: ")) from error
 
 
 def check_sum(path: Path) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from astrape.audio.atomic import shown
+from astrape.audio.places import Place
 from astrape.blocks.wavlm import WavLMCNN
 from astrape.errors import RecipeError
 from astrape.graph import compile
@@ -134,7 +135,7 @@ class FrontEnd:
             random=self.random,
         )
 
-    def reuse_weights(self, folder: Path) -> None:
+    def reuse_weights(self, folder: Path | Place) -> None:
         """Take the weights that a cache was begun with, where none were given and there are some.
 
         Those of a cache of another front end are left alone, for its record to refuse.
@@ -142,9 +143,9 @@ class FrontEnd:
         Raises:
             CacheError: for weights that cannot be read or do not fit.
         """
-        if not self.random or not (folder / FRONT_WEIGHTS).is_file():
+        if not self.random or not Place(folder / FRONT_WEIGHTS).exists():
             return
-        record = read_record(folder) if (folder / RECORD).exists() else None
+        record = read_record(folder) if Place(folder / RECORD).exists() else None
         if record is not None and record.identity.get("front end") != self._structure:
             return
         drawn = hash_of_state(self.state)
@@ -155,10 +156,10 @@ class FrontEnd:
         elif hash_of_state(self.state) != drawn:
             self.random, self.source = False, FRONT_WEIGHTS
 
-    def keep_weights(self, folder: Path) -> None:
+    def keep_weights(self, folder: Path | Place) -> None:
         """Store the weights beside what they make, unless they are there."""
         path = folder / FRONT_WEIGHTS
-        if self.state and not path.exists():
+        if self.state and not Place(path).exists():
             write_whole(path, save(self.state, metadata=sealed(self.state, {})))
 
     def frames(self, samples: int) -> int:
@@ -228,7 +229,7 @@ def signal_of(recipe: Recipe, features: str | None = None) -> str:
     return str(signal)
 
 
-def front_state(folder: Path) -> dict[str, Tensor]:
+def front_state(folder: Path | Place) -> dict[str, Tensor]:
     """The weights of the front end that made a cache, by their names in the whole graph.
 
     Raises:
@@ -237,7 +238,7 @@ def front_state(folder: Path) -> dict[str, Tensor]:
     return _read(folder / FRONT_WEIGHTS)
 
 
-def load_front(graph: Graph, folder: Path, record: Record) -> None:
+def load_front(graph: Graph, folder: Path | Place, record: Record) -> None:
     """Give a graph the weights of the front end that made a cache, so that it streams what it was trained on.
 
     Args:
@@ -248,7 +249,7 @@ def load_front(graph: Graph, folder: Path, record: Record) -> None:
     Raises:
         CacheError: for weights that are missing, are not those of the record, or do not fit the graph.
     """
-    if not (folder / FRONT_WEIGHTS).exists() and record.identity.get("weights") == hash_of_state({}):
+    if not Place(folder / FRONT_WEIGHTS).exists() and record.identity.get("weights") == hash_of_state({}):
         return
     state = front_state(folder)
     if hash_of_state(state) != record.identity.get("weights"):
@@ -263,7 +264,7 @@ def load_front(graph: Graph, folder: Path, record: Record) -> None:
     graph.load_state_dict(own | state)
 
 
-def _fill(graph: Graph, path: Path) -> None:
+def _fill(graph: Graph, path: Path | Place) -> None:
     """Take the graph's weights out of a file that may hold those of a larger one."""
     given = _read(path)
     own = graph.state_dict()
@@ -287,7 +288,7 @@ def _state(graph: Graph) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in graph.state_dict().items()}
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path | Place) -> dict[str, Tensor]:
     try:
         return read_tensors(path)
     except RecipeError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from astrape.audio.downmix import MEAN
+from astrape.audio.places import Place, joined
 from astrape.corpus.utterances import Utterance, speakers_of
 from astrape.graph.recipe import Recipe
 from astrape.training.caches.cache import Cache
@@ -58,7 +59,7 @@ class CacheJob:
 
     Attributes:
         what: ``wavlm``, ``speakers``, ``content``, ``audio`` or ``pitch``.
-        root: the folder that holds all caches.
+        root: the folder that holds all caches, of this machine or of a store.
         folder: the cache's own, in ``root`` or absolute; its usual one when left out: ``speakers``, ``content``, and
             for features one that is called after them, such as ``wavlm_L4_200hz``.
         recipe: whose front end, and whose teacher, where ``teacher`` is left out; ``astrape-vc`` when left out.
@@ -72,7 +73,7 @@ class CacheJob:
     """
 
     what: str
-    root: Path
+    root: Path | Place
     folder: str | None = None
     recipe: str | None = None
     features: str | None = None
@@ -129,17 +130,17 @@ class Maker(ABC):
         record: what it will say of itself.
     """
 
-    folder: Path
+    folder: Path | Place
     record: Record
 
-    def prepare(self, corpus: Path | None = None, microphone: str = "mic1", channel: str = MEAN) -> Cache:
+    def prepare(self, corpus: Path | Place | None = None, microphone: str = "mic1", channel: str = MEAN) -> Cache:
         """Make the folder and its record, or hold the record that is there against this run.
 
         Raises:
             CacheError: when the folder holds another cache, or cannot be written.
         """
         wanted = self.record if corpus is None else with_corpus(self.record, corpus, microphone, channel)
-        if (self.folder / RECORD).exists():
+        if Place(self.folder / RECORD).exists():
             keep_record(self.folder, wanted)
             self.keep()
         else:
@@ -176,7 +177,7 @@ class FeatureMaker(Maker):
 
     def __init__(self, job: CacheJob) -> None:
         self.front = FrontEnd(job.recipe_name, job.features, weights=job.weights, wavlm=job.wavlm, device=job.device)
-        self.folder = job.root / (job.folder or self.front.folder_name)
+        self.folder = joined(job.root, job.folder or self.front.folder_name)
         self.front.reuse_weights(self.folder)
         self.record = self.front.record()
 
@@ -198,7 +199,7 @@ class TeacherMaker(Maker):
     def __init__(self, job: CacheJob) -> None:
         spec = job.teacher_spec()
         self.teacher = teacher_on(spec, job.device)
-        self.folder = job.root / (job.folder or job.what)
+        self.folder = joined(job.root, job.folder or job.what)
         self.teaching = Teaching(self.teacher)
         self.count = job.utts_per_speaker
         self.record = teacher_record(job.what, self.teacher, spec, self.count, job.per_utterance)
@@ -244,7 +245,7 @@ class WaveMaker(Maker):
 
     def __init__(self, job: CacheJob) -> None:
         self.rate = Fraction(job.rate) if job.rate is not None else microphone_rate(job.recipe_name)
-        self.folder = job.root / (job.folder or f"audio_{self.rate}hz")
+        self.folder = joined(job.root, job.folder or f"audio_{self.rate}hz")
         self.record = audio_record(self.rate)
 
     def make(self, cache: Cache, item: CacheItem) -> list[str]:
@@ -260,7 +261,7 @@ class PitchMaker(Maker):
     """The fundamental of recordings that no table is beside."""
 
     def __init__(self, job: CacheJob) -> None:
-        self.folder = job.root / (job.folder or "pitch")
+        self.folder = joined(job.root, job.folder or "pitch")
         self.record = pitch_record()
 
     def items(self, utterances: Sequence[Utterance]) -> list[CacheItem]:
@@ -290,7 +291,7 @@ def _takes_device(name: str) -> bool:
     return bool(module) and "device" in inspect.signature(getattr(import_module(module), attribute)).parameters
 
 
-def job_of(folder: Path, given: CacheJob) -> CacheJob:
+def job_of(folder: Path | Place, given: CacheJob) -> CacheJob:
     """The job that goes on with the cache in a folder.
 
     Args:

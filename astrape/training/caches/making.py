@@ -14,6 +14,7 @@ import torch
 from astrape.audio.atomic import check_space, left_behind, shown
 from astrape.audio.downmix import MEAN
 from astrape.audio.endings import named
+from astrape.audio.places import Place
 from astrape.corpus.utterances import Utterance
 from astrape.errors import AstrapeError, told_as
 from astrape.jobs import IN_PROCESS, Engine, Failed, Job, run_job
@@ -41,7 +42,8 @@ class Made:
         made: of them, now.
         there: of them, before.
         failed: what could not be made or used, each with its reason.
-        seconds: of audio that was worked on; 0 for speakers, of whom a few utterances are taken.
+        seconds: of audio that was worked on; 0 for speakers, of whom a few utterances are taken, and for recordings in
+            a store, whose headers only workers look at.
         elapsed: wall-clock seconds.
         random: the front end's weights are drawn, not trained.
     """
@@ -67,7 +69,7 @@ def make_cache(
     *,
     limit: int = 0,
     engine: Engine = IN_PROCESS,
-    corpus: Path | None = None,
+    corpus: Path | Place | None = None,
     microphone: str = "mic1",
     channel: str = MEAN,
     progress: Progress | None = None,
@@ -84,7 +86,7 @@ def make_cache(
         limit: take the first so many items of the corpus alone; 0: all.
         engine: what does the work; a worker takes one core, and what the front end or the teacher takes.
         corpus, microphone, channel: where the utterances are from, for the record.
-        progress: called with seconds of audio, or speakers, done and in all.
+        progress: called with seconds of audio done and in all; with items of speakers, and of recordings in a store.
         tell: called with what a user should know before the work begins.
 
     Raises:
@@ -96,7 +98,8 @@ def make_cache(
     cache = maker.prepare(corpus, microphone, channel)
     items = maker.items(utterances)
     items = items if limit == 0 else items[:limit]
-    missing = [item for item in items if not cache.has(item.key)]
+    there = cache.holdings().complete
+    missing = [item for item in items if item.key not in there]
     if tell is not None:
         tell(f"{shown(maker.folder)}: {maker.record.maker}: {len(missing)} of {len(items)} to make")
         if maker.record.random:
@@ -135,21 +138,25 @@ def make_items(
     """
     for path in left_behind(cache.folder):
         path.unlink(missing_ok=True)
-    unsized: list[Path] = []
+    unsized: list[Path | Place] = []
     failed: list[Failed] = []
-    if cache.by_speaker:
+    # To look at a header in a store is to fetch the recording, which the workers do.
+    counted = cache.by_speaker or any(Place(item.utterances[0].path).path is None for item in items)
+    if counted:
         lengths = dict.fromkeys((one.key for one in items), 1.0)
     else:
         lengths, failed = _lengths(items, unsized)
     if unsized and tell is not None:
         files = named(unsized)
         tell(f"{len(unsized)} headers do not say how long their files are, which are read to their ends: {files}")
+    noted = cache.holdings().failed
     for one in failed:
-        _mark(cache, one.key, one.error)
+        _mark(cache, one.key, one.error, noted)
     wanted = [item for item in items if item.key in lengths]
     with told_as(StorageError):
         hint = "free space, take part of the corpus with --limit, or name another disk with --cache"
-        check_space(cache.folder, HEADROOM * sum(maker.size(lengths[item.key]) for item in wanted), hint=hint)
+        needed = 0.0 if counted else HEADROOM * sum(maker.size(lengths[item.key]) for item in wanted)
+        check_space(cache.folder, needed, hint=hint)
     total, done, made = sum(lengths.values()), 0.0, 0
     work = Job(_begin, (job,), here=lambda: partial(_make, maker, cache))
     for done_one in run_job(work, wanted, engine):
@@ -158,20 +165,19 @@ def make_items(
             raise StorageError(outcome.storage)
         made += outcome.made
         failed.extend(Failed(item.key, text) for text in outcome.faults)
-        _mark(cache, item.key, None if outcome.made else outcome.faults[0])
+        _mark(cache, item.key, None if outcome.made else outcome.faults[0], noted)
         done += lengths[item.key]
         if progress is not None:
             progress(done, total)
-    return made, failed, 0.0 if cache.by_speaker else done
+    return made, failed, 0.0 if counted else done
 
 
-def _mark(cache: Cache, key: str, reason: str | None) -> None:
+def _mark(cache: Cache, key: str, reason: str | None, noted: set[str]) -> None:
     """Note why nothing could be made, so that nobody takes the cache for unfinished; or remove such a note."""
-    marker = cache.marker(key)
     if reason is not None:
-        write_whole(marker, (reason + "\n").encode("utf-8", "replace"))
-    elif marker.exists():
-        marker.unlink(missing_ok=True)
+        write_whole(cache.marker(key), (reason + "\n").encode("utf-8", "replace"))
+    elif key in noted:
+        Place(cache.marker(key)).remove()
 
 
 @dataclass(frozen=True)
@@ -195,7 +201,7 @@ def _make(maker: Maker, cache: Cache, item: CacheItem) -> _Outcome:
         return _Outcome(False, (f"{type(error).__name__}: {error}",))
 
 
-def _lengths(items: Sequence[CacheItem], unsized: list[Path]) -> tuple[dict[str, float], list[Failed]]:
+def _lengths(items: Sequence[CacheItem], unsized: list[Path | Place]) -> tuple[dict[str, float], list[Failed]]:
     """Seconds of audio of each item that can be read, by a look at the headers, and those that cannot.
 
     Whose header leaves its length open is added to ``unsized``.

@@ -34,7 +34,7 @@ from astrape.corpus.utterances import Utterance
 from astrape.jobs import IN_PROCESS, Engine, Job, run_job
 from astrape.progress import Progress
 from astrape.training.caches.cache import Cache
-from astrape.training.caches.files import Fault, check_sum
+from astrape.training.caches.files import Fault, array_file, check_sum
 from astrape.training.caches.front import FRONT_WEIGHTS
 from astrape.training.errors import CacheError
 
@@ -181,8 +181,9 @@ def write_shards(
 def write_front(caches: Sequence[Cache], place: Place) -> None:
     """Write the weights of the front end that made the features, where it has some."""
     for cache in caches:
-        if (cache.folder / FRONT_WEIGHTS).exists():
-            (place / FRONT_WEIGHTS).write(cache.folder / FRONT_WEIGHTS)
+        front = Place(cache.folder / FRONT_WEIGHTS)
+        if front.exists():
+            (place / FRONT_WEIGHTS).write(front.local())
 
 
 def _whole(caches: Sequence[Cache], utterances: Sequence[Utterance]) -> list[Utterance]:
@@ -203,7 +204,7 @@ def _shards(
         return Shard(f"{part}-{number:06d}.tar", first, tuple(held), size)
 
     for utterance in utterances:
-        own = sum(stored.path.stat().st_size for _, stored in _arrays(caches, utterance))
+        own = sum(Place(stored.path).size() for _, stored in _arrays(caches, utterance))
         if held and size + own > shard_bytes:
             yield closed()
             first, number, size = first + len(held), number + 1, 0
@@ -233,7 +234,7 @@ def _kept(place: Place, about: dict[str, Any]) -> set[str]:
     return {name for name in place.names() if name.endswith(".tar")}
 
 
-def _begin(folders: tuple[Path, ...], place: Place) -> Callable[[Shard], None]:
+def _begin(folders: tuple[Path | Place, ...], place: Place) -> Callable[[Shard], None]:
     caches = [Cache(folder) for folder in folders]
 
     def work(shard: Shard) -> None:
@@ -251,8 +252,8 @@ def _write(made: Path, caches: Sequence[Cache], shard: Shard) -> None:
             for name, stored in _arrays(caches, utterance):
                 try:
                     stored.map()
-                    check_sum(stored.path)
-                    content = stored.path.read_bytes()
+                    check_sum(local := array_file(stored.path))
+                    content = local.read_bytes()
                 except Fault as fault:
                     raise CacheError(
                         f"{shown(stored.path)}: {fault}: repair it with `astrape check-cache --repair`"

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from astrape.audio.atomic import shown
 from astrape.audio.downmix import MEAN
+from astrape.audio.places import Place
+from astrape.errors import PlaceError
 from astrape.training.caches.files import write_whole
 from astrape.training.errors import CacheError
 from astrape.training.names import KINDS
@@ -81,7 +83,7 @@ class Record:
         return None
 
 
-def read_record(folder: Path) -> Record:
+def read_record(folder: Path | Place) -> Record:
     """The record of the cache in a folder.
 
     Raises:
@@ -89,7 +91,7 @@ def read_record(folder: Path) -> Record:
     """
     path = folder / RECORD
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(Place(path).read())
         rate = content["rate"]
         record = Record(**(content | {"rate": None if rate is None else Fraction(rate)}))
         sound = (
@@ -103,10 +105,10 @@ def read_record(folder: Path) -> Record:
         )
         if not sound:
             raise ValueError("its values do not fit together")
-    except FileNotFoundError as error:
-        raise CacheError(f"{shown(folder)}: holds no cache: make one with `astrape cache`") from error
-    except OSError as error:
-        raise CacheError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
+    except PlaceError as error:
+        if error.missing:
+            raise CacheError(f"{shown(folder)}: holds no cache: make one with `astrape cache`") from error
+        raise CacheError(str(error)) from error
     except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
         raise CacheError(
             f"{shown(path)}: is not a record of a cache ({type(error).__name__}): remove the folder and make it anew"
@@ -114,7 +116,7 @@ def read_record(folder: Path) -> Record:
     return record
 
 
-def keep_record(folder: Path, wanted: Record) -> Record:
+def keep_record(folder: Path | Place, wanted: Record) -> Record:
     """Write a cache's record, or hold it against the one that is there.
 
     Args:
@@ -127,14 +129,14 @@ def keep_record(folder: Path, wanted: Record) -> Record:
     Raises:
         CacheError: when the folder holds another cache. It names both and a hint.
     """
-    if not (folder / RECORD).exists():
+    if not Place(folder / RECORD).exists():
         write_whole(folder / RECORD, wanted.to_json().encode())
     found = read_record(folder)
     check_record(folder, found, wanted)
     return found
 
 
-def check_record(folder: Path, found: Record, wanted: Record) -> None:
+def check_record(folder: Path | Place, found: Record, wanted: Record) -> None:
     """Refuse a cache that another recipe, other weights or another teacher made.
 
     Raises:
@@ -149,7 +151,7 @@ def check_record(folder: Path, found: Record, wanted: Record) -> None:
         )
 
 
-def with_corpus(record: Record, corpus: Path, microphone: str, channel: str = MEAN) -> Record:
+def with_corpus(record: Record, corpus: Path | Place, microphone: str, channel: str = MEAN) -> Record:
     """The same, with where the audio is, for a check that is not told."""
     where = {"data": str(corpus.absolute()), "microphone": microphone}
     if channel != MEAN:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from astrape.audio.atomic import shown
 from astrape.audio.downmix import MEAN, Downmix
+from astrape.audio.places import Where
 from astrape.audio.reader import AudioReader, Samples
 from astrape.audio.resampling import resampled, resampling
 from astrape.blocks.base import Stream
@@ -49,7 +49,7 @@ class Header:
         return -((-self.frames * rate.numerator) // (self.rate * rate.denominator))
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Where) -> Header:
     """Look at an audio file without reading it; decode it where its length is known in no other way.
 
     Raises:
@@ -60,7 +60,7 @@ def read_header(path: Path) -> Header:
         return _header(audio)
 
 
-def read_recording(path: Path, rate: Fraction, channel: str = MEAN) -> Tensor:
+def read_recording(path: Where, rate: Fraction, channel: str = MEAN) -> Tensor:
     """All of an audio file as ``(1, 1, frames)`` float32: channels averaged, resampled as a stream, aligned.
 
     Args:
@@ -81,7 +81,7 @@ def read_recording(path: Path, rate: Fraction, channel: str = MEAN) -> Tensor:
     return torch.cat(list(resampled(_resampler(audio.rate, rate, path), [x])), dim=-1)
 
 
-def read_crop(path: Path, rate: Fraction, begin: Fraction, seconds: Fraction, channel: str = MEAN) -> Tensor:
+def read_crop(path: Where, rate: Fraction, begin: Fraction, seconds: Fraction, channel: str = MEAN) -> Tensor:
     """A part of an audio file as ``(1, frames)`` float32 at a rate, as :func:`read_recording` has it there.
 
     No more is read than the crop and what the resampler looks at around it. Beyond the end of the file nothing is
@@ -133,7 +133,7 @@ def _header(audio: AudioReader) -> Header:
     return Header(audio.rate, audio.count(), audio.unsized)
 
 
-def _opened(path: Path) -> AudioReader:
+def _opened(path: Where) -> AudioReader:
     audio = AudioReader(path)
     try:
         fault = None
@@ -153,7 +153,7 @@ def _opened(path: Path) -> AudioReader:
     return audio
 
 
-def _resampler(rate_in: int, rate_out: Fraction, path: Path) -> Graph | None:
+def _resampler(rate_in: int, rate_out: Fraction, path: Where) -> Graph | None:
     try:
         return _resampler_between(rate_in, rate_out)
     except AstrapeError as error:

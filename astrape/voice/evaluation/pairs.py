@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from astrape.audio.endings import is_audio
-from astrape.audio.places import Place
+from astrape.audio.places import Place, local_file
 from astrape.corpus.layouts import VCTK_AUDIO, read_corpus
 from astrape.corpus.manifests import json_rows, manifest_text, table_rows
 from astrape.corpus.utterances import Utterance
@@ -155,11 +155,14 @@ def own_voices(sources: Sequence[Utterance]) -> list[Pair]:
     """Every source to its speaker's own voice, embedded from up to 8 of the speaker's sources."""
     speakers: dict[str, list[Path]] = {}
     for source in sources:
-        speakers.setdefault(source.speaker, []).append(source.path)
+        speakers.setdefault(source.speaker, []).append(local_file(source.path))
     voices = {
         name: Target(f"{name} (own voice)", tuple(files[:OWN_RECORDINGS]), files[0]) for name, files in speakers.items()
     }
-    return [Pair(source, replace(voices[source.speaker], audio=source.path), own_voice=True) for source in sources]
+    return [
+        Pair(source, replace(voices[source.speaker], audio=local_file(source.path)), own_voice=True)
+        for source in sources
+    ]
 
 
 def some(pairs: Sequence[Pair], limit: int | None, seed: int) -> list[Pair]:
