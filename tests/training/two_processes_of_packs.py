@@ -1,0 +1,55 @@
+"""What each of several processes does, for ``torchrun``: a short training on a pack in a store, with notes of it.
+
+torchrun --nproc-per-node 2 -m tests.training.two_processes_of_packs GROUND PACK OUT
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import s3fs
+import torch
+
+from astrape.training.caches.packed import Pack
+from astrape.training.packed_windows import PackedWindows
+from astrape.training.run import train
+from tests.training import grounds
+
+
+def note(out: Path, *words: object) -> None:
+    with (out / f"process.{os.environ['RANK']}").open("a") as file:
+        file.write(" ".join(map(str, words)) + "\n")
+
+
+def watch(out: Path) -> None:
+    """Note what is fetched from the store, and which shards windows are read from, by epoch."""
+    fetch, window, table = s3fs.S3FileSystem._get_file, PackedWindows.__getitem__, Pack._table
+    epochs = [0]
+
+    async def fetched(self: Any, at: str, to: str, *given: Any, **more: Any) -> Any:
+        note(out, "fetched", at.rpartition("/")[2])
+        return await fetch(self, at, to, *given, **more)
+
+    def drawn(self: PackedWindows, place: tuple[int, int]) -> Any:
+        epochs[0] = place[0]
+        return window(self, place)
+
+    def opened(self: Pack, shard: str) -> Any:
+        note(out, "read", epochs[0], shard)
+        return table(self, shard)
+
+    s3fs.S3FileSystem._get_file = fetched
+    PackedWindows.__getitem__ = drawn  # type: ignore[method-assign]
+    Pack._table = opened  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    ground, pack, folder = sys.argv[1:]
+    watch(Path(folder))
+    more = ((("steps_per_epoch",), 3), (("batch",), 2))
+    given = grounds.options(Path(folder) / "run", "encoder", *more, root=Path(ground), pack=pack)
+    train(given, lambda line: None)
