@@ -126,7 +126,8 @@ def evaluate(
     pairs = inputs.pairs()
     if isinstance(out, Path) and not single:
         # A run inside the folder of sources: what an earlier one wrote there is no source.
-        pairs = [pair for pair in pairs if not pair.source.path.absolute().is_relative_to(out.absolute() / CONVERTED)]
+        own = out.absolute() / CONVERTED
+        pairs = [pair for pair in pairs if not Path(pair.source.path).absolute().is_relative_to(own)]
     drawn = some(pairs, limit, seed)
     folder, wanted = inputs.places()
     system: System

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -160,7 +161,7 @@ class SetWindows(Crops):
         if "speakers" not in self.caches:
             tables |= {"speaker": utterance.vector, "pair.speaker": utterance.vector}
         for wanted, path in tables.items():
-            if wanted in self.needs and path is not None and not Place(path).exists():
+            if wanted in self.needs and isinstance(path, Path) and not path.is_file():
                 raise CacheError(f"{shown(path)}: there is no such table")
 
     def _held(self, utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:

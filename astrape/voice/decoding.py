@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from astrape.audio.places import Place
+from astrape.audio.places import Place, anywhere
 from astrape.audio.resampling import resampled, resampling_to
 from astrape.audio.writer import AudioWriter
 from astrape.errors import AstrapeError, StreamError
@@ -114,7 +114,7 @@ class CodeDecoder(Spoken):
     def file(
         self,
         source: str | Path,
-        out: str | Path,
+        out: str | Path | Place,
         voice: Voicebank | Tensor,
         *,
         chunk_ms: float = 10.0,
@@ -140,7 +140,7 @@ class CodeDecoder(Spoken):
         """
         begin = time.perf_counter()
         check_chunk(chunk_ms)
-        source, target = Path(source), Path(out)
+        source, target = Path(source), anywhere(out)
         if isinstance(voice, Voicebank):
             self.check_voice(voice.metadata)
         codes = read_codes(source)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from astrape.audio.places import local_file
 from astrape.voice.errors import VoicebankError
 from astrape.voice.evaluation.dvector import DVECTOR, DVector
 from astrape.voice.evaluation.packages import absence
@@ -107,7 +108,7 @@ def pieces_of(folder: Path, rate: int, seconds: float) -> dict[str, list[Samples
     """
     by_speaker: dict[str, list[Path]] = {}
     for source in read_sources([folder]):
-        by_speaker.setdefault(source.speaker, []).append(source.path)
+        by_speaker.setdefault(source.speaker, []).append(local_file(source.path))
     found: dict[str, list[Samples]] = {}
     length = round(rate * seconds)
     for speaker, paths in by_speaker.items():

@@ -193,12 +193,12 @@ def _beside(cache: Cache) -> Iterator[Finding]:
     weights = cache.record.identity.get("weights")
     if cache.what != "wavlm" or weights == hash_of_state({}):
         return
-    path = cache.folder / FRONT_WEIGHTS
+    front = cache.folder / FRONT_WEIGHTS
     try:
         if hash_of_state(front_state(cache.folder)) != weights:
-            yield Finding(str(path), "weights", "holds other weights than the cache was made with", None)
+            yield Finding(str(front), "weights", "holds other weights than the cache was made with", None)
     except AstrapeError as error:
-        yield Finding(str(path), "weights", str(error), None)
+        yield Finding(str(front), "weights", str(error), None)
 
 
 def _keys_in(cache: Cache) -> Iterator[str]:
