@@ -115,7 +115,7 @@ def check_packed(
 
     place = Place(where)
     with progress(f"reading {place.name}") as bar:
-        found = check_pack(place, reads=reads, progress=bar)
+        found = check_pack(place, reads=reads, engine=engine, progress=bar)
     result, left = found.to_dict(), len(found.findings)
     if not as_json:
         listed = print_findings(found.findings)

@@ -57,8 +57,10 @@ FAULTY = 1
 )
 @maker_options
 @click.option("--limit", default=0, show_default=True, type=click.IntRange(0), help="The first N items; 0: all.")
-@click.option("--reads", default=2, show_default=True, type=click.IntRange(1, 256), help="Files read at a time.")
-@engine_options("one core, for --repair,")
+@click.option(
+    "--reads", default=2, show_default=True, type=click.IntRange(1, 256), help="Files that a worker reads at a time."
+)
+@engine_options("one core")
 @json_option
 @click.pass_context
 def check_caches(
@@ -107,7 +109,7 @@ def check_caches(
     for cache in caches:
         utterances = corpora.of(cache)
         with progress(f"reading {cache.folder.name}") as bar:
-            found = check_cache(cache, utterances, limit=limit, jobs=reads, progress=bar)
+            found = check_cache(cache, utterances, limit=limit, reads=reads, engine=engine, progress=bar)
         result = found.to_dict()
         left = len(found.findings)
         if not as_json:

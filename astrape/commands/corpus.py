@@ -117,7 +117,7 @@ def check_made(work: Path | Place, repair: bool, reads: int, engine: Engine, as_
     from astrape.corpus import check_corpus, repair_corpus
 
     with progress(f"reading {work.name}") as bar:
-        found = check_corpus(work, jobs=reads, progress=bar)
+        found = check_corpus(work, reads=reads, engine=engine, progress=bar)
     result, left = found.to_dict(), len(found.findings)
     if not as_json:
         listed = print_findings(found.findings)

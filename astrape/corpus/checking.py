@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,15 @@ from astrape.corpus.materials import prepare
 from astrape.corpus.packages import Package
 from astrape.corpus.plan import Plan
 from astrape.corpus.record import MANIFEST, read_settings, write_manifest
-from astrape.corpus.sets import INFO, PHONES, inspect_set, plan_of, read_info
+from astrape.corpus.sets import INFO, PHONES, Damage, inspect_set, plan_of, read_info
 from astrape.errors import PlaceError
-from astrape.jobs import IN_PROCESS, Engine, Failed, Finding
+from astrape.jobs import IN_PROCESS, Engine, Failed, Finding, Job, run_batches
 from astrape.progress import Progress
 
 __all__ = ["CheckedCorpus", "check_corpus", "repair_corpus"]
+
+BATCH = 64
+"""Sets that a worker is given to look at."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ class CheckedCorpus:
         return {"what": "corpus", **asdict(self)}
 
 
-def check_corpus(work: Path | Place, *, jobs: int = 1, progress: Progress | None = None) -> CheckedCorpus:
+def check_corpus(
+    work: Path | Place, *, reads: int = 1, engine: Engine = IN_PROCESS, progress: Progress | None = None
+) -> CheckedCorpus:
     """Read all files of a corpus: whether they are whole, as long as their set says, finite, and what was written.
 
     What was begun and never finished is found too, and so are sets that ``manifest.jsonl`` names and are gone. Sets
@@ -55,7 +59,8 @@ def check_corpus(work: Path | Place, *, jobs: int = 1, progress: Progress | None
 
     Args:
         work: the corpus.
-        jobs: sets that are read at a time.
+        reads: sets that each worker reads at a time.
+        engine: what does the work.
         progress: called with sets done and in all.
 
     Raises:
@@ -67,13 +72,15 @@ def check_corpus(work: Path | Place, *, jobs: int = 1, progress: Progress | None
     findings = [
         Finding(str(path), "temporary", "was left behind by a run that was killed", None) for path in left_behind(work)
     ]
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
-        looked = pool.map(lambda folder: list(inspect_set(folder)), folders)
-        for done, (folder, damages) in enumerate(zip(folders, looked, strict=True), 1):
-            key = below(folder, work)
-            findings.extend(Finding(str(one.path), one.kind, one.message, key) for one in damages)
-            if progress is not None:
-                progress(done, len(folders))
+    found: dict[Path | Place, list[Damage]] = {}
+    for done in run_batches(Job(_begin, ()), folders, engine, size=BATCH, threads=reads):
+        folder, outcome = done.item, done.outcome
+        found[folder] = [Damage(folder, "unreadable", done.fault or "")] if outcome is None else outcome
+        if progress is not None:
+            progress(len(found), len(folders))
+    for folder in folders:
+        key = below(folder, work)
+        findings.extend(Finding(str(one.path), one.kind, one.message, key) for one in found[folder])
     return CheckedCorpus(str(work), len(folders), tuple(findings), time.monotonic() - begin)
 
 
@@ -134,6 +141,10 @@ def repair_corpus(
         _remove_strangers(work / key)
     write_manifest(work)
     return made + unfit, failed + more
+
+
+def _begin() -> Callable[[Path | Place], list[Damage]]:
+    return lambda folder: list(inspect_set(folder))
 
 
 def _begun(work: Path | Place) -> Iterator[Path | Place]:

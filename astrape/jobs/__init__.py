@@ -8,8 +8,9 @@ processes of this machine, or Ray's actors on a cluster. ::
         ...
 """
 
+from astrape.jobs.batches import run_batches
 from astrape.jobs.findings import Failed, Finding
 from astrape.jobs.job import ENGINES, IN_PROCESS, Done, Engine, Job, JobError
 from astrape.jobs.running import run_job
 
-__all__ = ["ENGINES", "IN_PROCESS", "Done", "Engine", "Failed", "Finding", "Job", "JobError", "run_job"]
+__all__ = ["ENGINES", "IN_PROCESS", "Done", "Engine", "Failed", "Finding", "Job", "JobError", "run_batches", "run_job"]

@@ -116,7 +116,7 @@ def test_each_kind_of_damage_is_found(copy: Path, ending: str, damage: Callable[
 
 def test_all_damage_together_is_repaired_to_the_same_bytes(packages: Packages, copy: Path) -> None:
     sound = contents(copy)
-    assert check_corpus(copy, jobs=2).findings == ()
+    assert check_corpus(copy, reads=2).findings == ()
     folders = sorted(path.parent for path in copy.rglob("set.json"))
     damaged = list(zip(folders, [one for one in DAMAGES if one[0] != "phones.npy"], strict=False))
     assert len(damaged) >= 12

@@ -62,18 +62,19 @@ def test_a_corpus_in_a_store_is_that_of_a_folder_though_workers_are_killed(
     kill = Killer(after=1)
     # A store of memory is of this process alone.
     alone = str(store).startswith("memory")
-    done = packages.make(store, engine=Engine(workers=1 if alone else 2), progress=kill, **GIVEN)
+    engine = Engine(workers=1 if alone else 2)
+    done = packages.make(store, engine=engine, progress=kill, **GIVEN)
     assert not done.failed
     assert done.there == 3
     assert kill.killed == (0 if alone else 2)
     assert stored(store) == contents(whole)
 
-    assert not check_corpus(store, jobs=4).findings
+    assert not check_corpus(store, reads=4, engine=engine).findings
     keys = sorted(name.rpartition("/")[0] for name in store.names() if name.endswith("set.json"))
     flac = next(name for name in sorted(store.names()) if name.startswith(keys[0]) and name.endswith(".flac"))
     (store / flac).write((store / flac).read()[:-100])
     (store / keys[-1] / "set.json").remove()
-    found = check_corpus(store, jobs=4).findings
+    found = check_corpus(store, reads=4, engine=engine).findings
     assert {(one.key, one.kind) for one in found} == {(keys[0], "truncated"), (keys[-1], "missing")}
     given: dict[str, Any] = {"packages": packages.table, "model_sha256": packages.model_sha256}
     assert repair_corpus(store, found, **given) == (2, [])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from astrape.errors import AstrapeError
-from astrape.jobs import IN_PROCESS, Done, Engine, Job, JobError, run_job
+from astrape.jobs import IN_PROCESS, Done, Engine, Job, JobError, run_batches, run_job
 from astrape.jobs.running import TRIES
 from tests.jobs import work
 
@@ -58,6 +58,20 @@ def test_every_engine_writes_the_same_bytes_and_loads_once_a_worker(tmp_path: Pa
     assert sorted((one.item, one.outcome) for one in there) == here
     assert written(tmp_path / "here") == written(tmp_path / "there")
     assert (loads(tmp_path / "here"), loads(tmp_path / "there")) in {(1, 1), (1, 2)}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_items_that_travel_in_batches_are_done_as_others_and_one_that_kills_is_named(
+    tmp_path: Path, engine: Engine, threads: int
+) -> None:
+    """A batch that ends its worker three times is done again item by item."""
+    job = Job(work.deadly, (tmp_path, (2,), (9,)))
+    done = list(run_batches(job, list(range(10)), engine, size=4, threads=threads))
+    assert sorted(one.item for one in done) == list(range(10))
+    assert [(one.item, one.outcome) for one in done if one.fault is not None] == [(9, None)]
+    assert all(one.outcome == one.item**2 for one in done if one.item != 9)
+    here = run_batches(Job(work.squares, (tmp_path,)), list(range(10)), IN_PROCESS, size=4, threads=threads)
+    assert [(one.item, one.outcome) for one in here] == [(item, item**2) for item in range(10)]
 
 
 def test_a_worker_that_is_killed_loses_nothing_and_one_item_that_kills_is_named(tmp_path: Path, engine: Engine) -> None:

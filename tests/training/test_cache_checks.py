@@ -51,7 +51,7 @@ def test_every_kind_of_damage_is_found_and_repaired(tmp_path: Path, corpus: list
     left = folder / "p225" / ".p225_009.npy.machine.1.ff.writing"
     left.write_bytes(b"half")
     os.utime(left, (1, 1))
-    found = check_cache(Cache(folder), corpus, jobs=3)
+    found = check_cache(Cache(folder), corpus, reads=3)
     kinds = {os.path.relpath(one.path, folder): one.kind for one in found.findings}
     assert kinds == {name: kind for name, (kind, _) in DAMAGE.items()} | {os.path.relpath(left, folder): "temporary"}
     cache = Cache(folder)

@@ -72,13 +72,13 @@ def test_a_cache_in_a_store_is_checked_repaired_and_read_as_one_in_a_folder(stor
     assert there.record.identity == here.record.identity
 
     whole = [one for one in far if one.name != "p225_009"]
-    assert not check_cache(there, whole, jobs=2).findings
+    assert not check_cache(there, whole, reads=2, engine=engine).findings
     Place(there.stored(whole[1].key)["features"].path).remove()
     damaged = Place(there.stored(whole[5].key)["features"].path)
     damaged.write(damaged.read()[:-7])
     flipped = Place(there.stored(whole[7].key)["features"].path)
     flipped.write(flipped.read()[:-1] + bytes([flipped.read()[-1] ^ 1]))
-    found = check_cache(there, whole, jobs=2).findings
+    found = check_cache(there, whole, reads=2, engine=engine).findings
     assert {(one.key, one.kind) for one in found} == {
         (whole[1].key, "missing"),
         (whole[5].key, "truncated"),

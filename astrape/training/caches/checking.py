@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from astrape.audio.atomic import left_behind, shown
 from astrape.audio.places import Place
 from astrape.corpus.utterances import Utterance, speakers_of
 from astrape.errors import AstrapeError
-from astrape.jobs import IN_PROCESS, Engine, Failed, Finding
+from astrape.jobs import IN_PROCESS, Engine, Failed, Finding, Job, run_batches
 from astrape.progress import Progress
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.front import FRONT_WEIGHTS, front_state
@@ -22,7 +23,10 @@ from astrape.training.caches.record import hash_of_state
 from astrape.training.caches.recording import read_header
 from astrape.training.errors import CacheError
 
-__all__ = ["Checked", "check_cache", "repair_cache"]
+__all__ = ["BATCH", "Checked", "check_cache", "repair_cache"]
+
+BATCH = 64
+"""Files that a worker is given to look at."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ def check_cache(
     utterances: Sequence[Utterance] | None,
     *,
     limit: int = 0,
-    jobs: int = 1,
+    reads: int = 1,
+    engine: Engine = IN_PROCESS,
     progress: Progress | None = None,
 ) -> Checked:
     """Read all files of a cache.
@@ -74,7 +79,8 @@ def check_cache(
         utterances: the corpus, from which it is known what should be there and how long it is; ``None``: what is in the
             folder is read, and nothing can be missing.
         limit: the first so many utterances, or speakers, should be there; 0: all.
-        jobs: files that are read at a time.
+        reads: files that each worker reads at a time.
+        engine: what does the work.
         progress: called with items done and in all.
     """
     begin = time.monotonic()
@@ -85,13 +91,17 @@ def check_cache(
         sources = (
             due if limit == 0 else due | {key: one for key, one in _due(cache, utterances, 0).items() if key in held}
         )
-    findings = list(_beside(cache))
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
-        for done, finding in enumerate(pool.map(lambda pair: _look(cache, *pair), sources.items()), 1):
-            if finding is not None:
-                findings.append(finding)
-            if progress is not None:
-                progress(done, len(sources))
+    found: dict[str, Finding] = {}
+    job = Job(_begin, (cache.folder,), here=lambda: partial(_look, cache))
+    for count, done in enumerate(run_batches(job, list(sources.items()), engine, size=BATCH, threads=reads), 1):
+        key, outcome = done.item[0], done.outcome
+        if done.fault is not None:
+            outcome = Finding(str(cache.folder / key), "unreadable", done.fault, key)
+        if outcome is not None:
+            found[key] = outcome
+        if progress is not None:
+            progress(count, len(sources))
+    findings = [*_beside(cache), *(found[key] for key in sources if key in found)]
     strangers = len(held - set(_due(cache, utterances, 0))) if utterances is not None else 0
     return Checked(
         what=cache.what,
@@ -168,7 +178,12 @@ def _due(cache: Cache, utterances: Sequence[Utterance], limit: int) -> dict[str,
     return {one.key: one for one in (due[:limit] if limit else due)}
 
 
-def _look(cache: Cache, key: str, utterance: Utterance | None) -> Finding | None:
+def _begin(folder: Path | Place) -> Callable[[tuple[str, Utterance | None]], Finding | None]:
+    return partial(_look, Cache(folder))
+
+
+def _look(cache: Cache, item: tuple[str, Utterance | None]) -> Finding | None:
+    key, utterance = item
     frames = None
     if utterance is not None:
         try:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from astrape.audio.atomic import left_behind
 from astrape.audio.places import Place
 from astrape.corpus.utterances import Utterance
-from astrape.jobs import IN_PROCESS, Engine, Failed, Finding
+from astrape.jobs import IN_PROCESS, Engine, Failed, Finding, Job, run_batches
 from astrape.progress import Progress
 from astrape.training.caches.cache import Cache, check_values
 from astrape.training.caches.checking import Checked
@@ -53,12 +53,15 @@ class _Described(Cache):
         self.folder, self.record = Path(), record
 
 
-def check_pack(place: Place, *, reads: int = 1, progress: Progress | None = None) -> Checked:
+def check_pack(
+    place: Place, *, reads: int = 1, engine: Engine = IN_PROCESS, progress: Progress | None = None
+) -> Checked:
     """Read all of a pack: every shard whole, every array as it was written, every utterance where the index says.
 
     Args:
         place: the pack, finished or not. Of a store, each shard comes through the read cache.
-        reads: shards that are read at a time.
+        reads: shards that each worker reads at a time.
+        engine: what does the work.
         progress: called with shards done and in all.
 
     Raises:
@@ -67,12 +70,16 @@ def check_pack(place: Place, *, reads: int = 1, progress: Progress | None = None
     """
     begin = time.monotonic()
     plan = _read_plan(place)
-    findings = [*plan.faults, *_front(place, plan)]
-    with ThreadPoolExecutor(max(1, reads)) as pool:
-        for done, found in enumerate(pool.map(lambda name: list(_look(place, plan, name)), plan.samples), 1):
-            findings += found
-            if progress is not None:
-                progress(done, len(plan.samples))
+    found: dict[str, list[Finding]] = {}
+    job = Job(_begin, (place,), here=lambda: partial(_look, place, plan))
+    for done in run_batches(job, list(plan.samples), engine, size=reads, threads=reads):
+        name, outcome = done.item, done.outcome
+        if outcome is None:
+            outcome = [Finding(str(place / name), "unreadable", done.fault or "", name)]
+        found[name] = outcome
+        if progress is not None:
+            progress(len(found), len(plan.samples))
+    findings = [*plan.faults, *_front(place, plan), *(one for name in plan.samples for one in found[name])]
     own = {*plan.samples, PACK, PLAN, INDEX, FRONT_WEIGHTS}
     return Checked(
         what="pack",
@@ -189,8 +196,16 @@ def _read_rows(place: Place, samples: dict[str, int]) -> dict[str, list[tuple[in
     return rows
 
 
-def _look(place: Place, plan: _Plan, name: str) -> Iterator[Finding]:
+def _begin(place: Place) -> Callable[[str], list[Finding]]:
+    return partial(_look, place, _read_plan(place))
+
+
+def _look(place: Place, plan: _Plan, name: str) -> list[Finding]:
     """What is wrong with a shard, and with each utterance in it."""
+    return list(_faults(place, plan, name))
+
+
+def _faults(place: Place, plan: _Plan, name: str) -> Iterator[Finding]:
     shard = place / name
     if not shard.exists():
         yield Finding(str(shard), "missing", "is missing", name)
