@@ -299,7 +299,8 @@ def _files_below(folder: Path, before: str) -> Iterator[str]:
         for one in found:
             if one.is_dir(follow_symlinks=False):
                 inside.append(one.name)
-            elif not TEMPORARY.fullmatch(one.name):
+            elif not one.is_dir() and not TEMPORARY.fullmatch(one.name):
+                # Links to folders are not followed.
                 yield before + one.name
     for name in inside:
         yield from _files_below(folder / name, f"{before}{name}/")
