@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -187,3 +188,73 @@ def test_devices_are_listed(server):
     assert device["api"] == "JACK Audio Connection Kit"
     assert device["shares_clock_with"] == [0]
     assert device["rate"] == RATE
+
+
+def test_the_measured_delay_is_told_beside_the_computed_one(server):
+    run = command("--recipe", "robot-voice", "--block", str(server.period), "--measure-latency", "--json")
+    with closing(Talker(server, noise(0.1))) as talker:
+        talker.loop()
+        told, errors = run.communicate(timeout=600)
+    assert run.returncode == 0, errors
+    facts = json.loads(told)
+    assert facts["clicks_heard"] >= 2
+    assert facts["measured_frames"] == facts["computed_frames"] > 0
+    assert facts["engine_frames"] >= astrape.load("robot-voice").hosted(RATE).host_samples
+    assert facts["total_ms"] == pytest.approx(1000 * (facts["measured_frames"] + facts["engine_frames"]) / RATE)
+
+
+WINDOW, AWAY = 480, 8192
+"""Frames of which a monitor's delay is found, and the most that it is away from the output."""
+
+
+class Listener(Talker):
+    """A talker who hears the monitor too."""
+
+    def __init__(self, server: Server, x: np.ndarray) -> None:
+        self.monitored: list[np.ndarray] = []
+        self._monitor: Any = None
+        super().__init__(server, x)
+        self._monitor = self.client.inports.register("monitor")
+
+    def _process(self, frames: int) -> None:
+        super()._process(frames)
+        if self._going and self._monitor is not None:
+            self.monitored.append(self._monitor.get_array().copy())
+
+    def connect(self, mine: Any = None) -> None:
+        # Two streams of two channels: the second is the monitor's.
+        for _ in range(3000):
+            outs = list(self.client.get_ports("PortAudio", is_output=True))
+            if len(outs) == 4:
+                break
+            time.sleep(0.1)
+        super().connect()
+        self.client.connect(outs[2], self._monitor)
+
+
+def test_a_monitor_plays_what_the_output_plays(server):
+    run = command("--recipe", "robot-voice", "--block", str(server.period), "--monitor", "system", "--json")
+    # Some cycles of it are lost while the ports are connected.
+    x = noise(4.0)
+    with closing(Listener(server, x)) as talker:
+        talker.connect()
+        y = talker.talk()
+        monitored = np.concatenate(talker.monitored)[: len(y)]
+        run.send_signal(signal.SIGINT)
+        told, errors = run.communicate(timeout=600)
+    assert run.returncode == 0, errors
+    assert json.loads(told)["output"] == "system"
+    # The monitor's clock is measured, and where callbacks come late it moves by some frames: 10 ms at a time, to 2 kHz.
+    y, monitored = (np.fft.irfft(np.fft.rfft(z)[: 2000 * len(y) // RATE], len(y)) for z in (y, monitored))
+    alike, late = [], []
+    for at in range(2 * AWAY, len(y) - 2 * AWAY, 10 * WINDOW):
+        part, near = y[at : at + WINDOW], monitored[at - AWAY : at + AWAY]
+        if np.abs(part).max() > 0.05:
+            power = np.sqrt(np.convolve(near**2, np.ones(WINDOW), "valid")) * np.linalg.norm(part)
+            match = np.correlate(near, part, "valid") / power
+            alike.append(match.max())
+            late.append(int(match.argmax()) - AWAY)
+    # All of it, without a gap; both devices are JACK's, and PortAudio holds more for the one or the other.
+    assert len(alike) > 10
+    assert np.median(alike) > 0.95
+    assert max(map(abs, late)) < 4 * server.period

@@ -18,6 +18,9 @@ from tests.live.conftest import Server, missing
 from tests.runtime.jalv import AMPLIFIER, Jalv, talk
 from tests.runtime.plugins import BUNDLES, WIRE, best_lag, decibels, speech, spoken
 
+SECONDS = int(os.environ.get("PLUGIN_SECONDS", "20"))
+"""How long sound goes through jalv, as sound lasts."""
+
 pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(not BUNDLES.is_dir(), reason="no plugin is built: `make plugin` does, on Debian and as root"),
@@ -128,20 +131,17 @@ def test_in_jalv_the_voice_that_ships_speaks(server: Server, tmp_path: Path) -> 
     assert "astrape: " not in log
 
 
+@pytest.mark.timeout(900 + 20 * SECONDS)
 def test_in_jalv_minutes_go_by_and_nothing_is_lost(server: Server, tmp_path: Path) -> None:
-    """Two plugins at once: one gives back what it hears, so that whatever is left out would be seen; the other speaks.
-
-    ``PLUGIN_SECONDS`` says for how long, as sound lasts.
-    """
-    seconds = int(os.environ.get("PLUGIN_SECONDS", "20"))
+    """Two plugins at once: one gives back what it hears, so that what is left out would be seen; the other speaks."""
     graph = astrape.compile(WIRE)
     export(graph, tmp_path / "wire")
     part = speech(server.rate, 2.0)
-    x = np.tile(part, -(-seconds * server.rate // len(part)))[: seconds * server.rate]
+    x = np.tile(part, -(-SECONDS * server.rate // len(part)))[: SECONDS * server.rate]
     hosts = [Jalv(server, tmp_path, "package=1", name="wire"), Jalv(server, tmp_path, "voice=1")]
     (same, voice), lost = talk(server, hosts, x)
     logs = [host.end() for host in hosts]
-    print(f"{seconds} s in jalv: {lost} cycles late, KiB {[host.memory[::30] for host in hosts]}")
+    print(f"{SECONDS} s in jalv: {lost} cycles late, KiB {[host.memory[::30] for host in hosts]}")
     assert hosts[0].told == graph.host_samples
     # A loop of JACK is some cycles late, which is what the test above measures beside an amplifier.
     delay = best_lag(same[: 10 * server.rate], x[: 10 * server.rate])
