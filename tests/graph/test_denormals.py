@@ -13,6 +13,7 @@ import astrape
 from astrape.blocks.live import Live, denormals_are_zero
 from astrape.blocks.live import current as live
 from astrape.blocks.state import state_leaves
+from astrape.graph.backends.native import quickest
 
 RATE = 44100
 RECIPE: dict[str, Any] = {
@@ -53,6 +54,23 @@ def test_a_silent_session_holds_no_denormal_numbers(chunk):
         worst = max(worst, denormals([y, *(leaf for _, leaf in state_leaves(session.snapshot()["state"]))]))
     assert worst == 0
     assert not denormals_are_zero()
+
+
+def test_a_push_that_is_one_native_program_holds_none_either():
+    """It takes them as 0 by itself, in the thread that runs it, for as long as it runs."""
+    graph = astrape.compile(
+        {**RECIPE, "blocks": {name: RECIPE["blocks"][name] for name in ("level", "low")}, "outputs": {"wav": "low"}}
+    )
+    if quickest(graph) is None:
+        pytest.skip("no native kernels here")
+    session = graph.stream(chunk=RATE // 100, backend="compiled")
+    assert ", 0 of PyTorch's" in session.backend.why
+    worst = 0
+    for piece in pieces():
+        y = session.push(piece)
+        worst = max(worst, denormals([y, *(leaf for _, leaf in state_leaves(session.snapshot()["state"]))]))
+        assert not denormals_are_zero()
+    assert worst == 0
 
 
 def test_without_flushing_the_same_stream_ends_in_denormal_numbers():

@@ -23,6 +23,7 @@ from astrape.capture.step import CapturedStep
 from astrape.errors import StreamError
 from astrape.graph.backends import native as backend
 from astrape.graph.backends.native import quickest
+from astrape.graph.session import steady
 from tests.graph.test_kernels import ONES, REAL, WHOLE
 
 pytestmark = pytest.mark.timeout(900)
@@ -44,6 +45,7 @@ def used(kernels: Library, monkeypatch) -> Library:
     """The library, for every session."""
     monkeypatch.setattr(checked, "library", lambda: kernels)
     monkeypatch.setattr(backend, "library", lambda build=False: kernels)
+    monkeypatch.setattr(steady, "library", lambda: kernels)
     return kernels
 
 

@@ -130,6 +130,18 @@ def test_any_layout_and_no_other_form_is_taken(graph, ways):
         session.push(noise(8))
 
 
+def test_numbers_that_are_kept_with_another_sign_are_taken_as_they_are(graph, ways):
+    """What PyTorch negates when it is read lies in memory as it was."""
+    session, plain = graph.stream(2, chunk=8), graph.stream(2)
+    for number in range(3):
+        turned = noise(8) + number
+        negative = torch._neg_view(turned)
+        assert negative.is_neg()
+        assert negative.is_contiguous()
+        assert same(session.push(negative), plain.push(-turned))
+    assert ways == [True, True]
+
+
 def test_an_output_that_is_not_finite_is_told(ways):
     graph = astrape.compile(recipe({"loud": {"use": "gain", "gain": 1e9}}))
     session, plain = graph.stream(chunk=4), graph.stream()
