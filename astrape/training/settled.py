@@ -92,7 +92,7 @@ def _lengths(section: Mapping[str, Any], recipe: Recipe, options: Options) -> li
         new = [first, *counts[1:]] if len(phases) > 1 else [whole or first]
         if whole is not None and len(phases) > 1:
             new[-1] = whole - sum(new[:-1])
-        flags = "--epochs" if options.warmup_epochs is None else "--warmup-epochs"
+        flags = "--warmup-epochs" if whole is None else "--epochs"
         settings += [Setting(flags, ("phases", i, "epochs"), n) for i, n in enumerate(new) if n != counts[i]]
     elif options.epochs is not None:
         settings.append(Setting("--epochs", ("epochs",), options.epochs))
