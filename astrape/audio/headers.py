@@ -122,15 +122,15 @@ def _riff(file: BinaryIO, size: int, begin: bytes) -> Claim | None:
             _, wide, _ = struct.unpack(f"{order}QQQ", file.read(24))
         if name == b"data":
             if wide is None or length not in (0, ENDLESS):
-                return _claim(file, at, length, size, f"{order}4sI", _mended(order, at - 4, size - at))
+                return _claim(file, at, length, size, f"{order}4sI", _size(order, at - 4, size - at))
             open_ended = wide if 0 < wide < LONGEST else 0
             return _claim(file, at, open_ended, size, f"{order}4sI", (wide_at + 8, struct.pack("<Q", size - at)))
     return None
 
 
-def _mended(order: str, at: int, held: int, more: int = 0) -> tuple[int, bytes]:
-    """A size of 32 bits in a header, of what is held and ``more``, or as large as it gets."""
-    return at, struct.pack(f"{order}I", min(max(0, held) + more, ENDLESS))
+def _size(order: str, at: int, held: int) -> tuple[int, bytes]:
+    """A size of 32 bits in a header, of what is held, or as large as it gets."""
+    return at, struct.pack(f"{order}I", min(max(0, held), ENDLESS))
 
 
 def _aiff(file: BinaryIO, size: int) -> Claim | None:
@@ -138,7 +138,7 @@ def _aiff(file: BinaryIO, size: int) -> Claim | None:
         if name == b"SSND":
             # Offset and block size come before the samples.
             promised = length - 8 if length > 8 and says_length(length) else 0
-            return _claim(file, at + 8, promised, size, ">4sI", _mended(">", at - 4, size - at))
+            return _claim(file, at + 8, promised, size, ">4sI", _size(">", at - 4, size - at))
     return None
 
 

@@ -201,13 +201,13 @@ class AudioReader:
                 begin = file.read(16)
             if not begin:
                 raise AudioError("empty", f"{self.name}: is empty (0 bytes)")
-            return self._soundfile(begin, self._mended())
+            return self._soundfile(begin, self._patch())
         except OSError as error:
             raise AudioError("unopened", f"{self.name}: cannot be opened: {error.strerror or error}") from error
         except ValueError as error:
             raise AudioError("unopened", f"{self.name[:200]!r}: cannot be opened: {error}") from error
 
-    def _mended(self) -> tuple[int, bytes] | None:
+    def _patch(self) -> tuple[int, bytes] | None:
         with self.path.open("rb") as file:
             claim = claim_of(file)
         return None if claim is None else claim.patched
@@ -215,7 +215,7 @@ class AudioReader:
     def _soundfile(self, begin: bytes, patched: tuple[int, bytes] | None) -> _Source:
         ending = self.path.suffix.removeprefix(".").lower()
         decode = decoder()
-        below = None if patched is None else _Mended(self.path, *patched)
+        below = None if patched is None else _Patched(self.path, *patched)
         try:
             # As bytes, since soundfile takes no text that UTF-8 has no form for, and names may be any bytes.
             file: Any = below or (self.path if os.name == "nt" else os.fsencode(self.path))
@@ -353,7 +353,7 @@ class _Soundfile:
             self._below.close()
 
 
-class _Mended(io.FileIO):
+class _Patched(io.FileIO):
     """A file with other bytes at a place in its header."""
 
     def __init__(self, path: Path, at: int, other: bytes) -> None:
@@ -370,11 +370,11 @@ class _Mended(io.FileIO):
         return found
 
 
-def _counted_flac(path: Path) -> _Mended:
+def _counted_flac(path: Path) -> _Patched:
     """A FLAC file with the count of its samples in its header, where there is none."""
     with path.open("rb") as file:
         frames = flac_frames(file) or 0
         file.seek(FLAC_COUNT)
         # The upper four bits belong to the sample size.
         first = file.read(1)[0] & 0xF0 | frames >> 32 & 0xF
-    return _Mended(path, FLAC_COUNT, bytes([first]) + (frames & 0xFFFFFFFF).to_bytes(4, "big"))
+    return _Patched(path, FLAC_COUNT, bytes([first]) + (frames & 0xFFFFFFFF).to_bytes(4, "big"))

@@ -22,7 +22,8 @@ __all__ = ["Best", "Machine", "best_seen", "measure_machine"]
 BEYOND_CACHE = 2**28
 """Bytes; more than any cache of the last level holds for one core."""
 
-FEWEST_RUNS = 12
+SECONDS, FEWEST_RUNS = 0.15, 12
+"""How long, and how often at least, a limit is looked for."""
 
 KEPT = ("memory_gb_s", "matmul_gflop_s")
 
@@ -143,12 +144,12 @@ def _bandwidth(size: int) -> float:
     return rows * columns * 4 * repeat / min(_fastest(product), _fastest(total)) / 1e9
 
 
-def _fastest(work: Callable[[], object], seconds: float = 0.15) -> float:
+def _fastest(work: Callable[[], object]) -> float:
     """Seconds of the fastest of several runs: a limit is what nothing disturbed. No fewer on a busy machine."""
     work()
     best = float("inf")
     begin, runs = time.perf_counter(), 0
-    while runs < FEWEST_RUNS or time.perf_counter() - begin < seconds:
+    while runs < FEWEST_RUNS or time.perf_counter() - begin < SECONDS:
         start = time.perf_counter()
         work()
         best = min(best, time.perf_counter() - start)

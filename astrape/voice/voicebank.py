@@ -96,9 +96,11 @@ def read_voicebank(path: str | os.PathLike[str]) -> Voicebank:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as content:
                 return Voicebank(*decode_astrape(content))
     except VoicebankError as error:
-        raise VoicebankError(f"{_name(path)}: {error}") from None
+        raise VoicebankError(f"{os.fsdecode(path)}: {error}") from None
     except (OSError, ValueError) as error:
-        raise VoicebankError(f"{_name(path)}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise VoicebankError(
+            f"{os.fsdecode(path)}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
 def map_embedding(path: str | os.PathLike[str]) -> npt.NDArray[np.float32]:
@@ -122,9 +124,11 @@ def map_embedding(path: str | os.PathLike[str]) -> npt.NDArray[np.float32]:
             checked_embedding(view)
             return view
     except VoicebankError as error:
-        raise VoicebankError(f"{_name(path)}: {error}") from None
+        raise VoicebankError(f"{os.fsdecode(path)}: {error}") from None
     except (OSError, ValueError) as error:
-        raise VoicebankError(f"{_name(path)}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise VoicebankError(
+            f"{os.fsdecode(path)}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
 def write_voicebank(bank: Voicebank, path: str | os.PathLike[str], *, version: int | None = None) -> None:
@@ -147,7 +151,7 @@ def write_voicebank(bank: Voicebank, path: str | os.PathLike[str], *, version: i
     versions = (VERSION,) if suffix == ".astrape" else (2, 1)
     if version is not None and version not in versions:
         listed = " or ".join(map(str, versions))
-        raise VoicebankError(f"{_name(path)}: a {suffix} file has version {listed}, not {version}")
+        raise VoicebankError(f"{os.fsdecode(path)}: a {suffix} file has version {listed}, not {version}")
     try:
         if suffix == ".astrape":
             content = encode_astrape(bank.embedding, bank.metadata)
@@ -155,7 +159,7 @@ def write_voicebank(bank: Voicebank, path: str | os.PathLike[str], *, version: i
             kept = bank.version if bank.version in versions else versions[0]
             content = encode_npz(bank.embedding, bank.metadata, version or kept)
     except VoicebankError as error:
-        raise VoicebankError(f"{_name(path)}: {error}") from None
+        raise VoicebankError(f"{os.fsdecode(path)}: {error}") from None
     try:
         with atomic_path(os.fspath(path)) as temporary:
             temporary.write_bytes(content)
@@ -171,10 +175,10 @@ def writable(path: str | os.PathLike[str]) -> str:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in (".astrape", ".npz"):
-        raise VoicebankError(f"{_name(path)}: a voicebank's name ends with .astrape (or .npz, the older form)")
+        raise VoicebankError(f"{os.fsdecode(path)}: a voicebank's name ends with .astrape (or .npz, the older form)")
     folder = Path(path).parent
     if not folder.is_dir():
-        raise VoicebankError(f"{_name(path)}: there is no folder {_name(folder)}: make it first")
+        raise VoicebankError(f"{os.fsdecode(path)}: there is no folder {os.fsdecode(folder)}: make it first")
     return suffix
 
 
@@ -186,7 +190,3 @@ def _opened(path: str | os.PathLike[str]) -> Any:
     if not stat.S_ISREG(mode):
         raise VoicebankError("is not a regular file")
     return open(path, "rb")
-
-
-def _name(path: str | os.PathLike[str]) -> str:
-    return os.fsdecode(path)

@@ -151,17 +151,15 @@ def _mapping(located: Located, what: str, node: str | None = None) -> dict[str, 
     return {key: located.at(key) for key in located.value}
 
 
-def _entries(
-    located: Located, what: str, required: Sequence[str], optional: Sequence[str] = (), node: str | None = None
-) -> dict[str, Located]:
-    entries = _mapping(located, what, node)
+def _entries(located: Located, what: str, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Located]:
+    entries = _mapping(located, what)
     known = (*required, *optional)
     for key, at in entries.items():
         if key not in known:
-            raise recipe_error(f"{what} has no key {quote(key)}", at.location, node, suggest(key, known, "key"))
+            raise recipe_error(f"{what} has no key {quote(key)}", at.location, None, suggest(key, known, "key"))
     for key in required:
         if key not in entries:
-            raise recipe_error(f"{what} lacks the key '{key}'", located.location, node, f"add {key}: ...")
+            raise recipe_error(f"{what} lacks the key '{key}'", located.location, None, f"add {key}: ...")
     return entries
 
 

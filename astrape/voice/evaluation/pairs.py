@@ -130,7 +130,7 @@ def read_targets(targets: Sequence[Path], audio: Path | None = None) -> list[Tar
             inside = sorted(one for one in path.iterdir() if one.is_file() and not one.name.startswith("."))
             banks = [one for one in inside if one.suffix.lower() in VOICEBANKS]
             taken = {one.stem for one in banks}
-            heard = [one for one in inside if _is_audio(one) and one.stem not in taken]
+            heard = [one for one in inside if is_audio(one) and one.stem not in taken]
             if not banks and not heard:
                 raise EvaluationError(f"{path}: holds no voicebank (.astrape) and no recording to convert to")
             files += _one_form(banks) + heard
@@ -245,7 +245,7 @@ def _target(path: Path, audio: Path | None, count: int) -> Target:
             raise EvaluationError(f"{audio}: is one recording for {count} targets: give a folder with one of each name")
         return Target(path.stem, (path,), audio)
     folder = path.parent if audio is None else audio
-    beside = sorted(one for one in folder.iterdir() if one.stem == path.stem and one.is_file() and _is_audio(one))
+    beside = sorted(one for one in folder.iterdir() if one.stem == path.stem and one.is_file() and is_audio(one))
     return Target(path.stem, (path,), beside[0] if beside else None)
 
 
@@ -259,10 +259,6 @@ def _one_form(banks: list[Path]) -> list[Path]:
     """Voicebanks without the older form of a voice that is there in both."""
     newer = {bank.stem for bank in banks if bank.suffix.lower() == ".astrape"}
     return [bank for bank in banks if bank.suffix.lower() == ".astrape" or bank.stem not in newer]
-
-
-def _is_audio(path: Path) -> bool:
-    return is_audio(path)
 
 
 def _transcript(path: Path) -> Path | None:
