@@ -361,7 +361,7 @@ def profiles(
     values = drawn_controls(graph, controls or {})
     named = named_backends(graph, backends)[1:]
     with one_thread(), torch.inference_mode():
-        weights = sum(_bytes(unit.block) for unit in graph.actors)
+        weights = sum(_bytes(actor.block) for actor in graph.actors)
         machine = measure_machine(max(weights + graph.stream().state_bytes, 2**18))
     found = []
     for chunk_ms in chunks_ms:

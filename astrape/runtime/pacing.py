@@ -113,13 +113,13 @@ def needed_hold(graph: Graph, output: str, block: int, costs: Sequence[float]) -
     """
     rate = float(graph.outputs[output].rate)
     length = block / rate
-    turns = 1 if len(costs) * block % graph.quantum else 2
+    rounds = 1 if len(costs) * block % graph.quantum else 2
     finished = 0.0
-    made = _available(graph, output, block * np.arange(1, turns * len(costs) + 1))
+    made = _available(graph, output, block * np.arange(1, rounds * len(costs) + 1))
     ends: list[float] = []
     hold = 0
     done = 0
-    for k in range(turns * len(costs)):
+    for k in range(rounds * len(costs)):
         arrival = k * length
         while done < k and ends[done] <= arrival:
             done += 1
