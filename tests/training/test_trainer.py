@@ -131,12 +131,11 @@ def _streams(recipe: Path, weights: Path) -> None:
         torch.testing.assert_close(live, graph(x, speaker=voice)["content"], rtol=1e-3, atol=1e-4)
 
 
-def test_the_front_end_is_that_of_the_cache_and_the_frozen_stay_as_they_are(tmp_path: Path) -> None:
+def test_the_front_end_is_that_of_the_cache_and_the_frozen_stay_as_they_are() -> None:
     from safetensors.torch import load_file
 
-    outcome = grounds.run(tmp_path)
     front = load_file(grounds.ground() / "cache" / "wavlm_L4_200hz" / "front.safetensors")
-    tensors = load_file(outcome.weights)
+    tensors = load_file(grounds.trained_encoder() / "encoder.best.safetensors")
     assert front
     for name, tensor in front.items():
         assert torch.equal(tensors[name], tensor)
@@ -299,9 +298,9 @@ def test_a_teacher_of_another_width_is_refused(tmp_path: Path) -> None:
         grounds.run(tmp_path, recipe=str(path))
 
 
-def test_the_log_is_read_by_machine(tmp_path: Path) -> None:
-    grounds.run(tmp_path)
-    kinds = [json.loads(line) for line in (tmp_path / "encoder.log.jsonl").read_text().splitlines()]
+def test_the_log_is_read_by_machine() -> None:
+    log = grounds.trained_encoder() / "encoder.log.jsonl"
+    kinds = [json.loads(line) for line in log.read_text().splitlines()]
     assert [entry["step"] for entry in kinds if "train" in entry] == list(range(1, 9))
     assert [entry["step"] for entry in kinds if "valid" in entry] == [4, 8]
 
