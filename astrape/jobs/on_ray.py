@@ -168,7 +168,7 @@ def connect(ray: Any, count: int, address: str | None) -> None:
     """
     # Ray tells of lost workers on standard output, log_to_driver or not, where results go. We tell of them ourselves.
     ray._private.worker._worker_logs_enabled = False
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
     if address is None or address == "local":
         _start(ray, num_cpus=count, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
         return
