@@ -113,7 +113,10 @@ def test_a_track_with_the_plugin_is_in_step_with_one_beside_it(tmp_path: Path, r
     assert host.told == {name: [late, late, late] for name, late in frames.items()}
     for name in frames:
         wet, dry = host.exported(name)
-        assert np.array_equal(dry, noise[: len(dry)])
+        # Where a busy machine has recorded less than is exported, silence follows.
+        assert len(noise) > 2 * rate
+        assert np.array_equal(dry[: len(noise)], noise[: len(dry)])
+        assert not dry[len(noise) :].any()
         assert np.isfinite(wet).all()
         assert np.abs(wet).max() > 0.05
         if name == "unmixed":
