@@ -179,7 +179,7 @@ def test_a_repair_that_makes_other_bytes_says_so(packages: Packages, copy: Path)
 
 
 def test_a_folder_without_a_corpus_is_none(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"corpus\.json: cannot be read"):
+    with pytest.raises(CorpusError, match=r"corpus\.json: there is no such file"):
         check_corpus(tmp_path)
 
 

@@ -238,21 +238,21 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import pickle
-from astrape.corpus import sets
+from astrape.audio.places import Place
 from tests.corpus.tiny_packages import Packages
 packages = pickle.loads(Path({pickled!r}).read_bytes())
 left = [{after}]
-writes = sets.write_whole
-def write(path, content):
-    left[0] -= 1
+writes = Place.write
+def write(place, content):
+    left[0] -= "sets" in place.path.parts
     if left[0] < 0:
         # In the middle of a file.
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        name = Path(path).with_name(f".{{Path(path).name}}.{machine}.{{os.getpid()}}.0.writing")
+        place.path.parent.mkdir(parents=True, exist_ok=True)
+        name = place.path.with_name(f".{{place.path.name}}.{machine}.{{os.getpid()}}.0.writing")
         name.write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
-    writes(path, content)
-sets.write_whole = write
+    writes(place, content)
+Place.write = write
 packages.make(Path({work!r}), hours=0.006, warps=0.5)
 """
 

