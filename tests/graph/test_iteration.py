@@ -326,7 +326,7 @@ def test_a_session_that_is_interrupted_in_a_replay_refuses_to_go_on(monkeypatch)
     graph = bent()
     session, other, plain = graph.stream(chunk=300), graph.stream(chunk=300), graph.stream()
     session.push(noise(graph, 300, 0))
-    (held,) = [found for owner, found in session._live._held.values() if isinstance(owner, loop.FeedbackLoop)]
+    (held,) = [found for owner, found in session._executor._live._held.values() if isinstance(owner, loop.FeedbackLoop)]
     (captured,) = held["captured"]._captured_steps.values()
     calls = iter(range(500))
 

