@@ -12,12 +12,13 @@ runner=$(dirname "$build")/runner
 "$source/../cpp/build.sh" "$runner" "$python"
 if [ "${INSTALL:-0}" = 1 ]; then apt-get install -y -qq dpf-source patchelf; fi
 
-# The package that ships, once for each rate of a host. An export takes a minute or two.
+# The package that ships, once for each rate of a host. An export takes a minute or two, and is made anew where recipe,
+# weights or code are newer: the code decides the latency too.
 recipe=astrape-mini
 for rate in ${RATES:-44100 48000 88200 96000}; do
     folder=$build/resources/packages/$recipe-$rate
-    if [ ! -e "$folder/manifest.json" ] || [ -n "$(find "$root/astrape/recipes/$recipe.yaml" \
-        "$root/astrape/recipes/weights/$recipe.safetensors" -newer "$folder/manifest.json")" ]; then
+    if [ ! -e "$folder/manifest.json" ] || [ -n "$(find "$root/astrape" \
+        \( -name '*.py' -o -name "$recipe.*" \) -newer "$folder/manifest.json" -print -quit)" ]; then
         "$python" -m astrape export $recipe --rate "$rate" -o "$folder"
     fi
 done
