@@ -200,7 +200,7 @@ class Register(StreamBlock):
         for frame in range(x.shape[-1]):
             weights = weights * kept[:, frame, None] + shares[:, frame]
             histograms.append(weights)
-        medians = self.median(torch.stack(histograms, dim=1) if len(histograms) > 1 else weights[:, None])
+        medians = self.median(_in_time(histograms))
         moving = voiced.to(weights.dtype)
         frames = (state["frames"][:, None] + moving.cumsum(dim=-1)).clamp(max=self.slowest)
         parts = moving / frames.clamp(min=1)
@@ -208,7 +208,7 @@ class Register(StreamBlock):
         for frame in range(x.shape[-1]):
             register = register + parts[:, frame] * (medians[:, frame] - register)
             registers.append(register)
-        hertz = torch.exp2(torch.stack(registers, dim=1) if len(registers) > 1 else register[:, None]).to(x.dtype)
+        hertz = torch.exp2(_in_time(registers)).to(x.dtype)
         moved = f0 * controls if self.target is None else f0 * (controls / hertz)
         moved = torch.where(voiced, moved, 0.0)
         state = {"weights": weights.clone(), "register": register.clone(), "frames": frames[:, -1].clone()}
@@ -226,6 +226,11 @@ class Register(StreamBlock):
         index = (summed >= half).to(summed.dtype).argmax(dim=-1, keepdim=True)
         above = (summed.gather(-1, index) - half) / weights.gather(-1, index)
         return ((index.to(above.dtype) - above + (self.first + 0.5)) * (1 / BINS_PER_OCTAVE))[..., 0]
+
+
+def _in_time(frames: list[Tensor]) -> Tensor:
+    """What there is of each frame, along the second dimension; of one frame without a copy."""
+    return torch.stack(frames, dim=1) if len(frames) > 1 else frames[0][:, None]
 
 
 @register("log_pitch")

@@ -41,6 +41,7 @@ __all__ = [
     "narrator",
     "note",
     "parse_settings",
+    "port_option",
     "print_json",
     "print_table",
     "progress",
@@ -86,6 +87,10 @@ channel_option = click.option(
     show_default=True,
     metavar="NAME",
     help="Of several channels: their mean, left, right, or the number of one.",
+)
+
+port_option = click.option(
+    "--port", metavar="NAME", help="The output to write, where the recipe has several; the first audio."
 )
 
 settings_option = click.option(

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from astrape.commands.console import RecipeName
+from astrape.commands.console import RecipeName, port_option
 from astrape.commands.gathered import gathered
 from astrape.commands.pipes import PIPE
-from astrape.commands.place_option import PlaceType
+from astrape.commands.place_option import PlaceType, weights_option
 from astrape.errors import AstrapeError
 from astrape.voice.names import CODE_ENDINGS, FROM_CODES, RECIPE
 
@@ -154,7 +154,7 @@ conversion_options = gathered(
         metavar="RECIPE",
         help=f"What converts. [default: {RECIPE}, and {FROM_CODES} where SRC is codes]",
     ),
-    click.option("--weights", type=PlaceType(), metavar="FILE", help="Weights, a safetensors file."),
+    weights_option,
     click.option(
         "--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at a time."
     ),
@@ -165,7 +165,7 @@ conversion_options = gathered(
         help="Speaker encoder for a recording: an installed one's name, or package.module:factory.  [default: that of "
         "--weights]",
     ),
-    click.option("--port", metavar="NAME", help="The output to write, where the recipe has several; the first audio."),
+    port_option,
     click.option("--codes", type=FILE, metavar="FILE.npz", help="Store the codes too, to decode them later."),
 )
 """What converts, and how, as one argument, ``how``."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from astrape.commands.console import RecipeName, parse_settings, settings_option
+from astrape.commands.console import RecipeName, parse_settings, port_option, settings_option
 from astrape.commands.gathered import gathered
-from astrape.commands.place_option import PlaceType
+from astrape.commands.place_option import PlaceType, weights_option
 from astrape.errors import AstrapeError
 from astrape.voice.names import RECIPE
 
@@ -197,14 +197,14 @@ conversion_options = gathered(
     click.option(
         "--recipe", default=RECIPE, show_default=True, type=RecipeName(), metavar="RECIPE", help="What converts."
     ),
-    click.option("--weights", type=PlaceType(), metavar="FILE", help="Weights, a safetensors file."),
+    weights_option,
     click.option(
         "--encoder",
         metavar="NAME",
         help="Speaker encoder for recordings: an installed one's name, or package.module:factory.  [default: that of "
         "--weights]",
     ),
-    click.option("--port", metavar="NAME", help="The output to write, where the recipe has several; the first audio."),
+    port_option,
     click.option(
         "--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at once."
     ),

@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 if TYPE_CHECKING:
     from astrape.audio.places import Place
 
-__all__ = ["PlaceType"]
+__all__ = ["PlaceType", "weights_option"]
 
 
 class PlaceType(click.ParamType[Any]):
@@ -26,3 +26,6 @@ class PlaceType(click.ParamType[Any]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(incomplete, type="file")]
+
+
+weights_option = click.option("--weights", type=PlaceType(), metavar="FILE", help="Weights, a safetensors file.")
