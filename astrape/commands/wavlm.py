@@ -54,19 +54,16 @@ def calibrate(weights: Path, recordings: tuple[Path, ...], output: Path, as_json
     Minutes of speech of many voices do, at the level at which the graph will hear them. The file holds the weights and
     the statistics, under the names of the block.
     """
-    from safetensors.torch import save_file
-
     from astrape.audio.atomic import atomic_path
-    from astrape.graph.checksums import sealed
+    from astrape.graph.checksums import sealed_file
     from astrape.voice.wavlm import freeze, measure_statistics
 
     block = _front(weights)
     with progress("listening") as tell:
         found = measure_statistics(block, _heard(recordings, tell))
     frozen = freeze(block, found)
-    tensors = frozen.state_dict()
     with atomic_path(output) as temporary:
-        save_file(tensors, temporary, metadata=sealed(tensors, {}))
+        temporary.write_bytes(sealed_file(frozen.state_dict(), {}))
     seconds = found.frames / 3200
     if as_json:
         print_json({"output": str(output), "frames": found.frames, "seconds": seconds})

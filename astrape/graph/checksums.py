@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from astrape.audio.places import Where, local_file
 from astrape.errors import RecipeError
 
-__all__ = ["archive_fault", "checked_sums", "checked_tensors", "read_tensors", "sealed"]
+__all__ = ["archive_fault", "checked_sums", "checked_tensors", "read_tensors", "sealed_file"]
 
 SUMS = "crc32"
 """Metadata: the CRC-32 of each tensor by name, as JSON."""
@@ -35,10 +36,21 @@ ABOUT = "__metadata__"
 """In the place of a tensor's name: the metadata beside the checksums. safetensors has no tensor of that name."""
 
 
-def sealed(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> dict[str, str]:
-    """Metadata of a safetensors file of these tensors: ``about``, and a checksum of each and of ``about`` itself."""
-    sums = {name: _sum(tensor) for name, tensor in tensors.items()} | {ABOUT: _about_sum(about)}
-    return {**about, SEALED: SUMS, SUMS: json.dumps(sums, separators=(",", ":"), sort_keys=True)}
+def sealed_file(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
+    """A safetensors file of these tensors: its metadata are ``about``, and a checksum of each tensor and of ``about``.
+
+    The same tensors give the same bytes: safetensors writes its metadata in an order of chance, and here it is sorted.
+    """
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    sums = {name: _sum(tensor) for name, tensor in own.items()} | {ABOUT: _about_sum(about)}
+    metadata = {**about, SEALED: SUMS, SUMS: json.dumps(sums, separators=(",", ":"), sort_keys=True)}
+    written = save(own, metadata=metadata)
+    end = 8 + int.from_bytes(written[:8], "little")
+    header = json.loads(written[8:end])
+    header[ABOUT] = dict(sorted(header[ABOUT].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at multiples of 8 bytes
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(written)[end:]))
 
 
 def checked_sums(file: Any, path: str | os.PathLike[str]) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from astrape.audio.atomic import check_space, sync, write_whole
 from astrape.audio.places import Place, Where, local_file, read_cache
 from astrape.errors import told_as
-from astrape.graph.checksums import archive_fault, sealed
+from astrape.graph.checksums import archive_fault, sealed_file
 from astrape.training.errors import TrainingError
 
 __all__ = [
@@ -59,11 +59,7 @@ def save_checkpoint(path: Where, state: Mapping[str, Any]) -> None:
 
 def save_weights(path: Where, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
     """Store tensors as safetensors, each with a checksum, for ``astrape.load(recipe, weights=path)``."""
-    from safetensors.torch import save
-
-    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    # Its own way to write a file lets nobody else read it.
-    write_file(path, save(own, metadata=sealed(own, about)))
+    write_file(path, sealed_file({name: tensor.detach().clone() for name, tensor in tensors.items()}, about))
 
 
 def load_checkpoint(path: Where) -> dict[str, Any]:

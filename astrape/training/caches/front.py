@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from astrape.audio.atomic import shown
@@ -16,7 +15,7 @@ from astrape.audio.places import Place
 from astrape.blocks.wavlm import WavLMCNN
 from astrape.errors import RecipeError
 from astrape.graph import compile
-from astrape.graph.checksums import read_tensors, sealed
+from astrape.graph.checksums import read_tensors, sealed_file
 from astrape.graph.fitting import listed, mismatches
 from astrape.graph.graph import Graph
 from astrape.graph.hosted import SLOWEST_AUDIO
@@ -160,7 +159,7 @@ class FrontEnd:
         """Store the weights beside what they make, unless they are there."""
         path = folder / FRONT_WEIGHTS
         if self.state and not Place(path).exists():
-            write_whole(path, save(self.state, metadata=sealed(self.state, {})))
+            write_whole(path, sealed_file(self.state, {}))
 
     def frames(self, samples: int) -> int:
         """Frames of so many samples: those of whole quanta, as a stream has given them by then."""

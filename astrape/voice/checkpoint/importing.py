@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from astrape.audio.atomic import atomic_path
 from astrape.blocks.wavlm import WavLMCNN
 from astrape.errors import AstrapeError
 from astrape.graph import compile
-from astrape.graph.checksums import sealed
+from astrape.graph.checksums import sealed_file
 from astrape.graph.graph import Graph
 from astrape.graph.recipe import Recipe
 from astrape.voice.checkpoint.archive import CheckpointError, printable, read_checkpoint
@@ -141,10 +139,8 @@ def save_imported(imported: Imported, folder: str | os.PathLike[str]) -> tuple[P
     tensors = {name: tensor.detach().contiguous() for name, tensor in imported.graph.state_dict().items()}
     try:
         with atomic_path(recipe) as words, atomic_path(weights) as numbers:
-            save_file(tensors, numbers, metadata=sealed(tensors, _about(imported)))
+            numbers.write_bytes(sealed_file(tensors, _about(imported)))
             words.write_text(imported.text, encoding="utf-8")
-            # safetensors lets nobody but the owner read what it writes.
-            numbers.chmod(stat.S_IMODE(words.stat().st_mode))
         if imported.from_codes is None:
             (place / FROM_CODES).unlink(missing_ok=True)
         else:
