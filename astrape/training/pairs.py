@@ -49,6 +49,8 @@ class Pairs:
         augment: what happens to the source.
         colour: dB by which targets and their speakers' tone are coloured, see :mod:`astrape.training.colour`.
         blur: noise on what the embedding says of the speaker, of its own size, see :mod:`astrape.training.blur`.
+        onsets: share of the draws in which speech begins, after up to 0.6 s of silence: what begins after silence is
+            a hundredth of what is drawn from amid sentences, and the first word of each is heard badly then.
         shares: draws in a round of each source of the corpus, see :mod:`astrape.training.shares`; none: every set comes
             as often as any other.
     """
@@ -59,4 +61,5 @@ class Pairs:
     augment: tuple[Augmentation, ...] = ()
     colour: float = 0.0
     blur: float = 0.0
+    onsets: float = 0.0
     shares: Mapping[str, int] = field(default_factory=dict)

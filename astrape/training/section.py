@@ -88,6 +88,7 @@ class _Share(Settings):
     both: bool = False
     colour: Annotated[float, Between(0, 12)] = 0.0
     blur: Annotated[float, Between(0, 1)] = 0.0
+    onsets: Annotated[float, Between(0, 1)] = 0.0
     shares: dict[Name, Annotated[int, Between(0, 1000)]] = Field(default_factory=dict)
 
 
@@ -162,9 +163,7 @@ class _Stage(_Losses):
         if about_pairs or any(one is not None for one in (self.pairs, self.given, self.augment)):
             share = self.pairs or _Share()
             augment = tuple(build_augmentation(spec.model_dump()) for spec in self.augment or ())
-            pairs = Pairs(
-                share.same, share.both, dict(self.given or {}), augment, share.colour, share.blur, share.shares
-            )
+            pairs = Pairs(given=dict(self.given or {}), augment=augment, **dict(share))
         return Stage(
             name=name,
             train=self.train,

@@ -6,6 +6,7 @@ which set, which of its renderings, which seconds of them, and what happens to t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -35,6 +36,10 @@ __all__ = ["SetWindows", "sets_of"]
 
 APART = Fraction(1, 40)
 """Seconds by which two renderings of a set may differ in length, for whatever rounding there was."""
+
+ONSET = Fraction(3, 5)
+"""Seconds of silence, at most, before speech that begins in its window, and no more than half of the window: after
+that long, a network has heard silence alone."""
 
 EDGE = 0.96
 """Share of half the rate up to which a resampler leaves a recording as it was."""
@@ -73,7 +78,8 @@ class SetWindows(Crops):
         drawn: says which of them comes at a place.
 
     Raises:
-        CacheError: for a cache that is missing or not finished, and a recording without a pitch where that is needed.
+        CacheError: for a cache that is missing or not finished, a recording without a pitch where that is needed, and
+            silence before speech with a cache of content.
     """
 
     def __init__(
@@ -94,6 +100,11 @@ class SetWindows(Crops):
         streams = {"audio": Stream(Fraction(audio), 1), "phones": Stream(PHONE_RATE, 1)}
         streams["pair.pitch"] = Stream(PITCH_RATE, 1)
         if "content" in by_kind:
+            if pairs.onsets:
+                raise CacheError(
+                    f"`onsets: {pairs.onsets:g}` puts silence before speech, and what the teacher hears in silence is "
+                    "not in the cache of content: hint: leave `onsets` out, or train without that cache"
+                )
             streams["content"] = Stream(by_kind["content"].rate, by_kind["content"].channels)
         super().__init__(utterances, by_kind, streams, seconds=seconds, period=period, speakers=speakers, seed=seed)
         self.sets = sets_of(self.utterances)
@@ -125,8 +136,10 @@ class SetWindows(Crops):
         source, target = (renderings[at], renderings[other])[:: -1 if back else 1]
         begin = int(draw.integers(self._places(self._length(source, target)))) * self.period
         # Four numbers or more keep these draws apart from those above, and from those of the order.
+        silence = self._silence(np.random.default_rng((self.seed, epoch, drawn, 6)))
         number = np.random.default_rng((self.seed, epoch, item, 3)).integers(1 << 24)
-        window = self._cut(source, target, begin) | {"random": torch.tensor([float(number)])}
+        window = self._cut(source, target, begin) if silence is None else self._begun(source, target, silence)
+        window["random"] = torch.tensor([float(number)])
         if self.pairs.colour and {"pair.wav", "pair.speaker"} <= window.keys():
             colour = draw_colour(np.random.default_rng((self.seed, epoch, item, 4)), self.pairs.colour)
             rate = float(self.streams["audio"].rate)
@@ -252,6 +265,23 @@ class SetWindows(Crops):
                 piece = torch.from_numpy(cut(array, int(begin * content.rate), self.frames("content")))
                 window[name] = piece.float() if name == "voiced" else piece
         return window | self._counts(source.speaker, self._length(source, target) - begin)
+
+    def _silence(self, draw: np.random.Generator) -> Fraction | None:
+        """Seconds of silence before speech that begins in its window, a whole multiple of the period; or none is to."""
+        if draw.random() >= self.pairs.onsets:
+            return None
+        return int(draw.integers(math.floor(min(ONSET, self.seconds / 2) / self.period) + 1)) * self.period
+
+    def _begun(self, source: Utterance, target: Utterance, silence: Fraction) -> dict[str, Tensor]:
+        """The window of speech that begins after silence."""
+        window = self._cut(source, target, Fraction(0))
+        for name, empty in (("audio", 0), (PAIR + "wav", 0), (PAIR + "pitch", 0), ("phones", NO_PHONE)):
+            if name in window:
+                lead = math.ceil(silence * self.streams["audio" if name == PAIR + "wav" else name].rate)
+                # Cut by ``narrow``, where a lead of nothing cuts nothing.
+                kept = window[name].narrow(-1, 0, max(0, window[name].shape[-1] - lead))
+                window[name] = torch.nn.functional.pad(kept, (window[name].shape[-1] - kept.shape[-1], 0), value=empty)
+        return window | self._counts(source.speaker, self._length(source, target) + silence)
 
     def _augmented(self, window: dict[str, Tensor], seeds: tuple[int, ...]) -> dict[str, Tensor]:
         rate = float(self.streams["audio"].rate)

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from astrape.corpus.errors import CorpusError
 from astrape.corpus.layouts import read_corpus
 from astrape.corpus.splits import split_corpus
 from astrape.corpus.utterances import Utterance
+from astrape.training import teachers
 from astrape.training.augment import build_augmentation
 from astrape.training.caches import Cache, CacheJob, check_cache, make_cache
 from astrape.training.errors import CacheError
@@ -24,6 +26,7 @@ from astrape.training.sets import SetWindows, sets_of
 from astrape.training.tables import NO_PHONE
 from astrape.training.windows import WindowLoader
 from tests.training import parallel
+from tests.training.corpora import order
 
 NEEDS = ("audio", "pair.wav", "pair.pitch", "phones", "speaker", "pair.speaker")
 PERIOD = Fraction(1, 100)
@@ -310,6 +313,56 @@ def test_speakers_are_blurred_and_their_voices_are_not(manifest: Path) -> None:
         assert torch.equal(before["speaker"], after["speaker"])
         assert not torch.equal(before["pair.speaker"], after["pair.speaker"])
         assert torch.equal(after["pair.speaker"], windows(manifest, Pairs(blur=0.25))[0, item]["pair.speaker"])
+
+
+def test_speech_begins_after_silence_in_all_signals_alike(manifest: Path) -> None:
+    drawn = windows(manifest, Pairs(onsets=1.0, both=True), seconds=Fraction(1))
+    silences = set()
+    for item in range(24):
+        window = drawn[0, item]
+        there = [
+            (voice, number, lead)
+            for voice in parallel.VOICES
+            for number in range(6)
+            for lead in range(0, 12001, 600)
+            if np.allclose(_after(parallel.recording(number, voice), lead, 24000), window["audio"][0], atol=1e-3)
+        ]
+        ((voice, number, lead),) = there
+        silences.add(lead)
+        folder = manifest.parent / "sets" / "000" / f"{number:06d}"
+        phones = np.load(folder / "phones.npy")
+        assert window["phones"][0].tolist() == _after(phones, lead // 600, 40, NO_PHONE).tolist()
+        (target,) = {one for one in parallel.VOICES if parallel.vector(one).tolist() == window["pair.speaker"].tolist()}
+        wave = _after(parallel.recording(number, target), lead, 24000)
+        np.testing.assert_allclose(window["pair.wav"][0], wave, rtol=0, atol=1e-3)
+        pitch = np.load(folder / f"{target}.f0.npy")
+        assert window["pair.pitch"][0].tolist() == _after(pitch, lead // 300, 80).tolist()
+        assert float(window["valid"]) == min(1.0, lead / 24000 + len(parallel.recording(number, voice)) / 24000)
+    assert len(silences) > 4, "how long it is silent is drawn too"
+    assert max(silences) <= 12000, "no more than half of a window"
+
+
+def _after(signal: NDArray[Any], lead: int, count: int, empty: float = 0) -> NDArray[Any]:
+    """The first ``count`` of a signal that begins after ``lead``, and nothing after its end."""
+    made = np.full(max(count, lead + len(signal)), empty, signal.dtype)
+    made[lead : lead + len(signal)] = signal
+    return made[:count]
+
+
+def test_a_share_of_the_windows_begins_after_silence(manifest: Path) -> None:
+    plain, drawn = windows(manifest), windows(manifest, Pairs(onsets=0.5, same=0.0))
+    changed = [not torch.equal(plain[0, item]["pair.wav"], drawn[0, item]["pair.wav"]) for item in range(40)]
+    assert 10 < sum(changed) < 30
+
+
+def test_silence_before_speech_needs_no_cache_of_content(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(teachers.TEACHERS, "level", "tests.training.corpora:LevelTeacher")
+    corpus = read_corpus(manifest)
+    make_cache(order(tmp_path / "cache", "content", teacher={"use": "level"}), corpus)
+    with pytest.raises(CacheError, match=r"`onsets: 0.5` puts silence before speech.*hint: leave `onsets` out"):
+        windows(manifest, Pairs(onsets=0.5), caches=[Cache(tmp_path / "cache" / "content")])
 
 
 def test_a_manifest_says_which_source_a_set_is_of(manifest: Path, tmp_path: Path) -> None:
