@@ -18,6 +18,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 
+from tests.forks import ForkedWorkers
+
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
 SLOW_FACTOR = 10
 
@@ -54,6 +56,16 @@ def pytest_collection_modifyitems(items: Iterable[Any]) -> None:
             seen.add(id(test))
             own = getattr(test, "_hypothesis_internal_use_settings", None) or settings.default
             test._hypothesis_internal_use_settings = settings(own, max_examples=own.max_examples * SLOW_FACTOR)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _workers() -> Iterator[None]:
+    """Workers are forked with PyTorch loaded, which takes two seconds each; tests/jobs has them begin afresh."""
+    from astrape.jobs import local
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "AFRESH", ForkedWorkers())
+        yield
 
 
 @pytest.fixture(autouse=True)

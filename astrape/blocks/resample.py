@@ -108,7 +108,7 @@ class Resampler(StreamBlock):
         ratio = target / source.rate
         super().__init__(source, quantum=ratio.denominator, ratio=ratio)
         bounded("zeros", zeros, 1, 4096)
-        self.delay = 0 if ratio == 1 else math.ceil(zeros * max(Fraction(1), ratio))
+        self.delay = half_filter(ratio, zeros)
         self.shift = _shift(shift, ratio)
         self.history = 0
         self._oldest = [0]
@@ -203,6 +203,11 @@ class Resampler(StreamBlock):
         windows = windows.permute(2, 0, 1, 3).flatten(1, 2)
         y = torch.bmm(windows, self.weight).reshape(groups, rows.shape[0], -1, size).permute(1, 2, 0, 3)
         return y.flatten(2)[..., : self.ratio.numerator].flatten(1)
+
+
+def half_filter(ratio: Fraction, zeros: int) -> int:
+    """Half of the filter in output frames, which is the delay without a shift."""
+    return 0 if ratio == 1 else math.ceil(zeros * max(Fraction(1), ratio))
 
 
 def _shift(given: Fraction | int | str, ratio: Fraction) -> Fraction:

@@ -37,6 +37,7 @@ __all__ = [
     "RecipeName",
     "channel_option",
     "command",
+    "encoder_option",
     "json_option",
     "narrator",
     "note",
@@ -87,6 +88,13 @@ channel_option = click.option(
     show_default=True,
     metavar="NAME",
     help="Of several channels: their mean, left, right, or the number of one.",
+)
+
+encoder_option = click.option(
+    "--encoder",
+    metavar="NAME",
+    help="Speaker encoder for recordings: an installed one's name, or package.module:factory.  [default: that of "
+    "--weights]",
 )
 
 port_option = click.option(

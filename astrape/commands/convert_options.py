@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from astrape.commands.console import RecipeName, port_option
+from astrape.commands.console import RecipeName, encoder_option, port_option
 from astrape.commands.gathered import gathered
 from astrape.commands.pipes import PIPE
 from astrape.commands.place_option import PlaceType, weights_option
@@ -159,12 +159,7 @@ conversion_options = gathered(
         "--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at a time."
     ),
     click.option("--live-latency", is_flag=True, help="Keep the latency that a live host hears, instead of aligning."),
-    click.option(
-        "--encoder",
-        metavar="NAME",
-        help="Speaker encoder for a recording: an installed one's name, or package.module:factory.  [default: that of "
-        "--weights]",
-    ),
+    encoder_option,
     port_option,
     click.option("--codes", type=FILE, metavar="FILE.npz", help="Store the codes too, to decode them later."),
 )

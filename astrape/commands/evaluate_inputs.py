@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from astrape.commands.console import RecipeName, parse_settings, port_option, settings_option
+from astrape.commands.console import RecipeName, encoder_option, parse_settings, port_option, settings_option
 from astrape.commands.gathered import gathered
 from astrape.commands.place_option import PlaceType, weights_option
 from astrape.errors import AstrapeError
@@ -198,12 +198,7 @@ conversion_options = gathered(
         "--recipe", default=RECIPE, show_default=True, type=RecipeName(), metavar="RECIPE", help="What converts."
     ),
     weights_option,
-    click.option(
-        "--encoder",
-        metavar="NAME",
-        help="Speaker encoder for recordings: an installed one's name, or package.module:factory.  [default: that of "
-        "--weights]",
-    ),
+    encoder_option,
     port_option,
     click.option(
         "--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at once."

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any, TypeVar
 
 from astrape.blocks.base import Stream
-from astrape.blocks.resample import Resampler
+from astrape.blocks.resample import Resampler, half_filter
 from astrape.errors import AlignmentError, CausalityError, RateError
 from astrape.graph.compile.align import align
 from astrape.graph.compile.plan import Plan, PlannedNode, Wire
@@ -84,12 +84,9 @@ def hosted(graph: GraphLike, rate: Fraction | int | str, *, zeros: int = ZEROS) 
     try:
         aligned, latency = align(nodes, inputs, loops)
         for name, added in leaving.items():
-            node = _resampler(graph, added, source[name], wiring[name], target, zeros)
-            late = (latency[wiring[name]] + node.block.latency) * target
+            late = latency[wiring[name]] * target + half_filter(target / source[name].rate, zeros)
             shift = math.ceil(late) - late
-            if shift:
-                node = _resampler(graph, added, source[name], wiring[name], target, zeros, shift)
-            aligned[added] = node
+            aligned[added] = _resampler(graph, added, source[name], wiring[name], target, zeros, shift)
             wiring[name] = Wire(added, "out")
             latency[wiring[name]] = (late + shift) / target
         return graph.part(Plan(graph.name, aligned, loops, inputs, graph.control_specs, wiring, latency))

@@ -17,6 +17,9 @@ from astrape.jobs.job import Answer, Event, Lost, Ready, answer_of, portable
 
 __all__ = ["LocalWorkers"]
 
+AFRESH: Any = multiprocessing.get_context("spawn")
+"""How workers are started: nothing of this process is in them but what is given, and no lock that it holds."""
+
 GRACE = 10.0
 """Seconds in which a worker that is told to stop takes its unfinished file away, before it is ended."""
 
@@ -30,13 +33,12 @@ class LocalWorkers:
 
     def __init__(self, begin: Callable[..., Callable[[Any], Any]], given: tuple[Any, ...]) -> None:
         self._begin, self._given = begin, given
-        self._context = multiprocessing.get_context("spawn")
         self._workers: dict[int, tuple[multiprocessing.process.BaseProcess, Connection]] = {}
 
     def start(self, worker: int) -> None:
-        ours, theirs = self._context.Pipe()
+        ours, theirs = AFRESH.Pipe()
         arguments = (theirs, self._begin, self._given)
-        process = self._context.Process(target=_worker, args=arguments, name=f"worker {worker}", daemon=True)
+        process = AFRESH.Process(target=_worker, args=arguments, name=f"worker {worker}", daemon=True)
         with _uninterrupted():
             process.start()
             theirs.close()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,14 +28,29 @@ from astrape.graph.graph import Graph
 from astrape.graph.hosted import SLOWEST_AUDIO
 from astrape.progress import Progress
 
-__all__ = ["SLOWEST_AUDIO", "Conversion", "audio_ports", "check_chunk", "process_file"]
+__all__ = ["SLOWEST_AUDIO", "Conversion", "Timed", "audio_ports", "check_chunk", "process_file"]
 
 READ_SECONDS = 0.5
 """Seconds that are read and resampled at a time. Memory depends on it, results do not."""
 
 
+class Timed:
+    """What the results of a graph over a file tell alike, as dataclasses of their own fields."""
+
+    seconds: float
+    graph_seconds: float
+
+    @property
+    def real_time_factor(self) -> float:
+        """Graph time per second of audio; below 1 is faster than real time. 0 for an empty file."""
+        return self.graph_seconds / self.seconds if self.seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(cast(Any, self)) | {"real_time_factor": self.real_time_factor}
+
+
 @dataclass(frozen=True)
-class Conversion:
+class Conversion(Timed):
     """The result of ``process_file``.
 
     Attributes:
@@ -79,14 +94,6 @@ class Conversion:
     peak_out: float
     rms_in: float
     rms_out: float
-
-    @property
-    def real_time_factor(self) -> float:
-        """Graph time per second of audio; below 1 is faster than real time. 0 for an empty file."""
-        return self.graph_seconds / self.seconds if self.seconds else 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"real_time_factor": self.real_time_factor}
 
 
 def audio_ports(graph: Graph, output: str | None = None) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from astrape.graph.compile.plan import Wire
 from astrape.graph.graph import Graph
 from astrape.graph.subgraph import subgraph
 from astrape.progress import Progress
-from astrape.runtime.files import SLOWEST_AUDIO, check_chunk
+from astrape.runtime.files import SLOWEST_AUDIO, Timed, check_chunk
 from astrape.voice.codes import CodedRecording, CodesError, CodeStream, read_codes
 from astrape.voice.names import FROM_CODES
 from astrape.voice.spaces import Spoken
@@ -35,7 +35,7 @@ PIECE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Decoded:
+class Decoded(Timed):
     """The result of decoding a file of codes; as :class:`~astrape.runtime.files.Conversion` where names are the same.
 
     Attributes:
@@ -58,14 +58,6 @@ class Decoded:
     clipped: int
     peak_out: float
     rms_out: float
-
-    @property
-    def real_time_factor(self) -> float:
-        """Graph time per second of audio; 0 for no codes."""
-        return self.graph_seconds / self.seconds if self.seconds else 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"real_time_factor": self.real_time_factor}
 
 
 class CodeDecoder(Spoken):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,14 @@ from click.testing import CliRunner
 
 from astrape.cli import cli
 from astrape.runtime.export import export
+from tests.operators import read_once
 from tests.runtime.exports import skip_without_compiler, small
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _operators() -> Iterator[None]:
+    with read_once():
+        yield
 
 
 @pytest.fixture(scope="session")
