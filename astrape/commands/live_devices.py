@@ -82,7 +82,7 @@ def print_devices(devices: list[Device], as_json: bool) -> None:
             str(device.channels_in or "-"),
             str(device.channels_out or "-"),
             f"{device.rate:g}",
-            f"{1000 * device.latency_in:.0f} / {1000 * device.latency_out:.0f}",
+            " / ".join("-" if s is None else f"{1000 * s:.0f}" for s in (device.latency_in, device.latency_out)),
             ", ".join((["itself"] if both else []) + [str(other.index) for other in others]) or "-",
         )
     print_table(table, width=110)

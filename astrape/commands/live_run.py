@@ -137,7 +137,7 @@ class LiveRun:
 
     def _wait(self) -> None:
         """The device is gone: try again until it is back."""
-        from astrape.runtime.devices import DeviceError, choose, list_devices, restart
+        from astrape.runtime.devices import DeviceError, list_devices, once_more, restart
 
         gone = f"'{self.pair.source.name}' or '{self.pair.sink.name}' is gone"
         self.notice = f"{gone}: waiting for it"
@@ -152,9 +152,9 @@ class LiveRun:
             try:
                 restart()
                 devices = list_devices()
-                source = choose(devices, self.pair.source.name, "input")
-                sink = choose(devices, self.pair.sink.name, "output")
-                further = None if self.pair.monitor is None else choose(devices, self.pair.monitor.name, "output")
+                source = once_more(devices, self.pair.source, "input")
+                sink = once_more(devices, self.pair.sink, "output")
+                further = None if self.pair.monitor is None else once_more(devices, self.pair.monitor, "output")
                 self.card = self._card(source, sink, further)
                 self.card.open()
                 break

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +18,7 @@ __all__ = [
     "choose",
     "common_rate",
     "list_devices",
+    "once_more",
     "portaudio",
     "restart",
     "share_clock",
@@ -35,8 +38,11 @@ NONE = {
     "win32": "look in Settings, Sound, and allow desktop apps to use the microphone in Settings, Privacy",
 }
 
+CARD = re.compile(r"\(hw:(\d+),(\d+)\)")
+"""The card and the device of it in a name that PortAudio makes for ALSA."""
+
 # Of PortAudio's portaudio.h.
-UNANTICIPATED, BAD_CHANNELS, BAD_RATE, BAD_DEVICE = -9999, -9998, -9997, -9996
+UNANTICIPATED, BAD_CHANNELS, BAD_RATE, BAD_DEVICE, BAD_COMBINATION = -9999, -9998, -9997, -9996, -9993
 NO_MEMORY, BUFFER_TOO_SMALL, UNAVAILABLE, TIMED_OUT = -9992, -9990, -9985, -9987
 
 
@@ -61,7 +67,7 @@ class Device:
         api: the host API that it is reached through, such as ALSA or Core Audio.
         channels_in, channels_out: the most it has.
         rate: its default, Hz.
-        latency_in, latency_out: its default for live use, seconds.
+        latency_in, latency_out: its default for live use, seconds; ``None`` for a side that it has not.
         default_in, default_out: whether it is the system's default.
     """
 
@@ -71,8 +77,8 @@ class Device:
     channels_in: int
     channels_out: int
     rate: float
-    latency_in: float
-    latency_out: float
+    latency_in: float | None
+    latency_out: float | None
     default_in: bool
     default_out: bool
 
@@ -123,13 +129,17 @@ def list_devices() -> list[Device]:
             channels_in=int(found["max_input_channels"]),
             channels_out=int(found["max_output_channels"]),
             rate=float(found["default_samplerate"]),
-            latency_in=float(found["default_low_input_latency"]),
-            latency_out=float(found["default_low_output_latency"]),
+            latency_in=_low_latency(found, "input"),
+            latency_out=_low_latency(found, "output"),
             default_in=index == inputs,
             default_out=index == outputs,
         )
         for index, found in enumerate(sound.query_devices())
     ]
+
+
+def _low_latency(found: Any, kind: str) -> float | None:
+    return float(found[f"default_low_{kind}_latency"]) if found[f"max_{kind}_channels"] else None
 
 
 def _default(sound: Any, kind: str) -> int:
@@ -168,7 +178,8 @@ def choose(devices: Sequence[Device], wanted: str | None, kind: str) -> Device:
         found = exact or partly
     if not found:
         listed = "; ".join(f"{device.index} {device.name}" for device in fitting[:8])
-        raise DeviceError("unknown", f"there is no {kind} device '{wanted}': hint: there is: {listed}")
+        hint = f"there is: {listed}; what another program has to itself, or your user may not open, is not listed"
+        raise DeviceError("unknown", f"there is no {kind} device '{wanted}': hint: {hint}")
     apis = {device.api for device in found}
     if len(found) > 1 and len(apis) == len(found):
         # The same device through several doors: the system's own is as good as any.
@@ -177,6 +188,20 @@ def choose(devices: Sequence[Device], wanted: str | None, kind: str) -> Device:
         listed = "; ".join(f"{device.index} {device.name} ({device.api})" for device in found[:8])
         raise DeviceError("unknown", f"several {kind} devices are '{wanted}': hint: take the number of one: {listed}")
     return found[0]
+
+
+def once_more(devices: Sequence[Device], before: Device, kind: str) -> Device:
+    """The same device among those that are listed now; the number of its card may be another.
+
+    Raises:
+        DeviceError: where it is not there. Another whose name is like it is not taken for it.
+    """
+    there = [device for device in devices if device.api == before.api and _channels(device, kind)]
+    for name in (lambda device: device.name, lambda device: CARD.sub("", device.name)):
+        for device in there:
+            if name(device) == name(before):
+                return device
+    raise DeviceError("gone", f"'{before.name}' is gone: hint: plug it in again")
 
 
 def share_clock(one: Device, other: Device) -> bool:
@@ -225,9 +250,10 @@ def told(error: Exception, source: Device, sink: Device) -> DeviceError:
     pair = f"'{source.name}'" if source == sink else f"'{source.name}' and '{sink.name}'"
     text, number = str(error), _number(error)
     low = text.lower()
+    if number == BAD_COMBINATION:
+        return _unopened(source, sink, pair)
     if "permission" in low or "access denied" in low or "not permitted" in low:
-        hint = "on Linux join the group audio (`sudo usermod -aG audio $USER`, new login), elsewhere allow the "
-        return DeviceError("permission", f"no permission for {pair}: hint: {hint}microphone in the privacy settings")
+        return _forbidden(pair)
     if number == UNAVAILABLE or "busy" in low or "in use" in low:
         hint = "close the program that has it, or take it through PipeWire, PulseAudio or JACK, which share it"
         return DeviceError("busy", f"{pair} is in use by another program: hint: {hint}")
@@ -238,6 +264,24 @@ def told(error: Exception, source: Device, sink: Device) -> DeviceError:
     if number in (BAD_DEVICE, TIMED_OUT) or "no such device" in low or "disconnected" in low:
         return DeviceError("gone", f"{pair} is gone: hint: plug it in again; `--list-devices` says what is there")
     return DeviceError("other", f"{pair}: {text}: hint: try another --block or --rate, or another host API's device")
+
+
+def _forbidden(pair: str) -> DeviceError:
+    hint = "on Linux join the group audio (`sudo usermod -aG audio $USER`, new login), elsewhere allow the "
+    return DeviceError("permission", f"no permission for {pair}: hint: {hint}microphone in the privacy settings")
+
+
+def _unopened(source: Device, sink: Device, pair: str) -> DeviceError:
+    """What ALSA will not open, for whatever reason but another program; the files of a card say which it is."""
+    for device, end in ((source, "c"), (sink, "p")):
+        card = CARD.search(device.name)
+        if card is None:
+            continue
+        file = f"/dev/snd/pcmC{card[1]}D{card[2]}{end}"
+        if os.path.exists(file) and not os.access(file, os.R_OK | os.W_OK):
+            return _forbidden(f"'{device.name}'")
+    hint = "`--list-devices` says what is there; on Linux your user must be in the group audio"
+    return DeviceError("gone", f"{pair} cannot be opened: gone, or not yours to open: hint: {hint}")
 
 
 def _number(error: Exception) -> int:

@@ -14,7 +14,7 @@ import astrape
 from astrape.commands.live import live
 from astrape.commands.live_view import Shown, lines, summary
 from astrape.errors import AstrapeError, StreamError
-from astrape.runtime.devices import Device, DeviceError, choose, share_clock, told
+from astrape.runtime.devices import Device, DeviceError, choose, once_more, share_clock, told
 from astrape.runtime.engine import Engine
 from astrape.runtime.rings import Ring
 from astrape.runtime.round_trip import RoundTrip
@@ -74,6 +74,18 @@ def test_no_device_at_all_has_a_cause_and_a_fix():
         choose([], None, "input")
     with pytest.raises(DeviceError, match="no input device, of 1 devices"):
         choose([DEVICES[4]], None, "input")
+
+
+def test_a_device_that_comes_back_is_the_same_and_no_other():
+    before = device(7, "USB Headset: Audio (hw:2,0)")
+    again = device(3, "USB Headset: Audio (hw:3,0)")
+    like = device(4, "USB Headset: Audio (hw:2,0)", "JACK Audio Connection Kit")
+    longer = device(5, "USB Headset: Audio (hw:2,0) monitor")
+    assert once_more([like, longer, again], before, "input") == again
+    same = replace(before, index=9)
+    assert once_more([again, same], before, "input") == same
+    with pytest.raises(DeviceError, match="is gone: hint: plug it in again"):
+        once_more([like, longer], before, "input")
 
 
 def test_one_clock_is_known_of_one_device_and_of_jack():
