@@ -1,7 +1,7 @@
 """Devices of ALSA through PortAudio's own code for it.
 
-The card has no hardware and is compiled here. One program has it at a time, it runs at one rate, and a file that appears
-pulls it out.
+The card has no hardware and is compiled here. One program has it at a time, it runs at one rate, and a file that
+appears pulls it out.
 """
 
 from __future__ import annotations
