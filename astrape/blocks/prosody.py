@@ -229,7 +229,7 @@ class Register(StreamBlock):
 
 
 def _in_time(frames: list[Tensor]) -> Tensor:
-    """What there is of each frame, along the second dimension; of one frame without a copy."""
+    """The frames stacked along the second dimension; one frame without a copy."""
     return torch.stack(frames, dim=1) if len(frames) > 1 else frames[0][:, None]
 
 

@@ -74,7 +74,7 @@ def callback_loads(
         precision: of weights, as ``graph.stream`` takes it.
 
     Raises:
-        AstrapeError: for a length that is out of range, or that is no whole number of frames at another input.
+        AstrapeError: for a length that is out of range, or that is not a whole number of frames at another input.
     """
     if not frames or not all(1 <= count <= LONGEST for count in frames):
         raise AstrapeError(f"callbacks have 1 to {LONGEST} frames, not {', '.join(map(str, frames)) or 'none'}")

@@ -383,6 +383,10 @@ class Refused:
 
 def test_what_comes_with_the_package_is_for_the_kind_of_machine(tmp_path, monkeypatch) -> None:
     """It is found beside the sources, under a name that tells the kind and not this very processor."""
+    # A compiler has to take each kind's sources, and optimising them is most of its work.
+    monkeypatch.setattr(building, "COMMON", ("-O0", *building.COMMON[1:]))
+    names = building.names.__wrapped__()
+    monkeypatch.setattr(building, "names", lambda: names)
     try:
         made = building.build_for_others(tmp_path)
     except OSError as reason:
@@ -392,7 +396,7 @@ def test_what_comes_with_the_package_is_for_the_kind_of_machine(tmp_path, monkey
     monkeypatch.setattr(building, "SOURCES", tmp_path)
     found = libraries.find_libraries()
     assert set(found) <= set(made)
-    assert bool(found) == (len(building.names()) > 1)
+    assert bool(found) == (len(names) > 1)
     for path in found:
         assert Library(path).path == path
 

@@ -8,9 +8,8 @@ import os
 import pty
 import re
 import struct
-import subprocess
-import sys
 import termios
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any
 
@@ -22,6 +21,7 @@ from rich.console import Console
 import astrape
 from astrape.graph.recipe import shipped_recipes
 from astrape.graph.report import Report
+from tests.forks import run_program
 from tests.graph.random_recipes import compiled, random_recipes
 from tests.graph.recipes import recipe
 
@@ -86,26 +86,40 @@ def test_names_of_recipes_are_whole_on_a_terminal(width: int) -> None:
     assert any(line.startswith("too narrow here for ") and "controls" in line for line in lines)
 
 
+ON_TERMINAL = """
+import os, runpy, sys
+terminal = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_NOCTTY)
+for number in (1, 2):
+    os.dup2(terminal, number)
+runpy.run_module("astrape", run_name="__main__", alter_sys=True)
+"""
+
+
 def on_a_terminal(width: int, *words: str) -> str:
     main, other = pty.openpty()
     fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "astrape", *words], stdout=other, stderr=other, env={**environment, "TERM": "xterm"}
-    )
-    os.close(other)
+    with ThreadPoolExecutor() as threads:
+        reading = threads.submit(read_out, main)
+        done = run_program(ON_TERMINAL, os.ttyname(other), *words, environment={**environment, "TERM": "xterm"})
+        os.close(other)
+        said = reading.result()
+    os.close(main)
+    assert done.returncode == 0, said
+    return ESCAPES.sub("", said.decode()).replace("\r\n", "\n")
+
+
+def read_out(main: int) -> bytes:
+    """All that is written to a terminal, until nobody has it open any more."""
     said = b""
     while True:
         try:
             part = os.read(main, 65536)
         except OSError:
-            break
+            return said
         if not part:
-            break
+            return said
         said += part
-    os.close(main)
-    assert process.wait() == 0, said
-    return ESCAPES.sub("", said.decode()).replace("\r\n", "\n")
 
 
 @settings(max_examples=40)
