@@ -67,8 +67,8 @@ class CorpusOptions:
 class MakerOptions:
     """The maker of a cache, and its device."""
 
-    weights: Path | None
-    wavlm: Path | None
+    weights: Path | Place | None
+    wavlm: Path | Place | None
     teacher: str | None
     teacher_dir: Path | None
     device: str
@@ -157,8 +157,8 @@ folder_options = gathered(
 maker_options = gathered(
     "maker",
     MakerOptions,
-    click.option("--weights", type=PATH, metavar="FILE", help="Weights with the front end's: safetensors."),
-    click.option("--wavlm", type=PATH, metavar="CHECKPOINT", help="A WavLM checkpoint for the front end."),
+    click.option("--weights", type=PlaceType(), metavar="FILE", help="Weights with the front end's: safetensors."),
+    click.option("--wavlm", type=PlaceType(), metavar="CHECKPOINT", help="A WavLM checkpoint for the front end."),
     click.option("--teacher", metavar="NAME", help="miocodec, offline or spectral.  [default: the recipe's]"),
     click.option("--teacher-dir", type=PATH, metavar="FOLDER", help="Where the teacher's weights are."),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or mps."),

@@ -73,7 +73,8 @@ def convert(
     reported at the end, and the exit code is 1 then. With --jobs, several are converted at a time.
 
     SRC may be codes that --codes stored, .npz or .npy: the recipe then is one that begins with codes, and of --weights,
-    those of the whole, it takes its part. SRC, OUT and --weights may be URLs of stores, s3://bucket/name for instance.
+    those of the whole, it takes its part. SRC, OUT, VOICE and --weights may be URLs of stores, s3://bucket/name for
+    instance.
 
     `-` for SRC or OUT is standard input or output: WAV, or raw samples where --from or --to say so. What comes is taken
     as it comes, and what goes is flushed with every chunk. What the command has to say then goes to standard error.
@@ -132,7 +133,7 @@ def convert(
         print_json(facts | {"codes": codes} | done.to_dict(), err=files.piped)
 
 
-def _facts(converter: Converter | CodeDecoder, voice: Metadata, path: Path) -> dict[str, Any]:
+def _facts(converter: Converter | CodeDecoder, voice: Metadata, path: Path | Place) -> dict[str, Any]:
     """What converts to whom, for the result. What is doubtful about it is told.
 
     Raises:

@@ -23,14 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Files", "How", "conversion_options", "file_options"]
 
-FILE = click.Path(path_type=Path)
-
 
 class Files(NamedTuple):
     """What is read and written: a recording, a folder of them or stored codes; the voice; and the result."""
 
     source: Path | Place
-    voice: Path
+    voice: Path | Place
     out: Path | Place
 
     @property
@@ -51,7 +49,7 @@ class Files(NamedTuple):
         return self.source.suffix.lower() in CODE_ENDINGS and not self.many
 
 
-def _files(source: Path | Place, second: Path | Place | None, voice: Path, out: Path | Place | None) -> Files:
+def _files(source: Path | Place, second: Path | Place | None, voice: Path | Place, out: Path | Place | None) -> Files:
     if out is None:
         out = second
     elif second is not None:
@@ -71,7 +69,7 @@ class How:
     live_latency: bool
     encoder: str | None
     port: str | None
-    codes: Path | None
+    codes: Path | Place | None
 
     def check(self, files: Files) -> None:
         """Refuse options that do not go with the files, and outputs that would overwrite an input.
@@ -129,7 +127,7 @@ file_options = gathered(
         "voice",
         required=True,
         metavar="VOICE",
-        type=FILE,
+        type=PlaceType(),
         help="The voice: a voicebank (.astrape, or an older .npz), a recording of 5 s or more, or the name of a voice "
         "that ships (`astrape voicebank list`).",
     ),
@@ -161,6 +159,6 @@ conversion_options = gathered(
     click.option("--live-latency", is_flag=True, help="Keep the latency that a live host hears, instead of aligning."),
     encoder_option,
     port_option,
-    click.option("--codes", type=FILE, metavar="FILE.npz", help="Store the codes too, to decode them later."),
+    click.option("--codes", type=PlaceType(), metavar="FILE.npz", help="Store the codes too, to decode them later."),
 )
 """What converts, and how, as one argument, ``how``."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 INCOMPLETE = 1
-FILE = click.Path(path_type=Path)
 
 
 @command(
@@ -109,6 +108,7 @@ def evaluate(
     With --jobs, several pairs of a set are converted and measured at a time. What cannot be measured is named with the
     reason, and so is a pair that ends its worker three times. The exit code is 1 when a pair could not be converted.
     """
+    from astrape.audio.places import below
     from astrape.runtime.files import check_chunk
     from astrape.voice.evaluation.columns import conditions_of
     from astrape.voice.evaluation.comparison import check_beside, compare
@@ -124,10 +124,10 @@ def evaluate(
     if single:
         refuse_workers(engine, "is for a set, and --source is one recording: leave it out")
     pairs = inputs.pairs()
-    if isinstance(out, Path) and not single:
+    if out is not None and not single:
         # A run inside the folder of sources: what an earlier one wrote there is no source.
-        own = out.absolute() / CONVERTED
-        pairs = [pair for pair in pairs if not Path(pair.source.path).absolute().is_relative_to(own)]
+        own = out / CONVERTED
+        pairs = [pair for pair in pairs if below(pair.source.path, own) == os.fspath(pair.source.path)]
     drawn = some(pairs, limit, seed)
     folder, wanted = inputs.places()
     system: System

@@ -25,23 +25,21 @@ __all__ = ["CONVERTED", "ConversionOptions", "Inputs", "check_targets", "convers
 CONVERTED = "converted"
 """Folder of the converted files in that of the run."""
 
-FILE = click.Path(path_type=Path)
-
 
 @dataclass(frozen=True)
 class Inputs:
     """The recordings of a run, the voices, and where results go: the values of the options of these names."""
 
-    source: Path | None
-    target: Path | None
+    source: Path | Place | None
+    target: Path | Place | None
     out: Path | Place | None
-    sources: tuple[Path, ...]
-    targets: tuple[Path, ...]
-    table: Path | None
+    sources: tuple[Path | Place, ...]
+    targets: tuple[Path | Place, ...]
+    table: Path | Place | None
     own_voice: bool
-    target_audio: Path | None
+    target_audio: Path | Place | None
     text: str | None
-    converted: Path | None
+    converted: Path | Place | None
     late: float
 
     def pairs(self) -> list[Pair]:
@@ -157,10 +155,10 @@ class ConversionOptions:
 input_options = gathered(
     "inputs",
     Inputs,
-    click.option("--source", type=FILE, metavar="FILE", help="One recording to convert."),
+    click.option("--source", type=PlaceType(), metavar="FILE", help="One recording to convert."),
     click.option(
         "--target",
-        type=FILE,
+        type=PlaceType(),
         metavar="VOICE",
         help="The voice: a voicebank, a recording of 5 s or more, or the name of one that ships.",
     ),
@@ -174,19 +172,29 @@ input_options = gathered(
         help="Of --source: the file to write. Of a set: the run's folder. Also a URL.",
     ),
     click.option(
-        "--sources", multiple=True, type=FILE, metavar="PATH", help="Folder (also VCTK), manifest or file. Repeatable."
+        "--sources",
+        multiple=True,
+        type=PlaceType(),
+        metavar="PATH",
+        help="Folder (also VCTK), manifest or file. Repeatable. Also URLs.",
     ),
     click.option(
-        "--targets", multiple=True, type=FILE, metavar="PATH", help="Folder of voices, or a voice. Repeatable."
+        "--targets",
+        multiple=True,
+        type=PlaceType(),
+        metavar="PATH",
+        help="Folder of voices, or a voice. Repeatable. Also URLs.",
     ),
     click.option(
-        "--pairs", "table", type=FILE, metavar="FILE", help="Listed pairs: .csv, .tsv or .jsonl, see the docs."
+        "--pairs", "table", type=PlaceType(), metavar="FILE", help="Listed pairs: .csv, .tsv or .jsonl, see the docs."
     ),
     click.option("--own-voice", is_flag=True, help="The targets are the sources' own voices: PESQ and STOI too."),
-    click.option("--target-audio", type=FILE, metavar="PATH", help="Recording of a voicebank's speaker, or folder."),
+    click.option(
+        "--target-audio", type=PlaceType(), metavar="PATH", help="Recording of a voicebank's speaker, or folder."
+    ),
     click.option("--text", metavar="TEXT", help="What --source says. Else a .txt beside it, if there is one."),
     click.option(
-        "--converted", type=FILE, metavar="PATH", help="Evaluate what another system converted: file or folder."
+        "--converted", type=PlaceType(), metavar="PATH", help="Evaluate what another system converted: file or folder."
     ),
     click.option("--late", default=0.0, metavar="MS", help="By how much --converted is late."),
 )

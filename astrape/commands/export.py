@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from astrape.commands.console import RecipeName, command, json_option, print_json, progress
 from astrape.commands.extras import require
+from astrape.commands.place_option import weights_option
+
+if TYPE_CHECKING:
+    from astrape.audio.places import Place
 
 __all__ = ["export"]
 
@@ -23,7 +27,7 @@ __all__ = ["export"]
 @click.option(
     "-o", "--output", "folder", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where to."
 )
-@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights, a safetensors file.")
+@weights_option
 @click.option(
     "--chunk", "chunk_ms", type=float, metavar="MS", help="What a step takes in; the graph's own quantum by default."
 )
@@ -50,7 +54,7 @@ __all__ = ["export"]
 def export(
     recipe: str,
     folder: Path,
-    weights: Path | None,
+    weights: Path | Place | None,
     chunk_ms: float | None,
     host_rate: str | None,
     batch: int,

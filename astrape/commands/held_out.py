@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from astrape.commands.console import command, json_option, narrator, print_json
+from astrape.commands.place_option import PlaceType
+
+if TYPE_CHECKING:
+    from astrape.audio.places import Place
 
 __all__ = ["held_out"]
 
@@ -25,11 +30,12 @@ __all__ = ["held_out"]
 )
 @click.option(
     "--corpus",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A corpus of parallel sets: its held-out voices are the synthetic targets.",
+    type=PlaceType(),
+    metavar="FOLDER",
+    help="A corpus of parallel sets, also by URL: its held-out voices are the synthetic targets.",
 )
 @json_option
-def held_out(work: Path, corpus: Path | None, as_json: bool) -> None:
+def held_out(work: Path, corpus: Path | Place | None, as_json: bool) -> None:
     """List conversions between speakers that no training here hears.
 
     Recordings come from Debian packages, fetched and unpacked below WORK without being installed: English of four

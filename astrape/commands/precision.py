@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -18,12 +17,16 @@ from astrape.commands.console import (
     progress,
     settings_option,
 )
+from astrape.commands.place_option import PlaceType, weights_option
 from astrape.errors import AstrapeError
 from astrape.progress import Progress
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
+    from astrape.audio.places import Place
     from astrape.blocks.base import Stream
 
 __all__ = ["precision"]
@@ -35,8 +38,8 @@ __all__ = ["precision"]
     short="Compare float32 with float64 on recordings.",
 )
 @click.argument("recipe", type=RecipeName())
-@click.argument("recordings", metavar="AUDIO...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights, a safetensors file.")
+@click.argument("recordings", metavar="AUDIO...", nargs=-1, required=True, type=PlaceType())
+@weights_option
 @click.option(
     "--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at a time."
 )
@@ -50,8 +53,8 @@ __all__ = ["precision"]
 @json_option
 def precision(
     recipe: str,
-    recordings: tuple[Path, ...],
-    weights: Path | None,
+    recordings: tuple[Path | Place, ...],
+    weights: Path | Place | None,
     chunk_ms: float,
     kind: str | None,
     settings: tuple[str, ...],
@@ -101,7 +104,7 @@ def precision(
     print_table(table)
 
 
-def _heard(recordings: tuple[Path, ...], stream: Stream, tell: Progress) -> Iterator[Tensor]:
+def _heard(recordings: tuple[Path | Place, ...], stream: Stream, tell: Progress) -> Iterator[Tensor]:
     from astrape.voice.recordings import pieces_of
 
     for index, path in enumerate(recordings):

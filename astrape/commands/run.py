@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,8 +18,12 @@ from astrape.commands.console import (
     warn,
 )
 from astrape.commands.pipes import PIPE, Pipes, pipe_options
+from astrape.commands.place_option import PlaceType, weights_option
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from astrape.audio.places import Place
     from astrape.runtime.files import Conversion
 
 __all__ = ["run", "warnings_of"]
@@ -35,8 +38,8 @@ __all__ = ["run", "warnings_of"]
     short="Run a recipe over an audio file.",
 )
 @click.argument("recipe", type=RecipeName())
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("source", metavar="IN", type=PlaceType())
+@click.argument("target", metavar="OUT", type=PlaceType())
 @settings_option
 @click.option(
     "--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at a time."
@@ -44,20 +47,20 @@ __all__ = ["run", "warnings_of"]
 @click.option("--live-latency", is_flag=True, help="Keep the latency that a live host hears, instead of aligning.")
 @click.option("--keep-rate", is_flag=True, help="Write at the recipe's output rate instead of the input file's.")
 @click.option("--output", "port", metavar="NAME", help="The output to write, where the recipe has several.")
-@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights, a safetensors file.")
+@weights_option
 @channel_option
 @pipe_options
 @json_option
 def run(
     recipe: str,
-    source: Path,
-    target: Path,
+    source: Path | Place,
+    target: Path | Place,
     settings: tuple[str, ...],
     chunk_ms: float,
     live_latency: bool,
     keep_rate: bool,
     port: str | None,
-    weights: Path | None,
+    weights: Path | Place | None,
     channel: str,
     pipes: Pipes,
     as_json: bool,
@@ -66,7 +69,8 @@ def run(
 
     IN may have any format, rate and channels that soundfile reads (with PyAV or ffmpeg, m4a, webm and mp4 too), and any
     length. It is mixed to the recipe's channels and resampled to its rate, as a stream. OUT has IN's rate and, aligned
-    to the sample, its length; its ending picks its format. It appears when it is complete.
+    to the sample, its length; its ending picks its format. It appears when it is complete. IN, OUT and --weights may be
+    URLs of stores.
 
     `-` for IN or OUT is standard input or output: WAV, or raw samples where --from or --to say so. What comes is taken
     as it comes, and what goes is flushed with every chunk. What the command has to say then goes to standard error.

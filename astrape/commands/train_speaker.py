@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from astrape.commands.console import command, json_option, narrator, print_json
+from astrape.commands.place_option import PlaceType
 from astrape.errors import AstrapeError
+
+if TYPE_CHECKING:
+    from astrape.audio.places import Place
 
 __all__ = ["train_speaker"]
 
@@ -22,9 +27,10 @@ __all__ = ["train_speaker"]
 )
 @click.option(
     "--corpus",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=PlaceType(),
     required=True,
-    help="Folder of a corpus of parallel sets, as `astrape corpus make parallel` writes it.",
+    metavar="FOLDER",
+    help="Folder of a corpus of parallel sets, as `astrape corpus make parallel` writes it, or its URL.",
 )
 @click.option(
     "--work",
@@ -37,19 +43,20 @@ __all__ = ["train_speaker"]
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=PlaceType(),
     required=True,
     metavar="FILE",
-    help="Weights to write: float16 safetensors.",
+    help="Weights to write: float16 safetensors; also a URL.",
 )
 @json_option
-def train_speaker(corpus: Path, work: Path, steps: int, output: Path, as_json: bool) -> None:
+def train_speaker(corpus: Path | Place, work: Path, steps: int, output: Path | Place, as_json: bool) -> None:
     """Teach the graph astrape-speaker to say of a voice what Resemblyzer says of it, and scale its measured part.
 
     It learns from the corpus's training sets, from recordings of Debian's packages whose licences allow it, from flite
     and pico where they are installed, and from two warped copies of each. Stop it at any time: the same line goes on
     from the last checkpoint. Takes the packages of the extra `teachers`, and about half an hour of one core.
     """
+    from astrape.audio.places import Place
     from astrape.training.speaker.distil import DistilSettings, agreement, distilled, save_weights
     from astrape.training.speaker.features import examples, read_examples
     from astrape.training.speaker.sources import recorded, rendered, spoken
@@ -58,13 +65,15 @@ def train_speaker(corpus: Path, work: Path, steps: int, output: Path, as_json: b
     say, used = narrator(as_json, timed=True), time.process_time()
     work = work.absolute()
     corpus = corpus.absolute()
+    # A store that cannot be asked for the weights would not take them in the end either.
+    Place(output).exists()
+    if next(rendered(corpus), None) is None:
+        raise AstrapeError(f"{corpus}: holds no renderings to train on: `astrape corpus make parallel` makes some")
     say("examples, and what the teacher says of them:")
     folder = work / "examples"
     for speech in (rendered(corpus), spoken(corpus, work, say), recorded(work, say)):
         examples(speech, folder, say)
     train, held = read_examples(folder), read_examples(folder, held=True)
-    if not train:
-        raise AstrapeError(f"{corpus}: holds no renderings to train on: `astrape corpus make parallel` makes some")
     speakers = len({one.speaker for one in train})
     say(f"training on {len(train)} examples of {speakers} speakers, copies among them; {len(held)} are held:")
     graph = distilled(train, held, work / "checkpoint.pt", DistilSettings(steps=steps), say)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from astrape.commands.console import command, json_option, narrator, print_json
+from astrape.commands.place_option import PlaceType
 from astrape.errors import AstrapeError
+
+if TYPE_CHECKING:
+    from astrape.audio.places import Place
 
 __all__ = ["train_tiny"]
 
@@ -30,12 +35,13 @@ __all__ = ["train_tiny"]
 )
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=PlaceType(),
+    metavar="PATH",
     help="A corpus of your own, with a folder of recordings for each speaker; fetched from Debian when left out.",
 )
 @click.option("--short", is_flag=True, help="Minutes on a minute of speech, in place of most of an hour.")
 @json_option
-def train_tiny(work: Path, data: Path | None, short: bool, as_json: bool) -> None:
+def train_tiny(work: Path, data: Path | Place | None, short: bool, as_json: bool) -> None:
     """Train the small twin of astrape-vc, both phases, and hold it against baselines on unseen speakers.
 
     Recorded speech of 17 speakers comes from Debian packages, which are fetched and unpacked below WORK without being

@@ -19,9 +19,11 @@ from astrape.commands.console import (
     progress,
     warn,
 )
+from astrape.commands.place_option import PlaceType
 from astrape.voice.names import ASTRAPE_SPEAKER, RECIPE
 
 if TYPE_CHECKING:
+    from astrape.audio.places import Place
     from astrape.voice.voicebank import Voicebank
 
 __all__ = ["build", "info", "listed", "verify", "voicebank"]
@@ -38,13 +40,13 @@ def voicebank() -> None:
 
 
 @command("build", "astrape voicebank build one.wav two.wav -o voice.astrape", short="Embed a voice from recordings.")
-@click.argument("references", metavar="REF...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("references", metavar="REF...", nargs=-1, required=True, type=PlaceType())
 @click.option(
     "-o",
     "--output",
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PlaceType(),
     metavar="FILE",
     help="Where to: .astrape, or .npz, the older form.",
 )
@@ -55,7 +57,7 @@ def voicebank() -> None:
 )
 @click.option(
     "--weights",
-    type=click.Path(path_type=Path),
+    type=PlaceType(),
     metavar="FILE",
     help="A decoder's weights, which the voice is to fit.  [default: those that ship with --recipe]",
 )
@@ -70,15 +72,17 @@ def voicebank() -> None:
 @channel_option
 @json_option
 def build(
-    references: tuple[Path, ...],
-    output: Path,
+    references: tuple[Path | Place, ...],
+    output: Path | Place,
     encoder: str | None,
-    weights: Path | None,
+    weights: Path | Place | None,
     recipe: str,
     channel: str,
     as_json: bool,
 ) -> None:
     """Embed a speaker's voice from recordings REF, 5 s or more of clean speech in all.
+
+    REF, FILE and --weights may be URLs of stores.
 
     Any format, rate and channels that soundfile reads. Each recording is cut into windows of 8 s, one every 4 s; those
     below -45 dBFS are skipped, and the embeddings of the others are averaged.
@@ -132,9 +136,9 @@ def listed(as_json: bool) -> None:
 
 
 @command("info", "astrape voicebank info voice.astrape", short="Check a voicebank and show what it holds.")
-@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE", type=PlaceType())
 @json_option
-def info(file: Path, as_json: bool) -> None:
+def info(file: Path | Place, as_json: bool) -> None:
     """Check the voicebank FILE, either form, and show what it holds."""
     from rich.table import Table
     from rich.text import Text
@@ -166,7 +170,7 @@ def info(file: Path, as_json: bool) -> None:
 @command(
     "verify", "astrape voicebank verify held-out/set/speech", short="Measure how well encoders tell speakers apart."
 )
-@click.argument("folder", metavar="FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", metavar="FOLDER", type=PlaceType())
 @click.option(
     "--encoder",
     "encoders",
@@ -180,7 +184,7 @@ def info(file: Path, as_json: bool) -> None:
     "--seconds", type=click.FloatRange(1, 60), default=4.0, show_default=True, metavar="S", help="Of a piece of speech."
 )
 @json_option
-def verify(folder: Path, encoders: tuple[str, ...], seconds: float, as_json: bool) -> None:
+def verify(folder: Path | Place, encoders: tuple[str, ...], seconds: float, as_json: bool) -> None:
     """Compare speaker encoders on FOLDER, which has a folder of recordings for each speaker.
 
     Every piece of speech is compared with every other one, by the cosine of their embeddings. The equal error rate is
@@ -225,12 +229,14 @@ voicebank.add_command(info)
 voicebank.add_command(listed)
 
 
-def _described(bank: Voicebank, path: Path) -> dict[str, Any]:
+def _described(bank: Voicebank, path: Path | Place) -> dict[str, Any]:
+    from astrape.audio.places import Place
+
     return {
         "file": os.fspath(path),
         "format": "astrape" if bank.version == 3 else "npz",
         "version": bank.version,
-        "bytes": path.stat().st_size,
+        "bytes": Place(path).size(),
         "norm": bank.norm,
         "metadata": bank.metadata.to_dict(),
         "embedding": bank.embedding.tolist(),

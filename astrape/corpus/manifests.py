@@ -39,7 +39,7 @@ from astrape.corpus.errors import CorpusError
 from astrape.corpus.utterances import EVALUATE, SPLITS, Utterance
 from astrape.errors import AstrapeError, PlaceError
 
-__all__ = ["ENDINGS", "json_rows", "manifest_text", "read_manifest", "table_rows"]
+__all__ = ["ENDINGS", "IsThere", "is_file", "json_rows", "known_files", "manifest_text", "read_manifest", "table_rows"]
 
 ENDINGS = (".tsv", ".csv", ".jsonl")
 REQUIRED = ("path", "speaker")
@@ -58,7 +58,7 @@ def read_manifest(path: Path | Place) -> list[Utterance]:
         rows = json_rows(path, text, CorpusError, '{"path": ..., "speaker": ...}')
     else:
         rows = table_rows(path, text, CorpusError, REQUIRED)
-    there = _known_files(path)
+    there = known_files(path)
     return [_utterance(path, line, row, there) for line, row in rows]
 
 
@@ -128,18 +128,19 @@ def table_rows(
 
 
 IsThere = Callable[[Path | Place], bool]
+"""Whether there is a file."""
 
 
-def _known_files(manifest: Path | Place) -> IsThere:
-    """Whether there is a file; of a store, what lies below the manifest is listed once."""
+def known_files(manifest: Path | Place) -> IsThere:
+    """What tells whether there is a file; of a store, what lies below the manifest is listed once."""
     folder = Place(manifest.parent)
     if folder.path is not None:
-        return _is_file
+        return is_file
     listed = set(folder.names())
 
     def known(path: Path | Place) -> bool:
         name = below(path, folder)
-        return _is_file(path) if name == os.fspath(path) else name in listed
+        return is_file(path) if name == os.fspath(path) else name in listed
 
     return known
 
@@ -198,7 +199,8 @@ def _shown(path: Path | Place) -> str:
     return shown(text.replace(chr(0), "?"))
 
 
-def _is_file(path: Path | Place) -> bool:
+def is_file(path: Path | Place) -> bool:
+    """Whether there is a file; none has a name that the system cannot have."""
     try:
         return Place(path).exists()
     except (OSError, ValueError):

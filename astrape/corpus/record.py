@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +22,7 @@ from astrape.corpus.sources import SOURCES, licence_of, packages_of
 from astrape.corpus.voices import HELD
 from astrape.errors import PlaceError
 
-__all__ = ["MANIFEST", "RECORD", "is_corpus", "keep_record", "read_settings", "write_manifest"]
+__all__ = ["MANIFEST", "RECORD", "is_corpus", "keep_record", "read_sets", "read_settings", "write_manifest"]
 
 RECORD, MANIFEST = "corpus.json", "manifest.jsonl"
 FORM = 1
@@ -126,7 +126,7 @@ def write_manifest(work: Path | Place) -> dict[str, Any]:
     lines: list[str] = []
     hours: dict[str, dict[str, float]] = {}
     sets, speakers = 0, set()
-    for key, info in _sets(work):
+    for key, info in read_sets(work):
         sets += 1
         for line in _lines(key, info):
             lines.append(json.dumps(line, ensure_ascii=False))
@@ -165,9 +165,14 @@ def _lines(base: str, info: dict[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _sets(work: Path | Place) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Keys and contents of all sets, in order of their keys; of a store, several are read at a time."""
-    for top in FOLDERS.values():
+def read_sets(work: Path | Place, sources: Iterable[str] = FOLDERS) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Keys and contents of all sets of a corpus, in order of their keys; of a store, several are read at a time.
+
+    Args:
+        work: the corpus.
+        sources: whose sets; of all of them when left out.
+    """
+    for top in (FOLDERS[source] for source in sources):
         names = (name.rpartition("/") for name in (Place(work) / top).names())
         keys = sorted((folder for folder, _, file in names if file == INFO), key=lambda one: one.split("/"))
         with ThreadPoolExecutor(READS if isinstance(work, Place) else 1) as pool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from astrape.audio.places import Place
 from astrape.audio.reader import AudioReader
 from astrape.audio.whole import read_mono, write_mono
 from astrape.corpus.packages import SPEECH_PACKAGES, unpacked
+from astrape.corpus.plan import KOKORO
+from astrape.corpus.record import read_sets
 from astrape.training.tiny.voices import VOICES, write_corpus
 
 __all__ = ["HELD_OUT", "write_held_out"]
@@ -52,7 +54,7 @@ class Line:
     samples: Samples
 
 
-def write_held_out(work: Path, folder: Path, say: Say, corpus: Path | None = None) -> dict[str, int]:
+def write_held_out(work: Path, folder: Path, say: Say, corpus: Path | Place | None = None) -> dict[str, int]:
     """Write recordings of held-out speakers, and tables of conversions that ``astrape evaluate --pairs`` reads.
 
     ``folder/speech/SPEAKER/NAME.flac`` are the recordings, with words in ``NAME.txt`` where they are known;
@@ -64,7 +66,7 @@ def write_held_out(work: Path, folder: Path, say: Say, corpus: Path | None = Non
         work: folder for packages.
         folder: to write to; made anew.
         say: told what is going on.
-        corpus: a corpus of parallel sets, for the synthetic targets.
+        corpus: a corpus of parallel sets, here or in a store, for the synthetic targets.
 
     Returns:
         Conversions by table.
@@ -126,7 +128,7 @@ def _pairs(sources: Sequence[Path], targets: dict[str, tuple[Path, Path]]) -> li
     return rows
 
 
-def _target(folder: Path, name: str, paths: Sequence[Path]) -> tuple[Path, Path]:
+def _target(folder: Path, name: str, paths: Sequence[Path | Place]) -> tuple[Path, Path]:
     """Two files of a speaker: every second recording, and the others, up to 10 s and the last one's rest."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
@@ -141,15 +143,14 @@ def _target(folder: Path, name: str, paths: Sequence[Path]) -> tuple[Path, Path]
     return found[0], found[1]
 
 
-def _held_voices(corpus: Path) -> dict[str, list[Path]]:
+def _held_voices(corpus: Path | Place) -> dict[str, list[Path | Place]]:
     """Renderings of single voices in held-out sets, by voice, of those that have two or more."""
-    found: dict[str, list[Path]] = {}
-    for described in sorted(corpus.glob("sets/*/*/set.json")):
-        content = json.loads(described.read_text())
-        if content["split"] != "train":
-            for name, voice in content["voices"].items():
+    found: dict[str, list[Path | Place]] = {}
+    for key, info in read_sets(corpus, (KOKORO,)):
+        if info["split"] != "train":
+            for name, voice in info["voices"].items():
                 if len(voice["parts"]) == 1:
-                    found.setdefault(name, []).append(described.parent / f"{name}.flac")
+                    found.setdefault(name, []).append(corpus / key / f"{name}.flac")
     return {
         name: paths
         for name, paths in sorted(found.items())
@@ -189,6 +190,6 @@ def _at_rate(samples: Samples, rate: int) -> Samples:
     return np.asarray(resample_poly(samples, RATE // common, rate // common), np.float32) if rate != RATE else samples
 
 
-def _seconds(path: Path) -> float:
+def _seconds(path: Path | Place) -> float:
     with AudioReader(path) as audio:
         return audio.count() / audio.rate

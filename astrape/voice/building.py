@@ -15,6 +15,7 @@ from torch import Tensor
 
 from astrape.audio.atomic import shown as _shown
 from astrape.audio.downmix import MEAN, Downmix
+from astrape.audio.places import Place, anywhere, local_file
 from astrape.audio.reader import AudioReader
 from astrape.audio.resampling import resampled, resampling
 from astrape.blocks.base import Stream
@@ -60,7 +61,8 @@ def build_voicebank(
     what ``sha256sum`` prints.
 
     Args:
-        references: audio files that soundfile reads, 5 s or more in all and 1 s or more each, 8 kHz or more.
+        references: audio files that soundfile reads, also by URL, 5 s or more in all and 1 s or more each, 8 kHz or
+            more.
         encoder: what embeds them, or its name. Left out, it is the one that the weights were trained with, so that the
             voice is one that they take.
         weights: a decoder's, safetensors; those that ship with the default recipe when left out.
@@ -207,8 +209,10 @@ def _expected_seconds(path: str | os.PathLike[str]) -> float | None:
 
 
 def _hash(path: str | os.PathLike[str], digest: Any) -> None:
+    with told_as(VoicebankError):
+        local = local_file(path)
     try:
-        with open(path, "rb") as file:
+        with local.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
@@ -220,7 +224,8 @@ def _check_paths(paths: Sequence[str | os.PathLike[str]]) -> None:
         raise VoicebankError("there is no reference: name at least one recording of the speaker")
     seen: set[str] = set()
     for path in paths:
-        real = os.path.realpath(path)
+        place = anywhere(path)
+        real = str(place) if isinstance(place, Place) else os.path.realpath(place)
         if real in seen:
             raise VoicebankError(f"{_shown(path)}: is given twice: name each recording once")
         seen.add(real)

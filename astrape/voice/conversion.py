@@ -17,8 +17,8 @@ from torch import Tensor
 from astrape.audio.atomic import atomic_path
 from astrape.audio.downmix import MEAN
 from astrape.audio.pipes import PipeReader, PipeTarget
-from astrape.audio.places import Place, anywhere
-from astrape.errors import AstrapeError, AudioError
+from astrape.audio.places import Place, anywhere, local_file
+from astrape.errors import AstrapeError, AudioError, told_as
 from astrape.graph.graph import Graph
 from astrape.graph.subgraph import subgraph
 from astrape.jobs import IN_PROCESS, Engine, Job
@@ -131,7 +131,7 @@ class Converter(Spoken):
         chunk_ms: float = 10.0,
         live_latency: bool = False,
         channel: str = MEAN,
-        codes: str | Path | None = None,
+        codes: str | Path | Place | None = None,
         controls: Mapping[str, Tensor | float] | None = None,
         progress: Progress | None = None,
     ) -> Conversion:
@@ -260,9 +260,9 @@ def _load_converter(
 
 
 def convert(
-    source: str | Path,
-    target: str | Path | Voicebank,
-    out: str | Path,
+    source: str | Path | Place,
+    target: str | Path | Place | Voicebank,
+    out: str | Path | Place,
     *,
     recipe: str | Path = RECIPE,
     weights: str | Path | Place | None = None,
@@ -271,7 +271,7 @@ def convert(
     live_latency: bool = False,
     channel: str = MEAN,
     output: str | None = None,
-    codes: str | Path | None = None,
+    codes: str | Path | Place | None = None,
     controls: Mapping[str, Tensor | float] | None = None,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -281,7 +281,8 @@ def convert(
     length.
 
     Args:
-        source: an audio file of any format, rate, length and channel count that soundfile reads.
+        source: an audio file of any format, rate, length and channel count that soundfile reads. This file and those
+            below may be URLs.
         target: the voice: a voicebank or its file, or a recording to build one from.
         out: the file to write; its ending picks the format.
         recipe: the name of a shipped recipe, or the path of a YAML file.
@@ -325,7 +326,7 @@ def voice_of(
     *,
     channel: str = MEAN,
 ) -> Voicebank:
-    """The voice that a file holds: a voicebank of either form, or a recording, which the encoder embeds.
+    """The voice that a file holds, also by URL: a voicebank of either form, or a recording, which the encoder embeds.
 
     The name of a voice that ships is one too, where no file is called so.
 
@@ -334,11 +335,12 @@ def voice_of(
     Raises:
         VoicebankError: for a file that is neither, and a recording that is not good enough as a reference.
     """
-    path = Path(target)
+    path = anywhere(target)
+    there = isinstance(path, Place) or path.exists()
     shipped = shipped_voices().get(os.fspath(target))
-    if shipped is not None and not path.exists():
+    if shipped is not None and not there:
         return read_voicebank(shipped)
-    if not path.exists() and not path.suffix and path.name == os.fspath(target):
+    if not there and not path.suffix and path.name == os.fspath(target):
         known = ", ".join(shipped_voices())
         raise VoicebankError(
             f"{target}: there is no such file, and no voice of that name ships: hint: name a recording, a voicebank, "
@@ -356,12 +358,14 @@ def voice_of(
         raise
 
 
-def _begin(path: Path) -> bytes:
+def _begin(path: Path | Place) -> bytes:
     """The first bytes of a regular file; empty for anything else, which its reader reports better."""
+    with told_as(VoicebankError):
+        local = local_file(path)
     try:
-        if not path.is_file():
+        if not local.is_file():
             return b""
-        with path.open("rb") as file:
+        with local.open("rb") as file:
             return file.read(4)
     except OSError as error:
         raise VoicebankError(f"{path}: cannot be opened: {error.strerror or error}") from error

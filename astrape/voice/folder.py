@@ -23,6 +23,7 @@ __all__ = [
     "convert_pair",
     "convert_pairs",
     "is_folder",
+    "is_there",
     "pairs_of_folder",
     "same_file",
 ]
@@ -160,6 +161,11 @@ def convert_pairs(
 def is_folder(where: Path | Place) -> bool:
     """Whether there is a folder; in a store, whether there is no object of that name."""
     return not where.exists() if isinstance(where, Place) else where.is_dir()
+
+
+def is_there(where: Path | Place) -> bool:
+    """Whether there is a file or a folder; in a store, one with something in it."""
+    return where.exists() or (isinstance(where, Place) and next(where.names(), None) is not None)
 
 
 def same_file(one: Path | Place, other: Path | Place) -> bool:

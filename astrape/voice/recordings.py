@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from astrape.audio.downmix import KEEP, MEAN, Downmix
+from astrape.audio.places import Where
 from astrape.audio.reader import AudioReader
 from astrape.audio.resampling import resampled, resampling
 from astrape.blocks.base import Stream
@@ -16,11 +16,11 @@ from astrape.blocks.base import Stream
 __all__ = ["pieces_of"]
 
 
-def pieces_of(path: Path, stream: Stream, *, longest: float | None = None, channel: str = MEAN) -> Iterator[Tensor]:
+def pieces_of(path: Where, stream: Stream, *, longest: float | None = None, channel: str = MEAN) -> Iterator[Tensor]:
     """An audio file, mixed to one channel, at a stream's rate: ``(1, 1, n)``, about a second at a time.
 
     Args:
-        path: any format, rate and channels that :class:`~astrape.audio.reader.AudioReader` reads.
+        path: any format, rate and channels that :class:`~astrape.audio.reader.AudioReader` reads, also by URL.
         stream: whose rate to come to.
         longest: seconds after which the rest is left aside.
         channel: of several, as for :class:`~astrape.audio.downmix.Downmix`.

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from astrape.audio.places import local_file
+from astrape.audio.places import Place, Where
 from astrape.voice.errors import VoicebankError
 from astrape.voice.evaluation.dvector import DVECTOR, DVector
 from astrape.voice.evaluation.packages import absence
@@ -99,16 +99,16 @@ def equal_error_rate(same: Floats, different: Floats) -> float:
     return float(missed[after - 1] + share * (missed[after] - missed[after - 1]))
 
 
-def pieces_of(folder: Path, rate: int, seconds: float) -> dict[str, list[Samples]]:
+def pieces_of(folder: Where, rate: int, seconds: float) -> dict[str, list[Samples]]:
     """Up to 16 pieces of each speaker of a folder of speakers, of ``seconds`` each, all recordings joined.
 
     Raises:
         AstrapeError: for what cannot be read.
         VoicebankError: where fewer than two speakers have two pieces.
     """
-    by_speaker: dict[str, list[Path]] = {}
+    by_speaker: dict[str, list[Path | Place]] = {}
     for source in read_sources([folder]):
-        by_speaker.setdefault(source.speaker, []).append(local_file(source.path))
+        by_speaker.setdefault(source.speaker, []).append(source.path)
     found: dict[str, list[Samples]] = {}
     length = round(rate * seconds)
     for speaker, paths in by_speaker.items():

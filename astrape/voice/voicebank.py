@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from astrape.audio.atomic import atomic_path
-from astrape.errors import AstrapeError
+from astrape.audio.places import anywhere, local_file
+from astrape.errors import AstrapeError, told_as
 from astrape.voice.container import HEADER_BYTES, MAGIC, VERSION, decode_astrape, decode_header, encode_astrape
 from astrape.voice.embedding import CHANNELS, checked_embedding
 from astrape.voice.errors import VoicebankError
@@ -74,7 +75,7 @@ class Voicebank:
 
 
 def read_voicebank(path: str | os.PathLike[str]) -> Voicebank:
-    """Read a voicebank of either form.
+    """Read a voicebank of either form, of this machine or by URL.
 
     An ``.astrape`` file is mapped to memory and checked there, then its parts are copied, so that the file may be
     replaced or removed afterwards. Memory stays below a few MiB whatever the file claims. Nothing is ever unpickled.
@@ -82,8 +83,9 @@ def read_voicebank(path: str | os.PathLike[str]) -> Voicebank:
     Raises:
         VoicebankError: for a file that cannot be opened, or is not a valid voicebank, naming the field that is wrong.
     """
+    local = _local(path)
     try:
-        with _opened(path) as file:
+        with _opened(local) as file:
             begin = file.read(4)
             file.seek(0)
             if begin in ZIP_MAGICS:
@@ -113,8 +115,9 @@ def map_embedding(path: str | os.PathLike[str]) -> npt.NDArray[np.float32]:
     Raises:
         VoicebankError: as :func:`read_voicebank` does; also for an ``.npz``, which is compressed.
     """
+    local = _local(path)
     try:
-        with _opened(path) as file:
+        with _opened(local) as file:
             size = os.fstat(file.fileno()).st_size
             header = file.read(HEADER_BYTES)
             if header[:4] in ZIP_MAGICS:
@@ -139,7 +142,7 @@ def write_voicebank(bank: Voicebank, path: str | os.PathLike[str], *, version: i
 
     Args:
         bank: what to write.
-        path: ending in ``.astrape`` or ``.npz``.
+        path: ending in ``.astrape`` or ``.npz``, or a URL that does.
         version: 3 for ``.astrape``; 2 or 1 for ``.npz``. Left out, it is the one it was read from, and 2 for an
             ``.npz`` of what was not.
 
@@ -161,7 +164,7 @@ def write_voicebank(bank: Voicebank, path: str | os.PathLike[str], *, version: i
     except VoicebankError as error:
         raise VoicebankError(f"{os.fsdecode(path)}: {error}") from None
     try:
-        with atomic_path(os.fspath(path)) as temporary:
+        with atomic_path(path) as temporary:
             temporary.write_bytes(content)
     except AstrapeError as error:
         raise VoicebankError(str(error)) from error
@@ -173,16 +176,17 @@ def writable(path: str | os.PathLike[str]) -> str:
     Raises:
         VoicebankError: when the ending is another, or there is no such folder.
     """
-    suffix = Path(path).suffix.lower()
+    place = anywhere(path)
+    suffix = place.suffix.lower()
     if suffix not in (".astrape", ".npz"):
         raise VoicebankError(f"{os.fsdecode(path)}: a voicebank's name ends with .astrape (or .npz, the older form)")
-    folder = Path(path).parent
-    if not folder.is_dir():
+    folder = place.parent
+    if isinstance(folder, Path) and not folder.is_dir():
         raise VoicebankError(f"{os.fsdecode(path)}: there is no folder {os.fsdecode(folder)}: make it first")
     return suffix
 
 
-def _opened(path: str | os.PathLike[str]) -> Any:
+def _opened(path: Path) -> Any:
     """A regular file, opened for reading; opening a pipe would wait for ever."""
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
@@ -190,3 +194,8 @@ def _opened(path: str | os.PathLike[str]) -> Any:
     if not stat.S_ISREG(mode):
         raise VoicebankError("is not a regular file")
     return open(path, "rb")
+
+
+def _local(path: str | os.PathLike[str]) -> Path:
+    with told_as(VoicebankError):
+        return local_file(path)

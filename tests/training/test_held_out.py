@@ -16,6 +16,7 @@ from astrape.corpus.packages import SPEECH_PACKAGES
 from astrape.training.held_out import HELD_OUT, TARGETS
 from astrape.training.speaker.sources import LICENSED
 from astrape.voice.evaluation.pairs import read_pairs
+from tests.corpus.described import describe_set
 
 RATE = 16000
 
@@ -72,11 +73,10 @@ def test_synthetic_targets_are_voices_that_the_corpus_holds_out(work: Path) -> N
     corpus = work / "corpus"
     for index in range(8):
         folder = corpus / "sets" / "000" / f"{index:06}"
-        voices = {"bf_emma": {"parts": {"bf_emma": 1.0}}, "mix": {"parts": {"a": 0.5, "b": 0.5}}}
+        voices = {"bf_emma": {"bf_emma": 1.0}, "mix": {"a": 0.5, "b": 0.5}}
         for name in voices:
             sound(folder / f"{name}.flac", 3, index)
-        split = "held" if index < 6 else "train"
-        (folder / "set.json").write_text(json.dumps({"split": split, "voices": voices}))
+        describe_set(folder, "held" if index < 6 else "train", voices)
     result = CliRunner().invoke(cli, ["held-out", "--work", str(work), "--corpus", str(corpus), "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["synthetic"] == 11

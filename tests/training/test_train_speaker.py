@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from click.testing import CliRunner
 from scipy.signal import lfilter, resample_poly
 
 import astrape
+from astrape.audio.places import Place
+from astrape.cli import cli
 from astrape.errors import AstrapeError
 from astrape.graph.subgraph import subgraph
 from astrape.training.speaker.augment import SILENCE, augmented
 from astrape.training.speaker.distil import DistilSettings, agreement, distilled, save_weights
-from astrape.training.speaker.features import Example, read_examples
+from astrape.training.speaker.features import Example, examples, read_examples
 from astrape.training.speaker.sources import rendered
 from astrape.training.speaker.tone import fit_tone, tone_weights
+from tests.corpus.described import describe_set
 
 SETTINGS = DistilSettings(steps=6, batch=4, frames=(10, 20), every=3)
 
 
 @pytest.fixture(scope="module")
-def examples() -> list[Example]:
+def voices() -> list[Example]:
     """Eight voices that are each a spectrum of their own, and say so."""
     random = np.random.default_rng(0)
     made = []
@@ -65,21 +69,63 @@ def test_tone_is_scaled_by_the_recordings_and_reads_no_level(tmp_path: Path) -> 
         tone_weights(np.zeros((1, 128)))
 
 
-def test_a_corpus_is_read_with_its_split_and_the_teachers_vectors(tmp_path: Path) -> None:
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Two sets of one voice, one of them held, and the teacher's vector of the other."""
+    random = np.random.default_rng(0)
     for name, split in (("000001", "train"), ("000002", "held")):
-        folder = tmp_path / "sets" / "000" / name
-        folder.mkdir(parents=True)
-        (folder / "set.json").write_text(json.dumps({"split": split, "text": "words"}))
-        soundfile.write(folder / "af_sky.flac", np.zeros(2400), 24000)
-    np.save(tmp_path / "sets" / "000" / "000001" / "af_sky.spk.npy", np.zeros(128, np.float32))
-    first, second = rendered(tmp_path)
+        folder = tmp_path / "corpus" / "sets" / "000" / name
+        describe_set(folder, split, {"af_sky": {"af_sky": 1.0}})
+        soundfile.write(folder / "af_sky.flac", 0.1 * random.normal(size=36000), 24000)
+    np.save(tmp_path / "corpus" / "sets" / "000" / "000001" / "af_sky.spk.npy", np.linspace(0, 1, 128, dtype="f4"))
+    return tmp_path / "corpus"
+
+
+def test_a_corpus_is_read_with_its_split_and_the_teachers_vectors(corpus: Path) -> None:
+    first, second = rendered(corpus)
     assert (first.speaker, first.held, second.held) == ("kokoro-af_sky", False, True)
     assert first.vector == first.path.with_suffix(".spk.npy")
     assert second.vector is None
 
 
-def test_examples_are_read_by_split(tmp_path: Path, examples: list[Example]) -> None:
-    for index, one in enumerate(examples):
+@pytest.mark.usefixtures("read_cache")
+def test_a_corpus_in_a_store_gives_the_examples_and_the_tone_of_one_in_a_folder(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'astrape[remote]'")
+
+    class Teacher:
+        def who(self, samples: np.ndarray) -> np.ndarray:
+            return np.resize(samples, 96)
+
+    monkeypatch.setattr("astrape.training.speaker.features.ResemblyzerTeacher", Teacher)
+    far = Place(f"memory://{uuid4().hex}")
+    for name in Place(corpus).names():
+        (far / name).write(corpus / name)
+    tones = []
+    for place, examples_of in ((corpus, tmp_path / "near"), (far, tmp_path / "far")):
+        examples(rendered(place), examples_of, lambda line: None)
+        graph = astrape.load("astrape-speaker", training=True)
+        assert fit_tone(graph, (one.path for one in rendered(place))) == 2
+        tones.append(dict(graph.nodes["tone"].block.named_parameters()))
+    near = {path.name: path.read_bytes() for path in (tmp_path / "near").iterdir()}
+    assert len(near) > 3
+    assert {path.name: path.read_bytes() for path in (tmp_path / "far").iterdir()} == near
+    assert all(torch.equal(tensor, tones[1][name]) for name, tensor in tones[0].items())
+    weights = far / "out.safetensors"
+    save_weights(graph, weights)
+    again = astrape.load("astrape-speaker", weights=weights)
+    tensors = dict(again.named_parameters())
+    assert all(torch.equal(tensors[name], one.half().float()) for name, one in graph.named_parameters())
+    result = CliRunner().invoke(cli, ["train-speaker", "--corpus", f"{far}/none", "--work", "w", "-o", f"{far}/o.st"])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"astrape: {far}/none: holds no renderings to train on: `astrape corpus make parallel` makes some\n"
+    )
+
+
+def test_examples_are_read_by_split(tmp_path: Path, voices: list[Example]) -> None:
+    for index, one in enumerate(voices):
         held = np.bool_(index == 7)
         np.savez(tmp_path / f"{index}.npz", mel=one.mel, vector=one.vector, speaker=np.str_(one.speaker), held=held)
     assert [one.speaker for one in read_examples(tmp_path, held=True)] == ["speaker-7"]
@@ -115,9 +161,9 @@ class TestAugmentation:
 
 
 class TestDistillation:
-    def test_stopped_and_resumed_it_is_the_same_to_the_last_bit(self, tmp_path: Path, examples: list[Example]) -> None:
+    def test_stopped_and_resumed_it_is_the_same_to_the_last_bit(self, tmp_path: Path, voices: list[Example]) -> None:
         said: list[str] = []
-        whole = distilled(examples, [], tmp_path / "whole.pt", SETTINGS, said.append)
+        whole = distilled(voices, [], tmp_path / "whole.pt", SETTINGS, said.append)
         kept = tmp_path / "parts.pt"
 
         class Stopped(Exception):
@@ -127,22 +173,22 @@ class TestDistillation:
             raise Stopped(line)
 
         with pytest.raises(Stopped, match="step 3"):
-            distilled(examples, [], kept, SETTINGS, stop)
-        parts = distilled(examples, [], kept, SETTINGS, said.append)
+            distilled(voices, [], kept, SETTINGS, stop)
+        parts = distilled(voices, [], kept, SETTINGS, said.append)
         for name, tensor in whole.state_dict().items():
             assert torch.equal(tensor, parts.state_dict()[name]), name
 
-    def test_it_learns_to_say_what_the_teacher_says(self, tmp_path: Path, examples: list[Example]) -> None:
+    def test_it_learns_to_say_what_the_teacher_says(self, tmp_path: Path, voices: list[Example]) -> None:
         settings = replace(SETTINGS, steps=150, batch=8, every=150)
         fresh = astrape.load("astrape-speaker", training=True)
-        graph = distilled(examples, examples, tmp_path / "c.pt", settings, lambda line: None)
-        assert agreement(graph, examples) > max(0.5, agreement(fresh, examples) + 0.3)
+        graph = distilled(voices, voices, tmp_path / "c.pt", settings, lambda line: None)
+        assert agreement(graph, voices) > max(0.5, agreement(fresh, voices) + 0.3)
         path = tmp_path / "w.safetensors"
         save_weights(graph, path)
         assert path.stat().st_size < 1_000_000
         again = astrape.load("astrape-speaker", weights=path)
-        assert agreement(again, examples) == pytest.approx(agreement(graph, examples), abs=0.02)
+        assert agreement(again, voices) == pytest.approx(agreement(graph, voices), abs=0.02)
 
-    def test_too_few_examples_are_refused(self, tmp_path: Path, examples: list[Example]) -> None:
+    def test_too_few_examples_are_refused(self, tmp_path: Path, voices: list[Example]) -> None:
         with pytest.raises(AstrapeError, match="3 examples to train on, and a batch takes 4"):
-            distilled(examples[:3], [], tmp_path / "c.pt", SETTINGS, lambda line: None)
+            distilled(voices[:3], [], tmp_path / "c.pt", SETTINGS, lambda line: None)

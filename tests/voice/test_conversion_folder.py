@@ -120,6 +120,28 @@ def test_folders_in_a_store_are_converted_as_folders(
     # One recording is a file of its own, by URL as well.
     succeeds(run("convert", bucket / "in/a.wav", *words, bucket / "one.wav"))
     assert (bucket / "one.wav").read() == found[0]["a.wav"]
+    # So is the voice: a voicebank, or a recording that is embedded, from which `voicebank build` makes one there.
+    (bucket / "voice.astrape").write(bank)
+    succeeds(run("convert", bucket / "in/a.wav", bucket / "two.wav", "--target", bucket / "voice.astrape", *words[2:4]))
+    assert (bucket / "two.wav").read() == found[0]["a.wav"]
+    soundfile.write(tmp_path / "speech.wav", sines(6, 16000), 16000)
+    (bucket / "speech.wav").write(tmp_path / "speech.wav")
+    encoder = ("--encoder", "mel-statistics")
+    for target in (tmp_path / "speech.wav", bucket / "speech.wav"):
+        near = run("convert", tmp_path / "in/a.wav", tmp_path / "of.wav", "--target", target, *words[2:4], *encoder)
+        assert (
+            json.loads(run("voicebank", "build", target, "-o", bucket / "b.astrape", *encoder, "--json").stdout)[
+                "embedding"
+            ]
+            == json.loads(run("voicebank", "info", bucket / "b.astrape", "--json").stdout)["embedding"]
+        )
+        succeeds(near)
+    for target, said in (
+        (bucket / "none.wav", f"{bucket}/none.wav: there is no such file"),
+        (bucket / "none.astrape", f"{bucket}/none.astrape: there is no such file"),
+        ("s3://no-such-bucket/v.wav", "s3://no-such-bucket/v.wav: there is no such bucket: hint: make it first"),
+    ):
+        fails(run("convert", bucket / "in", tmp_path / "never", "--target", target, *words[2:4]), said)
 
 
 def test_what_a_killed_run_left_half_written_is_removed_by_the_next(tmp_path: Path, through: Path, bank: Path) -> None:

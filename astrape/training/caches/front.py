@@ -63,8 +63,8 @@ class FrontEnd:
         recipe: str,
         features: str | None = None,
         *,
-        weights: Path | None = None,
-        wavlm: Path | None = None,
+        weights: Path | Place | None = None,
+        wavlm: Path | Place | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         if weights is not None and wavlm is not None:
@@ -276,7 +276,7 @@ def _fill(graph: Graph, path: Path | Place) -> None:
     graph.load_state_dict({name: given[name] for name in own})
 
 
-def _fill_wavlm(graph: Graph, path: Path) -> None:
+def _fill_wavlm(graph: Graph, path: Path | Place) -> None:
     blocks = [node.block for node in graph.nodes.values() if isinstance(node.block, WavLMCNN)]
     if len(blocks) != 1:
         raise CacheError(f"--wavlm: the front end of '{graph.name}' has {len(blocks)} blocks wavlm_cnn: give --weights")

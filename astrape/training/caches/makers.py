@@ -77,8 +77,8 @@ class CacheJob:
     folder: str | None = None
     recipe: str | None = None
     features: str | None = None
-    weights: Path | None = None
-    wavlm: Path | None = None
+    weights: Path | Place | None = None
+    wavlm: Path | Place | None = None
     teacher: dict[str, Any] | None = None
     teacher_dir: Path | None = None
     utts_per_speaker: int = 8

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from astrape.audio.atomic import write_whole
+from astrape.audio.places import Where
 from astrape.blocks.statistics import RunningStatistics
 from astrape.errors import AstrapeError
 from astrape.graph import load
@@ -120,7 +121,7 @@ def agreement(graph: Graph, examples: Sequence[Example]) -> float:
     return float(np.mean([a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) for a, b in pairs]))
 
 
-def save_weights(graph: Graph, path: Path) -> None:
+def save_weights(graph: Graph, path: Where) -> None:
     """Write the learned parameters as float16 safetensors."""
     save_tensors(path, {name: tensor.detach().half() for name, tensor in graph.named_parameters()}, METADATA)
 

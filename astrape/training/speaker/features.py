@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import gcd
@@ -14,6 +15,7 @@ import torch
 from scipy.signal import resample_poly
 
 from astrape.audio.atomic import atomic_path
+from astrape.audio.places import Place, local_file
 from astrape.audio.whole import read_mono
 from astrape.graph import load
 from astrape.training.speaker.sources import Speech
@@ -67,7 +69,7 @@ def examples(speech: Iterable[Speech], folder: Path, say: Callable[[str], None])
             if len(samples) < SHORTEST * RATE:
                 continue
             if one.vector is not None and speed == 1:
-                vector = np.load(one.vector)[:WHO]
+                vector = np.load(local_file(one.vector))[:WHO]
             else:
                 teacher = teacher or ResemblyzerTeacher()
                 vector = teacher.who(samples)
@@ -93,23 +95,23 @@ def read_examples(folder: Path, *, held: bool = False) -> list[Example]:
     return found
 
 
-def _speeds(path: Path) -> Iterator[float]:
+def _speeds(path: Path | Place) -> Iterator[float]:
     yield 1.0
     random = np.random.default_rng(list(hashlib.sha256(_key(path).encode()).digest()))
     for _ in range(WARPS):
         yield round(float(np.exp(random.uniform(np.log(NARROWEST), np.log(WIDEST)))), 2)
 
 
-def _digest(path: Path, speed: float) -> str:
+def _digest(path: Path | Place, speed: float) -> str:
     return hashlib.sha256(f"{_key(path)} {speed}".encode()).hexdigest()[:24]
 
 
-def _key(path: Path) -> str:
+def _key(path: Path | Place) -> str:
     """A recording's name wherever its corpus lies: file, speaker or set, and what is above it."""
-    return "/".join(path.parts[-3:])
+    return "/".join(os.fspath(path).split("/")[-3:])
 
 
-def resampled(path: Path, speed: float = 1.0) -> Floats:
+def resampled(path: Path | Place, speed: float = 1.0) -> Floats:
     """A recording at 16 kHz, played so many times as fast."""
     samples, rate = read_mono(path)
     # To a hundredth of the rate, so that the filter stays short.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+from astrape.audio.places import Place
+from astrape.corpus.items import FOLDERS
+from astrape.corpus.plan import KOKORO
+from astrape.corpus.record import read_sets
 from astrape.training.errors import TrainingError
 from astrape.training.tiny.voices import VOICES, Voice, write_corpus
 
@@ -33,6 +37,9 @@ LINES = {
     "pico": ("pico2wave", "-l", "{voice}", "-w", "{out}", "{text}"),
 }
 
+VECTOR = ".spk.npy"
+"""The ending of a rendering's vector, beside it."""
+
 SENTENCES = 40
 """Sentences of each synthesiser's voice, which sounds the same in all of them."""
 
@@ -48,19 +55,22 @@ class Speech:
         vector: a file with the teacher's vector, where it has been computed.
     """
 
-    path: Path
+    path: Path | Place
     speaker: str
     held: bool = False
-    vector: Path | None = None
+    vector: Path | Place | None = None
 
 
-def rendered(corpus: Path) -> Iterator[Speech]:
-    """Every rendering of a corpus of parallel sets; those of held-out sets are held."""
-    for described in sorted(corpus.glob("sets/*/*/set.json")):
-        held = json.loads(described.read_text())["split"] != "train"
-        for path in sorted(described.parent.glob("*.flac")):
-            vector = path.with_suffix(".spk.npy")
-            yield Speech(path, f"kokoro-{path.stem}", held, vector if vector.is_file() else None)
+def rendered(corpus: Path | Place) -> Iterator[Speech]:
+    """Every rendering of a corpus of parallel sets, of this machine or of a store; those of held-out sets are held."""
+    top = FOLDERS[KOKORO]
+    vectors = {f"{top}/{name}" for name in Place(corpus / top).names() if name.endswith(VECTOR)}
+    for key, info in read_sets(corpus, (KOKORO,)):
+        for name in sorted(f"{voice}.flac" for voice in info["voices"]):
+            path = corpus / key / name
+            vector = path.with_suffix(VECTOR)
+            there = f"{key}/{vector.name}" in vectors
+            yield Speech(path, f"kokoro-{path.stem}", info["split"] != "train", vector if there else None)
 
 
 def recorded(work: Path, say: Say) -> Iterator[Speech]:
@@ -71,9 +81,9 @@ def recorded(work: Path, say: Say) -> Iterator[Speech]:
         yield Speech(path, path.parent.name)
 
 
-def spoken(corpus: Path, work: Path, say: Say) -> Iterator[Speech]:
+def spoken(corpus: Path | Place, work: Path, say: Say) -> Iterator[Speech]:
     """Sentences of the corpus spoken by flite and pico, where those are installed."""
-    texts = [json.loads(path.read_text())["text"] for path in sorted(corpus.glob("sets/*/*/set.json"))[:SENTENCES]]
+    texts = [info["text"] for _, info in islice(read_sets(corpus, (KOKORO,)), SENTENCES)]
     tools = {"flite": (FLITE, "flite"), "pico": (PICO, "libttspico-utils")}
     for tool, (voices, package) in tools.items():
         if shutil.which(LINES[tool][0]) is None:

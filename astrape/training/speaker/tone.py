@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from scipy.fft import dct
 
+from astrape.audio.places import Place
 from astrape.errors import AstrapeError
 from astrape.graph.graph import Graph
 from astrape.graph.subgraph import subgraph
@@ -54,7 +55,7 @@ def tone_weights(statistics: npt.NDArray[np.float64]) -> tuple[torch.Tensor, tor
     )
 
 
-def fit_tone(graph: Graph, paths: Iterable[Path]) -> int:
+def fit_tone(graph: Graph, paths: Iterable[Path | Place]) -> int:
     """Set the weights of ``tone`` in ``astrape-speaker``, loaded for training; returns how many recordings were read.
 
     Raises:

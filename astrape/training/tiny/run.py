@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from astrape.audio.places import Where
+from astrape.audio.places import Place, Where
 from astrape.corpus.layouts import read_corpus
 from astrape.corpus.splits import Split, split_by_speaker
 from astrape.corpus.utterances import speakers_of
@@ -135,11 +135,11 @@ class TinyResult:
         ]
 
 
-def run(corpus: Path, work: Path, plan: TinyPlan, say: Callable[[str], None]) -> TinyResult:
+def run(corpus: Path | Place, work: Path, plan: TinyPlan, say: Callable[[str], None]) -> TinyResult:
     """Front end, caches, encoder and decoder on a corpus.
 
     Args:
-        corpus: a folder with a folder of recordings for each speaker.
+        corpus: a folder with a folder of recordings for each speaker, here or in a store.
         work: for caches, checkpoints, TensorBoard. Checkpoints of a run before are replaced; front end and caches are
             used again where they were made of the same recordings and the same plan.
         plan: how long.
@@ -188,7 +188,9 @@ def run(corpus: Path, work: Path, plan: TinyPlan, say: Callable[[str], None]) ->
     )
 
 
-def _options(stage: str, corpus: Path, work: Path, made: Path, plan: TinyPlan, encoder: Where | None = None) -> Options:
+def _options(
+    stage: str, corpus: Path | Place, work: Path, made: Path, plan: TinyPlan, encoder: Where | None = None
+) -> Options:
     of_encoder = stage == "encoder"
     values: dict[tuple[str, ...], object] = (
         {("steps_per_epoch",): plan.encoder_steps, ("epochs",): plan.encoder_epochs}
@@ -242,7 +244,7 @@ def _before_decoder(options: Options, plan: TinyPlan, path: Path) -> tuple[float
     return mean.distance(setup.feed.validation()), write_weights(setup.graph, path)
 
 
-def _digest(corpus: Path, split: Split, plan: TinyPlan) -> str:
+def _digest(corpus: Path | Place, split: Split, plan: TinyPlan) -> str:
     """A name for what is made once: a front end learns from these recordings so long, and caches are of it."""
     heard = [str(corpus.absolute()), *(one.key for one in split.train), str(plan.front_steps), str(plan.seed)]
     return hashlib.sha256("\0".join(heard).encode()).hexdigest()[:8]

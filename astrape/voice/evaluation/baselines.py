@@ -59,7 +59,7 @@ class WorldShift:
         if reason := absence([WORLD]):
             raise EvaluationError(f"baseline 'world': {reason}")
         self.folder = folder
-        self._registers: dict[tuple[Path, ...], float] = {}
+        self._registers: dict[tuple[Path | Place, ...], float] = {}
 
     def render(self, pair: Pair, progress: Progress | None = None) -> Rendering:
         import pyworld
@@ -97,7 +97,7 @@ def in_own_voices(pairs: Sequence[Pair]) -> list[Pair]:
     return [replace(pair, given=sources[pair.source.key].given) for pair in own]
 
 
-def register(path: Path) -> float:
+def register(path: Path | Place) -> float:
     """Median F0 of a recording, Hz, by Harvest.
 
     Raises:
@@ -107,7 +107,7 @@ def register(path: Path) -> float:
     return _median(_harvest(_whole(recording), recording.rate)[0], path)
 
 
-def _register_of(files: Sequence[Path], audio: Path | None) -> float:
+def _register_of(files: Sequence[Path | Place], audio: Path | Place | None) -> float:
     """A target's register: as its voicebank says, or by its recordings."""
     if files[0].suffix.lower() in (".astrape", ".npz"):
         said = read_voicebank(files[0]).metadata.median_f0_hz

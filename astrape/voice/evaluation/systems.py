@@ -18,7 +18,7 @@ from torch import Tensor
 
 from astrape.audio.atomic import make_folder
 from astrape.audio.endings import ENDINGS
-from astrape.audio.places import Place, Where, local_file
+from astrape.audio.places import Place, Where, anywhere, local_file
 from astrape.blocks.base import StreamBlock
 from astrape.blocks.quantize import FSQ, Q2D2
 from astrape.errors import AstrapeError
@@ -29,6 +29,7 @@ from astrape.voice.conversion import CODES, Converter, voice_of
 from astrape.voice.evaluation.context import Codes, Latency
 from astrape.voice.evaluation.errors import EvaluationError
 from astrape.voice.evaluation.pairs import Pair, Target
+from astrape.voice.folder import is_folder, is_there
 from astrape.voice.speaker import SpeakerEncoder
 from astrape.voice.voicebank import Voicebank
 
@@ -108,7 +109,7 @@ class Conversions:
         self.chunk_ms = chunk_ms
         self.controls = dict(controls or {})
         self._quantizer = _quantizer(converter)
-        self._voices: dict[tuple[Path, ...], Voicebank | AstrapeError] = {}
+        self._voices: dict[tuple[Path | Place, ...], Voicebank | AstrapeError] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the graph, which whoever this is sent to loads itself, once for all systems of a run."""
@@ -218,34 +219,34 @@ class Converted:
 
     Args:
         place: the file, for a single pair; or a folder with ``TARGET/SPEAKER/NAME``, ``TARGET/NAME``, ``SPEAKER/NAME``
-            or ``NAME`` of any audio ending. ``None`` where each pair names its own.
+            or ``NAME`` of any audio ending; here or in a store. ``None`` where each pair names its own.
         late: seconds by which all of them are late.
     """
 
     converts = False
 
-    def __init__(self, place: Path | None = None, late: float = 0.0) -> None:
-        if place is not None and not place.exists():
+    def __init__(self, place: Where | None = None, late: float = 0.0) -> None:
+        self.place, self.late = None if place is None else anywhere(place), late
+        self._listed: dict[Path | Place, list[str]] = {}
+        if self.place is not None and not is_there(self.place):
             raise EvaluationError(f"{place}: there is no such converted file or folder")
-        self.place, self.late = place, late
 
     def render(self, pair: Pair, progress: Progress | None = None) -> Rendering:
         if pair.converted is not None:
             return Rendering(pair.converted, self.late)
         if self.place is None:
             raise EvaluationError(f"{pair.name}: no converted file is named")
-        if self.place.is_file():
+        if not is_folder(self.place):
             return Rendering(self.place, self.late)
         names = [pair.source.key, pair.source.name, pair.source.path.stem]
         if pair.target is not None:
             names = [f"{pair.target.name}/{name}" for name in names] + names
         for name in names:
             wanted = self.place / name
-            if wanted.parent.is_dir():
-                endings = {f"{wanted.name}.{ending}" for ending in ENDINGS}
-                found = sorted(one for one in wanted.parent.iterdir() if _lower_ending(one) in endings)
-                if found:
-                    return Rendering(found[0], self.late)
+            endings = {f"{wanted.name}.{ending}" for ending in ENDINGS}
+            for file in self._files(wanted.parent):
+                if _lower_ending(file) in endings:
+                    return Rendering(wanted.parent / file, self.late)
         raise EvaluationError(f"{self.place}: holds no converted file {names[0]}.wav (or {names[-1]}.wav)")
 
     def describe(self) -> dict[str, Any]:
@@ -254,6 +255,12 @@ class Converted:
             "converted_elsewhere": None if self.place is None else os.fspath(self.place),
             "late_ms": 1000 * self.late,
         }
+
+    def _files(self, folder: Path | Place) -> list[str]:
+        """Names of files in a folder, which is listed once."""
+        if folder not in self._listed:
+            self._listed[folder] = Place(folder).files()
+        return self._listed[folder]
 
 
 @lru_cache(maxsize=1)
@@ -294,5 +301,7 @@ def _parameters_hash(graph: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _lower_ending(path: Path) -> str:
-    return f"{path.stem}{path.suffix.lower()}"
+def _lower_ending(name: str) -> str:
+    stem, dot, ending = name.rpartition(".")
+    return f"{stem}{dot}{ending.lower()}"
+
