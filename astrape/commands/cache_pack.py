@@ -23,9 +23,6 @@ __all__ = ["check_packed", "pack"]
 
 FAULTY = 1
 
-PACKED = tuple(kind for kind in KINDS if kind != "pitch")
-"""The kinds that a pack may hold: pitch is of parallel sets, which are trained on from folders."""
-
 
 @command(
     "pack",
@@ -38,7 +35,7 @@ PACKED = tuple(kind for kind in KINDS if kind != "pitch")
 @click.argument("place", metavar="PLACE")
 @corpus_options
 @folder_options
-@click.option("--what", multiple=True, metavar="NAME,...", help=f"Of {', '.join(PACKED)}.  [default: all there are]")
+@click.option("--what", multiple=True, metavar="NAME,...", help=f"Of {', '.join(KINDS)}.  [default: all there are]")
 @click.option(
     "--unseen",
     default=0.1,
@@ -67,6 +64,8 @@ def pack(
 
     PLACE is a folder or a URL that fsspec knows: s3://bucket/name, gs://, memory://. Utterances are mixed over the
     shards, and the speakers that training never hears have shards of their own. The same caches give the same bytes.
+
+    Of a corpus with parallel sets, the renderings of a set stay in one shard, with the tables beside them.
 
     Shards that are there whole stay, so a run that ended early goes on where it was. A place that holds another pack is
     refused.
@@ -147,11 +146,11 @@ def _chosen(root: Path | Place, wanted: list[str], named: dict[str, str | None])
     from astrape.training.errors import CacheError
 
     for kind in wanted:
-        if kind not in PACKED:
-            raise CacheError(f"--what {kind}: a pack is of {', '.join(PACKED)}")
+        if kind not in KINDS:
+            raise CacheError(f"--what {kind}: a pack is of {', '.join(KINDS)}")
     found = [Cache(folder) for folder in find_caches(root.absolute())]
     chosen = []
-    for kind in PACKED:
+    for kind in KINDS:
         folder = named[kind]
         own = [cache for cache in found if cache.what == kind]
         if folder is not None:

@@ -13,7 +13,7 @@ from astrape.audio.places import Place
 from astrape.corpus.errors import CorpusError
 from astrape.errors import PlaceError
 
-__all__ = ["EVALUATE", "HELD", "SPLITS", "Utterance", "checked", "speakers_of"]
+__all__ = ["EVALUATE", "HELD", "SPLITS", "Utterance", "checked", "sets_of", "speakers_of"]
 
 SPLITS = TRAIN, HELD, EVALUATE = ("train", "held", "evaluate")
 """Splits that a manifest may name: to train on, held out to validate on, or kept for evaluation."""
@@ -107,6 +107,14 @@ def speakers_of(utterances: Iterable[Utterance]) -> dict[str, list[Utterance]]:
     for utterance in sorted(utterances, key=lambda one: one.key):
         by_speaker.setdefault(utterance.speaker, []).append(utterance)
     return dict(sorted(by_speaker.items()))
+
+
+def sets_of(utterances: Iterable[Utterance]) -> list[list[Utterance]]:
+    """The renderings of each set, sorted; what has no set is one by itself."""
+    groups: dict[tuple[str, bool], list[Utterance]] = {}
+    for one in sorted(utterances, key=lambda one: one.key):
+        groups.setdefault((one.key, False) if one.set is None else (one.set, True), []).append(one)
+    return [groups[key] for key in sorted(groups)]
 
 
 def _is_name(part: str) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -18,13 +19,15 @@ from astrape.corpus.layouts import corpus_at, default_corpus, read_corpus
 from astrape.corpus.splits import Split, split_corpus
 from astrape.corpus.utterances import Utterance, speakers_of
 from astrape.graph.graph import Graph
+from astrape.training.beside import Beside, PackedBeside
 from astrape.training.caches import KINDS, Cache, Pack, find_caches, load_front
 from astrape.training.caches.recording import read_header
 from astrape.training.errors import CacheError, TrainingError
 from astrape.training.learner import Batch
 from astrape.training.options import Options
-from astrape.training.packed_windows import PackedWindows
+from astrape.training.packed_windows import PackedShares, PackedWindows, check_audio
 from astrape.training.sets import SetWindows
+from astrape.training.shares import Shares
 from astrape.training.stage import Stage
 from astrape.training.targets import Targets, audio_input
 from astrape.training.windows import WindowLoader, Windows, mapped
@@ -192,15 +195,9 @@ class Feed:
         rate = audio.rate if "audio" in needed else None
         self.targets, self.accelerator = targets, accelerator
 
-        if data.pack is not None and stage.pairs is not None:
-            raise TrainingError(
-                f"training.{stage.name}: parallel sets are read from folders: leave --pack out, and give --cache and "
-                f"--data"
-            )
-
         def windows(utterances: list[Utterance], frames: int) -> Windows | SetWindows:
             seconds, period = Fraction(frames) / stream.rate, graph.period
-            if data.pack is not None and utterances is data.split.train:
+            if data.pack is not None and utterances is data.split.train and stage.pairs is None:
                 return PackedWindows(
                     data.pack,
                     caches,
@@ -225,6 +222,19 @@ class Feed:
                     f"of them: give each process an even number"
                 )
             more = [data.caches["pitch"]] if "pair.pitch" in needed and "pitch" in data.caches else []
+            beside = Beside()
+            order: Callable[..., Shares] = Shares
+            if data.pack is not None:
+                check_audio(data.pack, caches, audio.rate)
+                beside = PackedBeside(data.pack)
+            if data.pack is not None and utterances is data.split.train:
+                order = partial(
+                    PackedShares,
+                    pack=data.pack,
+                    batch=stage.batch // 2 if stage.pairs.both else stage.batch,
+                    world=accelerator.num_processes,
+                    steps=stage.steps_per_epoch,
+                )
             return SetWindows(
                 utterances,
                 [*caches, *more],
@@ -234,6 +244,8 @@ class Feed:
                 period=period,
                 audio=audio.rate,
                 seed=options.seed,
+                beside=beside,
+                order=order,
             )
 
         self.windows = windows(data.split.train, stage.window)

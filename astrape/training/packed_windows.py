@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from itertools import accumulate
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from astrape.corpus.utterances import Utterance
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.packed import Pack
+from astrape.training.deal import TOGETHER, Deal
 from astrape.training.errors import CacheError
+from astrape.training.shares import Shares
 from astrape.training.windows import Windows
 
-__all__ = ["PackedWindows"]
-
-TOGETHER = 4
-"""Shards whose utterances are mixed: those that a process reads at a time."""
-
-HELD = 8
-"""Deals of the shards that are held in memory."""
+__all__ = ["PackedShares", "PackedWindows", "check_audio"]
 
 
 class PackedWindows(Windows):
     """As :class:`~astrape.training.windows.Windows`, but for the order.
 
-    Each epoch deals the shards anew among the processes. A process takes its own four at a time, and their utterances
-    in a random order, each once; then the next four, and after the last of them it is dealt others. What comes at a
-    place is a function of the seed, the epoch and the place alone, so a resumed run goes on with the shards that it was
-    reading, and reads none that it is through with. While it reads four, the next four are fetched.
+    Each epoch deals the shards anew among the processes (:class:`~astrape.training.deal.Deal`), so a resumed run goes
+    on with the shards that it was reading, and reads none that it is through with. While a process reads four shards,
+    the next four are fetched.
 
     Args:
         pack: what to read.
@@ -58,81 +49,115 @@ class PackedWindows(Windows):
         audio: Fraction | int | None = None,
         seed: int = 0,
     ) -> None:
-        if audio is not None and "audio" not in {cache.what for cache in caches}:
-            raise CacheError(
-                f"{pack.place}: holds no audio at {audio} Hz, which is needed: make it with `astrape cache --what "
-                f"audio`, and pack again"
-            )
-        if len(pack.shards) < world:
-            raise CacheError(
-                f"{pack.place}: {len(pack.shards)} shards to train on, and {world} processes take one each at least; "
-                f"hint: pack again with a smaller --shard-size"
-            )
+        check_audio(pack, caches, audio)
         super().__init__(pack.split.train, caches, seconds=seconds, period=period, audio=audio, seed=seed)
-        self.pack, self.shards, self.batch, self.world, self.steps = pack, pack.shards, batch, world, steps
-        self._reading: tuple[int, int, int, int] | None = None
-        self._grouped: dict[tuple[int, int, int], list[tuple[list[int], int]]] = {}
-        self._dealt: tuple[tuple[int, int, int], list[Utterance]] | None = None
+        self.pack, self.batch, self.world = pack, batch, world
+        self.deal = Deal(pack.shards, str(pack.place), world=world, seed=seed)
+        self._due = None if steps is None else steps * batch
+        self._reading: tuple[int, int, tuple[int, int]] | None = None
 
     def __getitem__(self, place: tuple[int, int] | int) -> dict[str, Tensor]:
         epoch, item = (0, place) if isinstance(place, int) else place
-        self._fetch_ahead(epoch, item)
+        rank, own = _of_process(item, self.batch, self.world)
+        reading = (epoch, rank, self.deal.reading(epoch, rank, own))
+        if self._reading != reading:
+            self._reading = reading
+            after = self.deal.following(epoch, rank, own, self._due)
+            self.pack.fetch_ahead([str(self.deal.shards[index][0].path) for index in after])
         return super().__getitem__(place)
 
     def at(self, epoch: int, item: int) -> Utterance:
-        rank, passes, place = self._located(epoch, item)
-        return self._order_of(epoch, rank, passes)[place]
+        return self.deal.at(epoch, *_of_process(item, self.batch, self.world))
 
-    def _located(self, epoch: int, item: int) -> tuple[int, int, int]:
-        """The process that an item is of, how often it is through with its shards by then, and the place after that."""
-        step, within = divmod(item, self.batch * self.world)
-        rank, place = within // self.batch, step * self.batch + within % self.batch
-        passes = 0
-        while True:
-            count = self._groups(epoch, rank, passes)[-1][1]
-            if place < count:
-                return rank, passes, place
-            place, passes = place - count, passes + 1
 
-    def _fetch_ahead(self, epoch: int, item: int) -> None:
-        """Where the reading of four shards begins, have the four fetched that come after them."""
-        rank, passes, place = self._located(epoch, item)
-        groups = self._groups(epoch, rank, passes)
-        number = bisect_right(groups, place, key=lambda group: group[1])
-        if self._reading == (epoch, rank, passes, number):
-            return
-        self._reading = (epoch, rank, passes, number)
-        done = (item // (self.batch * self.world)) * self.batch + item % self.batch - place
-        if self.steps is not None and done + groups[number][1] >= self.steps * self.batch:
-            after = self._groups(epoch + 1, rank, 0)[0]
-        elif number + 1 < len(groups):
-            after = groups[number + 1]
-        else:
-            after = self._groups(epoch, rank, passes + 1)[0]
-        self.pack.fetch_ahead([str(self.shards[index][0].path) for index in after[0]])
+class PackedShares(Shares):
+    """Which set of a pack comes at which place: as :class:`~astrape.training.shares.Shares`, from a process's shards.
 
-    def _own(self, epoch: int, rank: int, passes: int) -> npt.NDArray[np.int64]:
-        """The shards of a process, in their order."""
-        return np.random.default_rng((self.seed, epoch, passes, 1)).permutation(len(self.shards))[rank :: self.world]
+    The sets of each source have shards of their own, which are dealt among the processes source by source. With several
+    sources a process reads two shards of each at a time.
 
-    def _groups(self, epoch: int, rank: int, passes: int) -> list[tuple[list[int], int]]:
-        """Shards that are read together, and the place where the reading of them ends."""
-        key = (epoch, rank, passes)
-        if key not in self._grouped:
-            if len(self._grouped) >= HELD:
-                self._grouped.clear()
-            own = self._own(epoch, rank, passes).tolist()
-            parts = [own[at : at + TOGETHER] for at in range(0, len(own), TOGETHER)]
-            ends = accumulate(sum(len(self.shards[index]) for index in part) for part in parts)
-            self._grouped[key] = list(zip(parts, ends, strict=True))
-        return self._grouped[key]
+    Args:
+        sets, shares, seed: as for ``Shares``.
+        pack: where the sets are.
+        batch, world: sets of a step in each process, and how many processes there are.
+        steps: in an epoch, after which the shards are dealt anew.
 
-    def _order_of(self, epoch: int, rank: int, passes: int) -> list[Utterance]:
-        if self._dealt is None or self._dealt[0] != (epoch, rank, passes):
-            draw = np.random.default_rng((self.seed, epoch, passes, 5, rank))
-            order: list[Utterance] = []
-            for some, _ in self._groups(epoch, rank, passes):
-                held = [one for index in some for one in self.shards[index]]
-                order += [held[index] for index in draw.permutation(len(held))]
-            self._dealt = (epoch, rank, passes), order
-        return self._dealt[1]
+    Raises:
+        CacheError: as ``Shares``, and for a source of fewer shards than there are processes.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[Sequence[Utterance]],
+        shares: Mapping[str, int],
+        seed: int,
+        *,
+        pack: Pack,
+        batch: int,
+        world: int,
+        steps: int,
+    ) -> None:
+        super().__init__(sets, shares, seed)
+        self.pack, self.batch, self.world, self._places = pack, batch, world, steps * batch
+        self._names: dict[str, list[str]] = {}
+        self._deals: dict[str, Deal[int]] = {}
+        for which, (name, members) in enumerate(self._members.items()):
+            shards: dict[str, list[int]] = {}
+            for index in members.tolist():
+                shards.setdefault(str(sets[index][0].path), []).append(index)
+            self._names[name] = list(shards)
+            together = TOGETHER if len(self._members) == 1 else TOGETHER // 2
+            self._deals[name] = Deal(
+                list(shards.values()), str(pack.place), world=world, seed=seed, which=which, together=together
+            )
+        self._reading: dict[str, tuple[int, int, tuple[int, int]]] = {}
+        self._after: dict[str, list[str]] = {}
+
+    def __call__(self, epoch: int, drawn: int) -> int:
+        name, rank, place = self._located(drawn)
+        deal = self._deals[name]
+        reading = (epoch, rank, deal.reading(epoch, rank, place))
+        if self._reading.get(name) != reading:
+            self._reading[name] = reading
+            due = self._before(name, self._places)
+            self._after[name] = [self._names[name][one] for one in deal.following(epoch, rank, place, due)]
+            self.pack.fetch_ahead([shard for after in self._after.values() for shard in after])
+        return deal.at(epoch, rank, place)
+
+    def near(self, epoch: int, drawn: int) -> list[int]:
+        """The sets of the shards that are read at a place."""
+        name, rank, place = self._located(drawn)
+        deal = self._deals[name]
+        return [index for shard in deal.together_at(epoch, rank, place) for index in deal.shards[shard]]
+
+    def _located(self, drawn: int) -> tuple[str, int, int]:
+        """The source that a draw is of, the process, and how many of that source this has had in the epoch."""
+        rank, own = _of_process(drawn, self.batch, self.world)
+        name, _ = self._round[own % len(self._round)]
+        return name, rank, self._before(name, own)
+
+    def _before(self, name: str, places: int) -> int:
+        """Draws of a source among the first places of a process."""
+        rounds, rest = divmod(places, len(self._round))
+        return rounds * self._shares[name] + sum(one == name for one, _ in self._round[:rest])
+
+
+def check_audio(pack: Pack, caches: Sequence[Cache], audio: Fraction | int | None) -> None:
+    """Refuse a pack without recordings at the rate that is needed.
+
+    Raises:
+        CacheError: with what makes it.
+    """
+    held = {cache.rate for cache in caches if cache.what == "audio"}
+    if audio is not None and audio not in held:
+        other = f" (but at {next(iter(held))} Hz)" if held else ""
+        raise CacheError(
+            f"{pack.place}: holds no audio at {audio} Hz{other}, which is needed: make it with `astrape cache --what "
+            f"audio`, and pack again"
+        )
+
+
+def _of_process(item: int, batch: int, world: int) -> tuple[int, int]:
+    """The process that an item is of, and how many it has had before."""
+    step, within = divmod(item, batch * world)
+    return within // batch, step * batch + within % batch

@@ -7,9 +7,9 @@ which set, which of its renderings, which seconds of them, and what happens to t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from astrape.audio.atomic import shown
 from astrape.blocks.base import Stream
-from astrape.corpus.utterances import Utterance
+from astrape.corpus.utterances import Utterance, sets_of
 from astrape.training.augment import augmented
+from astrape.training.beside import Beside
 from astrape.training.blur import blurred
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.recording import read_crop, read_header
@@ -29,10 +30,10 @@ from astrape.training.colour import coloured, draw_colour
 from astrape.training.errors import CacheError
 from astrape.training.pairs import BAND, PAIR, Pairs
 from astrape.training.shares import Shares
-from astrape.training.tables import NO_PHONE, PHONE_RATE, PITCH_RATE, read_phones, read_pitch, read_vector
+from astrape.training.tables import NO_PHONE, PHONE_RATE, PITCH_RATE
 from astrape.training.windows import Crops, Place, cut, mapped
 
-__all__ = ["SetWindows", "sets_of"]
+__all__ = ["SetWindows"]
 
 APART = Fraction(1, 40)
 """Seconds by which two renderings of a set may differ in length, for whatever rounding there was."""
@@ -71,6 +72,8 @@ class SetWindows(Crops):
         pairs: how to draw.
         needs: names of signals, as above.
         seconds, period, audio, speakers, seed: as for ``Windows``.
+        beside: reads what is known of a recording beside its audio; files, when left out.
+        order: makes what says which set comes at a place, of the sets, their shares and the seed.
 
     Attributes:
         seconds, period, streams, utterances, left_out, speakers: as of ``Windows``.
@@ -94,9 +97,11 @@ class SetWindows(Crops):
         audio: Fraction | int,
         speakers: Sequence[str] | None = None,
         seed: int = 0,
+        beside: Beside | None = None,
+        order: Callable[[Sequence[Sequence[Utterance]], Mapping[str, int], int], Shares] = Shares,
     ) -> None:
         by_kind = {cache.what: cache for cache in caches}
-        self.pairs, self.needs = pairs, frozenset(needs)
+        self.pairs, self.needs, self.beside = pairs, frozenset(needs), beside or Beside()
         streams = {"audio": Stream(Fraction(audio), 1), "phones": Stream(PHONE_RATE, 1)}
         streams["pair.pitch"] = Stream(PITCH_RATE, 1)
         if "content" in by_kind:
@@ -108,7 +113,7 @@ class SetWindows(Crops):
             streams["content"] = Stream(by_kind["content"].rate, by_kind["content"].channels)
         super().__init__(utterances, by_kind, streams, seconds=seconds, period=period, speakers=speakers, seed=seed)
         self.sets = sets_of(self.utterances)
-        self.drawn = Shares(self.sets, pairs.shares, seed)
+        self.drawn = order(self.sets, pairs.shares, seed)
         self._set_of = {one.key: renderings for renderings in self.sets for one in renderings}
         self._bands: dict[str, float] = {}
 
@@ -148,7 +153,7 @@ class SetWindows(Crops):
         if self.pairs.blur and "pair.speaker" in window:
             noise = np.random.default_rng((self.seed, epoch, item, 5))
             window["pair.speaker"] = blurred(window["pair.speaker"], noise, self.pairs.blur)
-        return self._augmented(window, (self.seed, epoch, item, 2))
+        return self._augmented(window, (self.seed, epoch, item, 2), self.drawn.near(epoch, drawn))
 
     def crop(self, utterance: Utterance, begin: Fraction = Fraction(0)) -> dict[str, Tensor]:
         """The window of a source as it is, to the next rendering of its set.
@@ -173,9 +178,9 @@ class SetWindows(Crops):
         tables = {"phones": utterance.phones, "pair.pitch": utterance.pitch}
         if "speakers" not in self.caches:
             tables |= {"speaker": utterance.vector, "pair.speaker": utterance.vector}
-        for wanted, path in tables.items():
-            if wanted in self.needs and isinstance(path, Path) and not path.is_file():
-                raise CacheError(f"{shown(path)}: there is no such table")
+        for wanted, table in tables.items():
+            if wanted in self.needs and table is not None:
+                self.beside.check(table)
 
     def _held(self, utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
         parted = super()._held(utterances)
@@ -224,7 +229,7 @@ class SetWindows(Crops):
 
     def _band(self, utterance: Utterance) -> float:
         if utterance.key not in self._bands:
-            self._bands[utterance.key] = EDGE * read_header(utterance.path).rate / 2
+            self._bands[utterance.key] = EDGE * self.beside.rate(utterance) / 2
         return self._bands[utterance.key]
 
     def _table(self, name: str, table: npt.NDArray[Any], begin: Fraction, empty: float) -> Tensor:
@@ -236,15 +241,14 @@ class SetWindows(Crops):
 
     def _pitch(self, utterance: Utterance) -> npt.NDArray[np.float32]:
         if utterance.pitch is not None:
-            return read_pitch(utterance.pitch)
+            return self.beside.pitch(utterance)
         tracked: npt.NDArray[np.float32] = mapped([self.caches["pitch"]], utterance)["pitch"][0]
         return tracked
 
     def _vector(self, utterance: Utterance) -> Tensor:
         if "speakers" in self.caches:
             return torch.from_numpy(np.array(mapped([self.caches["speakers"]], utterance)["speaker"]))
-        assert utterance.vector is not None
-        return torch.from_numpy(read_vector(utterance.vector))
+        return torch.from_numpy(self.beside.vector(utterance))
 
     def _cut(self, source: Utterance, target: Utterance, begin: Fraction) -> dict[str, Tensor]:
         window = {"audio": self._wave(source, begin)}
@@ -254,7 +258,7 @@ class SetWindows(Crops):
         if PAIR + "pitch" in self.needs:
             window["pair.pitch"] = self._table("pair.pitch", self._pitch(target), begin, 0.0)
         if "phones" in self.needs:
-            known = np.empty(0, np.int64) if source.phones is None else read_phones(source.phones)
+            known = np.empty(0, np.int64) if source.phones is None else self.beside.phones(source)
             window["phones"] = self._table("phones", known, begin, NO_PHONE)
         for name, one in (("speaker", source), (PAIR + "speaker", target)):
             if name in self.needs:
@@ -283,23 +287,18 @@ class SetWindows(Crops):
                 window[name] = torch.nn.functional.pad(kept, (window[name].shape[-1] - kept.shape[-1], 0), value=empty)
         return window | self._counts(source.speaker, self._length(source, target) + silence)
 
-    def _augmented(self, window: dict[str, Tensor], seeds: tuple[int, ...]) -> dict[str, Tensor]:
+    def _augmented(
+        self, window: dict[str, Tensor], seeds: tuple[int, ...], near: Sequence[int] | None
+    ) -> dict[str, Tensor]:
         rate = float(self.streams["audio"].rate)
-        wave, gain = augmented(window["audio"][0], rate, self.pairs.augment, seeds, self._other)
+        wave, gain = augmented(window["audio"][0], rate, self.pairs.augment, seeds, partial(self._other, near))
         changed = {"audio": wave.unsqueeze(0)}
         if "pair.wav" in window:
             changed["pair.wav"] = window["pair.wav"] * gain
         return window | changed
 
-    def _other(self, draw: np.random.Generator) -> Tensor:
-        """A window of any recording, ``(samples,)``."""
-        other = self.utterances[int(draw.integers(len(self.utterances)))]
+    def _other(self, near: Sequence[int] | None, draw: np.random.Generator) -> Tensor:
+        """A window of any recording, of any of those sets where some are at hand, ``(samples,)``."""
+        among = self.utterances if near is None else self.sets[near[int(draw.integers(len(near)))]]
+        other = among[int(draw.integers(len(among)))]
         return self._wave(other, int(draw.integers(self._places(self._seconds(other)))) * self.period)[0]
-
-
-def sets_of(utterances: Iterable[Utterance]) -> list[list[Utterance]]:
-    """The renderings of each set, sorted; what has no set is one by itself."""
-    groups: dict[tuple[str, bool], list[Utterance]] = {}
-    for one in sorted(utterances, key=lambda one: one.key):
-        groups.setdefault((one.key, False) if one.set is None else (one.set, True), []).append(one)
-    return [groups[key] for key in sorted(groups)]

@@ -62,6 +62,10 @@ class Shares:
         passes, index = divmod(rounds * self._shares[name] + before, len(members))
         return int(members[self._order(name, epoch, passes)[index]])
 
+    def near(self, epoch: int, drawn: int) -> list[int] | None:
+        """The sets that are at hand at a place; ``None``: all are alike."""
+        return None
+
     def _order(self, name: str, epoch: int, passes: int) -> npt.NDArray[np.int64]:
         kept = self._orders.get(name)
         if kept is None or kept[0] != (epoch, passes):

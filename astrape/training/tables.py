@@ -12,7 +12,7 @@ vector     float32 ``(channels,)``             all of it: who speaks
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -33,47 +33,48 @@ HIGHEST_HZ = 4000.0
 """No voice is higher: a table with more holds something else."""
 
 
-def read_phones(path: Where) -> npt.NDArray[np.int64]:
+def read_phones(path: Where, file: BinaryIO | None = None) -> npt.NDArray[np.int64]:
     """The number of the phone in each frame, ``(frames,)``.
 
     Raises:
         CacheError: for a file that is not such a table.
     """
-    table = _read(path, "iu")
+    table = _read(path, "iu", file)
     if table.size and int(table.min()) < 0:
         raise CacheError(f"{shown(path)}: holds the phone {int(table.min())}, and they are numbered from 0 up")
     return table.astype(np.int64)
 
 
-def read_pitch(path: Where) -> npt.NDArray[np.float32]:
+def read_pitch(path: Where, file: BinaryIO | None = None) -> npt.NDArray[np.float32]:
     """The fundamental of each frame in Hz, ``(frames,)``, 0 where there is none.
 
     Raises:
         CacheError: for a file that is not such a table, or holds values that are not a pitch.
     """
-    table = _read(path, "f").astype(np.float32)
+    table = _read(path, "f", file).astype(np.float32)
     if not np.isfinite(table).all() or (table.size and not 0 <= float(table.min()) <= float(table.max()) <= HIGHEST_HZ):
         raise CacheError(f"{shown(path)}: holds values that are not a pitch: 0, or up to {HIGHEST_HZ:g} Hz")
     return table
 
 
-def read_vector(path: Where) -> npt.NDArray[np.float32]:
+def read_vector(path: Where, file: BinaryIO | None = None) -> npt.NDArray[np.float32]:
     """The vector of the speaker, ``(channels,)``.
 
     Raises:
         CacheError: for a file that is not such a table.
     """
-    vector = _read(path, "f").astype(np.float32)
+    vector = _read(path, "f", file).astype(np.float32)
     if not vector.size or not np.isfinite(vector).all():
         raise CacheError(f"{shown(path)}: holds a vector of {vector.size} numbers, not all of them finite")
     return vector
 
 
-def _read(path: Where, kinds: str) -> npt.NDArray[Any]:
+def _read(path: Where, kinds: str, file: BinaryIO | None) -> npt.NDArray[Any]:
+    """A table of a file, or of one that is open and called so."""
     try:
         with told_as(CacheError):
-            local = local_file(path)
-        table: npt.NDArray[Any] = np.load(local, allow_pickle=False)
+            given = file or local_file(path)
+        table: npt.NDArray[Any] = np.load(given, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise CacheError(f"{shown(path)}: is not a readable table: {error}") from error
     if not isinstance(table, np.ndarray) or table.ndim != 1 or table.dtype.kind not in kinds:

@@ -149,22 +149,22 @@ def test_windows_are_those_of_the_folders(memory: str, caches: list[Cache], spli
 def test_every_process_reads_its_own_shards_one_after_another_and_all_of_them_once(packed: Path, world: int) -> None:
     found = windows(packed, world=world)
     shard_of = {one.key: str(one.path) for one in found.utterances}
-    sizes = [len(shard) for shard in found.shards]
+    sizes = [len(shard) for shard in found.deal.shards]
     seen: list[str] = []
     by_process: list[set[str]] = []
     for rank in range(world):
-        own = found._own(0, rank, 0)
+        own = found.deal.own(0, rank, 0)
         count = sum(sizes[index] for index in own)
         places = [(j // 2) * 2 * world + rank * 2 + j % 2 for j in range(count)]
         keys = [found.at(0, place).key for place in places]
         by_process.append({shard_of[key] for key in keys})
         seen += keys
         # Four shards at a time: the next four begin when these are through.
-        first = {found.shards[index][0].path.name for index in own[:4]}
+        first = {found.deal.shards[index][0].path.name for index in own[:4]}
         together = sum(sizes[index] for index in own[:4])
         assert {shard_of[key] for key in keys[:together]} == first
     assert Counter(seen) == Counter(one.key for one in found.utterances)
-    assert sum(map(len, by_process)) == len(found.shards)
+    assert sum(map(len, by_process)) == len(found.deal.shards)
     assert [found.at(0, item).key for item in range(12)] != [found.at(1, item).key for item in range(12)]
 
 
@@ -216,7 +216,7 @@ def test_what_is_half_written_or_damaged_is_told_in_a_line(packed: Path, tmp_pat
         windows(gone)[0, 0]
     newer = spoiled("newer")
     (newer / "pack.json").write_text(json.dumps(json.loads((newer / "pack.json").read_text()) | {"astrape_pack": 9}))
-    with pytest.raises(CacheError, match=r"is a pack of version 9, and this reads 1$"):
+    with pytest.raises(CacheError, match=r"is a pack of version 9, and this reads 1 and 2$"):
         Pack(Place(str(newer)))
     listed = spoiled("listed")
     (listed / "index.jsonl").write_text("{}\n")

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from astrape.corpus.errors import CorpusError
 from astrape.corpus.layouts import read_corpus
 from astrape.corpus.splits import split_corpus
-from astrape.corpus.utterances import Utterance
+from astrape.corpus.utterances import Utterance, sets_of
 from astrape.training import teachers
 from astrape.training.augment import build_augmentation
 from astrape.training.caches import Cache, CacheJob, check_cache, make_cache
 from astrape.training.errors import CacheError
 from astrape.training.pairs import Pairs
-from astrape.training.sets import SetWindows, sets_of
+from astrape.training.sets import SetWindows
 from astrape.training.tables import NO_PHONE
 from astrape.training.windows import WindowLoader
 from tests.training import parallel

@@ -1,6 +1,6 @@
 """What each of several processes does, for ``torchrun``: a short training on a pack in a store, with notes of it.
 
-torchrun --nproc-per-node 2 -m tests.training.two_processes_of_packs GROUND PACK OUT
+torchrun --nproc-per-node 2 -m tests.training.two_processes_of_packs GROUND PACK OUT [voice]
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch
 from astrape.training.caches.packed import Pack
 from astrape.training.packed_windows import PackedWindows
 from astrape.training.run import train
-from tests.training import grounds
+from astrape.training.sets import SetWindows
+from tests.training import grounds, parallel
 
 
 def note(out: Path, *words: object) -> None:
@@ -26,30 +27,39 @@ def note(out: Path, *words: object) -> None:
 
 def watch(out: Path) -> None:
     """Note what is fetched from the store, and which shards windows are read from, by epoch."""
-    fetch, window, table = s3fs.S3FileSystem._get_file, PackedWindows.__getitem__, Pack._table
+    fetch, table = s3fs.S3FileSystem._get_file, Pack._table
     epochs = [0]
 
     async def fetched(self: Any, at: str, to: str, *given: Any, **more: Any) -> Any:
         note(out, "fetched", at.rpartition("/")[2])
         return await fetch(self, at, to, *given, **more)
 
-    def drawn(self: PackedWindows, place: tuple[int, int]) -> Any:
-        epochs[0] = place[0]
-        return window(self, place)
+    def drawing(windows: type[Any]) -> None:
+        window = windows.__getitem__
+
+        def drawn(self: Any, place: tuple[int, int]) -> Any:
+            epochs[0] = place[0]
+            return window(self, place)
+
+        windows.__getitem__ = drawn
 
     def opened(self: Pack, shard: str) -> Any:
         note(out, "read", epochs[0], shard)
         return table(self, shard)
 
     s3fs.S3FileSystem._get_file = fetched
-    PackedWindows.__getitem__ = drawn  # type: ignore[method-assign]
+    drawing(PackedWindows)
+    drawing(SetWindows)
     Pack._table = opened  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    ground, pack, folder = sys.argv[1:]
+    ground, pack, folder, *stage = sys.argv[1:]
     watch(Path(folder))
     more = ((("steps_per_epoch",), 3), (("batch",), 2))
-    given = grounds.options(Path(folder) / "run", "encoder", *more, root=Path(ground), pack=pack)
+    if stage:
+        given = parallel.options(Path(ground), Path(folder) / "run", *more, pack=pack)
+    else:
+        given = grounds.options(Path(folder) / "run", "encoder", *more, root=Path(ground), pack=pack)
     train(given, lambda line: None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,8 +20,8 @@ from astrape.training.caches.cache import Cache, check_values
 from astrape.training.caches.checking import Checked
 from astrape.training.caches.files import Fault, check_content
 from astrape.training.caches.front import FRONT_WEIGHTS
-from astrape.training.caches.packed import mapped, read_table, record_of
-from astrape.training.caches.packing import INDEX, PACK, PLAN, Shard, write_front, write_shards
+from astrape.training.caches.packed import mapped, read_part, read_table, record_of
+from astrape.training.caches.packing import INDEX, PACK, PARALLEL, PLAN, Shard, write_front, write_shards
 from astrape.training.caches.record import Record, hash_of_state
 from astrape.training.errors import CacheError
 
@@ -38,12 +39,14 @@ class _Plan:
         samples: of each shard, by its name, in their order.
         rows: lines of the index by shard, the first with its number; ``None`` where there is no index to go by.
         faults: of the files beside the shards.
+        parallel: it is of parallel sets.
     """
 
     records: dict[str, Record]
     samples: dict[str, int]
     rows: dict[str, list[tuple[int, str, str]]] | None
     faults: tuple[Finding, ...]
+    parallel: bool
 
 
 class _Described(Cache):
@@ -153,7 +156,7 @@ def repair_pack(
                 )
                 continue
             own = tuple(by_key[key] for _, key, _ in rows)
-            shards[finding.key] = Shard(finding.key, rows[0][0], own, 1)
+            shards[finding.key] = Shard(finding.key, rows[0][0], own, 1, plan.parallel)
     write_shards(caches, place, list(shards.values()), engine, progress)
     return len(shards) + fronts, failed
 
@@ -176,7 +179,7 @@ def _read_plan(place: Place) -> _Plan:
         rows = _read_rows(place, samples)
     except Fault as fault:
         faults.append(Finding(str(place / INDEX), fault.kind, str(fault), None))
-    return _Plan(records, samples, rows, tuple(faults))
+    return _Plan(records, samples, rows, tuple(faults), about.get("astrape_pack") == PARALLEL)
 
 
 def _read_rows(place: Place, samples: dict[str, int]) -> dict[str, list[tuple[int, str, str]]]:
@@ -222,24 +225,36 @@ def _faults(place: Place, plan: _Plan, name: str) -> Iterator[Finding]:
         for sample in held:
             try:
                 file.seek(table[f"{sample}.json"][0])
-                about = _about(file.read(table[f"{sample}.json"][1]))
+                about, sums = _about(file.read(table[f"{sample}.json"][1]))
                 if due is not None and due.get(sample) != about:
                     raise Fault("changed", f"is of '{about[0]}', and the index says otherwise")
-                _check_arrays(plan, local, table, sample)
+                _check_arrays(plan, local, table, sample, sums)
             except Fault as fault:
                 yield Finding(str(shard), fault.kind, f"{sample}: {fault}", name)
 
 
-def _about(content: bytes) -> tuple[str, str]:
+def _about(content: bytes) -> tuple[tuple[str, str], dict[str, int]]:
+    """Key and speaker of a sample, and the checksums of its tables."""
     try:
         about: dict[str, Any] = json.loads(content)
-        return str(about["key"]), str(about["speaker"])
+        return (str(about["key"]), str(about["speaker"])), dict(about.get("tables", {}))
     except (ValueError, KeyError, TypeError) as error:
         raise Fault("unreadable", "has no description that can be read") from error
 
 
-def _check_arrays(plan: _Plan, local: Path, table: dict[str, tuple[int, int]], sample: str) -> None:
+def _check_arrays(
+    plan: _Plan, local: Path, table: dict[str, tuple[int, int]], sample: str, sums: dict[str, int]
+) -> None:
+    for name, due in sums.items():
+        member = f"{sample}.{name}.npy"
+        if member not in table:
+            raise Fault("missing", f"{name} is missing")
+        if zlib.crc32(read_part(local, *table[member])) != due:
+            raise Fault("damaged", f"{name} is damaged: its bytes are not what was written")
     for record in plan.records.values():
+        if record.what in sums:
+            # What a table says is in no cache.
+            continue
         frames: list[int] = []
         for name, one in _Described(record).stored("any").items():
             member = f"{sample}.{name}.npy"
@@ -249,9 +264,7 @@ def _check_arrays(plan: _Plan, local: Path, table: dict[str, tuple[int, int]], s
                 begin, size = table[member]
                 array = mapped(local, begin, size, one.dtype, one.channels)
                 check_values(name, array, record.codes)
-                with local.open("rb") as file:
-                    file.seek(begin)
-                    check_content(file.read(size))
+                check_content(read_part(local, begin, size))
                 frames.append(array.shape[-1])
                 if frames[-1] != frames[0]:
                     raise Fault("shape", f"holds {frames[-1]} frames, and the array beside it {frames[0]}")

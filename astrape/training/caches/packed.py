@@ -7,12 +7,12 @@ import json
 import os
 import tarfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +24,13 @@ from astrape.corpus.utterances import Utterance
 from astrape.training.caches.cache import Cache, Holdings, Stored
 from astrape.training.caches.files import Fault
 from astrape.training.caches.front import FRONT_WEIGHTS
-from astrape.training.caches.packing import FORMAT, INDEX, PACK
+from astrape.training.caches.packing import FORMATS, INDEX, PACK, TABLE_NAMES
 from astrape.training.caches.record import Record
 from astrape.training.errors import CacheError
 
-__all__ = ["Pack", "PackedCache", "mapped", "read_table", "record_of"]
+__all__ = ["Pack", "PackedCache", "mapped", "read_part", "read_table", "record_of"]
+
+Read = TypeVar("Read")
 
 TRIES = 3
 """Times that a shard is fetched that others make room for meanwhile."""
@@ -65,8 +67,9 @@ class Pack:
         content = (place / PACK).read()
         try:
             about = json.loads(content)
-            if about["astrape_pack"] != FORMAT:
-                raise CacheError(f"{place}: is a pack of version {about['astrape_pack']}, and this reads {FORMAT}")
+            if about["astrape_pack"] not in FORMATS:
+                read = " and ".join(map(str, FORMATS))
+                raise CacheError(f"{place}: is a pack of version {about['astrape_pack']}, and this reads {read}")
             records = {kind: record_of(fields) for kind, fields in about["records"].items()}
             self._samples = {one["name"]: int(one["samples"]) for one in about["shards"]}
             self._where: dict[str, tuple[str, int]] = {}
@@ -75,8 +78,7 @@ class Pack:
                 for number, line in enumerate(lines):
                     row = json.loads(line)
                     self._where[row["key"]] = row["shard"], number
-                    name = row["key"].removeprefix(row["speaker"] + "/")
-                    by_shard[row["shard"]].append(Utterance(Path(row["shard"]), row["speaker"], name))
+                    by_shard[row["shard"]].append(_utterance(row))
         except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
             raise CacheError(
                 f"{place}: its {PACK} and {INDEX} are not those of a pack ({type(error).__name__})"
@@ -119,14 +121,40 @@ class Pack:
             Fault: for one that is missing, or not such an array.
             CacheError: for a shard that is missing or damaged.
         """
+        return self._from(key, f"{name}.npy", lambda local, at, size: mapped(local, at, size, dtype, channels))
+
+    def member(self, key: str, ending: str) -> bytes:
+        """A file of an utterance's sample, by what follows its number.
+
+        Raises:
+            Fault: for one that is missing.
+            CacheError: for a shard that is missing or damaged.
+        """
+        return self._from(key, ending, read_part)
+
+    def rate(self, key: str) -> int:
+        """The rate of an utterance's recording, Hz, before it was resampled.
+
+        Raises:
+            CacheError: for a shard that does not say, or is missing or damaged.
+        """
+        try:
+            return int(json.loads(self.member(key, "json"))["rate"])
+        except (Fault, ValueError, KeyError, TypeError) as error:
+            raise CacheError(
+                f"{self.place / self._where[key][0]}: says no rate of the recording {key}: pack its parallel sets anew"
+            ) from error
+
+    def _from(self, key: str, ending: str, read: Callable[[Path, int, int], Read]) -> Read:
+        """What is read from a member, given its shard on this machine, where it begins there, and how long it is."""
         shard, number = self._where[key]
         for _ in range(TRIES):
             try:
                 local, table = self._table(shard)
-                member = f"{number:09d}.{name}.npy"
+                member = f"{number:09d}.{ending}"
                 if member not in table:
                     raise Fault("missing", f"is missing in {shard}")
-                return mapped(local, *table[member], dtype, channels)
+                return read(local, *table[member])
             except FileNotFoundError:
                 # Another process made room for a shard of its own just now.
                 self._tables.pop(shard, None)
@@ -226,6 +254,29 @@ def read_table(local: Path, samples: int) -> dict[str, tuple[int, int]]:
     if held != samples or any(begin + length > size for begin, length in table.values()):
         raise Fault("truncated", f"is cut short ({size} bytes, {held} of {samples} utterances)")
     return table
+
+
+def read_part(local: Path, begin: int, size: int) -> bytes:
+    """Bytes of a file from one on."""
+    with local.open("rb") as file:
+        file.seek(begin)
+        return file.read(size)
+
+
+def _utterance(row: dict[str, Any]) -> Utterance:
+    """The utterance of a line of the index. Its paths say in which shard it is, and which tables it has there."""
+    shard = Path(row["shard"])
+    phones, pitch, vector = (shard if name in row.get("tables", ()) else None for name in TABLE_NAMES)
+    return Utterance(
+        shard,
+        row["speaker"],
+        row["key"].removeprefix(row["speaker"] + "/"),
+        set=row.get("set"),
+        source=row.get("source"),
+        phones=phones,
+        pitch=pitch,
+        vector=vector,
+    )
 
 
 def record_of(fields: dict[str, Any]) -> Record:

@@ -11,6 +11,10 @@ A pack is a place with
 An utterance is a sample of WebDataset: ``000000012.json`` says who says what, and ``000000012.features.npy``,
 ``.content.npy``, ``.codes.npy``, ``.voiced.npy``, ``.speaker.npy`` and ``.audio.npy`` are the caches' own files, byte
 for byte. Nothing in a shard is of the hour it was made in: the same caches give the same bytes, whoever packs them.
+
+Of a corpus with parallel sets, the renderings of a set stay together, and the sets of each source have shards of their
+own. ``.phones.npy``, ``.pitch.npy`` and ``.vector.npy`` are the tables beside the recordings, and ``.json`` says the
+set, the source, the recording's own rate and the CRC-32 of each table.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import io
 import json
 import tarfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,17 +35,36 @@ import numpy as np
 from astrape.audio.atomic import atomic_path, shown
 from astrape.audio.places import Place
 from astrape.corpus.splits import Split
-from astrape.corpus.utterances import Utterance
+from astrape.corpus.utterances import Utterance, sets_of
 from astrape.jobs import IN_PROCESS, Engine, Job, run_job
 from astrape.progress import Progress
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.files import Fault, array_file, check_sum
 from astrape.training.caches.front import FRONT_WEIGHTS
+from astrape.training.caches.recording import read_header
 from astrape.training.errors import CacheError
+from astrape.training.tables import read_phones, read_pitch, read_vector
 
-__all__ = ["FORMAT", "INDEX", "PACK", "PLAN", "Packed", "Shard", "make_pack", "write_front", "write_shards"]
+__all__ = [
+    "ALONE",
+    "FORMATS",
+    "INDEX",
+    "PACK",
+    "PARALLEL",
+    "PLAN",
+    "TABLE_NAMES",
+    "Packed",
+    "Shard",
+    "make_pack",
+    "write_front",
+    "write_shards",
+]
 
-FORMAT = 1
+FORMATS = ALONE, PARALLEL = (1, 2)
+"""Versions of packs: of utterances that each stand alone, and of parallel sets."""
+
+TABLE_NAMES = ("phones", "pitch", "vector")
+"""Tables beside a recording."""
 
 PACK, PLAN, INDEX = "pack.json", "plan.json", "index.jsonl"
 
@@ -57,12 +81,14 @@ class Shard:
         first: number of its first sample in the index.
         utterances: its samples.
         bytes: of their arrays.
+        parallel: with what is known of renderings of a set.
     """
 
     name: str
     first: int
     utterances: tuple[Utterance, ...]
     bytes: int
+    parallel: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,11 +151,13 @@ def make_pack(
         part: _whole(caches, utterances) for part, utterances in (("train", split.train), ("unseen", split.unseen))
     }
     left = len(split.train) + len(split.unseen) - sum(map(len, whole.values()))
-    mixed = [whole["train"][index] for index in np.random.default_rng(seed).permutation(len(whole["train"]))]
-    shards = list(_shards("train", mixed, caches, shard_bytes, 0))
-    shards += _shards("unseen", whole["unseen"], caches, shard_bytes, len(mixed))
+    parallel = any(one.set is not None for utterances in whole.values() for one in utterances)
+    learned = [_mixed(run, seed) for run in _by_source(whole["train"], parallel)]
+    aside = sets_of(whole["unseen"]) if parallel else [[one] for one in whole["unseen"]]
+    shards = list(_shards("train", learned, caches, shard_bytes, 0, parallel))
+    shards += _shards("unseen", [aside], caches, shard_bytes, len(whole["train"]), parallel)
     about = {
-        "astrape_pack": FORMAT,
+        "astrape_pack": PARALLEL if parallel else ALONE,
         "seed": seed,
         "records": {cache.what: json.loads(cache.record.to_json()) for cache in caches},
         "shards": [{"name": one.name, "samples": len(one.utterances), "bytes": one.bytes} for one in shards],
@@ -145,7 +173,10 @@ def make_pack(
     with atomic_path(place / INDEX, folders=True, durable=True) as index, index.open("w", encoding="utf-8") as file:
         for shard in shards:
             for utterance in shard.utterances:
-                file.write(_line({"key": utterance.key, "speaker": utterance.speaker, "shard": shard.name}))
+                row: dict[str, Any] = {"key": utterance.key, "speaker": utterance.speaker, "shard": shard.name}
+                if parallel:
+                    row |= {"set": utterance.set, "source": utterance.source, "tables": list(_tables(utterance))}
+                file.write(_line(row))
     (place / PACK).write(json.dumps(about, indent=1).encode())
     return Packed(
         place=str(place),
@@ -190,34 +221,73 @@ def _whole(caches: Sequence[Cache], utterances: Sequence[Utterance]) -> list[Utt
     """Utterances of which all caches hold something."""
     left: set[str] = set()
     for cache in caches:
-        left.update(one.key for one in cache.left_out(utterances))
+        left.update(one.key for one in cache.left_out([one for one in utterances if cache.wants(one)]))
     return sorted((one for one in utterances if one.key not in left), key=lambda one: one.key)
 
 
+def _by_source(utterances: Sequence[Utterance], parallel: bool) -> list[list[list[Utterance]]]:
+    """What stays together, in parts that have shards of their own: the sets of each source, or all utterances."""
+    if not parallel:
+        return [[[one] for one in utterances]]
+    by_source: dict[str, list[list[Utterance]]] = {}
+    for renderings in sets_of(utterances):
+        by_source.setdefault(renderings[0].source or "", []).append(renderings)
+    return [by_source[source] for source in sorted(by_source)]
+
+
+def _mixed(groups: list[list[Utterance]], seed: int) -> list[list[Utterance]]:
+    return [groups[index] for index in np.random.default_rng(seed).permutation(len(groups))]
+
+
 def _shards(
-    part: str, utterances: Sequence[Utterance], caches: Sequence[Cache], shard_bytes: int, first: int
+    part: str,
+    runs: Sequence[Sequence[Sequence[Utterance]]],
+    caches: Sequence[Cache],
+    shard_bytes: int,
+    first: int,
+    parallel: bool,
 ) -> Iterator[Shard]:
-    held: list[Utterance] = []
-    size, number = 0, 0
-
-    def closed() -> Shard:
-        return Shard(f"{part}-{number:06d}.tar", first, tuple(held), size)
-
-    for utterance in utterances:
-        own = sum(Place(stored.path).size() for _, stored in _arrays(caches, utterance))
-        if held and size + own > shard_bytes:
-            yield closed()
-            first, number, size = first + len(held), number + 1, 0
-            held = []
-        held.append(utterance)
-        size += own
-    if held:
-        yield closed()
+    """Shards of runs of groups: no shard is of two runs, and no group is in two shards."""
+    number = 0
+    for run in runs:
+        held: list[Utterance] = []
+        size = 0
+        for group in [*run, None]:
+            arrays = (stored for one in group or () for _, stored in _arrays(caches, one))
+            own = sum(Place(stored.path).size() for stored in arrays)
+            if held and (group is None or size + own > shard_bytes):
+                yield Shard(f"{part}-{number:06d}.tar", first, tuple(held), size, parallel)
+                first, number, size = first + len(held), number + 1, 0
+                held = []
+            held += group or ()
+            size += own
 
 
 def _arrays(caches: Sequence[Cache], utterance: Utterance) -> Iterator[tuple[str, Any]]:
     for cache in caches:
-        yield from cache.stored(cache.key_of(utterance)).items()
+        if cache.wants(utterance):
+            yield from cache.stored(cache.key_of(utterance)).items()
+
+
+def _tables(utterance: Utterance) -> dict[str, Path | Place]:
+    """The tables beside a recording, by name."""
+    there = {"phones": utterance.phones, "pitch": utterance.pitch, "vector": utterance.vector}
+    return {name: path for name, path in there.items() if path is not None}
+
+
+def _parallel(utterance: Utterance) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What is said of a rendering of a set, and its tables.
+
+    Raises:
+        CacheError: for a recording or a table that is missing or damaged.
+    """
+    readers = {"phones": read_phones, "pitch": read_pitch, "vector": read_vector}
+    tables: dict[str, bytes] = {}
+    for name, path in _tables(utterance).items():
+        readers[name](path)
+        tables[name] = Place(path).read()
+    said = {"set": utterance.set, "source": utterance.source, "rate": read_header(utterance.path).rate}
+    return said | {"tables": {name: zlib.crc32(content) for name, content in tables.items()}}, tables
 
 
 def _kept(place: Place, about: dict[str, Any]) -> set[str]:
@@ -247,7 +317,9 @@ def _begin(folders: tuple[Path | Place, ...], place: Place) -> Callable[[Shard],
 def _write(made: Path, caches: Sequence[Cache], shard: Shard) -> None:
     with tarfile.open(made, "w", format=tarfile.USTAR_FORMAT) as tar:
         for number, utterance in enumerate(shard.utterances, shard.first):
-            about = {"key": utterance.key, "speaker": utterance.speaker, "text": utterance.text}
+            about: dict[str, Any] = {"key": utterance.key, "speaker": utterance.speaker, "text": utterance.text}
+            said, tables = _parallel(utterance) if shard.parallel else ({}, {})
+            about |= said
             _add(tar, f"{number:09d}.json", _line(about).encode())
             for name, stored in _arrays(caches, utterance):
                 try:
@@ -258,6 +330,8 @@ def _write(made: Path, caches: Sequence[Cache], shard: Shard) -> None:
                     raise CacheError(
                         f"{shown(stored.path)}: {fault}: repair it with `astrape check-cache --repair`"
                     ) from fault
+                _add(tar, f"{number:09d}.{name}.npy", content)
+            for name, content in tables.items():
                 _add(tar, f"{number:09d}.{name}.npy", content)
 
 

@@ -304,4 +304,3 @@ def _parameters_hash(graph: torch.nn.Module) -> str:
 def _lower_ending(name: str) -> str:
     stem, dot, ending = name.rpartition(".")
     return f"{stem}{dot}{ending.lower()}"
-
