@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from astrape.voice.names import UNITS
+
 if TYPE_CHECKING:
     from astrape.runtime.status import Status
 
@@ -72,7 +74,7 @@ def lines(shown: Shown, width: int = 60) -> list[str]:
     if shown.bridge is not None:
         parts.append(f"clocks   {shown.bridge:+.0f} parts in a million apart, resampled away")
     for name, value, chosen in shown.sliders:
-        parts.append(f"{'>' if chosen else ' '} {name:<12} {value:+.2f}")
+        parts.append(f"{'>' if chosen else ' '} {name:<12} {value:+.2f} {UNITS.get(name, '')}".rstrip())
     if shown.bypass:
         parts.append("BYPASS: this is your own voice")
     if shown.notice:

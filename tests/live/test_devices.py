@@ -138,7 +138,7 @@ def test_the_display_says_all_that_is_to_be_known():
         "42 % worst",
         "dropouts 2 (20 ms)",
         "+12 parts",
-        "pitch",
+        "> pitch        -3.00 semitones",
         "BYPASS",
     ):
         assert part in text

@@ -116,6 +116,13 @@ def test_what_was_played_is_recorded(address: str, context: Any) -> None:
     # Nothing lies beyond a phone's edge.
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.inner_text("#graph").endswith(" ms")
+    # The keys are there on a slider too, and its value is said.
+    page.focus("[data-control=drive]")
+    before = float(page.evaluate("document.activeElement.value"))
+    page.keyboard.press("ArrowRight")
+    moved = page.evaluate("document.activeElement.value")
+    assert float(moved) > before
+    assert page.get_attribute("[data-control=drive]", "aria-valuetext") == moved
     page.keyboard.press("d")
     assert page.get_attribute("#dry", "aria-pressed") == "true"
     page.keyboard.press("r")

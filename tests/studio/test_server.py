@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +57,14 @@ def next_sound(socket) -> tuple[int, np.ndarray]:
         message = socket.receive()
         if message.get("bytes") is not None:
             return unpacked(message["bytes"])
+
+
+def test_a_slider_has_the_unit_of_its_control(tmp_path: Path) -> None:
+    studio = Studio(LiveVoice, token="secret", presets=Presets(tmp_path / "presets.json"))
+    page = TestClient(studio.app, base_url="http://127.0.0.1:8000").get("/?token=secret")
+    (slider,) = re.findall("<input type=.range.[^>]*>", page.text)
+    for part in ('data-control="pitch"', 'data-unit="semitones"', 'min="-24.0"', 'max="24.0"'):
+        assert part in slider
 
 
 @pytest.mark.parametrize(

@@ -316,7 +316,11 @@ $("record").onclick = () => {
 };
 if ($("voice")) {
   $("voice").onchange = () => send({ voice: $("voice").value });
-  $("file").onchange = () => { const f = $("file").files[0]; if (f) build(f, f.name.replace(/\.[^.]*$/, "")); };
+  const take = (files) => { if (files[0]) build(files[0], files[0].name.replace(/\.[^.]*$/, "")); };
+  $("file").onchange = () => take($("file").files);
+  // A file may be dropped anywhere: the browser would leave the page for it.
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => { event.preventDefault(); take(event.dataTransfer.files); });
   $("make").onclick = async () => {
     if (!reference) { reference = []; toggle($("make"), true, ["", "Stop: make the voice"]); return; }
     const parts = reference;
@@ -325,9 +329,16 @@ if ($("voice")) {
     await build(wav(parts, context.sampleRate), "spoken here");
   };
 }
+// A slider's value with its unit, to be read and to be said.
+function showValue(slider) {
+  const text = `${slider.value} ${slider.dataset.unit}`.trim();
+  slider.nextElementSibling.textContent = text;
+  slider.setAttribute("aria-valuetext", text);
+}
 for (const slider of document.querySelectorAll("input[data-control]")) {
+  showValue(slider);
   slider.oninput = () => {
-    slider.nextElementSibling.textContent = slider.value;
+    showValue(slider);
     send({ set: { [slider.dataset.control]: +slider.value } });
   };
 }
@@ -348,7 +359,7 @@ $("preset").onchange = () => {
   for (const slider of document.querySelectorAll("input[data-control]")) {
     if (!(slider.dataset.control in one.set)) continue;
     slider.value = one.set[slider.dataset.control];
-    slider.nextElementSibling.textContent = slider.value;
+    showValue(slider);
   }
   const known = $("voice") && [...$("voice").options].some((o) => o.value === one.voice);
   if (known) $("voice").value = one.voice;
@@ -358,7 +369,7 @@ $("preset").onchange = () => {
 $("preset-save").onclick = () => preset("POST", $("preset-name").value, { voice: $("voice") ? $("voice").value : null, set: values() });
 $("preset-remove").onclick = () => { if ($("preset").value) preset("DELETE", $("preset").value); };
 document.addEventListener("keydown", (event) => {
-  if (event.target.matches("input, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.matches("input:not([type=range]), select") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "d" || event.key === "D") turn(!dry);
   if ((event.key === "r" || event.key === "R") && !$("record").disabled) $("record").click();
 });
