@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from astrape.errors import AstrapeError
 from astrape.runtime.card import Card, block_of
-from astrape.runtime.devices import choose, common_rate, list_devices
+from astrape.runtime.devices import Device, choose, common_rate, list_devices, restart
 from astrape.runtime.taps import Meter
 from astrape.studio.speaker import Changing
 from astrape.voice.live import LiveVoice
@@ -15,13 +17,34 @@ from astrape.voice.live import LiveVoice
 __all__ = ["CardSpeaker", "device_names"]
 
 
-def device_names() -> dict[str, list[list[str]]]:
+class _Abandoned:
+    """Whether streams of a server that died were left as they are: PortAudio must not be asked to end then."""
+
+    ever = False
+
+
+_looking = threading.Lock()
+"""One thread at a time has PortAudio look anew."""
+
+
+def _devices_now(speaking: Callable[[], bool] = lambda: False) -> list[Device]:
+    """What is there now, and not when PortAudio began, unless a stream is open."""
+    with _looking:
+        if not _Abandoned.ever and not speaking():
+            restart()
+        return list_devices()
+
+
+def device_names(speaking: Callable[[], bool]) -> dict[str, list[list[str]]]:
     """Inputs and outputs as the page lists them: number and name.
+
+    Args:
+        speaking: whether the sound card is open; then what came since is not listed.
 
     Raises:
         DeviceError: where PortAudio is missing.
     """
-    devices = list_devices()
+    devices = _devices_now(speaking)
     return {
         "inputs": [[str(d.index), f"{d.name}, {d.api}"] for d in devices if d.channels_in],
         "outputs": [[str(d.index), f"{d.name}, {d.api}"] for d in devices if d.channels_out],
@@ -44,7 +67,7 @@ class CardSpeaker(Changing):
 
     def __init__(self, live: LiveVoice, wanted_in: str | None, wanted_out: str | None) -> None:
         super().__init__(live)
-        devices = list_devices()
+        devices = _devices_now()
         source, sink = choose(devices, wanted_in, "input"), choose(devices, wanted_out, "output")
         self.rate, _ = common_rate(source, sink, None)
         self.block = block_of(source, sink, self.rate, None, live.quantum(self.rate))
@@ -78,6 +101,7 @@ class CardSpeaker(Changing):
     def close(self) -> None:
         """End; the device may be gone already."""
         if self.card.served and not self.card.alive:
+            _Abandoned.ever = True
             self.card.abandon()
         else:
             self.card.close()

@@ -173,7 +173,7 @@ class Studio:
     async def _devices(self, request: Request) -> Response:
         """The machine's own inputs and outputs."""
         try:
-            return JSONResponse(await asyncio.to_thread(device_names))
+            return JSONResponse(await asyncio.to_thread(device_names, self._card.locked))
         except AstrapeError as error:
             return JSONResponse({"error": str(error)}, 400)
 

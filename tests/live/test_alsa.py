@@ -142,3 +142,22 @@ def _free(file: Path) -> bool:
         except OSError:
             return False
     return True
+
+
+def test_the_page_lists_what_is_there_now(usb: Path) -> None:
+    script = """
+import pathlib, sys
+from starlette.testclient import TestClient
+from astrape.studio.server import Studio
+from astrape.voice.live import LiveVoice
+gone = pathlib.Path(sys.argv[1]) / "gone"
+page = TestClient(Studio(lambda: LiveVoice("robot-voice"), token="t").app, base_url="http://127.0.0.1:1")
+for there in (True, False, True):
+    gone.unlink(missing_ok=True) if there else gone.touch()
+    told = page.get("/devices?token=t").json()
+    print([name for _, name in told["inputs"]], [name for _, name in told["outputs"]])
+"""
+    done = subprocess.run([sys.executable, "-c", script, usb], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    both, one = ["usb, ALSA", "line, ALSA"], ["line, ALSA"]
+    assert done.stdout.splitlines() == [f"{names} {names}" for names in (both, one, both)]
