@@ -9,6 +9,8 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,26 +85,18 @@ def read_voicebank(path: str | os.PathLike[str]) -> Voicebank:
     Raises:
         VoicebankError: for a file that cannot be opened, or is not a valid voicebank, naming the field that is wrong.
     """
-    local = _local(path)
-    try:
-        with _opened(local) as file:
-            begin = file.read(4)
-            file.seek(0)
-            if begin in ZIP_MAGICS:
-                return Voicebank(*decode_npz(file.read(LARGEST_ARCHIVE + 1)))
-            if begin != MAGIC:
-                raise VoicebankError(
-                    f"begins with {begin!r}: no voicebank, which begins with {MAGIC!r} (or 'PK' for .npz)"
-                )
-            decode_header(file.read(HEADER_BYTES), os.fstat(file.fileno()).st_size)
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as content:
-                return Voicebank(*decode_astrape(content))
-    except VoicebankError as error:
-        raise VoicebankError(f"{os.fsdecode(path)}: {error}") from None
-    except (OSError, ValueError) as error:
-        raise VoicebankError(
-            f"{os.fsdecode(path)}: cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from error
+    with _read(path) as file:
+        begin = file.read(4)
+        file.seek(0)
+        if begin in ZIP_MAGICS:
+            return Voicebank(*decode_npz(file.read(LARGEST_ARCHIVE + 1)))
+        if begin != MAGIC:
+            raise VoicebankError(
+                f"begins with {begin!r}: not a voicebank, which begins with {MAGIC!r} (or 'PK' for .npz)"
+            )
+        decode_header(file.read(HEADER_BYTES), os.fstat(file.fileno()).st_size)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as content:
+            return Voicebank(*decode_astrape(content))
 
 
 def map_embedding(path: str | os.PathLike[str]) -> npt.NDArray[np.float32]:
@@ -115,23 +109,15 @@ def map_embedding(path: str | os.PathLike[str]) -> npt.NDArray[np.float32]:
     Raises:
         VoicebankError: as :func:`read_voicebank` does; also for an ``.npz``, which is compressed.
     """
-    local = _local(path)
-    try:
-        with _opened(local) as file:
-            size = os.fstat(file.fileno()).st_size
-            header = file.read(HEADER_BYTES)
-            if header[:4] in ZIP_MAGICS:
-                raise VoicebankError("is an .npz, which is compressed: read it with read_voicebank")
-            layout = decode_header(header, size)
-            view: npt.NDArray[np.float32] = np.memmap(file, "<f4", "r", layout.embedding_offset, (CHANNELS,))
-            checked_embedding(view)
-            return view
-    except VoicebankError as error:
-        raise VoicebankError(f"{os.fsdecode(path)}: {error}") from None
-    except (OSError, ValueError) as error:
-        raise VoicebankError(
-            f"{os.fsdecode(path)}: cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from error
+    with _read(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        header = file.read(HEADER_BYTES)
+        if header[:4] in ZIP_MAGICS:
+            raise VoicebankError("is an .npz, which is compressed: read it with read_voicebank")
+        layout = decode_header(header, size)
+        view: npt.NDArray[np.float32] = np.memmap(file, "<f4", "r", layout.embedding_offset, (CHANNELS,))
+        checked_embedding(view)
+        return view
 
 
 def write_voicebank(bank: Voicebank, path: str | os.PathLike[str], *, version: int | None = None) -> None:
@@ -186,16 +172,22 @@ def writable(path: str | os.PathLike[str]) -> str:
     return suffix
 
 
-def _opened(path: Path) -> Any:
-    """A regular file, opened for reading; opening a pipe would wait for ever."""
-    mode = os.stat(path).st_mode
-    if stat.S_ISDIR(mode):
-        raise VoicebankError("is a folder, not a voicebank")
-    if not stat.S_ISREG(mode):
-        raise VoicebankError("is not a regular file")
-    return open(path, "rb")
-
-
-def _local(path: str | os.PathLike[str]) -> Path:
+@contextmanager
+def _read(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """A regular file, opened for reading (opening a pipe would wait for ever); what is wrong with it names it."""
     with told_as(VoicebankError):
-        return local_file(path)
+        local = local_file(path)
+    try:
+        mode = os.stat(local).st_mode
+        if stat.S_ISDIR(mode):
+            raise VoicebankError("is a folder, not a voicebank")
+        if not stat.S_ISREG(mode):
+            raise VoicebankError("is not a regular file")
+        with open(local, "rb") as file:
+            yield file
+    except VoicebankError as error:
+        raise VoicebankError(f"{os.fsdecode(path)}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise VoicebankError(
+            f"{os.fsdecode(path)}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error

@@ -322,7 +322,7 @@ def test_a_voicebank_is_not_made_of_what_is_none() -> None:
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     refused(tmp_path / "none.astrape", "No such file")
     refused(tmp_path, "folder")
-    refused(save(tmp_path / "empty.astrape", b""), "no voicebank")
+    refused(save(tmp_path / "empty.astrape", b""), "not a voicebank")
     refused(save(tmp_path / "text.astrape", b"hello, world"), "hell", "ASR1")
     refused(save(tmp_path / "cut.astrape", astrape()[:40]), "40 bytes", "48")
     with (tmp_path / "huge.astrape").open("wb") as file:

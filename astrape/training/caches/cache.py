@@ -89,10 +89,12 @@ class Holdings:
     Attributes:
         complete: keys of which all files are there.
         failed: keys of which nothing could be made, and a file says why.
+        begun: keys of which any array is there, with or without the others.
     """
 
     complete: set[str]
     failed: set[str]
+    begun: set[str]
 
 
 class Cache:
@@ -177,7 +179,9 @@ class Cache:
             elif (ending := next((one for one in longest if name.endswith(one)), None)) is not None:
                 found[name.removesuffix(ending)] += 1
         complete = {key for key, count in found.items() if count == len(endings)}
-        return Holdings(complete, failed - complete)
+        # What is being written, or was left behind by a writer that was killed, begins with a dot.
+        begun = {key for key in found if not key.rpartition("/")[2].startswith(".")}
+        return Holdings(complete, failed - complete, begun)
 
     def left_out(self, utterances: Sequence[Utterance]) -> list[Utterance]:
         """Those of which nothing could be made.

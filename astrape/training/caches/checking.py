@@ -84,7 +84,7 @@ def check_cache(
         progress: called with items done and in all.
     """
     begin = time.monotonic()
-    held = set(_keys_in(cache))
+    held = cache.holdings().begun
     sources: dict[str, Utterance | None] = dict.fromkeys(sorted(held))
     if utterances is not None:
         due = _due(cache, utterances, limit)
@@ -214,12 +214,3 @@ def _beside(cache: Cache) -> Iterator[Finding]:
             yield Finding(str(front), "weights", "holds other weights than the cache was made with", None)
     except AstrapeError as error:
         yield Finding(str(front), "weights", str(error), None)
-
-
-def _keys_in(cache: Cache) -> Iterator[str]:
-    """The keys of all arrays in a cache's folder, whatever is wrong with them."""
-    endings = (".codes.npy", ".voiced.npy", ".npy")
-    for name in Place(cache.folder).names():
-        ending = next((one for one in endings if name.endswith(one)), None)
-        if ending is not None and not name.rpartition("/")[2].startswith("."):
-            yield name.removesuffix(ending)

@@ -212,7 +212,8 @@ class PackedCache(Cache):
         }
 
     def holdings(self) -> Holdings:
-        return Holdings(self.pack.keys(), set())
+        keys = self.pack.keys()
+        return Holdings(keys, set(), keys)
 
 
 @dataclass(frozen=True)
