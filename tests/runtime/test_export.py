@@ -20,6 +20,7 @@ from onnx import TensorProto
 
 import astrape
 from astrape.errors import ExportError
+from astrape.portable.exported import Exported
 from astrape.runtime.export import export
 from astrape.runtime.portable import PortableSession
 from tests.runtime.exports import SPEAKER, STATED_DB, decibels, small, streamed
@@ -73,15 +74,15 @@ def test_a_graph_for_a_host_at_another_rate_is_exported_like_any(tmp_path: Path)
     assert decibels(got["wav"], want["wav"][..., : got["wav"].shape[-1]]) < STATED_DB
 
 
-def test_halves_take_half_of_the_room_and_are_the_rounded_graph(tmp_path: Path) -> None:
+def test_halves_take_half_of_the_room_and_are_the_rounded_graph(folder: Path, tmp_path: Path) -> None:
     """The graph has weights that float16 holds and others; what it does not hold is rounded, and tables stay whole."""
     graph = small()
-    whole = export(graph, tmp_path / "whole")
+    whole = Exported(folder)
     made = export(graph, tmp_path / "halves", precision="float16")
     assert (whole.manifest["precision"], made.manifest["precision"]) == ("float32", "float16")
     types = [
         {TensorProto.DataType.Name(held.data_type): np.prod(held.dims) for held in onnx.load(path).graph.initializer}
-        for path in (tmp_path / "whole" / "model.onnx", tmp_path / "halves" / "model.onnx")
+        for path in (folder / "model.onnx", tmp_path / "halves" / "model.onnx")
     ]
     assert "FLOAT16" not in types[0]
     assert "FLOAT16" in types[1]

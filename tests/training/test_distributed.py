@@ -14,12 +14,12 @@ from astrape.corpus.splits import split_corpus
 from astrape.training.caches import Cache, find_caches, make_pack
 from astrape.training.checkpoint import load_checkpoint
 from tests.training import grounds
-from tests.training.launching import launch
+from tests.training.launching import launch, torchrun
 
 
 def launched(processes: int, folder: Path, batch: int) -> None:
     encoder = grounds.trained_encoder() / "encoder.best.pt"
-    launch("tests.training.two_processes", processes, grounds.ground(), folder, batch, encoder)
+    launch("tests.training.two_processes", processes, folder, grounds.ground(), folder, batch, encoder)
 
 
 def test_two_processes_are_one_with_all_their_windows(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_two_processes_on_a_pack_take_shards_of_their_own_and_a_machine_fetches_
     place = Place(s3) / "pack"
     made = make_pack(caches, split, place, shard_bytes=40_000)
     assert made.shards == 21, "an utterance each"
-    launch("tests.training.two_processes_of_packs", 2, grounds.ground(), place, tmp_path)
+    torchrun("tests.training.two_processes_of_packs", 2, grounds.ground(), place, tmp_path)
     notes = [(tmp_path / f"process.{rank}").read_text().split("\n")[:-1] for rank in range(2)]
     words = [[line.split() for line in own] for own in notes]
     read = [{(epoch, shard) for what, *rest in own if what == "read" for epoch, shard in [rest]} for own in words]

@@ -153,7 +153,7 @@ def test_two_processes_are_one_with_all_their_windows(root: Path, tmp_path: Path
     judged(root)
     make_cache(CacheJob("audio", root / "decoded", rate=16000), read_corpus(root / "manifest.jsonl"))
     for processes, name, batch in ((1, "one", 4), (2, "two", 2)):
-        launch("tests.training.two_processes_of_sets", processes, root, tmp_path / name, batch)
+        launch("tests.training.two_processes_of_sets", processes, tmp_path / name, root, tmp_path / name, batch)
     one, two = (torch.load(tmp_path / name / "gradients.pt", weights_only=True) for name in ("one", "two"))
     assert list(one["gradients"]) == list(two["gradients"])
     assert len(one["gradients"]) > 20
