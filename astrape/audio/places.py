@@ -233,8 +233,8 @@ class Place:
     def names(self) -> Iterator[str]:
         """Every file below a folder, by its path from there, in whatever order; none where there is no such folder.
 
-        A million names take no memory: those of a folder of this machine come one by one, those of S3 a thousand at a
-        time. Of other stores the names of one folder are held.
+        A million names take no memory: those of a folder of this machine come one by one, those of S3, Google and
+        Azure a thousand at a time. Of other stores the names of one folder are held.
 
         Raises:
             PlaceError: for a folder that cannot be listed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,11 @@ BUCKETS = frozenset({"s3", "s3a"})
 """Stores that can be asked whether there is a bucket."""
 
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+
+NO_BUCKET = "there is no such bucket: hint: make it first"
+
+PAGE = 1000
+"""Names that are asked for at a time."""
 
 UNREACHABLE = ("EndpointConnection", "ConnectTimeout", "ReadTimeout", "ClientConnector", "Disconnected", "gaierror")
 """Parts of the names of errors that HTTP clients raise where nobody answers."""
@@ -130,7 +135,7 @@ def told(where: str, what: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         if "bucket" in one_line(error).lower() or lacks_bucket(where):
-            raise PlaceError(f"{where}: there is no such bucket: hint: make it first") from error
+            raise PlaceError(f"{where}: {NO_BUCKET}") from error
         raise PlaceError(f"{where}: there is no such file", missing=True) from error
     except Exception as error:
         kind, said = type(error).__name__, one_line(error)
@@ -152,15 +157,23 @@ def told(where: str, what: str) -> Iterator[None]:
 def objects_below(where: str) -> Iterator[str]:
     """Every object below a URL, by its path from there; as many names are held as the store gives at a time.
 
-    A store of S3 gives a thousand. Of others, the names of one folder are held.
+    Stores of S3, Google and Azure give a thousand. Of others, the names of one folder are held.
 
     Raises:
         PlaceError: for a store that cannot be listed.
     """
     with told(where, "cannot be listed"):
         store, at = opened(where)
-        if _protocol(where) in BUCKETS:
-            yield from _pages(store, at)
+        if _protocol(where) in PAGED:
+            bucket, _, inside = at.partition("/")
+            prefix = f"{inside}/" if inside else ""
+            # What other tools make for a folder is an object whose name ends with a slash.
+            names = (name for name in PAGED[_protocol(where)](store, bucket, prefix) if not name.endswith("/"))
+            try:
+                yield from (name.removeprefix(prefix) for name in names)
+            except FileNotFoundError as error:
+                # A bucket that there is has nothing below a prefix at worst.
+                raise PlaceError(f"{where}: {NO_BUCKET}") from error
             return
         try:
             for folder, _, objects in store.walk(at, on_error="raise"):
@@ -171,20 +184,59 @@ def objects_below(where: str) -> Iterator[str]:
             return
 
 
-def _pages(store: Any, at: str) -> Iterator[str]:
+def _of_s3(store: Any, bucket: str, prefix: str) -> Iterator[str]:
     """The names of objects, page by page: what s3fs lists, it lists whole."""
-    bucket, _, inside = at.partition("/")
-    prefix = f"{inside}/" if inside else ""
     more: dict[str, str] = {}
     while True:
         page = store.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
-        for one in page.get("Contents", ()):
-            # What other tools make for a folder is an object whose name ends with a slash.
-            if not one["Key"].endswith("/"):
-                yield one["Key"].removeprefix(prefix)
+        yield from (one["Key"] for one in page.get("Contents", ()))
         if not page.get("IsTruncated"):
             return
         more = {"ContinuationToken": page["NextContinuationToken"]}
+
+
+def _of_google(store: Any, bucket: str, prefix: str) -> Iterator[str]:
+    """As of S3, by the JSON interface of Google Cloud Storage."""
+    more: dict[str, str] = {}
+    while True:
+        page = store.call("GET", "b/{}/o", bucket, prefix=prefix, maxResults=PAGE, json_out=True, **more)
+        yield from (one["name"] for one in page.get("items", ()))
+        if not page.get("nextPageToken"):
+            return
+        more = {"pageToken": page["nextPageToken"]}
+
+
+def _of_azure(store: Any, container: str, prefix: str) -> Iterator[str]:
+    """As of S3, by Azure's own client."""
+    from fsspec.asyn import sync
+
+    async def page(more: str | None) -> tuple[list[str], str | None]:
+        async with store.service_client.get_container_client(container) as client:
+            pages = client.list_blobs(name_starts_with=prefix, results_per_page=PAGE).by_page(continuation_token=more)
+            async for names in pages:
+                return [one.name async for one in names], pages.continuation_token
+        return [], None
+
+    more: str | None = None
+    while True:
+        try:
+            names, more = sync(store.loop, page, more)
+        except Exception as error:
+            # Its own kinds of errors come with its package.
+            if "ContainerNotFound" in str(error):
+                raise FileNotFoundError(container) from error
+            raise
+        yield from names
+        if not more:
+            return
+
+
+PAGED: dict[str, Callable[[Any, str, str], Iterator[str]]] = {
+    **dict.fromkeys(("s3", "s3a"), _of_s3),
+    **dict.fromkeys(("gs", "gcs"), _of_google),
+    **dict.fromkeys(("az", "abfs", "abfss"), _of_azure),
+}
+"""Stores that are listed page by page, and how."""
 
 
 def same_objects(one: str, other: str) -> bool:

@@ -8,12 +8,14 @@ import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from astrape.audio.places import CACHE_GB, Place, PlaceError
+from astrape.audio.stores import PAGED
 from astrape.errors import WriteError
 
 pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'astrape[remote]'")
@@ -155,6 +157,69 @@ def _peak(place: Place, count: int) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+NAMES = [f"many/{number:04d}" for number in range(2500)]
+
+
+class _Google:
+    """A bucket, given page by page as the JSON interface of Google Cloud Storage does."""
+
+    def call(self, method: str, path: str, bucket: str, **given: Any) -> dict[str, Any]:
+        assert (method, path, bucket, given["prefix"], given["json_out"]) == ("GET", "b/{}/o", "one", "many/", True)
+        begin = int(given.get("pageToken", 0))
+        end = begin + given["maxResults"]
+        page = {"kind": "storage#objects", "items": [{"name": name} for name in NAMES[begin:end]]}
+        return page | ({"nextPageToken": str(end)} if end < len(NAMES) else {})
+
+
+class _Azure:
+    """A container, given page by page as Azure's client does, which has two kinds of iterators within each other."""
+
+    def __init__(self) -> None:
+        import fsspec.asyn
+
+        self.loop, self.service_client, self.asked = fsspec.asyn.get_loop(), self, 0
+
+    def get_container_client(self, container: str) -> _Azure:
+        assert container == "one"
+        return self
+
+    async def __aenter__(self) -> _Azure:
+        return self
+
+    async def __aexit__(self, *given: object) -> None:
+        pass
+
+    def list_blobs(self, name_starts_with: str, results_per_page: int) -> _Azure:
+        assert name_starts_with == "many/"
+        self.size = results_per_page
+        return self
+
+    def by_page(self, continuation_token: str | None) -> _Azure:
+        self.begin, self.continuation_token = int(continuation_token or 0), continuation_token
+        return self
+
+    def __aiter__(self) -> _Azure:
+        return self
+
+    async def __anext__(self) -> Any:
+        self.asked += 1
+        end = self.begin + self.size
+        self.continuation_token = str(end) if end < len(NAMES) else None
+
+        async def page() -> Any:
+            for name in NAMES[self.begin : end]:
+                yield SimpleNamespace(name=name)
+
+        return page()
+
+
+def test_pages_of_google_and_azure_are_listed_to_their_end() -> None:
+    azure = _Azure()
+    assert list(PAGED["gs"](_Google(), "one", "many/")) == NAMES
+    assert list(PAGED["az"](azure, "one", "many/")) == NAMES
+    assert azure.asked == 3
 
 
 def test_pages_of_a_bucket_are_listed_to_their_end(s3: str) -> None:
