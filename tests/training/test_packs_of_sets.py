@@ -225,7 +225,7 @@ def test_the_command_packs_sets_and_trains_on_them(root: Path, tmp_path: Path) -
 
 
 def test_two_processes_read_shards_of_their_own(root: Path, packed: Path, tmp_path: Path) -> None:
-    launch("tests.training.two_processes_of_packs", 2, root, packed, tmp_path, "voice")
+    launch("tests.training.two_processes_of_packs", 2, tmp_path / "processes.log", root, packed, tmp_path, "voice")
     read = [
         {line.split()[2] for line in (tmp_path / f"process.{rank}").read_text().splitlines() if " 0 " in line}
         for rank in range(2)
