@@ -20,8 +20,8 @@ aten = torch.ops.aten
 MOST_PRODUCT = 1 << 18
 """Multiplications up to which a product of two matrices is worth more here, where neither is a few vectors."""
 
-FEW = 7
-"""Vectors that a matrix is read for at once: from 8 on oneDNN is as fast, whose weights lie as it wants them."""
+FEW = 16
+"""Vectors that a matrix is read for, eight at once: with more, oneDNN is as fast, whose weights lie as it wants them."""
 
 HELD = 6144
 """Numbers of all those vectors that stay in the first cache meanwhile. near.c has the same."""
