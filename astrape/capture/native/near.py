@@ -21,7 +21,7 @@ MOST_PRODUCT = 1 << 18
 """Multiplications up to which a product of two matrices is worth more here, where neither is a few vectors."""
 
 FEW = 16
-"""Vectors that a matrix is read for, eight at once: with more, oneDNN is as fast, whose weights lie as it wants them."""
+"""Vectors that a matrix is read for, eight at once: with more, oneDNN is as fast, whose weights lie as it wants."""
 
 HELD = 6144
 """Numbers of all those vectors that stay in the first cache meanwhile. near.c has the same."""
