@@ -109,7 +109,8 @@ class _Run:
     def _hand_out(self) -> None:
         """One each first, so that the last items are not two with one worker and none with another.
 
-        What a lost worker had is done again alone: an answer may be lost with it, and nobody knows which item to blame.
+        What a lost worker had is done again first, and what may have ended it alone: its answer may have been lost with
+        the worker, and the next item be to blame.
         """
         for depth in range(1, AHEAD + 1):
             for worker, has in self.given.items():
@@ -141,9 +142,11 @@ class _Run:
                     f"{self.unready} workers in a row ended before they had loaded anything ({event.reason}); hint: "
                     f"give fewer with --jobs, for want of memory perhaps"
                 )
-        for item, ended in had:
-            if ended + 1 < TRIES:
-                self.again.append((item, ended + 1))
+        for place, (item, before) in enumerate(had):
+            # Items are worked on in the order in which they were given: the first ended it, and the next had not begun.
+            ended = before + (place == 0)
+            if ended < TRIES:
+                self.again.append((item, ended))
             else:
                 yield Done(item, None, _left_out(event.reason))
         if self.again or not self.all_given:
