@@ -108,7 +108,6 @@ def test_an_item_is_blamed_for_its_own_tries_alone(tmp_path: Path) -> None:
     assert set(tries[4:]) <= {1, 2}, "an answer may be lost with the worker"
 
 
-
 def test_a_million_items_are_not_held(engine: Engine, tmp_path: Path) -> None:
     taken = 0
 

@@ -41,12 +41,12 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 def groups(found: Any, epoch: int) -> list[list[str]]:
     """The shards of a pass, four at a time, in the order in which they are read."""
-    names = [found.shards[index][0].path.name for index in found._own(epoch, 0, 0)]
+    names = [found.deal.shards[index][0].path.name for index in found.deal.own(epoch, 0, 0)]
     return [names[at : at + 4] for at in range(0, len(names), 4)]
 
 
 def read(found: Any, epoch: int, group: int) -> None:
-    sizes = {shard[0].path.name: len(shard) for shard in found.shards}
+    sizes = {shard[0].path.name: len(shard) for shard in found.deal.shards}
     before = sum(sizes[name] for names in groups(found, epoch)[:group] for name in names)
     for item in range(before, before + sum(sizes[name] for name in groups(found, epoch)[group])):
         found[epoch, item]
@@ -71,8 +71,7 @@ def test_the_next_shards_are_fetched_while_some_are_read(memory: str, fetched: l
 
 
 def test_at_the_end_of_an_epoch_the_next_one_is_fetched(memory: str, fetched: list[tuple[str, str]]) -> None:
-    found = windows(memory)
-    found.steps = 2
+    found = windows(memory, steps=2)
     found[0, 0]
     found.pack._fetcher.wait()
     there = {name for _, name in fetched}

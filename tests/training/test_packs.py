@@ -70,11 +70,13 @@ def contents(place: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(place.iterdir())}
 
 
-def windows(place: Path | str, *, world: int = 1, batch: int = 2, seed: int = 3) -> PackedWindows:
+def windows(
+    place: Path | str, *, world: int = 1, batch: int = 2, seed: int = 3, steps: int | None = None
+) -> PackedWindows:
     pack = Pack(Place(str(place)))
     given = [pack.caches[kind] for kind in ("wavlm", "content", "speakers")]
     length: dict[str, Any] = {"seconds": Fraction(4, 5), "period": Fraction(1, 25)}
-    return PackedWindows(pack, given, batch=batch, world=world, seed=seed, **length)
+    return PackedWindows(pack, given, batch=batch, world=world, seed=seed, steps=steps, **length)
 
 
 def test_webdataset_reads_the_shards_as_the_caches_have_them(packed: Path, caches: list[Cache], split: Split) -> None:

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import s3fs
 import torch
 
 from astrape.training.caches.packed import Pack
@@ -26,13 +25,9 @@ def note(out: Path, *words: object) -> None:
 
 
 def watch(out: Path) -> None:
-    """Note what is fetched from the store, and which shards windows are read from, by epoch."""
-    fetch, table = s3fs.S3FileSystem._get_file, Pack._table
+    """Note which shards windows are read from, by epoch."""
+    table = Pack._table
     epochs = [0]
-
-    async def fetched(self: Any, at: str, to: str, *given: Any, **more: Any) -> Any:
-        note(out, "fetched", at.rpartition("/")[2])
-        return await fetch(self, at, to, *given, **more)
 
     def drawing(windows: type[Any]) -> None:
         window = windows.__getitem__
@@ -47,16 +42,30 @@ def watch(out: Path) -> None:
         note(out, "read", epochs[0], shard)
         return table(self, shard)
 
-    s3fs.S3FileSystem._get_file = fetched
     drawing(PackedWindows)
     drawing(SetWindows)
     Pack._table = opened  # type: ignore[method-assign]
+
+
+def watch_store(out: Path) -> None:
+    """Note what is fetched from a bucket."""
+    import s3fs
+
+    fetch = s3fs.S3FileSystem._get_file
+
+    async def fetched(self: Any, at: str, to: str, *given: Any, **more: Any) -> Any:
+        note(out, "fetched", at.rpartition("/")[2])
+        return await fetch(self, at, to, *given, **more)
+
+    s3fs.S3FileSystem._get_file = fetched
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     ground, pack, folder, *stage = sys.argv[1:]
     watch(Path(folder))
+    if pack.startswith("s3://"):
+        watch_store(Path(folder))
     more = ((("steps_per_epoch",), 3), (("batch",), 2))
     if stage:
         given = parallel.options(Path(ground), Path(folder) / "run", *more, pack=pack)
