@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["Killer"]
@@ -32,8 +33,10 @@ class Killer:
             return
         workers = [one.pid or 0 for one in multiprocessing.active_children()] + _actors()
         if workers:
-            os.kill(self._draw.choice(sorted(workers)), signal.SIGKILL)
-            self.killed += 1
+            # One that ended meanwhile is not there to be killed: the next answer kills another.
+            with suppress(ProcessLookupError):
+                os.kill(self._draw.choice(sorted(workers)), signal.SIGKILL)
+                self.killed += 1
 
 
 def _actors() -> list[int]:
