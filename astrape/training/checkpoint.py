@@ -59,7 +59,7 @@ def save_checkpoint(path: Where, state: Mapping[str, Any]) -> None:
 
 def save_weights(path: Where, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
     """Store tensors as safetensors, each with a checksum, for ``astrape.load(recipe, weights=path)``."""
-    write_file(path, sealed_file({name: tensor.detach().clone() for name, tensor in tensors.items()}, about))
+    write_file(path, sealed_file({name: tensor.clone() for name, tensor in tensors.items()}, about))
 
 
 def load_checkpoint(path: Where) -> dict[str, Any]:

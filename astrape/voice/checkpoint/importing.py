@@ -136,10 +136,9 @@ def save_imported(imported: Imported, folder: str | os.PathLike[str]) -> tuple[P
     except OSError as error:
         raise CheckpointError(f"{printable(os.fspath(folder))}: {error.strerror or error}") from None
     recipe, weights = place / RECIPE, place / WEIGHTS
-    tensors = {name: tensor.detach().contiguous() for name, tensor in imported.graph.state_dict().items()}
     try:
         with atomic_path(recipe) as words, atomic_path(weights) as numbers:
-            numbers.write_bytes(sealed_file(tensors, _about(imported)))
+            numbers.write_bytes(sealed_file(imported.graph.state_dict(), _about(imported)))
             words.write_text(imported.text, encoding="utf-8")
         if imported.from_codes is None:
             (place / FROM_CODES).unlink(missing_ok=True)
