@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import platform
 from collections.abc import Iterator
 
 import pytest
@@ -391,7 +392,7 @@ def test_what_comes_with_the_package_is_for_the_kind_of_machine(tmp_path, monkey
         made = building.build_for_others(tmp_path)
     except OSError as reason:
         pytest.skip(str(reason))
-    assert len(made) == len(building.LEVELS)
+    assert len(made) == len(building.LEVELS[platform.machine()])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     monkeypatch.setattr(building, "SOURCES", tmp_path)
     found = libraries.find_libraries()

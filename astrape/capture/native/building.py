@@ -23,19 +23,22 @@ treats denormal numbers."""
 
 OWN = "-march=native"
 
-LEVELS = {
+X86 = {
     "x86-64-v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
     "x86-64-v3": {"avx2", "bmi2", "f16c", "fma"},
 }
-"""What other machines of a kind can run, the best first, and what a processor has to say of itself (Linux)."""
+ARM: dict[str, set[str]] = {"armv8-a": set()}
+LEVELS = {"x86_64": X86, "AMD64": X86, "aarch64": ARM, "arm64": ARM}
+"""By what systems call a kind of processor: what other machines of the kind can run, the best first, and what a
+processor has to say of itself (Linux). NEON and float16 as it is stored are in every 64-bit ARM: more is not asked."""
 
 
 @cache
 def names() -> tuple[str, ...]:
     """Names of files that this machine may load, the best first: of these sources, for this processor or its kind."""
     able = _features()
-    kinds = [level for level, needed in LEVELS.items() if needed <= able]
-    return (_name(OWN, platform.machine(), " ".join(sorted(able))), *(_name(f"-march={level}") for level in kinds))
+    kinds = [_name(f"-march={level}") for level, needed in _levels().items() if needed <= able]
+    return (*kinds,) if _levels() is ARM else (_name(OWN, platform.machine(), " ".join(sorted(able))), *kinds)
 
 
 def build(folder: Path) -> Path:
@@ -44,7 +47,7 @@ def build(folder: Path) -> Path:
     Raises:
         OSError: without a compiler, or where it fails; with its own words.
     """
-    return _built(folder / names()[0], OWN)
+    return _built(folder / names()[0], f"-march={next(iter(ARM))}" if _levels() is ARM else OWN)
 
 
 def build_for_others(folder: Path) -> list[Path]:
@@ -53,12 +56,16 @@ def build_for_others(folder: Path) -> list[Path]:
     Raises:
         OSError: as :func:`build`; and for a kind of machine that there are no levels of.
     """
-    if platform.machine() not in ("x86_64", "AMD64") or os.name != "posix":
-        raise OSError(f"kernels for others are built on x86-64 with a Unix, not on {platform.machine()}")
-    made = [_built(folder / _name(f"-march={level}"), f"-march={level}") for level in LEVELS]
+    if not _levels() or os.name != "posix":
+        raise OSError(f"kernels for others are built on x86-64 and 64-bit ARM with a Unix, not on {platform.machine()}")
+    made = [_built(folder / _name(f"-march={level}"), f"-march={level}") for level in _levels()]
     for left in set(folder.glob("kernels-*.so")) - set(made):
         left.unlink()  # of sources as they were before
     return made
+
+
+def _levels() -> dict[str, set[str]]:
+    return LEVELS.get(platform.machine(), {})
 
 
 def _name(*told: str) -> str:

@@ -235,17 +235,35 @@ int64_t astrape_take(const Span *to, const char *from) {
     return sound(to);
 }
 
+/* Denormal numbers are 0 from here on, on processors that can be told; what was before. */
+static inline uint64_t flush_denormals(void) {
+    uint64_t before = 0;
+#if defined(__SSE2__)
+    before = _mm_getcsr();
+    _mm_setcsr((unsigned)before | 0x8040);
+#elif defined(__aarch64__)
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before) : : "memory");
+    __asm__ volatile("msr fpcr, %0" : : "r"(before | 1u << 24) : "memory");
+#endif
+    return before;
+}
+
+static inline void leave_denormals(uint64_t before) {
+#if defined(__SSE2__)
+    _mm_setcsr((unsigned)before);
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"(before) : "memory");
+#else
+    (void)before;
+#endif
+}
+
 /* A program with denormal numbers as 0, and then whether what it left in spans is finite: 0 if so, -1 if not; the
    number of the instruction that failed, counted from 1. */
 int64_t astrape_push(const Op *ops, int64_t count, const Span *spans, int64_t many) {
-#if defined(__SSE2__)
-    const unsigned before = _mm_getcsr();
-    _mm_setcsr(before | 0x8040);
-#endif
+    const uint64_t before = flush_denormals();
     const int64_t failed = astrape_run(ops, count);
-#if defined(__SSE2__)
-    _mm_setcsr(before);
-#endif
+    leave_denormals(before);
     if (failed) return failed;
     for (int64_t i = 0; i < many; i++)
         if (!sound(spans + i)) return -1;
@@ -258,7 +276,7 @@ void astrape_form(int64_t *form) {
     form[0] = (int64_t)sizeof(Op);
     form[1] = EXACT_COUNT;
     form[2] = near_count;
-#if defined(__SSE2__)
+#if defined(__SSE2__) || defined(__aarch64__)
     form[3] = 1;
 #else
     form[3] = 0;

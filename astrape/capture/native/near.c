@@ -3,8 +3,22 @@
    Compiled with fast arithmetic: sums in any order, multiplication and addition in one breath, and the vector functions
    of the C library where it has them (glibc: within 4 units of the last place). */
 #include <math.h>
+#if defined(__F16C__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 #include "op.h"
+
+/* Bytes of a register, and how many registers are as long as the longest there is: as many times more of the short ones
+   are worked on at once. AVX has 16 of 32 bytes, NEON 32 of 16. */
+#ifdef __AVX__
+#define BYTES 32
+#else
+#define BYTES 16
+#endif
+#define TIMES (32 / BYTES)
 
 /* Numbers of a result, and of all vectors, that a product holds at a time: no more than stay in the first cache. */
 #define SPAN 512
@@ -69,26 +83,24 @@ static inline Product product_of(const Op *p, int64_t i, int turned) {
 
 /* As the product of a matrix and vectors, with a matrix of float16. What a frame reads is little else than matrices, and
    bytes are time. */
-#ifdef __F16C__
-#include <immintrin.h>
+#if defined(__F16C__)
 static inline float half_of(const uint16_t *at) { return _cvtsh_ss(*at); }
 static inline Lanes_f halves_of(const uint16_t *at) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)at)); }
+#elif defined(__aarch64__)
+static inline float half_of(const uint16_t *at) { return (float)*(const __fp16 *)at; }
+static inline Lanes_f halves_of(const uint16_t *at) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(at))); }
 #else
 static inline float half_of(const uint16_t *at) {
-#ifdef __aarch64__
-    return (float)*(const __fp16 *)at;
-#else
     const uint32_t sign = (uint32_t)(*at & 0x8000) << 16, rest = *at & 0x7fff;
     /* Exponent and fraction where float32 has them, with its bias; below, a fraction alone. */
     const uint32_t bits = sign | ((rest << 13) + (112u << 23));
     float value;
     memcpy(&value, &bits, sizeof value);
     return rest >> 10 ? value : (sign ? -0x1p-24f : 0x1p-24f) * (float)rest;
-#endif
 }
 static inline Lanes_f halves_of(const uint16_t *at) {
     Lanes_f found;
-    for (int i = 0; i < 8; i++) found[i] = half_of(at + i);
+    for (int i = 0; i < BYTES / 4; i++) found[i] = half_of(at + i);
     return found;
 }
 #endif
@@ -96,7 +108,7 @@ static inline Lanes_f halves_of(const uint16_t *at) {
 #undef NAME
 #define T float
 #define NAME(n) n##_f
-#define LANES 8
+#define LANES (BYTES / 4)
 #define W uint16_t
 #define OF(n) n##_of_halves
 #define WIDE(at) halves_of(at)

@@ -72,8 +72,8 @@ ROWS(NAME(norm), {
 
    A live step has few frames, so this is a matrix and some vectors, and bound by how fast the matrix is read. */
 
-typedef T NAME(Lanes) __attribute__((vector_size(32)));
-#define LANES ((int64_t)(32 / sizeof(T)))
+typedef T NAME(Lanes) __attribute__((vector_size(BYTES)));
+#define LANES ((int64_t)(BYTES / sizeof(T)))
 
 static inline NAME(Lanes) NAME(load)(const char *at) {
     NAME(Lanes) lanes;
@@ -84,19 +84,19 @@ static inline NAME(Lanes) NAME(load)(const char *at) {
 /* `count` times as many neighbouring rows as fit a register, whose sums stay in registers; `count` is a constant. */
 static inline __attribute__((always_inline)) void NAME(tile)(const int count, int64_t sums, const char *w, int64_t sk,
                                                              const char *x, int64_t sx, T *found) {
-    NAME(Lanes) even[4], odd[4];
+    NAME(Lanes) even[4 * TIMES], odd[4 * TIMES];
     for (int i = 0; i < count; i++) even[i] = odd[i] = (NAME(Lanes)){0};
     int64_t k = 0;
     for (; k + 2 <= sums; k += 2, w += 2 * sk, x += 2 * sx) {
         const T p = *(const T *)x, q = *(const T *)(x + sx);
         for (int i = 0; i < count; i++) {
-            even[i] += p * NAME(load)(w + 32 * i);
-            odd[i] += q * NAME(load)(w + sk + 32 * i);
+            even[i] += p * NAME(load)(w + BYTES * i);
+            odd[i] += q * NAME(load)(w + sk + BYTES * i);
         }
     }
     if (k < sums)
-        for (int i = 0; i < count; i++) even[i] += *(const T *)x * NAME(load)(w + 32 * i);
-    for (int i = 0; i < count; i++) even[i] += odd[i], memcpy(found + i * LANES, even + i, 32);
+        for (int i = 0; i < count; i++) even[i] += *(const T *)x * NAME(load)(w + BYTES * i);
+    for (int i = 0; i < count; i++) even[i] += odd[i], memcpy(found + i * LANES, even + i, BYTES);
 }
 
 #define W T
@@ -115,16 +115,17 @@ static void NAME(vector)(const Product *p, int64_t m) {
     const char *w = p->w, *x = p->x + m * p->x_vector, *bias = p->bias ? p->bias + m * p->bias_vector : 0;
     char *o = p->o + m * p->o_vector;
     const T share = (T)p->share;
-    if (sr == t && rows >= LANES) {
+    const int64_t least = TIMES * LANES;
+    if (sr == t && rows >= least) {
         for (int64_t from = 0; from < rows;) {
             const int64_t left = rows - from;
-            const int64_t n = left >= 4 * LANES ? 4 * LANES : left >= 2 * LANES ? 2 * LANES : LANES;
-            T found[4 * LANES];
-            /* The last ones once more, where there are fewer than fit a register. */
-            if (left < LANES) from = rows - LANES;
-            if (n == 4 * LANES) NAME(tile)(4, sums, w + from * sr, sk, x, sx, found);
-            else if (n == 2 * LANES) NAME(tile)(2, sums, w + from * sr, sk, x, sx, found);
-            else NAME(tile)(1, sums, w + from * sr, sk, x, sx, found);
+            const int64_t n = left >= 4 * least ? 4 * least : left >= 2 * least ? 2 * least : least;
+            T found[4 * TIMES * LANES];
+            /* The last ones once more, where there are fewer than fit. */
+            if (left < least) from = rows - least;
+            if (n == 4 * least) NAME(tile)(4 * TIMES, sums, w + from * sr, sk, x, sx, found);
+            else if (n == 2 * least) NAME(tile)(2 * TIMES, sums, w + from * sr, sk, x, sx, found);
+            else NAME(tile)(TIMES, sums, w + from * sr, sk, x, sx, found);
             for (int64_t r = 0; r < n; r++)
                 *(T *)(o + (from + r) * p->o_row) =
                     share * found[r] + (bias ? *(const T *)(bias + (from + r) * p->bias_row) : (T)0);

@@ -7,7 +7,7 @@
 /* `count` and `chains` are constants: as many sums stay in registers, so that none waits for the one before. */
 static inline __attribute__((always_inline)) void OF(row)(const int count, const int chains, int64_t sums, const W *w,
                                                           const T *x, int64_t apart, T *found) {
-    NAME(Lanes) total[8];
+    NAME(Lanes) total[8 * TIMES];
     for (int i = 0; i < count * chains; i++) total[i] = (NAME(Lanes)){0};
     int64_t k = 0;
     for (; k + chains * LANES <= sums; k += chains * LANES)
@@ -59,14 +59,14 @@ static void OF(against)(const Product *p) {
                 for (int64_t k = 0; k < n; k++)
                     held[i * apart + k] = *(const T *)(p->x + (first + i) * p->x_vector + (from + k) * p->x_sum);
             switch (count) {
-            case 1: OF(some)(1, 4, p, first, from, n, held, apart); break;
-            case 2: OF(some)(2, 2, p, first, from, n, held, apart); break;
-            case 3: OF(some)(3, 2, p, first, from, n, held, apart); break;
-            case 4: OF(some)(4, 1, p, first, from, n, held, apart); break;
-            case 5: OF(some)(5, 1, p, first, from, n, held, apart); break;
-            case 6: OF(some)(6, 1, p, first, from, n, held, apart); break;
-            case 7: OF(some)(7, 1, p, first, from, n, held, apart); break;
-            default: OF(some)(8, 1, p, first, from, n, held, apart);
+            case 1: OF(some)(1, 4 * TIMES, p, first, from, n, held, apart); break;
+            case 2: OF(some)(2, 2 * TIMES, p, first, from, n, held, apart); break;
+            case 3: OF(some)(3, 2 * TIMES, p, first, from, n, held, apart); break;
+            case 4: OF(some)(4, TIMES, p, first, from, n, held, apart); break;
+            case 5: OF(some)(5, TIMES, p, first, from, n, held, apart); break;
+            case 6: OF(some)(6, TIMES, p, first, from, n, held, apart); break;
+            case 7: OF(some)(7, TIMES, p, first, from, n, held, apart); break;
+            default: OF(some)(8, TIMES, p, first, from, n, held, apart);
             }
         }
     }

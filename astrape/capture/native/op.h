@@ -32,7 +32,12 @@ static inline int each(const Op *p, Inner inner) {
     return 0;
 }
 
+/* The elements of the loop that follows do not depend on one another. */
+#ifdef __clang__
+#define IVDEP _Pragma("clang loop vectorize(assume_safety)")
+#else
 #define IVDEP _Pragma("GCC ivdep")
+#endif
 #define ARGS int64_t n, char *o, int64_t so, const char *a, int64_t sa, const char *b, int64_t sb, const char *c, int64_t sc
 #define UNUSED (void)b, (void)sb, (void)c, (void)sc
 
