@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astrape.blocks.base import State, Stream, StreamBlock
-from astrape.blocks.ops.history import empty_history, empty_tail, join_history, own_copy
+from astrape.blocks.ops.history import empty_history, empty_tail, join_history, next_history, own_copy
 from astrape.blocks.ops.product import frame_product
 from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_choice, check_elements
 from astrape.blocks.policy import policy
@@ -24,8 +25,8 @@ FEW_FRAMES = 64
 two to four times for 2 to 8 frames of 512 channels, and still 1.3 times for 64."""
 
 FEW_TAPS = 8
-"""Taps of a depthwise convolution up to which they are added one by one, unless there is one frame alone: 3 taps over 7
-frames of 384 channels take 12 us, as products and their sums along memory 30."""
+"""Taps of a depthwise convolution up to which they are added one by one: 3 taps over 7 frames of 384 channels take 12
+us, as products and their sums along memory 30."""
 
 FEW_SPREAD = 4
 """Input frames up to which a transposed convolution is one matrix product, whose parts are laid over each other."""
@@ -125,11 +126,38 @@ class Conv(StreamBlock):
     def step(self, x: Tensor, state: State, controls: Any) -> tuple[Tensor, State]:
         if x.shape[-1] == 0:
             return x.new_zeros(x.shape[0], self.channels_out, 0), state
+        if self._sums_taps and x.shape[-1] == self.stride:
+            return self._lone(x, state)
         joined, state = join_history(state, x)
         # A window shorter than its quantum begins after the quantum does.
         first = self.history + self.newest + 1 - self.span
         window = joined[..., first : first + x.shape[-1] - self.stride + self.span]
         return self._convolve(window), state
+
+    @property
+    def _sums_taps(self) -> bool:
+        """Whether it is depthwise with few taps."""
+        return self.groups == self.channels_in == self.channels_out and self.kernel <= FEW_TAPS
+
+    def _lone(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One output frame of a depthwise convolution, whose taps are read where they lie: nothing is joined for it."""
+        first = self.history + self.newest + 1 - self.span
+        places = range(first, first + self.span, self.dilation)
+        taps = [
+            state[:, place, :, None]
+            if isinstance(state, Tensor) and place < self.history
+            else x[..., place - self.history, None]
+            for place in places
+        ]
+        return self._summed(taps), next_history(state, x)
+
+    def _summed(self, taps: Sequence[Tensor]) -> Tensor:
+        """Frames times their tap's weights, added one after the other: channels that lie together stay together."""
+        bias = None if self.bias is None else self.bias[:, None]
+        y = taps[0] * self.weight[..., 0] if bias is None else bias
+        for tap in range(1 if bias is None else 0, self.kernel):
+            y = torch.addcmul(y, taps[tap], self.weight[..., tap])
+        return y
 
     def _convolve(self, window: Tensor) -> Tensor:
         frames = (window.shape[-1] - self.span) // self.stride + 1
@@ -142,13 +170,10 @@ class Conv(StreamBlock):
         if self.groups == 1:
             rows, weight = policy().rows_of_taps(taps, self.weight)
             return frame_product(rows, weight, self.bias).transpose(1, 2)
-        # One output a group, as in depthwise convolutions. Tap by tap, channels that lie together stay together.
+        if self._sums_taps:
+            return self._summed(taps.unbind(-1))
+        # One output a group, of several channels or many taps.
         bias = None if self.bias is None else self.bias[:, None]
-        if (frames > 1 or policy().sums_taps) and taps.shape[1] == self.groups and self.kernel <= FEW_TAPS:
-            y = taps[..., 0] * self.weight[..., 0] if bias is None else bias
-            for tap in range(1 if bias is None else 0, self.kernel):
-                y = torch.addcmul(y, taps[..., tap], self.weight[..., tap])
-            return y
         if taps.shape[:3] == (1, self.groups, 1):
             # A live frame: a product of its own for each channel, and the bias with it.
             column, weight = taps.view(self.groups, 1, -1), self.weight.view(self.groups, -1, 1)

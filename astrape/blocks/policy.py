@@ -42,13 +42,10 @@ class Policy:
         name: as tables and manifests call it.
         writes_state: whoever calls ``step`` never looks again at the state it passed, so that a block may hand back
             the same memory, changed.
-        sums_taps: a lone frame of a depthwise convolution is multiplied and summed tap by tap, not computed as a
-            batched product over channels, which compilers and other runtimes take one by one.
     """
 
     name = "plain"
     writes_state = False
-    sums_taps = False
 
     def products(self, x: Tensor, layers: tuple[Layer, ...]) -> list[Tensor]:
         """``weight x + bias`` of each layer at each frame, ``(batch, n, channels_in)`` to ``(batch, n, channels)``."""
@@ -115,7 +112,6 @@ class Compiler(Policy):
 
     name = "compiler"
     writes_state = True
-    sums_taps = True
 
     def products(self, x: Tensor, layers: tuple[Layer, ...]) -> list[Tensor]:
         return [functional.linear(x, *layer) for layer in layers]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from astrape.capture.arithmetic import Kernel, exact, exact_copy
 
-__all__ = ["COPIES", "Kernel", "copying", "into", "several"]
+__all__ = ["COPIES", "Kernel", "copying", "into", "moving", "several"]
 
 aten = torch.ops.aten
 
@@ -137,6 +137,12 @@ def copying(place: Tensor, given: Tensor) -> Kernel:
     return exact_copy(place, given) or partial(Tensor.copy_, place, given)
 
 
+def moving(place: Tensor, given: Tensor) -> Kernel:
+    """The kernel that copies ``given`` to ``place``, which may be partly the same memory."""
+    between = torch.empty_like(given, memory_format=torch.contiguous_format)
+    return partial(_one_by_one, (copying(between, given), copying(place, between)))
+
+
 def several(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], places: list[Tensor | None]) -> Kernel:
     """The kernel that leaves the results of an operator that has several in ``places``; ``None`` for one not needed."""
     if operator in SEVERAL and len(places) == 2 and None not in places:
@@ -156,6 +162,11 @@ def spread(kernel: Kernel, places: Any) -> None:
     for place, part in zip(places, found, strict=True):
         if place is not None:
             place.copy_(part)
+
+
+def _one_by_one(kernels: tuple[Kernel, ...]) -> None:
+    for kernel in kernels:
+        kernel()
 
 
 def _first(kernel: Kernel, place: Tensor) -> None:

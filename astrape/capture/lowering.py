@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from astrape.blocks.base import State
 from astrape.blocks.state import map_state, state_leaves
 from astrape.capture.arithmetic import exact_in_place
-from astrape.capture.kernels import COPIES, Kernel, copying, into, several
-from astrape.capture.native.translate import Native, native, native_copy, native_in_place, native_several
+from astrape.capture.kernels import COPIES, Kernel, copying, into, moving, several
+from astrape.capture.native.translate import Native, native, native_copy, native_in_place, native_move, native_several
 from astrape.capture.record import Call, Unrecordable, addresses, tensors
 
 __all__ = ["Kernel", "Lowering", "Memory"]
@@ -138,7 +138,8 @@ class Lowering:
         self._refuse_hidden_writes()
         constant = self._constants()
         needed = self._needed(result, after)
-        passed = self._passed_on(result, after)
+        passed, slid = self._passed_on(result, after), self._slid_on(result, held, after)
+        passed.update({key: new for key, (new, _) in slid.items()})
         kept = set(addresses((result, after, list(passed.values()))))
         used = set(kept)
         temporary: dict[int, list[int]] = {}
@@ -154,7 +155,7 @@ class Lowering:
                 self._release(key)
         # The result first: where it is state, that is about to change.
         answer = map_state(partial(self._answer, outside=outside), result)
-        self._write_back(held, after, state, outside, passed)
+        self._write_back((held, after, state), outside, passed, slid)
         for key in self._own.keys() - self._results:
             self._release(key)
         return answer, self._kernels
@@ -196,6 +197,32 @@ class Lowering:
                 alone = uses.get(key) == (index, index) and key in states and key not in written
                 if alone and source.dtype == call.result.dtype and addresses(source) and left_alone(addresses(source)):
                     found[key] = source
+        return found
+
+    def _slid_on(self, result: State, held: State, after: State) -> dict[int, tuple[Tensor, int]]:
+        """Histories that move on where they lie, by the address of the next one: the newest frames, and which dimension
+        frames are.
+
+        The next history is the last one without its oldest frames, and then the new ones. If that is all it is for, its
+        frames need not leave their place for it.
+        """
+        written = {key for call in self._calls if call.operator._schema.is_mutable for key in _written(call)}
+        before = {addresses(new)[0]: old for (_, old), (_, new) in _pairs(held, after) if addresses(new)}
+        uses, answers = self._uses(), set(addresses(result))
+        found: dict[int, tuple[Tensor, int]] = {}
+        for index, call in enumerate(self._calls):
+            key = next(iter(addresses(call.result)), 0) if call.operator is aten.cat.default else 0
+            old, parts = before.get(key), call.args[0]
+            if old is None or key in answers or uses[key] != (index, index) or len(parts) != 2:
+                continue
+            dim = (call.args[1] if len(call.args) > 1 else 0) % old.dim()
+            kept, new = parts
+            count = new.shape[dim] if new.dim() == old.dim() else 0
+            oldest = old.narrow(dim, count, old.shape[dim] - count) if 0 < count < old.shape[dim] else None
+            if oldest is None or not old.is_contiguous() or not _same(kept, oldest) or new.dtype != old.dtype:
+                continue
+            if written.isdisjoint(addresses((old, new))) and self._storages.keys().isdisjoint(addresses(new)):
+                found[key] = new, dim
         return found
 
     def _needed(self, result: State, after: State) -> set[int]:
@@ -298,25 +325,46 @@ class Lowering:
         return self._place(tensor) if mine else self._copied(tensor)
 
     def _write_back(
-        self, held: State, after: State, state: State, outside: set[int], passed: dict[int, Tensor]
+        self,
+        states: tuple[State, State, State],
+        outside: set[int],
+        passed: dict[int, Tensor],
+        slid: dict[int, tuple[Tensor, int]],
     ) -> None:
         pending = []
-        for (_, old), (name, new), (_, place) in zip(
-            state_leaves(held), state_leaves(after), state_leaves(state), strict=True
-        ):
+        for (name, old), (_, new), (_, place) in _pairs(*states):
             if new.shape != old.shape or new.dtype != old.dtype:
                 raise Unrecordable(f"{name} changed from {tuple(old.shape)} to {tuple(new.shape)}")
             same = new.data_ptr() == old.data_ptr() and new.stride() == old.stride()
             if same or not addresses(new):
                 continue
-            if addresses(new)[0] in passed:
-                pending.append(self._copy(place, self._place(passed[addresses(new)[0]])))
+            key = addresses(new)[0]
+            if key in slid:
+                added, dim = slid[key]
+                count = added.shape[dim]
+                left = place.shape[dim] - count
+                parts = place.narrow(dim, 0, left), place.narrow(dim, count, left)
+                pending.append((moving(*parts), native_move(*parts)))
+                pending.append(self._copy(place.narrow(dim, left, count), self._place(added)))
+                continue
+            if key in passed:
+                pending.append(self._copy(place, self._place(passed[key])))
                 continue
             # A state that moves to another's place is read before that one is written.
-            moved = addresses(new)[0] in outside
+            moved = key in outside
             pending.append(self._copy(place, self._copied(new) if moved else self._place(new)))
         for kernel, as_native in pending:
             self._add(kernel, as_native)
+
+
+def _pairs(*trees: State) -> Iterator[tuple[tuple[str, Tensor], ...]]:
+    """Leaves of trees of one form, with their names."""
+    return zip(*map(state_leaves, trees), strict=True)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same memory in the same form."""
+    return (one.data_ptr(), one.shape, one.stride()) == (other.data_ptr(), other.shape, other.stride())
 
 
 def _is_factory(call: Call) -> bool:

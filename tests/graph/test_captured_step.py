@@ -123,6 +123,47 @@ def test_states_that_change_places():
     assert_plays(function, square, {"old": square(7), "new": square(8)})
 
 
+def _slides(x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    return h[:, 1] * x[:, 0], torch.cat([h[:, 1:], x + 1], dim=1)
+
+
+SLIDING = {
+    "alone": _slides,
+    "with what is heard": lambda x, h: (h.sum(), torch.cat([h[:, 1:], x], dim=1)),
+    "and told": lambda x, h: ((new := torch.cat([h[:, 1:], x + 1], dim=1)), new),
+    "and read": lambda x, h: ((new := torch.cat([h[:, 1:], x + 1], dim=1)).sum(), new),
+    "by two": lambda x, h: (h[:, 0], torch.cat([h[:, 2:], x + 1, x - 1], dim=1)),
+    "by all but one": lambda x, h: (h[:, 0], torch.cat([h[:, 3:], torch.cat([x, x + 1, x - 1], dim=1)], dim=1)),
+    "the other way": lambda x, h: (h[:, 0], torch.cat([x + 1, h[:, :-1]], dim=1)),
+    "the same frames twice": lambda x, h: (h[:, 0], torch.cat([h[:, :-1], x + 1], dim=1)),
+    "along another dimension": lambda x, h: (h[:, 0], torch.cat([h[:, :, 1:], x.mT + h[:, :, :1]], dim=2)),
+    "after it was written to": lambda x, h: (h.mul_(2.0).sum(), torch.cat([h[:, 1:], x + 1], dim=1)),
+    "with a part of itself": lambda x, h: (h[:, 0], torch.cat([h[:, 1:], h[:, :1]], dim=1)),
+}
+
+
+@pytest.mark.parametrize("name", SLIDING)
+def test_histories_move_on_where_they_lie(name):
+    """Whatever else is done with them; one that does not only move on is made anew and copied."""
+    state = square(0)
+    assert_plays(SLIDING[name], lambda seed: square(seed)[:, :1], state)
+
+
+def test_histories_that_change_places_as_they_move():
+    """Each has the other's older frames next, or the other's newest."""
+
+    def swap(x, state):
+        a, b = state
+        return a[:, 0], (torch.cat([b[:, 1:], x + 1], dim=1), torch.cat([a[:, 1:], x - 1], dim=1))
+
+    def newest(x, state):
+        a, b = state
+        return a[:, 0] + x[:, 0], (torch.cat([a[:, 1:], b[:, -1:]], dim=1), torch.cat([b[:, 1:], a[:, -1:]], dim=1))
+
+    for function in (swap, newest):
+        assert_plays(function, lambda seed: square(seed)[:, :1], (square(0), square(9)))
+
+
 def test_a_state_that_is_turned_round():
     assert_plays(lambda x, state: (state + x, state.transpose(1, 2)), square, square(3))
 

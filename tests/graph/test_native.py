@@ -132,7 +132,14 @@ def test_near_kernels_are_as_near_as_float64_says(kernels: Library, name: str, d
             )
 
 
-@pytest.mark.parametrize("shape", [(1, 600, 5, 3), (2, 160, 1, 1100), (3, 1, 700, 42), (1, 1, 333, 9), (4, 37, 21, 63)])
+FORMS = [
+    *((1, 600, 5, 3), (2, 160, 1, 1100), (3, 1, 700, 42), (1, 1, 333, 9), (4, 37, 21, 63)),
+    # Vectors beside each other: fewer and more than fit two registers, with more of the sums than are held.
+    *((16, 64, 21, 63), (8, 16, 42, 42), (2, 23, 16, 283), (3, 9, 6, 500), (1, 19, 11, 1), (2, 5, 33, 40)),
+]
+
+
+@pytest.mark.parametrize("shape", FORMS)
 def test_products_of_any_form(kernels: Library, shape: tuple[int, int, int, int]) -> None:
     """Longer than what a kernel holds at a time, with remainders, and matrices that lie either way."""
     batch, rows, columns, sums = shape
@@ -216,6 +223,49 @@ def test_a_weight_is_read_for_a_few_frames_at_once(kernels: Library, frames: int
         wide = x.double()
         want = torch.cat([wide[:, :333] * 0.5 + wide @ weight.double().t(), wide @ turned.double()], dim=-1)
         torch.testing.assert_close(captured.play(x).double(), want, rtol=0, atol=3e-6 * float(want.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_taps_that_stay_are_read_side_by_side(kernels: Library, dtype: torch.dtype) -> None:
+    """A depthwise convolution's, a number for each channel: of what may change, and of what lies so, none is copied."""
+    generator = torch.Generator().manual_seed(7)
+    weight = torch.randn(320, 1, 5, generator=generator).to(dtype)
+
+    def function(x: Tensor) -> Tensor:
+        return torch.addcmul(torch.addcmul(x, x, weight[..., 0]), x.flip(0), weight[..., 3])
+
+    draws = [torch.randn(4, 320, 1, generator=generator).to(dtype) for _ in range(3)]
+    for constant, copies in (({weight.untyped_storage().data_ptr()}, 2), (set(), 0)):
+        captured = CapturedStep(lambda fresh, state: (function(fresh), state), draws[0], (), Memory())
+        weights = Weights(lambda held=constant: held)
+        captured.go_native(kernels, True, draws[:1], weights)
+        assert captured.other_kernels == 0
+        assert [tuple(one.shape) for one in weights.copies] == [(1, 1, 1, 320)] * copies
+        for x in draws:
+            torch.testing.assert_close(captured.play(x), function(x), rtol=1e-6, atol=1e-6)
+
+
+def test_a_history_moves_where_it_lies(kernels: Library) -> None:
+    """Memory that overlaps itself, of one row and of several, in one instruction and one for what is new."""
+    generator = torch.Generator().manual_seed(8)
+    for batch, count in ((1, 1), (3, 1), (3, 2)):
+        history = torch.randn(batch, 5, 8, generator=generator)
+
+        def step(x: Tensor, state: Tensor, count: int = count) -> tuple[Tensor, Tensor]:
+            x = x * 2.0
+            return state[:, 0] + x[:, 0], torch.cat([state[:, count:], x], dim=1)
+
+        draws = [torch.randn(batch, count, 8, generator=generator) for _ in range(6)]
+        place = history.clone()
+        captured = CapturedStep(step, draws[0], place, Memory())
+        captured.go_native(kernels, False, draws[:1])
+        place.copy_(history)
+        assert (captured.native_kernels, captured.other_kernels) == (4, 0)
+        want = history.clone()
+        for x in draws:
+            y, want = step(x, want)
+            assert torch.equal(captured.play(x), y)
+            assert torch.equal(place, want)
 
 
 def test_attention_of_one_query_is_native(kernels: Library) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from astrape.blocks.base import State
 from astrape.blocks.parameters import check_elements
 
-__all__ = ["empty_history", "empty_tail", "join_history", "own_copy"]
+__all__ = ["empty_history", "empty_tail", "join_history", "next_history", "own_copy"]
 
 
 def empty_history(
@@ -44,6 +44,16 @@ def join_history(history: State, x: Tensor) -> tuple[Tensor, State]:
     else:
         joined = torch.cat([history.transpose(1, 2), x], dim=-1)
     return joined, own_copy(joined[..., x.shape[-1] :].transpose(1, 2))
+
+
+def next_history(history: State, x: Tensor) -> State:
+    """The history after ``x``: as many of the newest frames as it had before, in memory of their own."""
+    if not isinstance(history, Tensor):
+        return ()
+    frames, count = history.shape[1], x.shape[-1]
+    if count >= frames:
+        return own_copy(x[..., count - frames :].transpose(1, 2))
+    return torch.cat([history[:, count:], x.transpose(1, 2)], dim=1)
 
 
 def own_copy(part: Tensor) -> Tensor:

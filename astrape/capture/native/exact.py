@@ -10,14 +10,42 @@ import torch
 from torch import Tensor
 
 from astrape.capture.arithmetic import ONE, REAL, TWO, WHOLE, number
-from astrape.capture.native.instructions import Instruction, Operand, along, bits, codes, constant, elementwise, operand
+from astrape.capture.native.instructions import (
+    Instruction,
+    Operand,
+    along,
+    bits,
+    codes,
+    constant,
+    elementwise,
+    instruction,
+    operand,
+)
 
-__all__ = ["LETTERS", "UFUNCS", "Found", "alike", "copied", "exact", "fits", "multiplied_on", "of", "over", "two"]
+__all__ = [
+    "LETTERS",
+    "MOST",
+    "MOST_COPIED",
+    "UFUNCS",
+    "Found",
+    "alike",
+    "copied",
+    "exact",
+    "fits",
+    "moved_up",
+    "multiplied_on",
+    "of",
+    "over",
+    "two",
+]
 
 aten = torch.ops.aten
 
 MOST = 1 << 16
 """Elements up to which an operator is worth more here than on several threads."""
+
+MOST_COPIED = 1 << 20
+"""The same of copies."""
 
 LETTERS = {torch.float32: "f", torch.float64: "d", torch.int32: "i", torch.int64: "l", torch.bool: "b"}
 
@@ -45,8 +73,8 @@ UFUNCS = {
 }
 
 
-def fits(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and tensor.dtype in LETTERS and 0 < tensor.numel() <= MOST
+def fits(tensor: Tensor, most: int = MOST) -> bool:
+    return tensor.device.type == "cpu" and tensor.dtype in LETTERS and 0 < tensor.numel() <= most
 
 
 def alike(args: Sequence[Any], dtype: torch.dtype) -> bool:
@@ -99,6 +127,19 @@ def copied(place: Tensor, given: Tensor) -> Instruction | None:
         return None
     name = f"{LETTERS[given.dtype]}_to_{LETTERS[place.dtype]}"
     return elementwise(name, place, operand(given, place.shape)) if name in codes else None
+
+
+def moved_up(place: Tensor, given: Tensor) -> Instruction | None:
+    """A copy to memory that is partly the same and begins earlier: one move of bytes, or one for each row."""
+    size, shift = place.element_size(), given.data_ptr() - place.data_ptr()
+    operands = operand(place, place.shape), operand(given, place.shape)
+    made = instruction(f"copy_{size}", place.shape, operands, moves=True)
+    if made is None or shift < 0 or place.dtype != given.dtype:
+        return None
+    *rows, count = made.words[1:5].tolist()
+    to, by = made.words[5:21].reshape(4, 4)[:2].tolist()
+    apart = [stride for number, stride in zip(rows, to, strict=False) if number > 1]
+    return made if to == by and to[-1] == size and all(shift + count * size <= stride for stride in apart) else None
 
 
 def _clamped(place: Tensor, given: Tensor, low: Any = None, high: Any = None) -> Found:

@@ -93,15 +93,21 @@ def along(
 
 
 def instruction(
-    name: str, shape: Sequence[int], operands: Sequence[Operand], more: Sequence[int] = (), last: bool = False
+    name: str,
+    shape: Sequence[int],
+    operands: Sequence[Operand],
+    more: Sequence[int] = (),
+    last: bool = False,
+    moves: bool = False,
 ) -> Instruction | None:
     """The words of an instruction; ``None`` where more than four dimensions are left after those that lie one in the
     other have been joined, and where an operand is overwritten while it is read.
 
     Args:
         last: whether the last dimension stays what it is.
+        moves: whether operands may share memory.
     """
-    if name not in codes or any(_overlap(shape, operands[0], other) for other in operands[1:]):
+    if name not in codes or (not moves and any(_overlap(shape, operands[0], other) for other in operands[1:])):
         return None
     dims = [index for index in range(len(shape)) if shape[index] != 1 and not (last and index == len(shape) - 1)]
     dims.sort(key=lambda index: -abs(operands[0].strides[index]))

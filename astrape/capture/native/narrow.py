@@ -14,6 +14,8 @@ from astrape.capture.native.near import FEW
 __all__ = ["Weights"]
 
 PRODUCT = codes["product_f"]
+MULTIPLIED_ON = {codes["muladd_f"]: 4, codes["muladd_d"]: 8}
+"""What adds a product, and bytes of its numbers."""
 
 LARGE = 1 << 20
 """Bytes of a matrix from which on it comes from memory in every step, and is worth a copy that lies in order."""
@@ -33,7 +35,8 @@ class Weights:
 
     A frame reads every weight once, and bytes are time. A matrix whose numbers float16 holds to the last bit, as those
     of weights that were stored so, is read as float16, and nothing is lost. One that lies column by column is read
-    as a copy that lies row by row. A copy is made once for all captured steps.
+    as a copy that lies row by row; a tap of a depthwise convolution, which is a number for each channel, as a copy
+    in which these lie side by side. A copy is made once for all captured steps.
 
     Args:
         constant: tells the addresses of the memory of what stays as it is; nothing else is copied.
@@ -56,6 +59,8 @@ class Weights:
 
     def read(self, given: Instruction) -> Instruction:
         """The instruction as it reads its weight; what is not such a product comes back as it is."""
+        if int(given.words[0]) in MULTIPLIED_ON:
+            return self._side_by_side(given)
         matrix = self._matrix(given) if int(given.words[0]) == PRODUCT else None
         if matrix is None:
             return given
@@ -83,6 +88,25 @@ class Weights:
             lies = tuple(int(strides[dim]) // 4 for dim in (0, row, 3))
             return _Matrix(index, row, frames, own.as_strided((batch, size, sums), lies, own.storage_offset()))
         return None
+
+    def _side_by_side(self, given: Instruction) -> Instruction:
+        """A product that is added, whose second factor lies side by side if it stays as it is."""
+        size = MULTIPLIED_ON[int(given.words[0])]
+        strides = [int(stride) for stride in given.words[17:21]]
+        own = next((one for one in given.held if one.data_ptr() == int(given.words[24])), None)
+        if strides[-1] in (0, size) or own is None or own.untyped_storage().data_ptr() not in self._constant():
+            return given
+        shape = tuple(int(count) if stride else 1 for count, stride in zip(given.words[1:5], strides, strict=True))
+        key = (own.data_ptr(), shape, tuple(strides))
+        if key not in self._copies:
+            lies = tuple(stride // size for stride in strides)
+            self._copies[key] = own.as_strided(shape, lies, own.storage_offset()).contiguous()
+        copy = self._copies[key]
+        assert copy is not None
+        words = given.words.copy()
+        words[24] = copy.data_ptr()
+        words[17:21] = [new * size if old else 0 for old, new in zip(strides, copy.stride(), strict=True)]
+        return Instruction(words, (*given.held, copy))
 
     def _copy(self, values: Tensor) -> Tensor | None:
         if self._halves:

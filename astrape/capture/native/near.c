@@ -20,9 +20,18 @@
 #endif
 #define TIMES (32 / BYTES)
 
-/* Numbers of a result, and of all vectors, that a product holds at a time: no more than stay in the first cache. */
+/* Has a register keep what GCC would else read again from memory for each of several uses. */
+#ifdef __SSE2__
+#define HOLD(lanes) __asm__("" : "+x"(lanes))
+#else
+#define HOLD(lanes) (void)(lanes)
+#endif
+
+/* Numbers of a result, and of all vectors, that a product holds at a time: no more than stay in the first cache. And how
+   many vectors are worth laying beside each other. */
 #define SPAN 512
 #define HELD 6144
+#define FEWEST 6
 
 static inline double as_real(int64_t bits) {
     double value;
@@ -113,6 +122,17 @@ static inline Lanes_f halves_of(const uint16_t *at) {
 #define OF(n) n##_of_halves
 #define WIDE(at) halves_of(at)
 #define ONE_OF(at) half_of(at)
+#define OPEN(at, n, to) opening(at, n, to)
+#define STEP(p) 1
+static inline const float *opening(const uint16_t *at, int64_t n, float *to) {
+    int64_t k = 0;
+    for (; k + LANES <= n; k += LANES) {
+        const Lanes_f lanes = halves_of(at + k);
+        memcpy(to + k, &lanes, sizeof lanes);
+    }
+    for (; k < n; k++) to[k] = half_of(at + k);
+    return to;
+}
 #include "near_rows.h"
 #undef T
 #undef NAME

@@ -20,8 +20,15 @@ aten = torch.ops.aten
 MOST_PRODUCT = 1 << 18
 """Multiplications up to which a product of two matrices is worth more here, where neither is a few vectors."""
 
+SMALL, MOST_SMALL = 8192, 1 << 22
+"""Numbers of a matrix that stay in the first cache however it lies; and multiplications of a batch of them up to which
+it is worth more here."""
+
 FEW = 16
-"""Vectors that a matrix is read for, eight at once: with more, oneDNN is as fast, whose weights lie as it wants."""
+"""Vectors that a matrix is read for at once: with more, oneDNN is as fast, whose weights lie as it wants."""
+
+FEWEST = 6
+"""Vectors that are laid beside each other, so that a matrix may lie as it likes. near.c has the same."""
 
 HELD = 6144
 """Numbers of all those vectors that stay in the first cache meanwhile. near.c has the same."""
@@ -162,7 +169,8 @@ def _matrices(place: Tensor, one: Tensor, other: Tensor, bias: Tensor | None = N
         batch, columns, on, bn, cn, ob, bb, cb = 1, batch, ob, bb, cb, 0, 0, 0
     few, by_rows = min(rows, columns), (bk if rows <= columns else ak) == place.element_size()
     at_once = few == 1 or (by_rows and few <= FEW and few * sums <= HELD)
-    if not at_once and batch * rows * columns * sums > MOST_PRODUCT:
+    small = few >= FEWEST and max(rows, columns) * sums <= SMALL
+    if not at_once and batch * rows * columns * sums > (MOST_SMALL if small else MOST_PRODUCT):
         return None
     strides = [(ob, ab, bb, cb), (om, am, 0, cm), (on, 0, bn, cn), (0, ak, bk, 0)]
     code = codes[f"product_{LETTERS[place.dtype]}"]

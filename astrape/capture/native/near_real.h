@@ -103,11 +103,15 @@ static inline __attribute__((always_inline)) void NAME(tile)(const int count, in
 #define OF(n) NAME(n)
 #define WIDE(at) NAME(load)((const char *)(at))
 #define ONE_OF(at) (*(at))
+#define OPEN(at, n, to) ((void)(to), (at))
+#define STEP(p) (p->w_sum / (int64_t)sizeof(T))
 #include "near_rows.h"
 #undef W
 #undef OF
 #undef WIDE
 #undef ONE_OF
+#undef OPEN
+#undef STEP
 
 /* A matrix that lies otherwise, with one of the vectors. */
 static void NAME(vector)(const Product *p, int64_t m) {
@@ -155,7 +159,7 @@ static int NAME(product)(const Op *p) {
             for (int64_t k = 0; k < one.sums; k++)
                 total += *(const T *)(one.w + k * one.w_sum) * *(const T *)(one.x + k * one.x_sum);
             *(T *)one.o = (T)one.share * total + (one.bias ? *(const T *)one.bias : (T)0);
-        } else if (one.w_sum == (int64_t)sizeof(T) && one.sums > 1) {
+        } else if ((one.w_sum == (int64_t)sizeof(T) && one.sums > 1) || one.vectors >= FEWEST) {
             NAME(against)(&one);
         } else {
             for (int64_t m = 0; m < one.vectors; m++) NAME(vector)(&one, m);

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from astrape.capture.arithmetic import IN_PLACE
-from astrape.capture.native.exact import UFUNCS, copied, exact, fits, multiplied_on, two
+from astrape.capture.native.exact import MOST, MOST_COPIED, UFUNCS, copied, exact, fits, moved_up, multiplied_on, two
 from astrape.capture.native.instructions import Instruction
 from astrape.capture.native.near import near, normed, topmost
 
-__all__ = ["Native", "native", "native_copy", "native_in_place", "native_several"]
+__all__ = ["Native", "native", "native_copy", "native_in_place", "native_move", "native_several"]
 
 aten = torch.ops.aten
 
@@ -33,7 +33,7 @@ class Native(NamedTuple):
 
 def native(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: Tensor) -> Native | None:
     """Instructions that leave an operator's result in ``place``; ``None`` for what the library does not have."""
-    if not fits(place):
+    if not fits(place, MOST_COPIED if operator is aten.cat.default else MOST):
         return None
     found = exact(operator, args, kwargs, place)
     if found is not None:
@@ -44,7 +44,13 @@ def native(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: 
 
 def native_copy(place: Tensor, given: Tensor) -> Native | None:
     """Instructions that copy a tensor, in ``place``'s type and repeated where that is larger."""
-    return _whole([copied(place, given)], place) if fits(place) and fits(given) else None
+    fit = fits(place, MOST_COPIED) and fits(given, MOST_COPIED)
+    return _whole([copied(place, given)], place) if fit else None
+
+
+def native_move(place: Tensor, given: Tensor) -> Native | None:
+    """Instructions that copy a tensor to where part of it lies, earlier in memory."""
+    return _whole([moved_up(place, given)], place) if fits(place, MOST_COPIED) and fits(given, MOST_COPIED) else None
 
 
 def native_in_place(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Native | None:
