@@ -54,6 +54,9 @@ def live(listing: bool, wanted: Devices, speaking: Speaking, playing: Playing, m
     held so that the computer has time. --measure-latency plays clicks, hears them through a cable or a loopback, and
     prints the delay that was measured beside the computed one.
 
+    Where two devices have no rate in common, the output's is that of the engine, and what the input hears is resampled
+    to it; --list-devices with --input and --output says what would be.
+
     Keys while it runs: q ends, b lets your own voice through (as late as the other, so that nothing jumps), v and V go
     through the voices, arrows move controls. A device that is unplugged is waited for.
 
@@ -65,7 +68,7 @@ def live(listing: bool, wanted: Devices, speaking: Speaking, playing: Playing, m
     from astrape.runtime.devices import list_devices
 
     if listing:
-        print_devices(list_devices(), as_json)
+        print_devices(list_devices(), wanted, as_json)
         return
     playing.check()
     before = Before.read()
@@ -121,6 +124,8 @@ def _facts(shown: Shown, card: Card, pair: DevicePair) -> dict[str, Any]:
         "input": pair.source.name,
         "output": pair.sink.name,
         "block": shown.block,
+        "rate_in": pair.rates.source,
+        "resampling_frames": 0 if card.bridge is None else card.bridge.resampled,
         **shown.status.to_dict(),
         "device_in": shown.device_in,
         "device_out": shown.device_out,

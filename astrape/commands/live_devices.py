@@ -13,7 +13,7 @@ from astrape.errors import AstrapeError
 if TYPE_CHECKING:
     from astrape.commands.live_options import Devices
     from astrape.runtime.card import Card
-    from astrape.runtime.devices import Device
+    from astrape.runtime.devices import Device, Rates
     from astrape.runtime.engine import Engine
 
 __all__ = ["AGAIN", "LOOK", "DevicePair", "choose_pair", "measure_delay", "print_devices", "warn_of_assumed"]
@@ -26,15 +26,35 @@ AGAIN = 1.0
 
 
 class DevicePair:
-    """The devices, and the rate that they take."""
+    """The devices, and the rates at which they run: the output's is the engine's."""
 
-    def __init__(self, source: Device, sink: Device, monitor: Device | None, rate: int) -> None:
-        self.source, self.sink, self.monitor, self.rate = source, sink, monitor, rate
+    def __init__(self, source: Device, sink: Device, monitor: Device | None, rates: Rates) -> None:
+        self.source, self.sink, self.monitor, self.rates = source, sink, monitor, rates
+
+    @property
+    def rate(self) -> int:
+        return self.rates.sink
+
+    @property
+    def changes(self) -> list[str]:
+        """What is resampled, and what is known of the clocks, a line each."""
+        from astrape.runtime.devices import share_clock
+
+        into = f"resampled to the {self.rates.sink} Hz of '{self.sink.name}'"
+        found = []
+        if self.rates.source != self.rates.sink:
+            found.append(f"'{self.source.name}' runs at {self.rates.source} Hz and is {into}")
+        if self.monitor is not None and self.rates.monitor != self.rates.sink:
+            found.append(f"what '{self.monitor.name}' plays is resampled to its {self.rates.monitor} Hz")
+        if not share_clock(self.source, self.sink):
+            both = f"'{self.source.name}' and '{self.sink.name}'"
+            found.append(f"{both} have clocks of their own: their drift is measured and resampled away")
+        return found
 
 
 def choose_pair(wanted: Devices, wait: bool) -> DevicePair:
     """The devices that are asked for; ``wait``: until they are there."""
-    from astrape.runtime.devices import DeviceError, choose, common_rate, list_devices, restart, share_clock
+    from astrape.runtime.devices import DeviceError, choose, device_rates, list_devices, restart
 
     devices = list_devices()
     while wait:
@@ -48,15 +68,17 @@ def choose_pair(wanted: Devices, wait: bool) -> DevicePair:
             devices = list_devices()
     source, sink = choose(devices, wanted.wanted_in, "input"), choose(devices, wanted.wanted_out, "output")
     further = None if wanted.monitor is None else choose(devices, wanted.monitor, "output")
-    found, line = common_rate(source, sink, wanted.rate)
+    rates, line = device_rates(source, sink, wanted.rate, further)
     if line is not None:
         warn(line)
-    if not share_clock(source, sink):
-        note(f"'{source.name}' and '{sink.name}' have clocks of their own: their drift is measured and resampled away")
-    return DevicePair(source, sink, further, found)
+    pair = DevicePair(source, sink, further, rates)
+    for line in pair.changes:
+        note(line)
+    return pair
 
 
-def print_devices(devices: list[Device], as_json: bool) -> None:
+def print_devices(devices: list[Device], wanted: Devices, as_json: bool) -> None:
+    """List the devices; below them what would run where ``wanted`` is asked for, and what of it is resampled."""
     from rich.table import Table
 
     from astrape.runtime.devices import NONE, share_clock
@@ -87,6 +109,21 @@ def print_devices(devices: list[Device], as_json: bool) -> None:
         )
     print_table(table, width=110)
     click.echo("i, o: the system's default for input and output")
+    click.echo(_as_wanted(devices, wanted))
+
+
+def _as_wanted(devices: list[Device], wanted: Devices) -> str:
+    from astrape.runtime.devices import DeviceError, choose, device_rates
+
+    try:
+        source, sink = choose(devices, wanted.wanted_in, "input"), choose(devices, wanted.wanted_out, "output")
+        further = None if wanted.monitor is None else choose(devices, wanted.monitor, "output")
+        rates, refused = device_rates(source, sink, wanted.rate, further)
+    except DeviceError as error:
+        return str(error)
+    ends = f"'{source.name}' at {rates.source} Hz to '{sink.name}' at {rates.sink} Hz"
+    changes = DevicePair(source, sink, further, rates).changes
+    return "\n".join([f"as asked for, {ends}", *([] if refused is None else [refused]), *changes])
 
 
 def measure_delay(pair: DevicePair, block: int, channel: int, engine: Engine, as_json: bool) -> None:
@@ -95,7 +132,8 @@ def measure_delay(pair: DevicePair, block: int, channel: int, engine: Engine, as
     from astrape.runtime.round_trip import RoundTrip
 
     trip = RoundTrip(pair.rate)
-    card = Card(pair.source, pair.sink, pair.rate, block, trip.process, channel=channel)
+    ends = {"channel": channel, "rate_in": pair.rates.source}
+    card = Card(pair.source, pair.sink, pair.rate, block, trip.process, **ends)
     card.open()
     try:
         while not trip.done:

@@ -91,7 +91,6 @@ class LiveRun:
 
         for meter in self.meters:
             meter.look()
-        sliders = list(self.speaking.sliders)
         return Shown(
             recipe=self.speaking.graph.name,
             voice=self.speaking.voice,
@@ -106,7 +105,10 @@ class LiveRun:
             bridge=None if self.card.bridge is None else (self.card.bridge.ratio - 1) * 1e6,
             xruns=self.xruns + sum(self.card.xruns.values()),
             bypass=self.engine.bypass,
-            sliders=[(n, self.speaking.value(n), i == self.chosen) for i, n in enumerate(sliders)],
+            sliders=[
+                (name, self.speaking.value(name), control.unit, place == self.chosen)
+                for place, (name, control) in enumerate(self.speaking.sliders.items())
+            ],
             notice=self.notice,
         )
 
@@ -157,7 +159,11 @@ class LiveRun:
                 further = None if self.pair.monitor is None else once_more(devices, self.pair.monitor, "output")
                 self.card = self._card(source, sink, further)
                 self.card.open()
-                break
+                # One that opens and does not call is not back: no more is said of it.
+                while self.card.alive and not self.card.calling:
+                    time.sleep(LOOK)
+                if self.card.calling:
+                    break
             except DeviceError as error:
                 if error.kind in ("permission", "library"):
                     raise
@@ -177,6 +183,8 @@ class LiveRun:
             channels=channels,
             channel=self.channel,
             monitor=monitor,
+            rate_in=self.pair.rates.source,
+            rate_monitor=self.pair.rates.monitor,
         )
 
     def _key(self, key: str | None) -> None:

@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from astrape.voice.names import UNITS
-
 if TYPE_CHECKING:
     from astrape.runtime.status import Status
 
@@ -29,7 +27,7 @@ class Shown:
         device_in, device_out: frames of the devices' own latencies.
         bridge: parts in a million by which the input's clock is fast; ``None`` where both share one.
         xruns: times that the system lost sound.
-        sliders: name, value, and whether it is the one that keys move.
+        sliders: name, value, unit, and whether it is the one that keys move.
         notice: what is to be known now: a device that is gone.
     """
 
@@ -46,7 +44,7 @@ class Shown:
     bridge: float | None
     xruns: int
     bypass: bool
-    sliders: list[tuple[str, float, bool]]
+    sliders: list[tuple[str, float, str, bool]]
     notice: str = ""
 
     @property
@@ -73,8 +71,8 @@ def lines(shown: Shown, width: int = 60) -> list[str]:
     ]
     if shown.bridge is not None:
         parts.append(f"clocks   {shown.bridge:+.0f} parts in a million apart, resampled away")
-    for name, value, chosen in shown.sliders:
-        parts.append(f"{'>' if chosen else ' '} {name:<12} {value:+.2f} {UNITS.get(name, '')}".rstrip())
+    for name, value, unit, chosen in shown.sliders:
+        parts.append(f"{'>' if chosen else ' '} {name:<12} {value:+.2f} {unit}".rstrip())
     if shown.bypass:
         parts.append("BYPASS: this is your own voice")
     if shown.notice:

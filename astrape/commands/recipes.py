@@ -97,7 +97,7 @@ def _recipe(name: str) -> dict[str, Any]:
         "inputs": {key: {"rate": str(s.rate), "channels": s.channels} for key, s in recipe.inputs.items()},
         "outputs": list(recipe.outputs),
         "controls": {
-            key: {"channels": c.channels, "default": c.default, "min": c.minimum, "max": c.maximum}
+            key: {"channels": c.channels, "default": c.default, "min": c.minimum, "max": c.maximum, "unit": c.unit}
             for key, c in recipe.controls.items()
         },
     }

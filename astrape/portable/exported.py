@@ -45,12 +45,13 @@ class Port(NamedTuple):
 
 
 class ControlSpec(NamedTuple):
-    """A control: its number of channels, one default a channel or ``None``, and bounds or ``None``."""
+    """A control: its number of channels, one default a channel or ``None``, bounds or ``None``, and its unit or ""."""
 
     channels: int
     default: tuple[float, ...] | None
     minimum: float | None
     maximum: float | None
+    unit: str = ""
 
 
 class Exported:
@@ -209,4 +210,6 @@ def _port(item: Mapping[str, Any]) -> Port:
 def _control(item: Mapping[str, Any]) -> ControlSpec:
     default = item["default"]
     low, high = (None if bound is None else float(bound) for bound in (item["min"], item["max"]))
-    return ControlSpec(index(item["channels"]), None if default is None else tuple(map(float, default)), low, high)
+    standard = None if default is None else tuple(map(float, default))
+    # Manifests of before controls had units say nothing of them.
+    return ControlSpec(index(item["channels"]), standard, low, high, str(item.get("unit", "")))

@@ -12,7 +12,7 @@ import torch
 
 from astrape.errors import AstrapeError
 from astrape.runtime.devices import SHARED, Device, DeviceError, portaudio, share_clock, told
-from astrape.runtime.drift import Bridge
+from astrape.runtime.rate_change import Crossing, whole_block
 from astrape.runtime.rings import Frames
 
 __all__ = ["Card", "Process", "block_of"]
@@ -30,18 +30,19 @@ GONE = 1.5
 class Card:
     """Sound in and out, block by block, through one callback.
 
-    Devices that share a clock are opened as one stream. Two that do not are two streams: the input's callback fills a
-    :class:`~astrape.runtime.drift.Bridge`, and the output's calls ``process``. A monitor is a further output behind a
-    bridge of its own, on which the same is heard.
+    Devices that share a clock and a rate are opened as one stream. Others are two streams: the input's callback fills a
+    :class:`~astrape.runtime.rate_change.Crossing`, and the output's calls ``process``. A monitor is a further output
+    behind a crossing of its own, on which the same is heard.
 
     Args:
         source, sink: devices.
-        rate: Hz, which both take.
-        block: frames of a block.
+        rate: of the output and of ``process``, Hz.
+        block: frames of a block at that rate.
         process: what makes the output of the input.
         channels: of the graph, in and out.
         channel: of the input, from 1: the first that the graph hears.
         monitor: another device to hear the output on.
+        rate_in, rate_monitor: Hz, where input and monitor run at another rate than the output.
 
     Attributes:
         xruns: how often the system says that it lost or lacked sound, by what it says.
@@ -59,6 +60,8 @@ class Card:
         channels: tuple[int, int] = (1, 1),
         channel: int = 1,
         monitor: Device | None = None,
+        rate_in: int | None = None,
+        rate_monitor: int | None = None,
     ) -> None:
         last = channel - 1 + channels[0]
         if last > source.channels_in:
@@ -75,19 +78,25 @@ class Card:
         self._opened = last
         self._x = np.zeros((channels[0], block), np.float32)
         self._y = np.zeros((channels[1], block), np.float32)
-        self._monitored_y = np.zeros_like(self._y)
-        self._last = time.monotonic()
+        self._opening = time.monotonic()
+        self._last = [self._opening] * 2
         self._streams: list[Any] = []
-        self._duplex = share_clock(source, sink)
-        self.bridge = None if self._duplex else Bridge(channels[0], rate, block, block)
-        self._monitor_bridge = None if monitor is None else Bridge(channels[1], rate, block, block)
+        self._rate_in, self._rate_monitor = rate_in or rate, rate_monitor or rate
+        self._duplex = share_clock(source, sink) and self._rate_in == rate
+        self._block_in = whole_block(self._rate_in, rate, round(block * self._rate_in / rate))
+        self._block_monitor = round(block * self._rate_monitor / rate)
+        self.bridge = None if self._duplex else Crossing(channels[0], self._rate_in, rate, self._block_in, block)
+        self._monitor_bridge = None
+        if monitor is not None:
+            self._monitor_bridge = Crossing(channels[1], rate, self._rate_monitor, block, self._block_monitor)
+        self._monitored_y = np.zeros((channels[1], self._block_monitor), np.float32)
         self._flushed = threading.local()
 
     @property
     def latency_in(self) -> int:
         """Frames from the air to the engine, as the system says, and through the bridge where there is one."""
         own = self._latency(0, 0)
-        return own if self.bridge is None else max(0, own - self.block) + self.bridge.late
+        return own if self.bridge is None else max(0, own - self.bridge.entering) + self.bridge.late
 
     @property
     def latency_out(self) -> int:
@@ -95,9 +104,14 @@ class Card:
         return self._latency(0 if self._duplex else 1, 1)
 
     @property
+    def calling(self) -> bool:
+        """Whether input and output have both called since they were opened."""
+        return min(self._last) > self._opening
+
+    @property
     def alive(self) -> bool:
-        """Whether callbacks come."""
-        return time.monotonic() - self._last < GONE and all(stream.active for stream in self._streams[:2])
+        """Whether callbacks come, of input and of output."""
+        return time.monotonic() - min(self._last) < GONE and all(stream.active for stream in self._streams[:2])
 
     def open(self) -> None:
         """Open the devices and begin.
@@ -106,23 +120,26 @@ class Card:
             DeviceError: with the cause and what to do.
         """
         sound = portaudio()
-        common = {"samplerate": self.rate, "blocksize": self.block, "dtype": "float32", "latency": "low"}
         ins = {"device": self.source.index, "channels": self._opened, **_extra(sound, self.source)}
         outs = {"device": self.sink.index, "channels": min(2, self.sink.channels_out), **_extra(sound, self.sink)}
         outs["channels"] = max(outs["channels"], len(self._y))
+        own = _timing(self.rate, self.block)
         try:
             if self._duplex:
                 both = {key: (ins[key], outs[key]) for key in ins}
-                self._streams = [sound.Stream(**common, **both, callback=self._both)]
+                self._streams = [sound.Stream(**own, **both, callback=self._both)]
             else:
+                entering = _timing(self._rate_in, self._block_in)
                 self._streams = [
-                    sound.InputStream(**common, **ins, callback=self._heard),
-                    sound.OutputStream(**common, **outs, callback=self._played),
+                    sound.InputStream(**entering, **ins, callback=self._heard),
+                    sound.OutputStream(**own, **outs, callback=self._played),
                 ]
             if self.monitor is not None:
                 more = {"device": self.monitor.index, "channels": min(2, self.monitor.channels_out)}
-                self._streams.append(sound.OutputStream(**common, **more, callback=self._monitored))
-            self._last = time.monotonic()
+                leaving = _timing(self._rate_monitor, self._block_monitor)
+                self._streams.append(sound.OutputStream(**leaving, **more, callback=self._monitored))
+            self._opening = time.monotonic()
+            self._last = [self._opening] * 2
             for stream in self._streams:
                 stream.start()
         except sound.PortAudioError as error:
@@ -150,18 +167,21 @@ class Card:
         self._streams = []
 
     def _both(self, indata: Any, outdata: Any, frames: int, times: Any, status: Any) -> None:
-        self._begin(status)
+        self._begin(status, 0, 1)
         x = self._x[:, :frames]
         x[:] = indata.T[self._channel :]
         self._fill(x, outdata, frames)
 
     def _heard(self, indata: Any, frames: int, times: Any, status: Any) -> None:
-        self._begin(status)
+        self._begin(status, 0)
         assert self.bridge is not None
-        self.bridge.write(indata.T[self._channel :], time.perf_counter())
+        try:
+            self.bridge.write(indata.T[self._channel :], time.perf_counter())
+        except BaseException as error:
+            self.failure = self.failure or error
 
     def _played(self, outdata: Any, frames: int, times: Any, status: Any) -> None:
-        self._begin(status)
+        self._begin(status, 1)
         assert self.bridge is not None
         x = self._x[:, :frames]
         self.bridge.read(x, time.perf_counter())
@@ -185,8 +205,9 @@ class Card:
         self._monitor_bridge.read(y, time.perf_counter())
         outdata[:] = y.T if len(y) == outdata.shape[1] else y[:1].T
 
-    def _begin(self, status: Any) -> None:
-        self._last = time.monotonic()
+    def _begin(self, status: Any, *sides: int) -> None:
+        for side in sides:
+            self._last[side] = time.monotonic()
         if not hasattr(self._flushed, "done"):
             # Of this thread: what decays is not to end in numbers that processors are slow with.
             self._flushed.done = torch.set_flush_denormal(True)
@@ -203,7 +224,7 @@ class Card:
         if not 0 <= seconds <= LONGEST:
             # A block each way is the least there can be.
             self.assumed = True
-            return self.block
+            return self.block if side or self.bridge is None else self.bridge.entering
         return round(seconds * self.rate)
 
 
@@ -246,6 +267,10 @@ def _period(source: Device, sink: Device, rate: int) -> int:
     if not found:
         raise DeviceError("gone", f"'{source.name}' does not call within 5 s: hint: look whether its server runs")
     return found[0]
+
+
+def _timing(rate: int, block: int) -> dict[str, Any]:
+    return {"samplerate": rate, "blocksize": block, "dtype": "float32", "latency": "low"}
 
 
 def _extra(sound: Any, device: Device) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from astrape.wording import lacking
 __all__ = [
     "Device",
     "DeviceError",
+    "Rates",
     "choose",
-    "common_rate",
+    "device_rates",
     "list_devices",
     "once_more",
     "portaudio",
@@ -29,7 +30,7 @@ SHARED = ("JACK Audio Connection Kit", "ASIO")
 """Host APIs in which all devices run by one clock."""
 
 RATES = (48000, 44100, 96000, 88200, 32000, 24000, 22050, 16000, 8000)
-"""Hz, tried in this order where two devices have no default in common."""
+"""Hz, tried in this order where devices refuse what is wanted and what they have by default."""
 
 NONE = {
     "linux": "start PipeWire, JACK or PulseAudio (`jackd -d dummy` is a sound card that plays to nobody), or let your "
@@ -211,38 +212,76 @@ def share_clock(one: Device, other: Device) -> bool:
     return one.index == other.index or one.name == other.name or one.api in SHARED
 
 
-def common_rate(source: Device, sink: Device, wanted: int | None) -> tuple[int, str | None]:
-    """A rate that both devices take.
+@dataclass(frozen=True)
+class Rates:
+    """The rates at which devices run, Hz. The output's is the engine's, and what runs at another is resampled."""
+
+    source: int
+    sink: int
+    monitor: int | None = None
+
+
+def device_rates(
+    source: Device, sink: Device, wanted: int | None, monitor: Device | None = None
+) -> tuple[Rates, str | None]:
+    """The rate that input and output both take, or where there is none, one for each.
 
     Args:
         wanted: Hz, tried first; the sink's default when left out.
+        monitor: a further output, which takes part in no choice.
 
     Returns:
-        The rate, and where it is not the wanted one, a line that says so. The graph is resampled to it.
+        The rates, and where the output's is not the wanted one, a line that says so. The graph is resampled to it.
 
     Raises:
-        DeviceError: where there is none.
+        DeviceError: for a device that takes no rate, or does not work.
+    """
+    first = [] if wanted is None else [wanted]
+    tried = [*first, round(sink.rate), round(source.rate), *RATES]
+    rate = _first_taken(tried, source, sink)
+    if isinstance(rate, int):
+        taken = rate
+    else:
+        rate, taken = (_first_taken(tried, *pair) for pair in ((None, sink), (source, None)))
+        for found in (rate, taken):
+            if not isinstance(found, int):
+                raise told(found, source, sink) from found
+    further = None
+    if monitor is not None:
+        further = _first_taken([rate, round(monitor.rate), *RATES], None, monitor)
+        if not isinstance(further, int):
+            raise told(further, monitor, monitor) from further
+    rates = Rates(taken, rate, further)
+    if wanted in (None, rate):
+        return rates, None
+    by = "the devices: they run" if rate == taken else f"'{sink.name}': it runs"
+    return rates, f"{wanted} Hz is refused by {by} at {rate} Hz, and the graph is resampled to it"
+
+
+def _first_taken(rates: Sequence[int], source: Device | None, sink: Device | None) -> int | Exception:
+    """The first rate that both devices take, or what PortAudio said to the first of all.
+
+    Raises:
+        DeviceError: for a device that does not work, whatever its rate.
     """
     sound = portaudio()
-    first = [wanted] if wanted is not None else []
-    tried = dict.fromkeys([*first, round(sink.rate), round(source.rate), *RATES])
     refused: Exception | None = None
-    for rate in tried:
+    for rate in dict.fromkeys(rates):
+        common: dict[str, Any] = {"dtype": "float32", "samplerate": rate}
         try:
-            sound.check_input_settings(source.index, channels=1, dtype="float32", samplerate=rate)
-            sound.check_output_settings(
-                sink.index, channels=min(2, sink.channels_out), dtype="float32", samplerate=rate
-            )
+            if source is not None:
+                sound.check_input_settings(source.index, channels=1, **common)
+            if sink is not None:
+                sound.check_output_settings(sink.index, channels=min(2, sink.channels_out), **common)
         except sound.PortAudioError as error:
             refused = refused or error
             if _number(error) not in (BAD_RATE, UNANTICIPATED):
-                raise told(error, source, sink) from error
+                there = [device for device in (source, sink) if device is not None]
+                raise told(error, there[0], there[-1]) from error
             continue
-        if wanted in (None, rate):
-            return rate, None
-        return rate, f"{wanted} Hz is refused by the devices: they run at {rate} Hz, and the graph is resampled to it"
+        return rate
     assert refused is not None
-    raise told(refused, source, sink) from refused
+    return refused
 
 
 def told(error: Exception, source: Device, sink: Device) -> DeviceError:
@@ -258,7 +297,8 @@ def told(error: Exception, source: Device, sink: Device) -> DeviceError:
         hint = "close the program that has it, or take it through PipeWire, PulseAudio or JACK, which share it"
         return DeviceError("busy", f"{pair} is in use by another program: hint: {hint}")
     if number == BAD_RATE:
-        return DeviceError("rate", f"{pair} have no rate in common: hint: take an input and an output of one host API")
+        hint = "say --rate with one that is taken, or take another host API's device"
+        return DeviceError("rate", f"{pair} runs at none of the rates that were tried: hint: {hint}")
     if number == BAD_CHANNELS:
         return DeviceError("other", f"{pair} has not the channels that are asked for: hint: see `--list-devices`")
     if number in (BAD_DEVICE, TIMED_OUT) or "no such device" in low or "disconnected" in low:

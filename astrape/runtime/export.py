@@ -265,6 +265,7 @@ def described(quantum: Quantum, about: dict[str, str]) -> dict[str, Any]:
                 "default": None if spec.default is None else list(spec.default),
                 "min": spec.minimum,
                 "max": spec.maximum,
+                "unit": spec.unit,
             }
             for name, spec in graph.control_specs.items()
         ],
@@ -325,6 +326,7 @@ def _readme(manifest: Mapping[str, Any]) -> str:
         + ("must be given" if control["default"] is None else f"default {control['default'][0]:g}")
         + ("" if control["min"] is None else f", at least {control['min']:g}")
         + ("" if control["max"] is None else f", at most {control['max']:g}")
+        + (f", in {control['unit']}" if control["unit"] else "")
         for control in manifest["controls"]
     ]
     lines = [

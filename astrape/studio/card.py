@@ -9,7 +9,7 @@ from typing import Any
 
 from astrape.errors import AstrapeError
 from astrape.runtime.card import Card, block_of
-from astrape.runtime.devices import Device, choose, common_rate, list_devices, restart
+from astrape.runtime.devices import Device, DeviceError, choose, device_rates, list_devices, restart
 from astrape.runtime.taps import Meter
 from astrape.studio.speaker import Changing
 from astrape.voice.live import LiveVoice
@@ -22,6 +22,11 @@ class _Abandoned:
 
     ever = False
 
+
+LOST = (
+    "the sound server died, and this process cannot reach another: hint: end `astrape studio` and start it again; the "
+    "browser's microphone goes on"
+)
 
 _looking = threading.Lock()
 """One thread at a time has PortAudio look anew."""
@@ -67,13 +72,18 @@ class CardSpeaker(Changing):
 
     def __init__(self, live: LiveVoice, wanted_in: str | None, wanted_out: str | None) -> None:
         super().__init__(live)
+        if _Abandoned.ever:
+            raise DeviceError("gone", LOST)
         devices = _devices_now()
         source, sink = choose(devices, wanted_in, "input"), choose(devices, wanted_out, "output")
-        self.rate, _ = common_rate(source, sink, None)
+        rates, _ = device_rates(source, sink, None)
+        self.rate, self._rate_in = rates.sink, rates.source
         self.block = block_of(source, sink, self.rate, None, live.quantum(self.rate))
         self.engine = live.engine(self.rate, self.block)
         channels = self.engine.heard.channels, self.engine.made.channels
-        self.card = Card(source, sink, self.rate, self.block, self.engine.process, channels=channels)
+        self.card = Card(
+            source, sink, self.rate, self.block, self.engine.process, channels=channels, rate_in=self._rate_in
+        )
         self._meters = Meter(self.engine.heard), Meter(self.engine.played)
 
     @property
@@ -117,7 +127,8 @@ class CardSpeaker(Changing):
         if failure is not None:
             raise AstrapeError(f"the sound has ended: {failure}") from failure
         if not self.card.alive:
-            raise AstrapeError(f"'{self.card.source.name}' or '{self.card.sink.name}' is gone: hint: press Start again")
+            gone = f"'{self.card.source.name}' or '{self.card.sink.name}' is gone"
+            raise DeviceError("gone", LOST if self.card.served else f"{gone}: hint: press Start again")
         for meter in self._meters:
             meter.look()
         status = self.engine.status()
@@ -128,7 +139,8 @@ class CardSpeaker(Changing):
             ("device out", self.card.latency_out),
         ]
         return {
-            "card": f"{self.rate} Hz, blocks of {self.block}",
+            "card": f"{self.rate} Hz, blocks of {self.block}"
+            + ("" if self._rate_in == self.rate else f", of {self._rate_in} Hz resampled"),
             "levels": [20 * math.log10(max(meter.peak, 1e-6)) for meter in self._meters],
             "parts": [[name, count / self.rate] for name, count in frames],
             "load": status.load,

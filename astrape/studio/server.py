@@ -22,7 +22,6 @@ from astrape.studio.connection import Connection, parsed
 from astrape.studio.presets import Presets
 from astrape.voice.advice import voice_warnings
 from astrape.voice.live import LiveVoice
-from astrape.voice.names import UNITS
 from astrape.voice.voicebank import Voicebank
 
 __all__ = ["COOKIE", "Studio"]
@@ -120,7 +119,7 @@ class Studio:
                 "least": -1.0 if control.minimum is None else control.minimum,
                 "most": 1.0 if control.maximum is None else control.maximum,
                 "value": live.value(name),
-                "unit": UNITS.get(name, ""),
+                "unit": control.unit,
             }
             for name, control in live.sliders.items()
         ]

@@ -17,7 +17,6 @@ __all__ = [
     "REFERENCES",
     "SPEAKER_ENCODER",
     "TRACKERS",
-    "UNITS",
 ]
 
 RECIPE = "astrape-mini"
@@ -65,9 +64,6 @@ Voices of one ``--encoder`` are of one space."""
 
 METRICS = ("intelligibility", "similarity", "pitch", "dnsmos", "pesq", "stoi", "spectrum", "codes", "speed")
 """Families of metrics that evaluation comes with, in the order that tables have."""
-
-UNITS = {"pitch": "semitones", "register": "Hz"}
-"""Units of the controls that have one in all recipes of these names."""
 
 TRACKERS = ("swift-f0", "pyworld")
 """Pitch trackers that evaluation knows, the preferred one first."""

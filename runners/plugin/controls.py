@@ -4,7 +4,6 @@ import json
 import sys
 from pathlib import Path
 
-UNITS = {"register": "Hz", "pitch": "semitones"}
 OWN = ("speaker", "pitch")
 """Those that the plugin has parameters of its own for: voice and pitch."""
 
@@ -19,7 +18,7 @@ def main(manifest: str, target: str) -> None:
         low, high = control["min"] or 0.0, 1.0 if control["max"] is None else control["max"]
         default = (control["default"] or [low])[0]
         whole = "true" if name == "seed" else "false"
-        words = ", ".join(f'"{word}"' for word in (name, name.capitalize(), UNITS.get(name, "")))
+        words = ", ".join(json.dumps(word, ensure_ascii=False) for word in (name, name.capitalize(), control["unit"]))
         rows.append(f"    {{{words}, {default}f, {low}f, {high}f, {whole}}},")
     text = "\n".join(["// Written by controls.py.", f"constexpr Shipped kShipped[{len(rows)}] = {{", *rows, "};", ""])
     if not Path(target).is_file() or Path(target).read_text() != text:

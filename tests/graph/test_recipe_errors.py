@@ -157,6 +157,17 @@ MISTAKES = {
         "use: graph\n    controls: {depth: amount}",
         "11: .*has 2 channels, and 'depth'",
     ),
+    "unit not text": ("[0, 1]", "[0, 1], unit: 3", "5: control 'amount': unit is 3, not text: put quotes"),
+    "unit of nothing": ("[0, 1]", "[0, 1], unit: ''", "5: control 'amount': unit is '': give 1 to 16 characters"),
+    "unit too long": ("[0, 1]", f"[0, 1], unit: {'n' * 17}", "5: control 'amount': unit is .* 1 to 16 characters"),
+    "unit of two lines": ("[0, 1]", '[0, 1], unit: "a\\nb"', "5: control 'amount': unit is .* of one line"),
+    "unit with blanks": ("[0, 1]", "[0, 1], unit: ' Hz'", "5: control 'amount': unit is ' Hz': give"),
+    "units apart": (
+        f"{{default: 1, max: 2}}}}\n{PART_END}",
+        f"{{channels: 2, max: 2, unit: dB}}, loud: {{channels: 2, max: 2, unit: Hz}}}}\n{PART_END}\n"
+        "    controls: {depth: amount, loud: amount}",
+        "16: node 'part': control 'amount' .voice.yaml:5. is in dB, and 'loud' of .* in Hz: give them the same unit",
+    ),
     "control missing": (
         "default: 1, max: 2",
         "channels: 1",

@@ -110,7 +110,7 @@ def test_repeat_is_a_chain_that_is_read_at_its_end() -> None:
 INNER = """\
 recipe: inner
 inputs: {x: {rate: 16000, channels: 1}}
-controls: {speaker: {channels: 4}, amount: {default: 0.5, min: 0, max: 1}}
+controls: {speaker: {channels: 4}, amount: {default: 0.5, min: 0, max: 1, unit: dB}}
 blocks:
   a: {use: conv, condition: speaker}
   b: {use: gain, gain: amount}
@@ -155,7 +155,8 @@ def test_nested_recipes_are_unfolded(folder: Path) -> None:
     assert str(inner.location).endswith("inner.yaml:5")
     # The range of the nested control holds outside as well.
     amount = recipe.controls["amount"]
-    assert (amount.minimum, amount.maximum, amount.default) == (0.0, 1.0, (0.2,))
+    assert (amount.minimum, amount.maximum, amount.default, amount.unit) == (0.0, 1.0, (0.2,), "dB")
+    assert recipe.controls["voice"].unit == ""
     (expected,) = recipe.expectations
     assert (expected.node, expected.reference, expected.stream) == ("enc", Reference("down"), Stream(16000, 1))
     assert str(expected.location).endswith("top.yaml:6")

@@ -1,5 +1,7 @@
 // A sound card for ALSA that is a clock and a cable: what is played at an instant is what is heard at that instant. It is
-// opened by one program at a time, runs at the rates it is told, and is pulled out by a file that appears.
+// opened by one program at a time, runs at the rate it is told, and is pulled out by a file that appears. Where there is a
+// file "sound" of floats, that is what is heard, and where there is a file "played", it takes what is played. The instant
+// of the first frame of either is written to "began_in" and "began_out".
 #include <alsa/asoundlib.h>
 #include <alsa/pcm_external.h>
 #include <errno.h>
@@ -18,6 +20,7 @@ struct Side {
     int lock, timer;
     double slowness, began;   // seconds
     snd_pcm_uframes_t played; // where the application has written to, or read from
+    FILE *file;               // what is heard, or what is played
 };
 
 // What the cable holds, by frames since the playback began.
@@ -38,8 +41,18 @@ static int there(const struct Side *side, const char *what) {
 
 static int start(snd_pcm_ioplug_t *io) {
     struct Side *side = io->private_data;
+    const int playing = io->stream == SND_PCM_STREAM_PLAYBACK;
+    char path[320];
+    snprintf(path, sizeof path, "%s/%s", side->folder, playing ? "played" : "sound");
+    if (!side->file && there(side, playing ? "played" : "sound")) side->file = fopen(path, playing ? "wb" : "rb");
     side->began = now();
-    if (io->stream == SND_PCM_STREAM_PLAYBACK) cable_began = side->began;
+    if (playing) cable_began = side->began;
+    snprintf(path, sizeof path, "%s/%s", side->folder, playing ? "began_out" : "began_in");
+    FILE *file = fopen(path, "w");
+    if (file) {
+        fprintf(file, "%.9f\n", side->began);
+        fclose(file);
+    }
     return 0;
 }
 
@@ -70,6 +83,10 @@ static snd_pcm_sframes_t transfer(snd_pcm_ioplug_t *io, const snd_pcm_channel_ar
             float *x = (float *)((char *)areas[c].addr + (areas[c].first + (offset + n) * areas[c].step) / 8);
             if (io->stream == SND_PCM_STREAM_PLAYBACK) {
                 if (c == 0) cable[(side->played + n) % MOST] = *x;
+                if (c == 0 && side->file) fwrite(x, sizeof *x, 1, side->file);
+            } else if (side->file) {
+                if (c > 0) *x = *(const float *)((const char *)areas[0].addr + (areas[0].first + (offset + n) * areas[0].step) / 8);
+                else if (fread(x, sizeof *x, 1, side->file) != 1) *x = 0;
             } else {
                 const double from = cable_began < 0 ? -1 : (side->began - cable_began) * io->rate / side->slowness + side->played + n;
                 *x = from < 0 ? 0 : cable[(snd_pcm_uframes_t)(from + 0.5) % MOST];
@@ -113,6 +130,7 @@ static int poll_revents(snd_pcm_ioplug_t *io, struct pollfd *fds, unsigned count
 
 static int closed(snd_pcm_ioplug_t *io) {
     struct Side *side = io->private_data;
+    if (side->file) fclose(side->file);
     close(side->timer);
     close(side->lock);
     free(side);

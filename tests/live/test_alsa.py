@@ -1,24 +1,31 @@
 """Devices of ALSA through PortAudio's own code for it.
 
-The card has no hardware and is compiled here. One program has it at a time, it runs at one rate, and a file that
-appears pulls it out.
+The cards have no hardware and are compiled here. One program has each at a time, each runs at one rate, and a file that
+appears pulls one out.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import math
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.signal
+import soundfile
+import torch
 
+import astrape
 from tests.live.test_card import ended
 
 pytest.importorskip("sounddevice", reason="needs the extra 'live'", exc_type=(ImportError, OSError))
@@ -27,6 +34,9 @@ pytestmark = pytest.mark.timeout(600)
 
 SLOWNESS = 4
 """Times that a second of the card lasts, so that a busy machine loses nothing."""
+
+RATES = {"usb": 48000, "line": 48000, "slow": 44100, "broken": 48000}
+"""Hz, at which each card runs and no other."""
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +51,14 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def usb(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a card ``usb``, beside which there are another and a broken one."""
+    """The folder of a card ``usb``, beside which there are others and a broken one."""
     lines = [f'pcm_type.astrape_card {{ lib "{library}" }}']
     # PortAudio ends the process where it finds every device that is configured: one has to be broken.
-    for name in ("usb", "line", "broken"):
+    for name, rate in RATES.items():
         if name != "broken":
             (tmp_path / name).mkdir()
-        lines.append(f'pcm.{name} {{ type astrape_card folder "{tmp_path / name}" slowness {SLOWNESS} }}')
+        card = f'type astrape_card folder "{tmp_path / name}" slowness {SLOWNESS} rate {rate}'
+        lines.append(f"pcm.{name} {{ {card} }}")
     (tmp_path / "alsa.conf").write_text("\n".join(lines) + "\n")
     monkeypatch.setenv("ALSA_CONFIG_PATH", str(tmp_path / "alsa.conf"))
     monkeypatch.setenv("JACK_NO_START_SERVER", "1")
@@ -93,9 +104,70 @@ def test_a_rate_that_is_refused_is_resampled_to_the_devices(usb: Path) -> None:
     assert "44100 Hz is refused by the devices: they run at 48000 Hz, and the graph is resampled" in told["line"]
 
 
+def test_devices_without_a_common_rate_speak_and_the_input_is_resampled(usb: Path, tmp_path: Path) -> None:
+    """The oracle is scipy's resampler on what the card of 44.1 kHz gives, and the graph on what the engine heard."""
+    rng = np.random.default_rng(0)
+    slow = RATES["slow"]
+    x = scipy.signal.sosfilt(scipy.signal.butter(8, 2000, fs=slow, output="sos"), rng.uniform(-1, 1, 6 * slow))
+    x.astype("<f4").tofile(tmp_path / "slow" / "sound")
+    asked = ["--input", "slow", "--output", "usb"]
+    listed = run("astrape", "live", "--list-devices", *asked).stdout
+    resampled = "'slow' runs at 44100 Hz and is resampled to the 48000 Hz of 'usb'"
+    assert f"as asked for, 'slow' at 44100 Hz to 'usb' at 48000 Hz\n{resampled}\n" in listed
+    files = [tmp_path / "heard.wav", tmp_path / "spoken.wav"]
+    options = ["--seconds", "5", "--json", "--record", ",".join(map(str, files))]
+    done = run("astrape", "live", *asked, "--recipe", "robot-voice", *options)
+    assert done.returncode == 0, done.stderr
+    assert f"astrape: {resampled}\n" in done.stderr
+    facts = json.loads(done.stdout)
+    assert (facts["rate_in"], facts["rate"], facts["block"]) == (44100, 48000, 480)
+    # Half the filter: 48 periods of the lower rate, in whole frames of the output's.
+    assert facts["resampling_frames"] == math.ceil(Fraction(48 * 48000, 44100)) == 53
+    # What is told holds the resampler, both devices' blocks and half the bridge's filter.
+    assert facts["device_in"] > facts["resampling_frames"] + 2 * 480
+    assert facts["total_frames"] == facts["device_in"] + facts["latency"] + facts["device_out"]
+    (heard, _), (spoken, rate) = (soundfile.read(file, dtype="float32") for file in files)
+    assert rate == 48000
+    graph = astrape.load("robot-voice").hosted(rate)
+    whole = graph(torch.from_numpy(np.pad(heard, (0, -len(heard) % graph.quantum)))[None, None])[0, 0].numpy()
+    shift = facts["latency"] - math.ceil(graph.latency * rate)
+    if facts["dropouts"] == 0:
+        expected = np.concatenate((np.zeros(shift, np.float32), whole))[: len(spoken)]
+        np.testing.assert_allclose(spoken, np.clip(expected, -1, 1), rtol=0, atol=2e-4)
+    # Where clocks are looked for, and where a busy machine has lost some frames, the delay moves: 10 ms at a time.
+    sound = scipy.signal.resample_poly(x, 160, 147)
+    alike = []
+    for begin in range(rate, len(heard) - 480, 4800):
+        part = heard[begin : begin + 480]
+        near = sound[max(0, begin - rate) : begin + 480]
+        power = np.sqrt(np.convolve(near**2, np.ones(480), "valid")) * np.linalg.norm(part)
+        alike.append(np.max(np.correlate(near, part, "valid") / np.maximum(power, 1e-9)))
+    assert len(alike) > 20
+    assert np.median(alike) > 0.98
+
+
+def test_an_output_that_stops_calling_is_noticed_though_the_input_goes_on(usb: Path, tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "astrape", "live", "--input", "slow", "--output", "usb", "--recipe", "robot-voice"]
+    errors = tmp_path / "errors"
+    with errors.open("w") as writing, ended(subprocess.Popen(line, stderr=writing, text=True)) as process:
+        while not (usb / "began_out").exists():
+            assert process.poll() is None, errors.read_text()
+            time.sleep(0.1)
+        (usb / "gone").touch()
+        while "is gone: waiting" not in errors.read_text():
+            assert process.poll() is None, errors.read_text()
+            time.sleep(0.1)
+        (usb / "gone").unlink()
+        while "it is back" not in errors.read_text():
+            assert process.poll() is None, errors.read_text()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) in (0, 130)
+
+
 def test_what_another_program_has_is_not_listed_and_the_command_says_so(usb: Path) -> None:
     listed = json.loads(run("astrape", "live", "--list-devices", "--json").stdout)
-    assert [device["name"] for device in listed] == ["usb", "line"]
+    assert [device["name"] for device in listed] == ["usb", "line", "slow"]
     with (usb / "out").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         table = run("astrape", "live", "--list-devices").stdout
@@ -105,7 +177,8 @@ def test_what_another_program_has_is_not_listed_and_the_command_says_so(usb: Pat
     assert "-1000" not in row
     assert refused.returncode == 1
     assert (
-        "there is no output device 'usb': hint: there is: 1 line; what another program has to itself" in refused.stderr
+        "there is no output device 'usb': hint: there is: 1 line; 2 slow; what another program has to itself"
+        in refused.stderr
     )
 
 
@@ -159,5 +232,5 @@ for there in (True, False, True):
 """
     done = subprocess.run([sys.executable, "-c", script, usb], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    both, one = ["usb, ALSA", "line, ALSA"], ["line, ALSA"]
+    both, one = ["usb, ALSA", "line, ALSA", "slow, ALSA"], ["line, ALSA", "slow, ALSA"]
     assert done.stdout.splitlines() == [f"{names} {names}" for names in (both, one, both)]

@@ -42,6 +42,41 @@ def facts(socket: Any) -> dict[str, Any]:
     return told
 
 
+def test_a_sound_server_that_is_killed_is_told_and_the_page_goes_on(server: Server) -> None:
+    line = [sys.executable, "-m", "astrape", "studio", "--no-browser", "--recipe", "robot-voice"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with ended(
+        subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    ) as run:
+        assert run.stdout is not None
+        page = run.stdout.readline().strip()
+        address = page.replace("http://", "ws://").replace("/?", "/sound?")
+        with client.connect(address, open_timeout=300) as socket:
+            socket.send(json.dumps({"card": {}}))
+            facts(socket)
+            assert server.process is not None
+            server.process.kill()
+            told = json.loads(socket.recv(timeout=300))
+            while "error" not in told:
+                told = json.loads(socket.recv(timeout=300))
+        assert "the sound server died" in told["error"]
+        assert "start it again" in told["error"]
+        server.stop()
+        server.start()
+        # PortAudio cannot let go of what died: that is said again, and nothing hangs or ends.
+        with client.connect(address, open_timeout=300) as socket:
+            socket.send(json.dumps({"card": {}}))
+            assert "start it again" in json.loads(socket.recv(timeout=300))["error"]
+        # The browser's own sound is there as ever.
+        with client.connect(address, open_timeout=300) as socket:
+            socket.send(json.dumps({"rate": 48000, "block": 960}))
+            assert facts(socket)["rate"] == 48000
+            socket.send(bytes(4) + np.zeros(960, "<f4").tobytes())
+            assert len(socket.recv(timeout=300)) == 4 + 4 * 960
+        run.send_signal(signal.SIGINT)
+        assert run.wait(60) in (0, 130)
+
+
 def test_the_sound_card_speaks_late_by_what_the_page_is_told(server: Server) -> None:
     line = [sys.executable, "-m", "astrape", "studio", "--no-browser", "--recipe", "robot-voice", "--set", "amount=0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -118,7 +118,9 @@ def test_errors_of_portaudio_have_a_cause_and_a_fix(said, kind):
 
 
 STATUS = Status(Fraction(48000), 2985, 2505, 480, 2505, False, 0.21, 0.42, 480000, 2, 960, 480, 0, None)
-SHOWN = Shown("astrape-mini", "emma", 480, STATUS, 0.25, 1.2, 0, 3, 480, 512, 12.0, 1, True, [("pitch", -3.0, True)])
+SHOWN = Shown(
+    "astrape-mini", "emma", 480, STATUS, 0.25, 1.2, 0, 3, 480, 512, 12.0, 1, True, [("pitch", -3.0, "semitones", True)]
+)
 
 
 @pytest.mark.parametrize("width", [40, 60, 100])

@@ -154,11 +154,14 @@ def test_the_command_speaks_and_tells_the_latency_that_is_heard(server, tmp_path
         assert lag_of(spoken, whole) == shift
 
 
-def test_a_server_that_goes_away_is_waited_for(server):
+@pytest.mark.parametrize("killed", [False, True], ids=["ended", "killed"])
+def test_a_server_that_goes_away_is_waited_for(server, killed):
     run = command("--recipe", "voice-changer", "--block", str(server.period), "--seconds", "3", "--json")
     with closing(Talker(server, noise(0.1))) as talker:
         talker.connect()
         time.sleep(1.0)
+    if killed:
+        server.process.kill()
     server.stop()
     lines: list[str] = []
     while not any("waiting" in line for line in lines):

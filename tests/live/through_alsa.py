@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from astrape.runtime.card import Card
-from astrape.runtime.devices import DeviceError, choose, common_rate, list_devices
+from astrape.runtime.devices import DeviceError, choose, device_rates, list_devices
 
 
 def main(folder: Path, what: str) -> dict[str, Any]:
@@ -21,13 +21,13 @@ def main(folder: Path, what: str) -> dict[str, Any]:
         if what == "busy":
             fcntl.flock(held.enter_context((folder / "out").open("w")), fcntl.LOCK_EX)
         elif what == "rate":
-            found, line = common_rate(source, sink, 44100)
-            return {"kind": str(found), "line": str(line)}
+            found, line = device_rates(source, sink, 44100)
+            return {"kind": str(found.sink), "line": str(line)}
         else:
             (folder / what).touch()
         told = {}
         for step, attempt in (
-            ("checked", lambda: common_rate(source, sink, rate)),
+            ("checked", lambda: device_rates(source, sink, rate)),
             ("opened", Card(source, sink, rate, 480, lambda x, y: None).open),
         ):
             try:

@@ -25,7 +25,10 @@ SPOKEN = {"condition": "speaker", "condition_channels": 4}
 SMALL: dict[str, Any] = {
     "recipe": "small",
     "inputs": {"mic": {"rate": 8000, "channels": 1}},
-    "controls": {"level": {"channels": 1, "default": 0.5, "min": 0.0, "max": 2.0}, "speaker": {"channels": 4}},
+    "controls": {
+        "level": {"channels": 1, "default": 0.5, "min": 0.0, "max": 2.0, "unit": "x"},
+        "speaker": {"channels": 4},
+    },
     "blocks": {
         "down": {"use": "resampler", "rate": 4000, "zeros": 24},
         "loud": {"use": "gain", "gain": "level", "smooth_ms": 0, "from": "down"},

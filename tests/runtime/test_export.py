@@ -33,6 +33,17 @@ def folder(onnx_export: Path) -> Path:
     return onnx_export
 
 
+def test_a_manifest_of_before_there_were_units_still_loads(folder: Path, tmp_path: Path) -> None:
+    older = shutil.copytree(folder, tmp_path / "older")
+    manifest = json.loads((older / "manifest.json").read_text())
+    for control in manifest["controls"]:
+        del control["unit"]
+    (older / "manifest.json").write_text(json.dumps(manifest))
+    assert {name: spec.unit for name, spec in Exported(folder).controls.items()} == {"level": "x", "speaker": ""}
+    assert [spec.unit for spec in Exported(older).controls.values()] == ["", ""]
+    assert set(PortableSession(older).export.controls) == {"level", "speaker"}
+
+
 def noise(frames: int, seed: int = 0) -> np.ndarray:
     return 0.3 * np.random.default_rng(seed).standard_normal((2, 1, frames)).astype(np.float32)
 
@@ -49,10 +60,11 @@ def test_the_manifest_says_what_the_graph_says(folder: Path) -> None:
         assert Fraction(late["framing_seconds"]) == graph.period - 1 / stream.rate
         aged = graph.latencies[name] + graph.period - 1 / stream.rate
         assert late["host_frames"] == math.ceil(aged * stream.rate)
-    assert [(c["name"], c["channels"], c["default"], c["min"], c["max"]) for c in manifest["controls"]] == [
-        ("level", 1, [0.5], 0.0, 2.0),
-        ("speaker", 4, None, None, None),
+    assert [(c["name"], c["channels"], c["default"], c["min"], c["max"], c["unit"]) for c in manifest["controls"]] == [
+        ("level", 1, [0.5], 0.0, 2.0, "x"),
+        ("speaker", 4, None, None, None, ""),
     ]
+    assert "default 0.5, at least 0, at most 2, in x\n" in (folder / "README.md").read_text()
     state = onnxruntime.InferenceSession(folder / "model.onnx").get_inputs()
     shapes = {item.name.removeprefix("state."): item.shape for item in state if item.name.startswith("state.")}
     assert {item["name"]: item["shape"] for item in manifest["state"]} == shapes

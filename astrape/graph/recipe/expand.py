@@ -342,10 +342,10 @@ class _Names:
 
 
 def _narrowed(outer: Control, inner: Control, written: WrittenNode) -> Control:
-    """The outer control, held within the bounds of the inner one as well.
+    """The outer control, held within the bounds of the inner one as well, and in its unit where it has none.
 
     Raises:
-        RecipeError: where the two have different channels, or no value suits both.
+        RecipeError: where the two have different channels or units, or no value suits both.
     """
     location = written.locations.get("controls", written.location)
     if outer.channels != inner.channels:
@@ -367,4 +367,12 @@ def _narrowed(outer: Control, inner: Control, written: WrittenNode) -> Control:
             written.name,
             "move minimum, maximum or default of one of them",
         )
-    return replace(outer, minimum=minimum, maximum=maximum)
+    if outer.unit and inner.unit and outer.unit != inner.unit:
+        raise recipe_error(
+            f"control '{outer.name}' ({outer.location}) is in {outer.unit}, and '{inner.name}' of the nested recipe "
+            f"({inner.location}) in {inner.unit}",
+            location,
+            written.name,
+            "give them the same unit, or two controls",
+        )
+    return replace(outer, minimum=minimum, maximum=maximum, unit=outer.unit or inner.unit)

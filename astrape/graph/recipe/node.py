@@ -34,6 +34,7 @@ class Control:
     Attributes:
         default: one number a channel, or ``None``: then it must be given.
         minimum, maximum: bounds for each channel; ``None``: unbounded.
+        unit: what the numbers count, as it stands behind them, such as ``Hz``; empty where they count nothing.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Control:
     minimum: float | None
     maximum: float | None
     location: FileLocation
+    unit: str = ""
 
 
 @dataclass(frozen=True)

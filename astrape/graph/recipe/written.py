@@ -21,6 +21,7 @@ MOST_CHANNELS = 1 << 16
 FASTEST_RATE = 10**9
 FINEST_RATE = 10**6
 MOST_NODES = 10_000
+LONGEST_UNIT = 16
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _REFERENCE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)?")
@@ -204,6 +205,14 @@ def _number(located: Located, what: str) -> float:
     return float(value)
 
 
+def _unit(located: Located, what: str) -> str:
+    text = _text(located, what)
+    if not 1 <= len(text) <= LONGEST_UNIT or not text.isprintable() or text != text.strip():
+        hint = f"give 1 to {LONGEST_UNIT} characters of one line, such as Hz, dB, % or semitones, or leave it out"
+        raise recipe_error(f"{what} is {quote(text)}", located.location, hint=hint)
+    return text
+
+
 def _input(name: str, located: Located) -> Stream:
     what = f"input '{name}'"
     entries = _entries(located, what, ("rate", "channels"))
@@ -231,7 +240,7 @@ def _control(name: str, located: Located) -> Control:
     if name in _CALL:
         hint = "choose another name: graph(x, NAME=value) is how controls are given"
         raise recipe_error(f"{what} has a name that Python calls use", located.location, hint=hint)
-    entries = _entries(located, what, (), ("channels", "default", "min", "max"))
+    entries = _entries(located, what, (), ("channels", "default", "min", "max", "unit"))
     channels = _count(entries["channels"], f"{what}: channels", MOST_CHANNELS) if "channels" in entries else 1
     bounds = {key: _number(entries[key], f"{what}: {key}") for key in ("min", "max") if key in entries}
     minimum, maximum = bounds.get("min"), bounds.get("max")
@@ -255,7 +264,8 @@ def _control(name: str, located: Located) -> Control:
             raise recipe_error(
                 f"{what}: default {outside[0]} lies outside of min and max", at.location, hint="move one of them"
             )
-    return Control(name, channels, default, minimum, maximum, located.location)
+    unit = _unit(entries["unit"], f"{what}: unit") if "unit" in entries else ""
+    return Control(name, channels, default, minimum, maximum, located.location, unit)
 
 
 def _outputs(located: Located) -> dict[str, str]:

@@ -181,6 +181,8 @@ def _notes(graph: Network[Any], boxes: dict[str, Box], feedback: Edges) -> list[
             low = "-∞" if control.minimum is None else f"{control.minimum:g}"
             high = "∞" if control.maximum is None else f"{control.maximum:g}"
             shown += f", {low} to {high}"
+        if control.unit:
+            shown += f" {control.unit}"
         notes.append(shown)
     if (left_out := len(graph.control_specs) - MOST_CONTROLS) > 0:
         notes.append(f"… and {many(left_out, 'more control')}")
