@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections.abc import Callable
@@ -163,8 +164,9 @@ class Card:
         return self.source.api in SHARED[:1]
 
     def abandon(self) -> None:
-        """Leave the streams as they are, without a word to PortAudio."""
+        """Leave the streams as they are, without a word to PortAudio, at the process's end neither."""
         self._streams = []
+        atexit.unregister(portaudio()._exit_handler)
 
     def _both(self, indata: Any, outdata: Any, frames: int, times: Any, status: Any) -> None:
         self._begin(status, 0, 1)
