@@ -132,8 +132,8 @@ def measure_delay(pair: DevicePair, block: int, channel: int, engine: Engine, as
     from astrape.runtime.round_trip import RoundTrip
 
     trip = RoundTrip(pair.rate)
-    ends = {"channel": channel, "rate_in": pair.rates.source}
-    card = Card(pair.source, pair.sink, pair.rate, block, trip.process, **ends)
+    rate_in = pair.rates.source
+    card = Card(pair.source, pair.sink, pair.rate, block, trip.process, channel=channel, rate_in=rate_in)
     card.open()
     try:
         while not trip.done:

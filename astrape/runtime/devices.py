@@ -238,24 +238,31 @@ def device_rates(
     """
     first = [] if wanted is None else [wanted]
     tried = [*first, round(sink.rate), round(source.rate), *RATES]
-    rate = _first_taken(tried, source, sink)
-    if isinstance(rate, int):
-        taken = rate
+    common = _first_taken(tried, source, sink)
+    if isinstance(common, int):
+        rate = taken = common
     else:
-        rate, taken = (_first_taken(tried, *pair) for pair in ((None, sink), (source, None)))
-        for found in (rate, taken):
-            if not isinstance(found, int):
-                raise told(found, source, sink) from found
-    further = None
-    if monitor is not None:
-        further = _first_taken([rate, round(monitor.rate), *RATES], None, monitor)
-        if not isinstance(further, int):
-            raise told(further, monitor, monitor) from further
+        rate, taken = _own_rate(tried, None, sink), _own_rate(tried, source, None)
+    further = None if monitor is None else _own_rate([rate, round(monitor.rate), *RATES], None, monitor)
     rates = Rates(taken, rate, further)
     if wanted in (None, rate):
         return rates, None
     by = "the devices: they run" if rate == taken else f"'{sink.name}': it runs"
     return rates, f"{wanted} Hz is refused by {by} at {rate} Hz, and the graph is resampled to it"
+
+
+def _own_rate(rates: Sequence[int], source: Device | None, sink: Device | None) -> int:
+    """The first rate that one device takes.
+
+    Raises:
+        DeviceError: where it takes none.
+    """
+    found = _first_taken(rates, source, sink)
+    if isinstance(found, int):
+        return found
+    device = source or sink
+    assert device is not None
+    raise told(found, device, device) from found
 
 
 def _first_taken(rates: Sequence[int], source: Device | None, sink: Device | None) -> int | Exception:
