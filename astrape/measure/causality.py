@@ -191,17 +191,20 @@ def _last_by_change(subject: Subject, x: Ports, other: Ports, port: str, quanta:
     plain = {name: tensor.detach() for name, tensor in x.items()}
     with torch.no_grad():
         before = subject.cut_output(subject.forward(plain), 0, quanta)
-        low, high = start, frames
+
+        def changes(first: int) -> bool:
+            """Whether other input from a frame on changes those outputs."""
+            changed = {**plain, port: torch.cat([plain[port][..., :first], other[port][..., first:]], dim=-1)}
+            after = subject.cut_output(subject.forward(changed), 0, quanta)
+            return not all(torch.allclose(after[name], before[name], rtol=0, atol=1e-12) for name in before)
+
+        if not changes(start):
+            return 0
+        low, high = start + 1, frames
         while low < high:
             middle = (low + high) // 2
-            changed = dict(plain)
-            changed[port] = torch.cat([plain[port][..., :middle], other[port][..., middle:]], dim=-1)
-            after = subject.cut_output(subject.forward(changed), 0, quanta)
-            if all(torch.allclose(after[name], before[name], rtol=0, atol=1e-12) for name in before):
-                high = middle
-            else:
-                low = middle + 1
-    return low if low > start else 0
+            low, high = (middle + 1, high) if changes(middle) else (low, middle)
+    return low
 
 
 def _changed(subject: Subject, x: Ports, other: Ports, cut: int) -> Ports:

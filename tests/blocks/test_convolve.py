@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from astrape.blocks import Stream
-from astrape.blocks.convolve import SOUND, Convolve, Room, room_response
+from astrape.blocks.convolve import MOST_AT_ONCE, SOUND, Convolve, Room, room_response
 from astrape.errors import RateError
 from tests.blocks.chunks import assert_chunks_agree, chunk_lists
 
@@ -61,6 +61,18 @@ def test_chunking_never_matters(chunks, channels):
     inputs, responses = channels
     taps = np.random.default_rng(2).standard_normal((responses, 70)).tolist()
     assert_chunks_agree(Convolve(Stream(RATE, inputs), taps=taps, partition=16), chunks)
+
+
+def test_a_batch_that_is_computed_some_rows_at_a_time_goes_on_row_by_row():
+    random = np.random.default_rng(5)
+    taps, x = random.standard_normal((2, 40_000)), random.standard_normal((5, 2, 1024))
+    block = Convolve(Stream(RATE, 2), taps=taps.tolist(), partition=16).double()
+    assert MOST_AT_ONCE // (block.channels_out * 17 * 2 * block.parts * 32) <= 1  # rows at once, of 32 quanta
+    first, state = block.step(torch.from_numpy(x[..., :512]), block.init_state(5, dtype=torch.float64), ())
+    second, _ = block.step(torch.from_numpy(x[..., 512:]), state, ())
+    y = torch.cat([first, second], dim=-1).numpy()
+    expected = [[signal.lfilter(taps[c], [1.0], row[c]) for c in range(2)] for row in x]
+    assert np.abs(y - np.array(expected)).max() < 1e-10
 
 
 def test_a_response_comes_from_a_file(tmp_path):
