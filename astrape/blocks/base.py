@@ -113,7 +113,7 @@ class StreamBlock(nn.Module):
             the declared number as it stands.
 
     Raises:
-        RateError: for inputs at different rates, or a quantum that yields no whole number of output frames.
+        RateError: for inputs at different rates, or a quantum that does not yield a whole number of output frames.
     """
 
     variadic: ClassVar[bool] = False
@@ -256,7 +256,7 @@ class StreamBlock(nn.Module):
 
         Frames after the last whole quantum yield nothing, as in a stream, where they would still be waiting.
         """
-        x = self._whole_quanta(x)
+        x = self.whole_quanta(x)
         lead = x if isinstance(x, Tensor) else next(iter(x.values()))
         prepared = self.prepare(self.read_controls(controls, lead))
         if lead.shape[-1] == 0:
@@ -300,7 +300,7 @@ class StreamBlock(nn.Module):
         """Output frames that belong to inputs of these lengths, whatever padding follows them on the right."""
         return torch.div(lengths, self.quantum, rounding_mode="floor") * int(self.quantum * self.ratio)
 
-    def _whole_quanta(self, x: Signal) -> Signal:
+    def whole_quanta(self, x: Signal) -> Signal:
         """Check the inputs and cut them after the last quantum that all of them fill."""
         if isinstance(x, Tensor):
             if len(self.inputs) != 1:

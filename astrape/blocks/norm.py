@@ -122,7 +122,7 @@ class Norm(StreamBlock):
             y: Tensor = super().forward(x, **controls)
             return y
         self.read_controls(controls, x)
-        x = self._whole_quanta(x)
+        x = self.whole_quanta(x)
         over = (2,) if self.group == "channel" else (1, 2)
         variance, mean = torch.var_mean(x, dim=over, correction=0, keepdim=True)
         return self._shape((x - mean) * torch.rsqrt(variance + self.eps))

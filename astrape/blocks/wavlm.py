@@ -238,7 +238,7 @@ class WavLMCNN(StreamBlock):
             y: Tensor = super().forward(x, **controls)
             return y
         self.read_controls(controls, x)
-        x = self._whole_quanta(x)
+        x = self.whole_quanta(x)
         first, *rest = self.conv_layers
         assert isinstance(first, WavLMLayer)
         norm = first.layer_norm

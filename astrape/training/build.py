@@ -33,12 +33,13 @@ from astrape.training.learner import Learner, build_losses, entered, key_of, tra
 from astrape.training.objectives import loss_class
 from astrape.training.options import Options
 from astrape.training.pairs import TWIN
+from astrape.training.position import Position
 from astrape.training.section import read_section
 from astrape.training.settings import settle
 from astrape.training.settled import settled_recipe
 from astrape.training.stage import Phase, Stage
 from astrape.training.targets import Targets, audio_input
-from astrape.training.trainer import Model, Position, make_accelerator
+from astrape.training.trainer import Model, make_accelerator
 
 __all__ = ["Setup", "build"]
 

@@ -13,10 +13,10 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from astrape.blocks.mel import mel_filters
+from astrape.graph.checksums import read_tensors
 from astrape.graph.weights import shipped_weights
 from astrape.training.errors import TrainingError
 from astrape.voice.names import ASTRAPE_SPEAKER
@@ -97,5 +97,4 @@ def _tone() -> Float64:
     path = shipped_weights(ASTRAPE_SPEAKER)
     if path is None:
         raise TrainingError(f"colour takes the weights of '{ASTRAPE_SPEAKER}', which are not in this installation")
-    with safe_open(path, "numpy") as weights:
-        return np.asarray(weights.get_tensor("tone.weight")[:, :BINS], np.float64)
+    return np.asarray(read_tensors(path)["tone.weight"][:, :BINS], np.float64)

@@ -16,8 +16,8 @@ from astrape.audio.atomic import write_whole
 from astrape.audio.growing import GrowingFolder
 from astrape.audio.places import Place, Where
 from astrape.training.errors import TrainingError
+from astrape.training.position import Position
 from astrape.training.stage import Phase
-from astrape.training.trainer import Position
 from astrape.wording import lacking
 
 __all__ = ["Journal"]

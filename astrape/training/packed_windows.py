@@ -101,12 +101,12 @@ class PackedShares(Shares):
         self.pack, self.batch, self.world, self._places = pack, batch, world, steps * batch
         self._names: dict[str, list[str]] = {}
         self._deals: dict[str, Deal[int]] = {}
-        for which, (name, members) in enumerate(self._members.items()):
+        for which, (name, members) in enumerate(self.members.items()):
             shards: dict[str, list[int]] = {}
             for index in members.tolist():
                 shards.setdefault(str(sets[index][0].path), []).append(index)
             self._names[name] = list(shards)
-            together = TOGETHER if len(self._members) == 1 else TOGETHER // 2
+            together = TOGETHER if len(self.members) == 1 else TOGETHER // 2
             self._deals[name] = Deal(
                 list(shards.values()), str(pack.place), world=world, seed=seed, which=which, together=together
             )
@@ -133,13 +133,13 @@ class PackedShares(Shares):
     def _located(self, drawn: int) -> tuple[str, int, int]:
         """The source that a draw is of, the process, and how many of that source this has had in the epoch."""
         rank, own = _of_process(drawn, self.batch, self.world)
-        name, _ = self._round[own % len(self._round)]
+        name, _ = self.round[own % len(self.round)]
         return name, rank, self._before(name, own)
 
     def _before(self, name: str, places: int) -> int:
         """Draws of a source among the first places of a process."""
-        rounds, rest = divmod(places, len(self._round))
-        return rounds * self._shares[name] + sum(one == name for one, _ in self._round[:rest])
+        rounds, rest = divmod(places, len(self.round))
+        return rounds * self.shares[name] + sum(one == name for one, _ in self.round[:rest])
 
 
 def check_audio(pack: Pack, caches: Sequence[Cache], audio: Fraction | int | None) -> None:

@@ -139,7 +139,7 @@ class SetWindows(Crops):
         same = draw.random() < self.pairs.same or len(renderings) == 1
         other = at if same else (at + 1 + int(draw.integers(len(renderings) - 1))) % len(renderings)
         source, target = (renderings[at], renderings[other])[:: -1 if back else 1]
-        begin = int(draw.integers(self._places(self._length(source, target)))) * self.period
+        begin = int(draw.integers(self.places(self._length(source, target)))) * self.period
         # Four numbers or more keep these draws apart from those above, and from those of the order.
         silence = self._silence(np.random.default_rng((self.seed, epoch, drawn, 6)))
         number = np.random.default_rng((self.seed, epoch, item, 3)).integers(1 << 24)
@@ -268,7 +268,7 @@ class SetWindows(Crops):
             for name, array in mapped([self.caches["content"]], source).items():
                 piece = torch.from_numpy(cut(array, int(begin * content.rate), self.frames("content")))
                 window[name] = piece.float() if name == "voiced" else piece
-        return window | self._counts(source.speaker, self._length(source, target) - begin)
+        return window | self.about(source.speaker, self._length(source, target) - begin)
 
     def _silence(self, draw: np.random.Generator) -> Fraction | None:
         """Seconds of silence before speech that begins in its window, a whole multiple of the period; or none is to."""
@@ -285,7 +285,7 @@ class SetWindows(Crops):
                 # Cut by ``narrow``, where a lead of nothing cuts nothing.
                 kept = window[name].narrow(-1, 0, max(0, window[name].shape[-1] - lead))
                 window[name] = torch.nn.functional.pad(kept, (window[name].shape[-1] - kept.shape[-1], 0), value=empty)
-        return window | self._counts(source.speaker, self._length(source, target) + silence)
+        return window | self.about(source.speaker, self._length(source, target) + silence)
 
     def _augmented(
         self, window: dict[str, Tensor], seeds: tuple[int, ...], near: Sequence[int] | None
@@ -301,4 +301,4 @@ class SetWindows(Crops):
         """A window of any recording, of any of those sets where some are at hand, ``(samples,)``."""
         among = self.utterances if near is None else self.sets[near[int(draw.integers(len(near)))]]
         other = among[int(draw.integers(len(among)))]
-        return self._wave(other, int(draw.integers(self._places(self._seconds(other)))) * self.period)[0]
+        return self._wave(other, int(draw.integers(self.places(self._seconds(other)))) * self.period)[0]

@@ -1,4 +1,4 @@
-"""How often a set of each source is drawn, where a corpus has much of what is cheap and little of what is dear.
+"""Shares of the sources in what is drawn, for a corpus that has much of the cheap and little of the dear.
 
 With ``shares: {kokoro: 3, flite: 3, other: 1}``, seven draws in a row are three sets of Kokoro's voices, three of
 flite's and one of whatever else there is, spread as evenly as may be: a batch of seven sets is always made up alike,
@@ -30,6 +30,11 @@ class Shares:
             not takes no part.
         seed: of the orders.
 
+    Attributes:
+        shares: as given; ``{OTHER: 1}`` without any.
+        members: numbers of the sets that each source has.
+        round: a source and how many of it came before, for each draw of a round.
+
     Raises:
         CacheError: for a source of the corpus that has no share, and where nothing is left to draw.
 
@@ -38,28 +43,28 @@ class Shares:
 
     def __init__(self, sets: Sequence[Sequence[Utterance]], shares: Mapping[str, int], seed: int) -> None:
         self.seed, self.count = seed, len(sets)
-        self._members: dict[str, npt.NDArray[np.int64]] = {}
-        self._shares = dict(shares) or {OTHER: 1}
+        self.members: dict[str, npt.NDArray[np.int64]] = {}
+        self.shares = dict(shares) or {OTHER: 1}
         by_source: dict[str, list[int]] = {}
         for index, (first, *_) in enumerate(sets):
             by_source.setdefault(self._source(first), []).append(index)
         # In the order of the section, whatever comes first in the corpus.
-        there = [name for name, share in self._shares.items() if share and name in by_source]
+        there = [name for name, share in self.shares.items() if share and name in by_source]
         if not there:
             found = ", ".join(sorted(by_source))
             raise CacheError(
                 f"no source has a share above 0 of what is drawn (the corpus has {found}): give one a share"
             )
-        self._members = {name: np.array(by_source[name], np.int64) for name in there}
-        self._round = _spread({name: self._shares[name] for name in there})
+        self.members = {name: np.array(by_source[name], np.int64) for name in there}
+        self.round = _spread({name: self.shares[name] for name in there})
         self._orders: dict[str, tuple[tuple[int, int], npt.NDArray[np.int64]]] = {}
 
     def __call__(self, epoch: int, drawn: int) -> int:
         """The set at a place of an epoch."""
-        rounds, place = divmod(drawn, len(self._round))
-        name, before = self._round[place]
-        members = self._members[name]
-        passes, index = divmod(rounds * self._shares[name] + before, len(members))
+        rounds, place = divmod(drawn, len(self.round))
+        name, before = self.round[place]
+        members = self.members[name]
+        passes, index = divmod(rounds * self.shares[name] + before, len(members))
         return int(members[self._order(name, epoch, passes)[index]])
 
     def near(self, epoch: int, drawn: int) -> list[int] | None:
@@ -70,18 +75,18 @@ class Shares:
         kept = self._orders.get(name)
         if kept is None or kept[0] != (epoch, passes):
             # The fourth number keeps these draws apart from those of crops, the fifth one source from another.
-            which = list(self._members).index(name)
+            which = list(self.members).index(name)
             draw = np.random.default_rng((self.seed, epoch, passes, 1, *([which] if which else [])))
-            kept = self._orders[name] = (epoch, passes), draw.permutation(len(self._members[name]))
+            kept = self._orders[name] = (epoch, passes), draw.permutation(len(self.members[name]))
         return kept[1]
 
     def _source(self, one: Utterance) -> str:
-        if one.source in self._shares:
+        if one.source in self.shares:
             return str(one.source)
-        if OTHER not in self._shares:
+        if OTHER not in self.shares:
             raise CacheError(
                 f"'{one.key}' is of the source '{one.source}', which has no share of what is drawn (there are "
-                f"{', '.join(self._shares)}): write pairs: {{shares: {{{OTHER}: 1}}}}, or 0 to leave it out"
+                f"{', '.join(self.shares)}): write pairs: {{shares: {{{OTHER}: 1}}}}, or 0 to leave it out"
             )
         return OTHER
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -27,10 +27,11 @@ from astrape.training.learner import Batch, Learner, key_of, valid_frames
 from astrape.training.objectives import Objective, SpeakerAdversary, Total, reversal_strength
 from astrape.training.optimisers import adamw, plain_state, schedule_of, warmed
 from astrape.training.pairs import BAND
+from astrape.training.position import Listener, Position
 from astrape.training.relaxation import relaxed
 from astrape.training.stage import Optimiser, Phase, Stage
 
-__all__ = ["Listener", "Model", "Position", "Trainer", "make_accelerator", "total_loss"]
+__all__ = ["Model", "Trainer", "make_accelerator", "total_loss"]
 
 MOST_SKIPPED = 20
 """Steps in a row without a finite loss or gradient, after which going on does not help."""
@@ -70,38 +71,6 @@ class Model:
             for name, parameter in loss.named_parameters()
         }
         return {**self.parameters, **own}
-
-
-@dataclass
-class Position:
-    """The position of a training.
-
-    Attributes:
-        epoch, batch: the next step to make: which epoch, and which step in it.
-        step: steps made in all.
-        skipped: steps without a finite loss or gradient.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-
-    def plain(self) -> dict[str, int]:
-        return dict(vars(self))
-
-
-class Listener(Protocol):
-    """The receiver of a training's progress."""
-
-    def stepped(self, position: Position, values: Mapping[str, float]) -> None:
-        """After a step that was made."""
-
-    def skipped(self, position: Position, what: str) -> None:
-        """After one that was left out, and why."""
-
-    def phase_begins(self, phase: Phase, notes: Sequence[str]) -> None: ...
 
 
 @dataclass

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 
-from astrape.audio.places import Where, local_file
+from astrape.audio.places import Where
+from astrape.errors import RecipeError
+from astrape.graph.checksums import read_tensors
 from astrape.training.checkpoint import save_weights
 from astrape.training.errors import TrainingError
 
@@ -30,13 +32,10 @@ def write_weights(source: Where, target: Path, about: Mapping[str, str]) -> None
     Raises:
         TrainingError: for a file that cannot be read or written, and a weight that is not finite or beyond float16.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        tensors = load_file(local_file(source))
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{source}: cannot be read as safetensors: {error}") from error
+        tensors = read_tensors(source)
+    except RecipeError as error:
+        raise TrainingError(str(error)) from error
     for name, tensor in tensors.items():
         if tensor.dtype == torch.float32:
             most = float(tensor.abs().max()) if tensor.numel() else 0.0
