@@ -38,7 +38,7 @@ class RateError(RecipeError):
 
 
 class AlignmentError(RecipeError):
-    """Two paths that meet, and whose latencies differ by no whole number of frames."""
+    """Two paths that meet, and whose latencies do not differ by a whole number of frames."""
 
 
 class StreamError(AstrapeError):

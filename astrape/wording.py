@@ -1,4 +1,4 @@
-"""How messages show values, suggest names and say what to install: short, on one line."""
+"""Wording of messages: values, suggested names and what to install, short and on one line."""
 
 from __future__ import annotations
 

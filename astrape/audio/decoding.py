@@ -26,7 +26,7 @@ TOLERANCE_SECONDS = 0.1
 """Containers say how long they are in time, with the encoder's delay or without it."""
 
 BARE = {"aac", "ac3", "amr", "eac3", "loas", "mp2", "mp3", "mpeg"}
-"""Streams without a header, of whose length a decoder makes a guess."""
+"""Streams without a header: a decoder guesses their length."""
 
 MAGICS = (
     *(

@@ -44,7 +44,7 @@ NIST_HEADER = 1024
 
 @dataclass(frozen=True)
 class Claim:
-    """Where a header and its file differ.
+    """A difference between a header and its file.
 
     Attributes:
         promised: bytes of audio that the header speaks of; ``None`` where it leaves that open.

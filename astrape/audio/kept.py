@@ -60,7 +60,7 @@ def kept_copy(where: str) -> Path:
 
 
 def read_cache_bytes() -> float:
-    """How many bytes the read cache may hold.
+    """The most bytes that the read cache may hold.
 
     Raises:
         PlaceError: for an environment that says so in other words than a number.

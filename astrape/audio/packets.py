@@ -1,4 +1,4 @@
-"""How many samples a FLAC, Ogg or MP3 file really has, by its frames, without decoding them.
+"""The true length of FLAC, Ogg and MP3 files, counted from their frames without decoding them.
 
 Sources: RFC 9639 (FLAC); RFC 3533 (Ogg); ISO/IEC 11172-3 (MPEG audio).
 """

@@ -76,7 +76,7 @@ class Place:
 
     @property
     def path(self) -> Path | None:
-        """Where it is on this machine; ``None`` in a store."""
+        """The path on this machine; ``None`` in a store."""
         return None if is_remote(self.where) else Path(self.where)
 
     @property

@@ -83,7 +83,7 @@ def opened(where: str) -> tuple[Any, str]:
     """The store of a URL, and the path in it.
 
     Raises:
-        PlaceError: for a protocol that there is not, or whose package is missing.
+        PlaceError: for a protocol that is unknown, or whose package is missing.
     """
     protocol = _protocol(where)
     try:
@@ -172,7 +172,7 @@ def objects_below(where: str) -> Iterator[str]:
             try:
                 yield from (name.removeprefix(prefix) for name in names)
             except FileNotFoundError as error:
-                # A bucket that there is has nothing below a prefix at worst.
+                # At worst an existing bucket has nothing below a prefix.
                 raise PlaceError(f"{where}: {NO_BUCKET}") from error
             return
         try:

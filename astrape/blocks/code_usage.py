@@ -1,4 +1,4 @@
-"""How a codebook is used, counted on the indices themselves."""
+"""Usage of a codebook, counted on the indices themselves."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CodeUsage:
 
     @property
     def frames(self) -> int:
-        """How many codes were counted."""
+        """The number of codes counted."""
         return int(self.counts.sum())
 
     @property

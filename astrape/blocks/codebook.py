@@ -207,7 +207,7 @@ def check_codes(codes: Tensor, size: int) -> Tensor:
 
 
 def count_codes(codes: Tensor, size: int) -> Tensor:
-    """How often each code occurs: ``(size,)``, int64, for codes of any shape.
+    """Counts of each code: ``(size,)``, int64, for codes of any shape.
 
     Counts of parts add up to the count of the whole, so a corpus or a live stream is counted piece by piece::
 

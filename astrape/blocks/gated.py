@@ -67,7 +67,7 @@ class GatedSkip(StreamBlock):
         return self.conv.init_state(batch_size, device, dtype)
 
     def prepare(self, controls: Mapping[str, Tensor]) -> Tensor:
-        """How far the gate is open, ``(1, channels, 1)``."""
+        """The opening of the gate, 0 to 1, ``(1, channels, 1)``."""
         return torch.sigmoid(self.gate)
 
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:

@@ -1,4 +1,4 @@
-"""How what blocks mean becomes operators: one policy for a live session, one for compilers, one for exported graphs.
+"""Policies that turn blocks into operators: one for a live session, one for compilers, one for exported graphs.
 
 A block says what it computes, once: products at each frame, windows of frames, a ring that is written to. Which
 operators that comes down to is decided here, since what is fastest for one runtime is in the way of another:

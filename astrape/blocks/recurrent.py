@@ -70,8 +70,8 @@ class SSM(StreamBlock):
         y_t = out((C_t h_t + D u_t) * SiLU(z_t))
 
     The recursion runs in blocks of frames, each in ``log2`` doublings of an associative scan (Blelloch 1990) that only
-    ever multiplies decays below 1, so it is exact to rounding and cannot overflow; one frame takes no doubling. There
-    is no residual and no norm in it: put them around it.
+    ever multiplies decays below 1, so it is exact to rounding and cannot overflow; one frame takes no doubling. It has
+    neither residual nor norm: put them around it.
 
     Args:
         source: the input stream.

@@ -310,7 +310,7 @@ class SpectralShift(StreamBlock, ExactTables):
         return smooth.exp()
 
     def _voicing(self, flat_power: Tensor, pitch: Tensor) -> Tensor:
-        """How much of each bin belongs to harmonics, 0 to 1, from the periodicity of the bands around it."""
+        """The share of each bin that belongs to harmonics, 0 to 1, from the periodicity of the bands around it."""
         angle = self.radians / pitch
         wave = angle.cos()
         # The autocorrelation of a Hann window at this part of its length, the turns of bin 1, times 3, which even a

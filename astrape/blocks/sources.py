@@ -197,7 +197,7 @@ class PulseSource(StreamBlock, ExactTables):
         self.register_tables()
 
     def exact_tables(self) -> dict[str, Float64]:
-        """How far voice has started, or ended, at each sample of its frame."""
+        """The progress of a voice that starts or ends, at each sample of its frame."""
         length = max(1, min(self.hop, round(RAMP_SECONDS * self.sample_rate)))
         return {"ramp": (np.arange(1, self.hop + 1) / length).clip(max=1)}
 

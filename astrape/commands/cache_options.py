@@ -29,7 +29,7 @@ PATH = click.Path(path_type=Path)
 
 @dataclass(frozen=True)
 class CorpusOptions:
-    """Where the corpus and the caches are.
+    """The places of the corpus and the caches.
 
     Attributes:
         data: the corpus, where it was given.

@@ -134,7 +134,7 @@ def convert(
 
 
 def _facts(converter: Converter | CodeDecoder, voice: Metadata, path: Path | Place) -> dict[str, Any]:
-    """What converts to whom, for the result. What is doubtful about it is told.
+    """The recipe, weights and voice of a conversion, for its result; warns of what is doubtful.
 
     Raises:
         AstrapeError: for a voice of another speaker encoder than the weights'.

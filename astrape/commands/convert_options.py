@@ -105,13 +105,13 @@ class How:
             raise AstrapeError(f"{self.codes}: is OUT itself: name another file for the codes")
 
     def converter(self) -> Converter:
-        """What converts recordings."""
+        """The converter of recordings."""
         from astrape.voice.conversion import Converter
 
         return Converter.load(self.recipe or RECIPE, self.weights, output=self.port, codes=self.codes is not None)
 
     def decoder(self) -> CodeDecoder:
-        """What makes sound of stored codes."""
+        """The decoder of stored codes."""
         from astrape.voice.decoding import CodeDecoder
 
         return CodeDecoder.load(self.recipe or FROM_CODES, self.weights, output=self.port)

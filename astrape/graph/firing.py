@@ -49,7 +49,7 @@ class Firing:
         self._counted: dict[tuple[object, ...], tuple[int, ...]] = {}
 
     def counts(self, arrived: Mapping[Wire, int], waiting: Mapping[str, int]) -> tuple[int, ...]:
-        """How often each actor fires.
+        """The number of firings of each actor.
 
         Args:
             arrived: new frames from outside.

@@ -1,4 +1,4 @@
-"""How far a check may go with a block: counted in operators, so that it is as far on every machine."""
+"""The effort that a check may spend on a block, counted in operators, so that it is the same on every machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session of an export runs on: a step in some runtime, behind one face."""
+"""The engine of an exported session: a step in some runtime, behind one face."""
 
 from __future__ import annotations
 

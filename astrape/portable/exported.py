@@ -116,7 +116,7 @@ class Exported:
         return content
 
     def steps(self, form: str) -> Mapping[str, Any]:
-        """What the manifest says of the step in one format, ``"onnx"`` or ``"aoti"``.
+        """The manifest's entry for the step in one format, ``"onnx"`` or ``"aoti"``.
 
         Raises:
             ExportError: when it was not exported in that format.

@@ -164,7 +164,7 @@ class Card:
         return self.source.api in SHARED[:1]
 
     def abandon(self) -> None:
-        """Leave the streams as they are, without a word to PortAudio, at the process's end neither."""
+        """Leave the streams as they are, without telling PortAudio, at the process's end neither."""
         self._streams = []
         atexit.unregister(portaudio()._exit_handler)
 

@@ -109,7 +109,7 @@ class StreamPool:
     """A graph for many speakers at once, on one core: each is a row of a batch, and one tick computes all of them.
 
     One step of sixteen rows reads every weight once, so it takes far less than sixteen steps. Rows join, leave and
-    change their controls without a word to the others; a row that has joined is a stream that began with its first
+    change their controls unnoticed by the others; a row that has joined is a stream that began with its first
     tick, the same as one in a session of its own. Its output is ``host_samples`` late, behind what it waits to begin::
 
         pool = StreamPool(graph, rows=16)

@@ -47,7 +47,7 @@ def seeds() -> st.SearchStrategy[int]:
 
 
 def streams(max_channels: int = 8) -> st.SearchStrategy[Stream]:
-    """Streams at rates in use, some of them no whole number of Hz, with one to ``max_channels`` channels."""
+    """Streams at rates in use, some of them not a whole number of Hz, with one to ``max_channels`` channels."""
     return st.builds(Stream, rate=st.sampled_from(RATES), channels=st.integers(1, max_channels))
 
 

@@ -1,4 +1,4 @@
-"""What is known of a recording beside its audio, for those who train on parallel sets: in files, or in a pack."""
+"""Tables beside recordings, for training on parallel sets: phones, pitch and vectors, in files or in a pack."""
 
 from __future__ import annotations
 

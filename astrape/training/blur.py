@@ -1,4 +1,4 @@
-"""What an embedding says of a speaker, blurred anew: told it exactly, a decoder learns its few voices by heart."""
+"""Embeddings of speakers, blurred anew each time: told them exactly, a decoder learns its few voices by heart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good a decoder is on speakers it was not trained on, in numbers, sounds and pictures."""
+"""Validation of a decoder on speakers it was not trained on: numbers, sounds and pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good an encoder is on speakers it was not trained on."""
+"""Validation of an encoder on speakers it was not trained on."""
 
 from __future__ import annotations
 

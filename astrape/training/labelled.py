@@ -1,4 +1,4 @@
-"""How well labels are told on recordings that no training heard, alone or beside a waveform."""
+"""Accuracy of labels on recordings that no training heard, alone or beside a waveform."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Learner(nn.Module):
         return [name for name in self.part.inputs if name in self.given and name not in (self.entry, self.audio)]
 
     def clock(self, output: str) -> Clock:
-        """How an output's frames lie in time, from the microphone on."""
+        """The clock of an output: its rate, and its age since the microphone."""
         return Clock(self.part.outputs[output].rate, self.part.latencies[output])
 
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Total]]:

@@ -21,7 +21,7 @@ __all__ = ["Clock", "delay_of", "delayed", "frame_weights", "partners", "pitch_a
 
 @dataclass(frozen=True)
 class Clock:
-    """How a stream's frames lie in time.
+    """The clock of a stream: its rate, and how old its frames are.
 
     Attributes:
         rate: frames a second.

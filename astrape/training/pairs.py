@@ -39,7 +39,7 @@ LABELS = ("phones",)
 
 @dataclass(frozen=True)
 class Pairs:
-    """How a stage draws from parallel sets.
+    """The settings by which a stage draws from parallel sets.
 
     Attributes:
         same: share of the draws whose target is the source itself. What is alone in its set is always its own target.

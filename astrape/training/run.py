@@ -27,7 +27,8 @@ from astrape.training.journal import Journal
 from astrape.training.learner import loss_key
 from astrape.training.options import Options
 from astrape.training.pairing import delay_of, said
-from astrape.training.trainer import Position, Trainer
+from astrape.training.position import Position
+from astrape.training.trainer import Trainer
 from astrape.voice.names import SPEAKER_ENCODER
 from astrape.voice.speaking import SPEAKER
 
@@ -276,7 +277,7 @@ class _Run:
 
 
 def _pairings(setup: Setup) -> list[str]:
-    """How frames are paired, in words, once for every pair of signal and target."""
+    """The pairing of frames in words, once for every pair of signal and target."""
     lines: dict[str, None] = {}
     for phase in setup.stage.phases:
         learner = setup.learner(phase, [])

@@ -97,7 +97,7 @@ class Crops(Dataset[dict[str, Tensor]]):
             raise CacheError(f"a window begins at a whole multiple of {self.period} s, not at {begin} s")
 
     def _held(self, utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
-        """Those that have all signals, and those of which some could not be made."""
+        """Utterances that have all signals, and those of which some could not be made."""
         left: set[str] = set()
         for cache in self.caches.values():
             left.update(one.key for one in cache.left_out([one for one in utterances if cache.wants(one)]))
@@ -114,11 +114,11 @@ class Crops(Dataset[dict[str, Tensor]]):
             self._order = (epoch, passes), draw.permutation(len(self))
         return self._order[1]
 
-    def _places(self, length: Fraction) -> int:
+    def places(self, length: Fraction) -> int:
         """Multiples of the period at which a window of a recording of so many seconds may begin."""
         return max(0, math.floor((length - self.seconds) / self.period)) + 1
 
-    def _counts(self, speaker: str, length: Fraction) -> dict[str, Tensor]:
+    def about(self, speaker: str, length: Fraction) -> dict[str, Tensor]:
         """``speaker_index``, ``valid`` and ``frames`` of a window whose signals go on for ``length`` seconds."""
         valid = min(self.seconds, max(Fraction(0), length))
         slowest = min(stream.rate for stream in self.streams.values())
@@ -208,7 +208,7 @@ class Windows(Crops):
         utterance = self.at(epoch, item)
         arrays = self._arrays(utterance)
         header = self._header(utterance)
-        places = self._places(self._length(arrays, header))
+        places = self.places(self._length(arrays, header))
         draw = np.random.default_rng((self.seed, epoch, item))
         return self._cut(utterance, arrays, header, int(draw.integers(places)) * self.period)
 
@@ -260,7 +260,7 @@ class Windows(Crops):
         if header is not None:
             heard = read_crop(utterance.path, self.streams["audio"].rate, begin, self.seconds, utterance.channel)
             window["audio"] = torch.nn.functional.pad(heard, (0, self.frames("audio") - heard.shape[-1]))
-        return window | self._counts(utterance.speaker, self._length(arrays, header) - begin)
+        return window | self.about(utterance.speaker, self._length(arrays, header) - begin)
 
 
 class WindowLoader:

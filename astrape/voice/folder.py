@@ -169,7 +169,7 @@ def is_there(where: Path | Place) -> bool:
 
 
 def same_file(one: Path | Place, other: Path | Place) -> bool:
-    """Whether two paths are one file, that there is."""
+    """Whether two paths are one existing file."""
     if isinstance(one, Place) or isinstance(other, Place):
         return one == other
     return one.exists() and other.exists() and one.samefile(other)

@@ -18,7 +18,7 @@ __all__ = ["Difference", "precision"]
 
 @dataclass
 class Difference:
-    """How far an output in float32 is from that in float64.
+    """The distance of an output in float32 from that in float64.
 
     Attributes:
         output: its name.
@@ -67,7 +67,7 @@ def precision(
         most: frames that most chunks have, for that session.
 
     Raises:
-        AstrapeError: when nothing came out to compare; a ``StreamError`` for a precision that there is not.
+        AstrapeError: when nothing came out to compare; a ``StreamError`` for an unknown precision.
     """
     if weights is None:
         live = graph.stream(dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""How good a recording is: level, clipping, activity and offset, measured piece by piece in constant memory."""
+"""Quality of a recording: level, clipping, activity and offset, measured piece by piece in constant memory."""
 
 from __future__ import annotations
 

@@ -134,6 +134,6 @@ def _called(name: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """On one line, and short: voicebanks come from anywhere."""
+    """A text on one short line: voicebanks come from anywhere."""
     text = "".join(char if char.isprintable() else "?" for char in name)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,4 +1,4 @@
-"""How well a speaker encoder tells speakers apart: the equal error rate over pieces of recordings."""
+"""Verification of a speaker encoder: its equal error rate over pieces of recordings."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ std::unique_ptr<Engine> onnx_engine(const Json&, const Package& package, const F
 #endif
 
 int main(int, char** words) {
-    constexpr int kBlock = 100, kWarm = 100, kPushes = 400;  // no whole number of blocks is a step
+    constexpr int kBlock = 100, kWarm = 100, kPushes = 400;  // a step is not a whole number of blocks
     for (const bool constant : {false, true}) {
         astrape::Streaming how;
         how.constant_latency = constant;

@@ -44,7 +44,7 @@ def folder(mini_export: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory) -> Path:
-    """A WAV whose length is no whole number of steps."""
+    """A WAV whose length is not a whole number of steps."""
     with resources.as_file(resources.files("astrape.recipes") / "audio" / "sense-and-sensibility.flac") as path:
         samples, rate = read_mono(path)
     whole = Resampler(Stream(rate, 1), rate=44100)(torch.from_numpy(samples)[None, None])

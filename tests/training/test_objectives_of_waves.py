@@ -247,7 +247,7 @@ def test_what_lies_above_a_target_s_band_has_no_part(use: str, more: dict[str, o
     # A Hann window leaks a little of 6 kHz to below 4 kHz.
     assert value(low + high, other, 0) == pytest.approx(value(low, other, 0), rel=0.02)
     assert abs(value(low + high, other, 1) - value(low, other, 1)) > 0.1 * value(low, other, 1)
-    # The whole band is what it is without a word of bands.
+    # The whole band is what comes out without bands.
     both = loss(low, other, weights, torch.full((2,), 8000.0))
     plain = loss(low, other, weights)
     torch.testing.assert_close(both.total, plain.total)

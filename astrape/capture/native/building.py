@@ -54,7 +54,7 @@ def build_for_others(folder: Path) -> list[Path]:
     """Build what is to be taken to other machines of this kind.
 
     Raises:
-        OSError: as :func:`build`; and for a kind of machine that there are no levels of.
+        OSError: as :func:`build`; and for a kind of machine whose levels are unknown.
     """
     if not _levels() or os.name != "posix":
         raise OSError(f"kernels for others are built on x86-64 and 64-bit ARM with a Unix, not on {platform.machine()}")

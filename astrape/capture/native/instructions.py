@@ -136,7 +136,7 @@ def written(
     operands: Sequence[Operand | None],
     more: Sequence[int] = (),
 ) -> Instruction:
-    """An instruction as it is; sizes and strides by dimension, of which there may be fewer than four."""
+    """An instruction as it is; sizes and strides by dimension; there may be fewer than four."""
     words = np.zeros(WORDS, dtype=np.int64)
     lead = DIMENSIONS - len(sizes)
     words[0] = code

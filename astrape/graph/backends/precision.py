@@ -19,7 +19,7 @@ PRECISIONS = ("float32", "float16", "int8")
 
 
 def check_precision(precision: str | None, backend: str | None, like: Tensor) -> None:
-    """Refuse a precision that there is not, or not with this backend.
+    """Refuse an unknown precision, or one that this backend lacks.
 
     Args:
         precision: what was asked for; ``None`` for nothing.
@@ -70,7 +70,7 @@ def with_halves(graph: Network[Out]) -> Network[Out]:
 
 
 def read_as(weights: Weights, precision: str | None) -> str:
-    """How captured steps read their weights, and why."""
+    """The precision in which captured steps read their weights, and the reason."""
     half, full = weights.half_bytes / 1e6, weights.full_bytes / 1e6
     why = "rounded to it, as asked for" if precision else "which holds them to the last bit"
     parts = [f"{half:.1f} MB as float16, {why}"] if half else []

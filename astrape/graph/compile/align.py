@@ -89,7 +89,7 @@ def _refusal(node: PlannedNode, early: Wire, late: Wire, difference: Fraction, a
     rate = ages.streams[early].rate
     return recipe_error(
         f"'{ages.written(early)}' and '{ages.written(late)}' meet {float(difference * 1000):.6g} ms apart, "
-        f"which is {difference * rate} frames at {rate} Hz and no whole number",
+        f"which is {difference * rate} frames at {rate} Hz, not a whole number",
         node.location,
         node=node.name,
         hint=_hint(node, difference * rate, rate, ages),

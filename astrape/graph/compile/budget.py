@@ -1,4 +1,4 @@
-"""How much memory building a graph may take, refused before it is asked for.
+"""A limit to the memory that building a graph takes: more is refused before it is allocated.
 
 A recipe is a small text that can name large numbers. A linear layer of 60,000 by 60,000 channels would take 14 GB, and
 a machine that starts to swap cannot report an error any more.
@@ -136,7 +136,7 @@ def memory_budget(single: int = SINGLE, total: int = TOTAL) -> Iterator[MemoryBu
 
 
 def _counted(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-    """How many numbers ``arange`` or ``eye`` makes, ``None`` for any other call and for one that will fail.
+    """The number of elements that ``arange`` or ``eye`` makes, ``None`` for any other call and for one that will fail.
 
     On the meta device these two are not built in: the first call loads torch's compiler, which takes seconds.
     """

@@ -1,4 +1,4 @@
-"""How a graph shows itself: a line at the prompt, a picture in a notebook."""
+"""A graph as a line at the prompt, and as a picture in a notebook."""
 
 from __future__ import annotations
 

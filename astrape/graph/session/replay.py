@@ -138,7 +138,7 @@ class Replay:
 
     @property
     def captured_steps(self) -> int:
-        """How many there are."""
+        """The number of captured steps."""
         return sum(len(segment.captured_steps) for segment in self.segments)
 
     @property
@@ -357,7 +357,7 @@ def _by_input(graph: Network[Any], chunk: int | Mapping[str, int]) -> dict[str, 
     for name, count in frames.items():
         if count.denominator != 1:
             raise StreamError(
-                f"a chunk of {given[known]} frames of '{known}' is {count} of '{name}', no whole number: name both"
+                f"a chunk of {given[known]} frames of '{known}' is {count} of '{name}', not a whole number: name both"
             )
     return {name: int(count) for name, count in frames.items()}
 

@@ -84,7 +84,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What a cache has.
+    """The contents of a cache.
 
     Attributes:
         complete: keys of which all files are there.
@@ -184,7 +184,7 @@ class Cache:
         return Holdings(complete, failed - complete, begun)
 
     def left_out(self, utterances: Sequence[Utterance]) -> list[Utterance]:
-        """Those of which nothing could be made.
+        """Utterances of which nothing could be made.
 
         Raises:
             CacheError: for one that nobody has tried yet.
@@ -266,7 +266,7 @@ def check_values(name: str, array: npt.NDArray[Any], codes: int | None) -> None:
     """Refuse values that no array of this name has.
 
     Raises:
-        Fault: for values that are not finite, and codes beyond those that there are.
+        Fault: for values that are not finite, and codes out of range.
     """
     if array.dtype.kind == "f":
         bad = int(array.size - np.isfinite(array).sum())

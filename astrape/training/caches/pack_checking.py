@@ -50,7 +50,7 @@ class _Plan:
 
 
 class _Described(Cache):
-    """A cache of which there is no more than a record."""
+    """A cache of which only the record is at hand."""
 
     def __init__(self, record: Record) -> None:
         self.folder, self.record = Path(), record
@@ -96,7 +96,7 @@ def check_pack(
 
 
 def pack_kinds(place: Place) -> list[str]:
-    """Of which caches a pack is.
+    """The caches in a pack.
 
     Raises:
         CacheError: for a place without a pack.
@@ -204,7 +204,7 @@ def _begin(place: Place) -> Callable[[str], list[Finding]]:
 
 
 def _look(place: Place, plan: _Plan, name: str) -> list[Finding]:
-    """What is wrong with a shard, and with each utterance in it."""
+    """The faults of a shard, and of each utterance in it."""
     return list(_faults(place, plan, name))
 
 
@@ -273,7 +273,7 @@ def _check_arrays(
 
 
 def _front(place: Place, plan: _Plan) -> Iterator[Finding]:
-    """What is wrong with the front end's weights, and what killed writers left."""
+    """The faults of the front end's weights, and files that killed writers left."""
     if place.path is not None:
         for path in left_behind(place.path):
             yield Finding(str(path), "temporary", "was left behind by a run that was killed", None)

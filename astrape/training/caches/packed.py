@@ -146,7 +146,7 @@ class Pack:
             ) from error
 
     def _from(self, key: str, ending: str, read: Callable[[Path, int, int], Read]) -> Read:
-        """What is read from a member, given its shard on this machine, where it begins there, and how long it is."""
+        """The content of a member, given its shard on this machine, its offset there, and its size."""
         shard, number = self._where[key]
         for _ in range(TRIES):
             try:
@@ -232,7 +232,7 @@ class PackedStored(Stored):
 
 
 def read_table(local: Path, samples: int) -> dict[str, tuple[int, int]]:
-    """Where the members of a shard begin, and how many bytes they have, by name.
+    """Offsets and sizes of a shard's members, in bytes, by name.
 
     Args:
         local: the shard, on this machine.

@@ -226,7 +226,7 @@ def _whole(caches: Sequence[Cache], utterances: Sequence[Utterance]) -> list[Utt
 
 
 def _by_source(utterances: Sequence[Utterance], parallel: bool) -> list[list[list[Utterance]]]:
-    """What stays together, in parts that have shards of their own: the sets of each source, or all utterances."""
+    """Groups that stay together, in parts with shards of their own: the sets of each source, or all utterances."""
     if not parallel:
         return [[[one] for one in utterances]]
     by_source: dict[str, list[list[Utterance]]] = {}
@@ -276,7 +276,7 @@ def _tables(utterance: Utterance) -> dict[str, Path | Place]:
 
 
 def _parallel(utterance: Utterance) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """What is said of a rendering of a set, and its tables.
+    """The text of a rendering of a set, and its tables.
 
     Raises:
         CacheError: for a recording or a table that is missing or damaged.

@@ -1,4 +1,4 @@
-"""How long a work took that is stopped and taken up again: every part of it, on whatever machine."""
+"""Hours of work that was stopped and resumed: every part of it, on whatever machine."""
 
 from __future__ import annotations
 

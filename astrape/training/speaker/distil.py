@@ -38,7 +38,7 @@ METADATA = {"format": "pt", "recipe": RECIPE, "licence": "MIT", "card": "docs/sp
 
 @dataclass(frozen=True)
 class DistilSettings:
-    """How long and on what.
+    """Settings of the distillation: how long it goes on, and with which crops.
 
     Attributes:
         steps: in all.

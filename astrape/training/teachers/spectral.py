@@ -107,7 +107,7 @@ class SpectralTeacher(Limited):
         return cepstra.transpose(1, 2)
 
     def _smoothed(self, cepstra: Tensor, frames: int) -> Tensor:
-        """10 ms frames averaged about each of 40 ms; at the ends over those that there are."""
+        """10 ms frames averaged about each of 40 ms; at the ends over fewer."""
         batch, channels, count = cepstra.shape
         flat = cepstra.reshape(batch * channels, 1, count)
         heard = functional.conv1d(torch.ones(1, 1, count, dtype=flat.dtype), self._weights, stride=STEPS, padding=REACH)

@@ -43,7 +43,7 @@ SPLIT_SEED = 0
 
 @dataclass(frozen=True)
 class TinyPlan:
-    """How long each part takes.
+    """The length of each part.
 
     Attributes:
         unseen: share of the speakers that nothing is learned from.

@@ -213,7 +213,7 @@ def _checked(state: Mapping[Any, Any], file: str) -> dict[str, Tensor]:
 
 
 def check_tensor(name: str, tensor: Any, file: str) -> int:
-    """How many numbers a tensor has.
+    """The number of elements of a tensor.
 
     Raises:
         CheckpointError: for anything but a dense tensor, for more than ``MOST_ELEMENTS``, or more than its file has

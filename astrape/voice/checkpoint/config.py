@@ -72,7 +72,7 @@ class Reading:
         return size
 
     def count(self, stem: str, *names: str, said: int | None = None) -> int:
-        """How many parts ``stem.0``, ``stem.1``, ... there are: as many as the settings say, or the tensors have.
+        """The number of parts ``stem.0``, ``stem.1``, ...: as many as the settings say, or the tensors have.
 
         Raises:
             CheckpointError: for none, unless the settings say so; for more than 256, or more than the settings say.

@@ -1,4 +1,4 @@
-"""How the quantizer is used: on the codes it gave, never on its output quantized again."""
+"""Usage of the quantizer: counted on the codes it gave, never on its output quantized again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How values are written for people."""
+"""Values written for people."""
 
 from __future__ import annotations
 

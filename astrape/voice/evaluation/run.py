@@ -54,7 +54,7 @@ def evaluate_all(
     metric whose package is absent is skipped by name.
 
     Args:
-        columns: systems, each with its pairs, of which there is one at least.
+        columns: systems, each with its pairs, at least one.
         metrics: families or quantities to measure; all when left out.
         language: of the sources, an ISO 639 code.
         tracker: of pitch, ``swift-f0`` or ``pyworld``.

@@ -134,7 +134,7 @@ class Conversions:
             self._quantizer = _quantizer(self._converter)
 
     def check_portable(self) -> None:
-        """That other processes can load the graph.
+        """Check that other processes can load the graph.
 
         Raises:
             EvaluationError: for a converter that was made of a graph.

@@ -102,7 +102,7 @@ def _path() -> list[str]:
 
 
 def test_codes_of_all_workers_are_counted_together(folder: Path) -> None:
-    """A graph with a quantizer, whose perplexity over all sources is no mean over workers or files."""
+    """A graph with a quantizer, whose perplexity over all sources is not the mean over workers or files."""
     pairs = all_pairs(read_sources([folder / "speech"]), [Target("t", (folder / "target.wav",))])
     found = {}
     for workers in (1, 2):

@@ -125,5 +125,5 @@ def holds_wavlm(weights: Path) -> TensorFile | None:
 
 
 def _mean(layers: list[Tensor], chosen: tuple[int, ...]) -> Tensor:
-    """Of some layers, of which the first is 1."""
+    """The mean of some layers, counted from 1."""
     return torch.stack([layers[at] for at in chosen]).mean(0)

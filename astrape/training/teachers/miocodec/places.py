@@ -1,4 +1,4 @@
-"""Where the weights of MioCodec and WavLM are looked for, and what is said when they are not there."""
+"""The places of the weights of MioCodec and WavLM, and the hints where they are missing."""
 
 from __future__ import annotations
 
