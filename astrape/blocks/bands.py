@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from astrape.blocks.registry import register
 from astrape.blocks.spectral import MAX_N_FFT
 from astrape.errors import RateError
 
-__all__ = ["BandEnvelope", "SpectralProduct"]
+__all__ = ["BandEnvelope", "SpectralProduct", "minimum_phase"]
 
 FINE = 1 << 15
 """Points, at least, of the grid on which minimum phases are found: on a coarser one the envelope's corners blur."""
@@ -96,7 +97,7 @@ class BandEnvelope(StreamBlock, ExactTables):
             times = 2 * max(4, -(-FINE // (2 * self.n_fft)))
             length = times * self.n_fft
             columns = np.column_stack(self.interpolation(self.sample_rate / length, length // 2 + 1))
-            phases = minimum_phase(columns)[: bins * times : times]
+            phases = minimum_phase(columns).imag[: bins * times : times]
             tables |= {"turn": phases[:, :-1], "turned": phases[:, -1]}
         return tables
 
@@ -124,8 +125,10 @@ class BandEnvelope(StreamBlock, ExactTables):
         return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=-1).transpose(1, 2), state
 
 
-def minimum_phase(log_magnitude: Float64) -> Float64:
-    """Phases of the minimum-phase responses with these log-magnitudes, ``(bins, any)``, bins from 0 to Nyquist.
+def minimum_phase(log_magnitude: Float64) -> npt.NDArray[np.complex128]:
+    """The logarithm of the minimum-phase spectra of these log-magnitudes, ``(bins, ...)``, bins from 0 to Nyquist.
+
+    The imaginary part is the phase.
 
     Folding the cepstrum (Oppenheim & Schafer, "Discrete-Time Signal Processing"): what lies before time zero is laid
     upon what lies after it.
@@ -134,7 +137,7 @@ def minimum_phase(log_magnitude: Float64) -> Float64:
     cepstrum = np.fft.irfft(log_magnitude, length, axis=0)
     cepstrum[1 : length // 2] *= 2
     cepstrum[length // 2 + 1 :] = 0
-    return np.asarray(np.fft.rfft(cepstrum, axis=0).imag, dtype=np.float64)
+    return np.asarray(np.fft.rfft(cepstrum, axis=0))
 
 
 @register("spectral_product")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.ops.phase import TURN
-from astrape.blocks.parameters import bounded, check_choice, check_real
+from astrape.blocks.parameters import bounded, check_choice, check_real, wide_type
 from astrape.blocks.registry import register
 from astrape.errors import RateError
 
@@ -95,14 +95,14 @@ class Oscillator(StreamBlock):
         if self.frequency is None:
             return None
         if isinstance(self.frequency, str):
-            return controls[self.frequency].detach().to(wide_type(self.like)).clamp(0.0, self.rate / 2)
-        return torch.full_like(self.like, self.frequency, dtype=wide_type(self.like))
+            return controls[self.frequency].detach().to(wide_type(self.like.device)).clamp(0.0, self.rate / 2)
+        return torch.full_like(self.like, self.frequency, dtype=wide_type(self.like.device))
 
     def step(self, x: Tensor, state: Tensor, controls: Tensor | None) -> tuple[Tensor, State]:
         if not x.shape[-1]:
             return x.new_zeros(x.shape[0], 1, 0), state.clone()
         if controls is None:
-            given = x[:, 0].detach().to(wide_type(x))
+            given = x[:, 0].detach().to(wide_type(x.device))
             frequency = torch.where(given < math.inf, given, 0.0).clamp(0.0, self.rate / 2)
             advance = self.units(frequency)
             ends = state + advance.cumsum(dim=-1)
@@ -137,8 +137,3 @@ def amplitudes(shape: str, harmonics: int) -> list[tuple[int, float]]:
     if shape == "square":
         return [(k, 4 / (math.pi * k)) for k in odd]
     return [(k, 8 / (math.pi * k) ** 2 * (-1) ** (k // 2)) for k in odd]
-
-
-def wide_type(like: Tensor) -> torch.dtype:
-    """float64, or where there is none, float32."""
-    return torch.float32 if like.device.type == "mps" else torch.float64

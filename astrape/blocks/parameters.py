@@ -16,7 +16,16 @@ import torch
 
 from astrape.errors import StreamError
 
-__all__ = ["LARGEST_COUNT", "bounded", "check_choice", "check_elements", "check_real", "exact_number", "full_precision"]
+__all__ = [
+    "LARGEST_COUNT",
+    "bounded",
+    "check_choice",
+    "check_elements",
+    "check_real",
+    "exact_number",
+    "full_precision",
+    "wide_type",
+]
 
 LARGEST_COUNT = 65536
 """Largest kernel, stride, factor or channel count: above any real network, below anything that hurts by itself."""
@@ -96,3 +105,8 @@ def full_precision(dtype: torch.dtype | None, block: object) -> None:
     """
     if dtype in (torch.float16, torch.bfloat16):
         raise StreamError(f"{type(block).__name__} needs float32 or float64, not {dtype}: run the graph in float32")
+
+
+def wide_type(device: torch.device | str | None) -> torch.dtype:
+    """float64, or where there is none, float32."""
+    return torch.float32 if device is not None and torch.device(device).type == "mps" else torch.float64

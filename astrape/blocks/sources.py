@@ -13,7 +13,7 @@ from torch import Tensor
 from astrape.blocks.base import State, Stream, StreamBlock
 from astrape.blocks.ops.phase import TURN
 from astrape.blocks.ops.tables import ExactTables, Float64
-from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_choice, check_elements
+from astrape.blocks.parameters import LARGEST_COUNT, bounded, check_choice, check_elements, wide_type
 from astrape.blocks.policy import policy
 from astrape.blocks.registry import register
 from astrape.blocks.state import map_state
@@ -276,8 +276,3 @@ def last_voiced(f0: Tensor, sounds: Tensor, before: Tensor) -> Tensor:
     place = torch.arange(1, f0.shape[1] + 1, device=f0.device)
     index = policy().running_maximum(torch.where(sounds, place, 0))
     return torch.cat([before, f0], dim=-1).gather(-1, index)
-
-
-def wide_type(device: torch.device | str | None) -> torch.dtype:
-    """float64, or where there is none, float32."""
-    return torch.float32 if device is not None and torch.device(device).type == "mps" else torch.float64

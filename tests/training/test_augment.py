@@ -11,7 +11,7 @@ import scipy.signal
 import torch
 
 from astrape.training.augment import augmentation_names, augmented, build_augmentation
-from astrape.training.augment.filters import Room, convolved, fast_length, minimum_phase
+from astrape.training.augment.filters import Room, convolved, fast_length, minimum_phase_response
 from astrape.training.errors import TrainingError
 
 RATE = 16000.0
@@ -122,7 +122,7 @@ def test_minimum_phase_has_the_magnitude_and_the_shortest_response() -> None:
     assert np.abs(np.roots(b)).max() < 1
     points = np.linspace(0, np.pi, 4097)
     _, wanted = scipy.signal.freqz(b, a, points)
-    found = minimum_phase(np.abs(wanted)).double().numpy()
+    found = minimum_phase_response(np.abs(wanted)).double().numpy()
     impulse = np.zeros(200)
     impulse[0] = 1
     expected = scipy.signal.lfilter(b, a, impulse)

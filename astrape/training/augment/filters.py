@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from astrape.blocks.bands import minimum_phase
 from astrape.training.augment.augmentation import (
     Augmentation,
     Augmented,
@@ -18,7 +19,7 @@ from astrape.training.augment.augmentation import (
     span,
 )
 
-__all__ = ["Band", "Equaliser", "Formants", "Room", "convolved", "fast_length", "minimum_phase"]
+__all__ = ["Band", "Equaliser", "Formants", "Room", "convolved", "fast_length", "minimum_phase_response"]
 
 TAPS = 2048
 """Taps of filters made from their magnitude: 46 ms at 44.1 kHz, enough for a corner at 30 Hz."""
@@ -91,7 +92,7 @@ class Equaliser(Augmentation):
         gains = draw.uniform(-self.gain, self.gain, self.points)
         octaves = np.log2(np.maximum(np.fft.rfftfreq(2 * TAPS, 1 / rate), 1.0))
         curve = np.interp(octaves, np.log2(at), gains)
-        return Augmented(convolved(wave, minimum_phase(10 ** (curve / 20))))
+        return Augmented(convolved(wave, minimum_phase_response(10 ** (curve / 20))))
 
 
 @register_augmentation("band")
@@ -120,7 +121,7 @@ class Band(Augmentation):
         rise, fall = (int(one) for one in draw.integers(int(self.order[0]), int(self.order[1]) + 1, 2))
         hertz = np.maximum(np.fft.rfftfreq(2 * TAPS, 1 / rate), 1e-3)
         power = 1 / (1 + (low / hertz) ** (2 * rise)) / (1 + (hertz / high) ** (2 * fall))
-        return Augmented(convolved(wave, minimum_phase(np.sqrt(power))))
+        return Augmented(convolved(wave, minimum_phase_response(np.sqrt(power))))
 
 
 @register_augmentation("formants")
@@ -155,17 +156,13 @@ class Formants(Augmentation):
         return Augmented(torch.istft(turned, size, size // 4, window=taper, length=wave.shape[-1]))
 
 
-def minimum_phase(magnitude: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Tensor:
+def minimum_phase_response(magnitude: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Tensor:
     """The impulse response of minimum phase with a magnitude, ``(bins,)`` to float32 ``(bins - 1,)``.
 
-    Its logarithm's cepstrum is folded onto positive times (Oppenheim & Schafer, Discrete-Time Signal Processing,
-    section 13.5). What is left of the response after half the transform is cut off.
+    What is left of the response after half the transform is cut off.
     """
     count = 2 * (len(magnitude) - 1)
-    cepstrum = np.fft.irfft(np.log(np.maximum(magnitude, LEAST)), count)
-    cepstrum[1 : count // 2] *= 2
-    cepstrum[count // 2 + 1 :] = 0
-    response = np.fft.irfft(np.exp(np.fft.rfft(cepstrum)), count)
+    response = np.fft.irfft(np.exp(minimum_phase(np.log(np.maximum(magnitude, LEAST)))), count)
     return torch.from_numpy(response[: count // 2].astype(np.float32))
 
 
