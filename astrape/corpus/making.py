@@ -21,7 +21,7 @@ from astrape.errors import PlaceError, WriteError, told_as
 from astrape.jobs import IN_PROCESS, Done, Engine, Failed, Job, run_job
 from astrape.progress import Progress
 
-__all__ = ["MadeCorpus", "Outcome", "make_items", "make_parallel", "rendered_item"]
+__all__ = ["MadeCorpus", "RenderedItem", "make_items", "make_parallel", "rendered_item"]
 
 
 BYTES = 27_000
@@ -37,7 +37,7 @@ MANIFEST_SHARE = 0.05
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RenderedItem:
     """The outcome of an item.
 
     Attributes:
@@ -210,37 +210,37 @@ def _check_space(folder: Path | Place, needed: float) -> None:
         check_space(folder, needed * HEADROOM, hint=hint)
 
 
-def rendered_item(studio: Studio, item: SetItem, plan: Plan | None = None) -> Outcome:
+def rendered_item(studio: Studio, item: SetItem, plan: Plan | None = None) -> RenderedItem:
     """Render a set and write it."""
     work = studio.settings.work
     try:
         rendered = studio.render(item, plan)
         info = write_set(item.folder(work), item.name, rendered, item.licence, studio.settings.seed)
-        return Outcome(seconds=seconds_of(info))
+        return RenderedItem(seconds=seconds_of(info))
     except UnfitError as error:
         write_whole(item.marker(work), f"{error}\n")
-        return Outcome(unfit=str(error))
+        return RenderedItem(unfit=str(error))
     except ToolError as error:
-        return Outcome(fatal=str(error))
+        return RenderedItem(fatal=str(error))
     except CorpusError as error:
-        return Outcome(fault=str(error))
+        return RenderedItem(fault=str(error))
     except (PlaceError, WriteError) as error:
-        return Outcome(fatal=str(error))
+        return RenderedItem(fatal=str(error))
     except MemoryError:
-        return Outcome(fault="out of memory")
+        return RenderedItem(fault="out of memory")
     except Exception as error:
         # onnxruntime, WORLD and decoders fail in whatever way, and one odd sentence must not lose the night.
-        return Outcome(fault=f"{type(error).__name__}: {error}")
+        return RenderedItem(fault=f"{type(error).__name__}: {error}")
 
 
-def _outcome_of(one: Done[SetItem, Outcome]) -> Outcome:
-    return Outcome(fault=one.fault) if one.outcome is None else one.outcome
+def _outcome_of(one: Done[SetItem, RenderedItem]) -> RenderedItem:
+    return RenderedItem(fault=one.fault) if one.outcome is None else one.outcome
 
 
-def _begin(settings: CorpusSettings, materials: Materials, plans: dict[str, Plan]) -> Callable[[SetItem], Outcome]:
+def _begin(settings: CorpusSettings, materials: Materials, plans: dict[str, Plan]) -> Callable[[SetItem], RenderedItem]:
     return _work(settings, materials.here(), plans)
 
 
-def _work(settings: CorpusSettings, materials: Materials, plans: dict[str, Plan]) -> Callable[[SetItem], Outcome]:
+def _work(settings: CorpusSettings, materials: Materials, plans: dict[str, Plan]) -> Callable[[SetItem], RenderedItem]:
     studio = Studio(settings, materials)
     return lambda item: rendered_item(studio, item, plans.get(item.key))

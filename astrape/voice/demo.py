@@ -36,7 +36,7 @@ from astrape.voice.names import RECIPE
 from astrape.voice.speaker import speaker_encoder
 from astrape.voice.speaking import voice_controls
 
-__all__ = ["CHANGER", "CHANGER_SETTINGS", "VOICES", "Demo", "Pushes", "Take", "demonstrate", "shipped_sample"]
+__all__ = ["CHANGER", "CHANGER_SETTINGS", "VOICES", "Demo", "PushTimes", "Take", "demonstrate", "shipped_sample"]
 
 VOICES = ("emma", "george")
 """Two registers: one far from the sample's, one near."""
@@ -79,7 +79,7 @@ class Take:
 
 
 @dataclass(frozen=True)
-class Pushes:
+class PushTimes:
     """Wall-clock time of single pushes of a live session on one thread.
 
     Attributes:
@@ -108,7 +108,7 @@ class Demo:
     files: dict[Path, str]
     recipe: str
     takes: list[Take]
-    pushes: Pushes
+    pushes: PushTimes
     host_ms: float
     host_samples: int
     seconds: float
@@ -215,7 +215,9 @@ def demonstrate(
     return demo
 
 
-def time_pushes(graph: Graph, sound: Sound, controls: Mapping[str, Tensor | float], chunk_ms: float = 10.0) -> Pushes:
+def time_pushes(
+    graph: Graph, sound: Sound, controls: Mapping[str, Tensor | float], chunk_ms: float = 10.0
+) -> PushTimes:
     """Push a sound through a live session, chunk by chunk, and time each push.
 
     The first second is a warm-up and is not counted.
@@ -233,7 +235,7 @@ def time_pushes(graph: Graph, sound: Sound, controls: Mapping[str, Tensor | floa
         settle()
         took = list(push_times(graph.stream(chunk=size), torch.split(samples, size, dim=-1), controls))
     counted = took[round(1000 / chunk_ms) :] or took
-    return Pushes(
+    return PushTimes(
         chunk_ms=1000 * size / rate,
         count=len(counted),
         median_ms=statistics.median(counted),

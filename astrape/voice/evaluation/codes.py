@@ -23,7 +23,7 @@ CODES = frozenset({"codes"})
 
 
 @dataclass(frozen=True)
-class Part:
+class SourceCodes:
     """The codes of one source.
 
     Attributes:
@@ -83,7 +83,7 @@ class QuantizerUse:
         digits = _digit_counts(codes)
         count = CodeUsage(codes.size)
         count.add(codes.codes)
-        context.parts[self.name] = Part(
+        context.parts[self.name] = SourceCodes(
             context.source_key,
             codes.size,
             count.codes.numpy(),
@@ -92,8 +92,8 @@ class QuantizerUse:
         )
         return _scores(count, digits)
 
-    def pooled(self, parts: Sequence[Part]) -> dict[str, float]:
-        firsts: dict[str, Part] = {}
+    def pooled(self, parts: Sequence[SourceCodes]) -> dict[str, float]:
+        firsts: dict[str, SourceCodes] = {}
         for part in parts:
             firsts.setdefault(part.source, part)
         if not firsts:

@@ -12,7 +12,7 @@ from astrape.voice.evaluation.baselines import SourceItself, WorldShift, in_own_
 from astrape.voice.evaluation.conditions import CLEAN, CONDITIONS, degraded
 from astrape.voice.evaluation.errors import EvaluationError
 from astrape.voice.evaluation.pairs import Pair
-from astrape.voice.evaluation.result import Column, Evaluation
+from astrape.voice.evaluation.result import Evaluation, ScoreColumn
 from astrape.voice.evaluation.run import evaluate_all
 from astrape.voice.evaluation.systems import Conversions, System
 from astrape.voice.names import BASELINES
@@ -60,7 +60,7 @@ def compare(
             else:
                 work.append((baseline, condition, _placed(system, condition, place), in_own_voices(heard)))
     found = evaluate_all([(converting, chosen) for _, _, converting, chosen in work], **settings)
-    columns = [Column(label, condition, one) for (label, condition, _, _), one in zip(work, found, strict=True)]
+    columns = [ScoreColumn(label, condition, one) for (label, condition, _, _), one in zip(work, found, strict=True)]
     return replace(columns[0].evaluation, beside=tuple(columns[1:]))
 
 

@@ -12,7 +12,7 @@ from astrape.errors import AstrapeError
 from astrape.voice.evaluation.context import Tools
 from astrape.voice.evaluation.numbers import number
 from astrape.voice.evaluation.packages import Package, absence
-from astrape.voice.evaluation.pictures import Sound, curve, player, spectrogram
+from astrape.voice.evaluation.pictures import Excerpt, curve, player, spectrogram
 from astrape.voice.evaluation.pitch import Melody, PitchTrack
 from astrape.voice.evaluation.recording import Recording
 from astrape.voice.evaluation.result import Evaluation, PairResult
@@ -49,7 +49,7 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Card:
+class ShownPair:
     """A pair as the page shows it; ``said`` has words, each with whether it differs from what should be there."""
 
     anchor: str
@@ -76,7 +76,7 @@ class Listening:
     def __init__(self, evaluation: Evaluation, count: int, tracker: str | None) -> None:
         self.evaluation = evaluation
         self.assets: dict[str, str] = {}
-        self._sounds: dict[tuple[str, float], tuple[str, Sound]] = {}
+        self._sounds: dict[tuple[str, float], tuple[str, Excerpt]] = {}
         self._melody = Melody(Tools(tracker=tracker))
         absent = {"Spectrograms": absence([MATPLOTLIB]), "Pitch curves": absence(self._melody.packages)}
         self.missing = {what: reason for what, reason in absent.items() if reason}
@@ -86,12 +86,12 @@ class Listening:
         self.of = len(heard)
         self.anchors = {result.pair.name: f"pair-{index}" for index, result in enumerate(self.shown, 1)}
 
-    def cards(self) -> Iterator[Card]:
+    def cards(self) -> Iterator[ShownPair]:
         """One pair after the other."""
         for result in self.shown:
             yield self._card(result)
 
-    def _card(self, result: PairResult) -> Card:
+    def _card(self, result: PairResult) -> ShownPair:
         assert result.rendering is not None
         target = result.pair.target
         rendering = result.rendering
@@ -110,7 +110,7 @@ class Listening:
             for quantity in self.evaluation.measured
             if quantity.name in result.scores
         ]
-        return Card(self.anchors[result.pair.name], result.pair.name, sounds, _said(result), scores)
+        return ShownPair(self.anchors[result.pair.name], result.pair.name, sounds, _said(result), scores)
 
     def _sound(self, what: str, recording: Recording) -> Heard:
         name = recording.name
@@ -123,7 +123,7 @@ class Listening:
             length = f"first {sound.seconds:.0f} of {recording.seconds:.0f} s"
         return Heard(what, name, length, key, picture=self._picture(key, recording, sound.seconds))
 
-    def _stored(self, recording: Recording) -> tuple[str, Sound]:
+    def _stored(self, recording: Recording) -> tuple[str, Excerpt]:
         place = (str(recording.path.absolute()), recording.late)
         if place not in self._sounds:
             key = str(len(self._sounds) + 1)

@@ -14,7 +14,7 @@ from astrape.audio.writer import flac_bytes
 from astrape.voice.evaluation.pitch import PitchTrack
 from astrape.voice.evaluation.recording import Recording, Samples
 
-__all__ = ["EXCERPT_SECONDS", "HIGHEST", "LOWEST", "Sound", "curve", "height", "player", "spectrogram"]
+__all__ = ["EXCERPT_SECONDS", "HIGHEST", "LOWEST", "Excerpt", "curve", "height", "player", "spectrogram"]
 
 EXCERPT_SECONDS = 30.0
 """Seconds of a recording that the page holds: it is one file, and an hour of audio would make it unusable."""
@@ -32,18 +32,18 @@ Rows = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Sound:
+class Excerpt:
     """An excerpt as a data address, and how long it is."""
 
     address: str
     seconds: float
 
 
-def player(recording: Recording) -> Sound:
+def player(recording: Recording) -> Excerpt:
     """The first 30 s, one channel, as FLAC of 16 bits: lossless, half of WAV, and every browser plays it."""
     rate = min(recording.rate, HIGHEST_RATE)
     samples = next(recording.pieces(rate, EXCERPT_SECONDS))
-    return Sound(_address("audio/flac", flac_bytes(samples, rate)), len(samples) / rate)
+    return Excerpt(_address("audio/flac", flac_bytes(samples, rate)), len(samples) / rate)
 
 
 def spectrogram(recording: Recording) -> str:

@@ -17,7 +17,7 @@ from astrape.voice.evaluation.pairs import Pair
 from astrape.voice.evaluation.statistics import Aggregate
 from astrape.voice.evaluation.systems import Rendering
 
-__all__ = ["FORMAT", "Column", "Evaluation", "PairResult", "write_json"]
+__all__ = ["FORMAT", "Evaluation", "PairResult", "ScoreColumn", "write_json"]
 
 FORMAT = 1
 """Version of the JSON; it changes when something that is there is called otherwise or means another thing."""
@@ -99,7 +99,7 @@ class Evaluation:
     results: tuple[PairResult, ...]
     aggregate: dict[str, Aggregate]
     created_utc: str
-    beside: tuple[Column, ...] = ()
+    beside: tuple[ScoreColumn, ...] = ()
 
     @property
     def failed(self) -> tuple[PairResult, ...]:
@@ -163,7 +163,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Column:
+class ScoreColumn:
     """A baseline, or a condition, beside a run.
 
     Attributes:
