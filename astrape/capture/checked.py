@@ -54,7 +54,7 @@ def checked_step(
         clock: how long it may take.
         near: take the native library's kernels that round in their own way too, where there is the library: results
             and states are the same up to rounding then. Those that are exact are taken in any case.
-        weights: with ``near``, how products read what stays as it is.
+        weights: how native kernels read what stays as it is.
 
     Raises:
         Unrecordable: for what cannot be captured, and for what does something else captured.
@@ -86,7 +86,7 @@ def checked_step(
         if not equal((captured.play(fresh), state), (result, expected)):
             raise Unrecordable("a step of a block depends on values beyond what operators do with them")
         if kernels is not None and number == NATIVE_AFTER and not near:
-            captured.go_native(kernels, False, [noise(seed, low, high) for seed, low, high in CHECKS])
+            captured.go_native(kernels, False, [noise(seed, low, high) for seed, low, high in CHECKS], weights)
             map_state(Tensor.copy_, state, expected)
     if kernels is not None and near:
         captured.go_native(kernels, True, [noise(seed, low, high) for seed, low, high in CHECKS], weights)

@@ -92,7 +92,7 @@ class Replay:
             where that is not float32.
 
     Attributes:
-        weights: how native kernels read weights; ``None`` without ``near``.
+        weights: how native kernels read weights.
         segments: in execution order.
         steady: the short way for a push like the last one, where there is one.
         refused: why there are no captured steps, for a graph that cannot be captured; or not of all patterns.
@@ -115,7 +115,7 @@ class Replay:
         self.segments: list[Segment] = []
         self.refused: str | None = None
         self.steady: Steady | None = None
-        self.weights = Weights(self._constant, precision != "float32") if near else None
+        self.weights = Weights(self._constant, precision != "float32")
         self._like, self._near, self._precision = like, near, precision
         self._memory = Memory()
         self._controls: Prepared | None = None
@@ -129,7 +129,7 @@ class Replay:
                     raise Unrecordable("autocast is on, and what it does may change from push to push")
                 self._prepare()
                 self._record({Wire(name, "out"): count for name, count in frames.items()})
-                use_large_pages(self.weights.copies if self.weights else ())
+                use_large_pages(self.weights.copies)
             except Exception as reason:
                 # A block may refuse noise. The graph itself goes on.
                 if not is_taken(reason):
@@ -152,7 +152,7 @@ class Replay:
             return Chosen("recorded", captured + left)
         steps = [one for segment in self.segments for one in segment.captured_steps.values() if one is not None]
         native, by_torch = (sum(one.native_kernels for one in steps), sum(one.other_kernels for one in steps))
-        read = "" if self.weights is None else read_as(self.weights, self._precision)
+        read = read_as(self.weights, self._precision) if self._near else ""
         told = f"{captured}: {many(native, 'native kernel')}, {by_torch} of PyTorch's{read}{left}"
         return Chosen("compiled", told, self._precision or "float32")
 
