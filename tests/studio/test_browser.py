@@ -122,7 +122,7 @@ def test_what_was_played_is_recorded(address: str, context: Any) -> None:
     page.keyboard.press("ArrowRight")
     moved = page.evaluate("document.activeElement.value")
     assert float(moved) > before
-    assert page.get_attribute("[data-control=drive]", "aria-valuetext") == moved
+    assert page.get_attribute("[data-control=drive]", "aria-valuetext") == f"{moved} dB"
     page.keyboard.press("d")
     assert page.get_attribute("#dry", "aria-pressed") == "true"
     page.keyboard.press("r")
