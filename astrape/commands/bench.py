@@ -20,6 +20,7 @@ from astrape.commands.console import (
     progress,
     settings_option,
 )
+from astrape.commands.place_option import LocalPath
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,9 +68,7 @@ LEAST_SHARE = 0.005
 @click.option(
     "--callbacks", is_flag=True, help="Load of callbacks of 64, 128, 256, 441 and 1764 frames, and nothing else."
 )
-@click.option(
-    "--picture", type=click.Path(path_type=Path), metavar="FILE", help="Draw the backends to FILE (.png, .svg or .pdf)."
-)
+@click.option("--picture", type=LocalPath(), metavar="FILE", help="Draw the backends to FILE (.png, .svg or .pdf).")
 @click.option("--seconds", default=6.0, show_default=True, help="Measuring time per chunk size.")
 @settings_option
 @json_option

@@ -12,7 +12,7 @@ import click
 from astrape.commands.console import channel_option, note
 from astrape.commands.engine_options import refuse_workers
 from astrape.commands.gathered import gathered
-from astrape.commands.place_option import PlaceType
+from astrape.commands.place_option import LocalPath, PlaceType
 from astrape.training.names import KINDS
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["CACHE_ROOT", "CorpusOptions", "MakerOptions", "corpus_options", "folder_options", "maker_options"]
 
 CACHE_ROOT = "cache"
-
-PATH = click.Path(path_type=Path)
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ maker_options = gathered(
     click.option("--weights", type=PlaceType(), metavar="FILE", help="Weights with the front end's: safetensors."),
     click.option("--wavlm", type=PlaceType(), metavar="CHECKPOINT", help="A WavLM checkpoint for the front end."),
     click.option("--teacher", metavar="NAME", help="miocodec, offline or spectral.  [default: the recipe's]"),
-    click.option("--teacher-dir", type=PATH, metavar="FOLDER", help="Where the teacher's weights are."),
+    click.option("--teacher-dir", type=LocalPath(), metavar="FOLDER", help="Where the teacher's weights are."),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or mps."),
 )
 """``--weights``, ``--wavlm``, ``--teacher``, ``--teacher-dir`` and ``--device``, as :class:`MakerOptions`."""

@@ -17,6 +17,7 @@ from astrape.commands.console import (
     settings_option,
     warn,
 )
+from astrape.commands.place_option import LocalPath
 from astrape.commands.run import warnings_of
 from astrape.wording import lacking
 
@@ -41,7 +42,7 @@ LIVE = 0.5
     "--output",
     default=Path("demo-output"),
     show_default=True,
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     metavar="FOLDER",
     help="Where to write.",
 )

@@ -9,7 +9,7 @@ import click
 
 from astrape.commands.console import RecipeName, command, json_option, print_json, progress
 from astrape.commands.extras import require
-from astrape.commands.place_option import weights_option
+from astrape.commands.place_option import LocalPath, weights_option
 
 if TYPE_CHECKING:
     from astrape.audio.places import Place
@@ -24,9 +24,7 @@ __all__ = ["export"]
     short="Export a recipe's streaming step to ONNX.",
 )
 @click.argument("recipe", type=RecipeName())
-@click.option(
-    "-o", "--output", "folder", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where to."
-)
+@click.option("-o", "--output", "folder", type=LocalPath(), required=True, metavar="DIR", help="Where to.")
 @weights_option
 @click.option(
     "--chunk", "chunk_ms", type=float, metavar="MS", help="What a step takes in; the graph's own quantum by default."

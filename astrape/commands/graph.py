@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from astrape.commands.console import RecipeName, command
+from astrape.commands.place_option import LocalPath
 
 __all__ = ["graph"]
 
@@ -17,7 +18,7 @@ __all__ = ["graph"]
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     metavar="FILE",
     help="Where to; .svg, .png or .pdf, or .dot for Graphviz text.",
 )

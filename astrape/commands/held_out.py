@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from astrape.commands.console import command, json_option, narrator, print_json
-from astrape.commands.place_option import PlaceType
+from astrape.commands.place_option import LocalPath, PlaceType
 
 if TYPE_CHECKING:
     from astrape.audio.places import Place
@@ -23,7 +23,7 @@ __all__ = ["held_out"]
 )
 @click.option(
     "--work",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=LocalPath(file_okay=False),
     default=Path("held-out"),
     show_default=True,
     help="Folder for packages, and for the recordings and tables in its folder `set`.",

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from astrape.commands.console import command, json_option, print_json, progress, warn
+from astrape.commands.place_option import LocalPath
 
 if TYPE_CHECKING:
     from astrape.voice.checkpoint.importing import Imported
 
 __all__ = ["import_checkpoint"]
 
-FILE = click.Path(path_type=Path)
+FILE = LocalPath()
 
 
 @command(

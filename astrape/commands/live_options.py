@@ -12,10 +12,12 @@ import click
 
 from astrape.commands.console import RecipeName
 from astrape.commands.gathered import gathered
+from astrape.commands.place_option import local_path, weights_option
 from astrape.errors import AstrapeError
 from astrape.voice.names import RECIPE
 
 if TYPE_CHECKING:
+    from astrape.audio.places import Place
     from astrape.runtime.engine import Engine
 
 __all__ = ["Devices", "Playing", "Speaking", "device_options", "playing_options", "speaking_options"]
@@ -38,7 +40,7 @@ class Speaking:
     """Who speaks, and through which recipe: the values of the options of these names."""
 
     recipe: str
-    weights: Path | None
+    weights: Path | Place | None
     voice: str | None
     encoder: str | None
     settings: tuple[str, ...]
@@ -68,6 +70,8 @@ class Playing:
         names = self.record.split(",")
         if len(names) != 2 or not any(names):
             raise AstrapeError(f"--record {self.record}: write it as IN.wav,OUT.wav, or ,OUT.wav for one of them")
+        for name in filter(None, names):
+            local_path(name, "--record")
         if os.path.realpath(names[0]) == os.path.realpath(names[1]):
             raise AstrapeError(
                 f"--record {self.record}: both are the same file, and one recording would replace the other"
@@ -111,7 +115,7 @@ speaking_options = gathered(
     click.option(
         "--recipe", type=RecipeName(), default=RECIPE, show_default=True, metavar="RECIPE", help="What to run."
     ),
-    click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights, a safetensors file."),
+    weights_option,
     click.option(
         "--voice",
         metavar="VOICE",

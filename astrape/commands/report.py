@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from astrape.commands.console import RecipeName, command, json_option, print_json, print_table, progress
+from astrape.commands.place_option import LocalPath
 from astrape.errors import AstrapeError
 
 __all__ = ["report"]
@@ -19,7 +20,7 @@ __all__ = ["report"]
 )
 @click.argument("recipe", type=RecipeName())
 @click.option("--measure", is_flag=True, help="Measure every declared number too; fails when one disagrees.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw it to FILE (.png, .svg or .pdf).", metavar="FILE")
+@click.option("--plot", type=LocalPath(), help="Draw it to FILE (.png, .svg or .pdf).", metavar="FILE")
 @json_option
 def report(recipe: str, measure: bool, plot: Path | None, as_json: bool) -> None:
     """Report the latency of RECIPE, block by block."""

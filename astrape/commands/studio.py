@@ -5,12 +5,17 @@ from __future__ import annotations
 import socket
 import webbrowser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from astrape.commands.console import RecipeName, command, parse_settings, warn
+from astrape.commands.place_option import weights_option
 from astrape.errors import AstrapeError
 from astrape.voice.names import RECIPE
+
+if TYPE_CHECKING:
+    from astrape.audio.places import Place
 
 __all__ = ["studio"]
 
@@ -28,7 +33,7 @@ LARGEST_MESSAGE = 1 << 20
     extra="studio",
 )
 @click.option("--recipe", type=RecipeName(), default=RECIPE, show_default=True, metavar="RECIPE", help="What to run.")
-@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Weights, a safetensors file.")
+@weights_option
 @click.option("--voice", metavar="VOICE", help="A voicebank, a recording, or a voice that ships.  [default: emma]")
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Value of a control to begin with. Repeatable."
@@ -38,7 +43,7 @@ LARGEST_MESSAGE = 1 << 20
 )
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page.")
 def studio(
-    recipe: str, weights: Path | None, voice: str | None, settings: tuple[str, ...], port: int, browser: bool
+    recipe: str, weights: Path | Place | None, voice: str | None, settings: tuple[str, ...], port: int, browser: bool
 ) -> None:
     """Speak in another voice through a page in the browser, with the browser's own microphone.
 

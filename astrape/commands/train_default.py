@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from astrape.commands.console import INTERRUPTED, command, json_option, narrator, print_json
+from astrape.commands.place_option import LocalPath
 
 __all__ = ["train_default"]
 
@@ -20,7 +21,7 @@ __all__ = ["train_default"]
 )
 @click.option(
     "--work",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=LocalPath(file_okay=False),
     default=Path("train-default"),
     show_default=True,
     help="Folder for packages, corpus, caches, checkpoints and TensorBoard.",
@@ -57,7 +58,7 @@ __all__ = ["train_default"]
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes that render.")
 @click.option(
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=LocalPath(dir_okay=False),
     metavar="FILE",
     help="Where the weights go.  [default: WORK/RECIPE.safetensors]",
 )

@@ -10,7 +10,7 @@ import click
 
 from astrape.commands.cache_options import corpus_options, folder_options
 from astrape.commands.console import INTERRUPTED, RecipeName, narrator, print_json
-from astrape.commands.place_option import PlaceType
+from astrape.commands.place_option import LocalPath, PlaceType
 from astrape.errors import AstrapeError
 from astrape.wording import lacking
 
@@ -23,7 +23,7 @@ __all__ = ["common_options", "common_settings", "run_options", "settings_of", "t
 
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Recipe, data, run, length and device."""
-    path = click.Path(path_type=Path)
+    path = LocalPath()
     decorators: list[Callable[..., Any]] = [
         click.option(
             "--recipe",

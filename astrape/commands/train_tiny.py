@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from astrape.commands.console import command, json_option, narrator, print_json
-from astrape.commands.place_option import PlaceType
+from astrape.commands.place_option import LocalPath, PlaceType
 from astrape.errors import AstrapeError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ __all__ = ["train_tiny"]
 )
 @click.option(
     "--work",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=LocalPath(file_okay=False),
     default=Path("train-tiny"),
     show_default=True,
     help="Folder for packages, recordings, caches, checkpoints and TensorBoard.",

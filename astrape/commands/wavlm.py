@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from astrape.commands.console import DEBUG, command, json_option, print_json, print_table, progress
+from astrape.commands.place_option import PlaceType
 from astrape.errors import AstrapeError
 from astrape.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from astrape.audio.places import Place
     from astrape.blocks.wavlm import WavLMCNN
 
 __all__ = ["calibrate", "cost", "wavlm"]
@@ -22,8 +24,8 @@ __all__ = ["calibrate", "cost", "wavlm"]
 LONGEST = 3600
 """Seconds of a recording that are read; it is held in memory."""
 
-_weights = click.argument("weights", metavar="WEIGHTS", type=click.Path(path_type=Path))
-_recordings = click.argument("recordings", metavar="AUDIO...", nargs=-1, required=True, type=click.Path(path_type=Path))
+_weights = click.argument("weights", metavar="WEIGHTS", type=PlaceType())
+_recordings = click.argument("recordings", metavar="AUDIO...", nargs=-1, required=True, type=PlaceType())
 
 
 @click.group(
@@ -35,7 +37,8 @@ _recordings = click.argument("recordings", metavar="AUDIO...", nargs=-1, require
 def wavlm() -> None:
     """Make WavLM's front end causal with statistics of a corpus, or see what that costs.
 
-    WEIGHTS is a checkpoint of WavLM base or base+, of Hugging Face, torchaudio or the paper's code.
+    WEIGHTS is a checkpoint of WavLM base or base+, of Hugging Face, torchaudio or the paper's code. All files may be
+    URLs.
     """
 
 
@@ -46,9 +49,9 @@ def wavlm() -> None:
 )
 @_weights
 @_recordings
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where to: safetensors.")
+@click.option("-o", "--output", required=True, type=PlaceType(), help="Where to: safetensors.")
 @json_option
-def calibrate(weights: Path, recordings: tuple[Path, ...], output: Path, as_json: bool) -> None:
+def calibrate(weights: Path | Place, recordings: tuple[Path | Place, ...], output: Path | Place, as_json: bool) -> None:
     """Measure statistics of layer 0 over recordings, for `wavlm_cnn` with `norm: frozen`.
 
     Minutes of speech of many voices do, at the level at which the graph will hear them. The file holds the weights and
@@ -77,18 +80,20 @@ def calibrate(weights: Path, recordings: tuple[Path, ...], output: Path, as_json
     short="Compare causal features with WavLM's own.",
 )
 @_weights
-@click.argument("recording", metavar="AUDIO", type=click.Path(path_type=Path))
+@click.argument("recording", metavar="AUDIO", type=PlaceType())
 @click.option(
     "--frozen",
     "elsewhere",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PlaceType(),
     metavar="AUDIO",
     help="Recording to take frozen statistics from. Repeatable; without one, only the cumulative norm is looked at.",
 )
 @click.option("--every", default=1.0, show_default=True, type=click.FloatRange(0.01), help="Seconds to average over.")
 @json_option
-def cost(weights: Path, recording: Path, elsewhere: tuple[Path, ...], every: float, as_json: bool) -> None:
+def cost(
+    weights: Path | Place, recording: Path | Place, elsewhere: tuple[Path | Place, ...], every: float, as_json: bool
+) -> None:
     """Compare causal features with those of WavLM's own norm, over the time since a recording began.
 
     1 means no difference. The original's norm reads the whole recording before it gives its first frame.
@@ -113,7 +118,7 @@ def cost(weights: Path, recording: Path, elsewhere: tuple[Path, ...], every: flo
     print_table(table)
 
 
-def _front(weights: Path) -> WavLMCNN:
+def _front(weights: Path | Place) -> WavLMCNN:
     """A front end as wide as the checkpoint's, of its first five layers."""
     from astrape.blocks.base import Stream
     from astrape.blocks.wavlm import RATE, WavLMCNN
@@ -129,7 +134,7 @@ def _front(weights: Path) -> WavLMCNN:
     return block
 
 
-def _heard(recordings: Sequence[Path], tell: Progress) -> Iterator[Tensor]:
+def _heard(recordings: Sequence[Path | Place], tell: Progress) -> Iterator[Tensor]:
     """Recordings as ``(1, 1, n)`` at 16 kHz."""
     import torch
 

@@ -17,7 +17,7 @@ AHEAD = 2
 """Items that a worker has: one that it works on, and one that spares it the wait for the next."""
 
 TRIES = 3
-"""Workers that an item may end before it is left out, and that may end in a row before one has loaded."""
+"""Workers that an item may end before it is left out, and that may end in turn, in one place, before one has loaded."""
 
 
 def run_job(job: Job[Item, Outcome], items: Iterable[Item], engine: Engine) -> Iterator[Done[Item, Outcome]]:
@@ -72,8 +72,9 @@ class _Run:
         self.again: deque[tuple[Any, int]] = deque()
         self.given: dict[int, dict[int, tuple[Any, int]]] = {}
         """By worker and ticket, in the order in which they were given: items, and how many workers each has ended."""
-        self.loading: set[int] = set()
-        self.tickets = self.started = self.unready = 0
+        self.loading: dict[int, int] = {}
+        """By worker: how many in whose place it is ended before they had loaded. Those of a lost node end at once."""
+        self.tickets = self.started = 0
         self.all_given = False
 
     def outcomes(self, count: int) -> Iterator[Done[Any, Any]]:
@@ -94,17 +95,18 @@ class _Run:
                 else:
                     yield from self._lost(event)
 
-    def _start(self) -> None:
-        self.loading.add(self.started)
+    def _start(self, unready: int = 0) -> None:
+        self.loading[self.started] = unready
         self.workers.start(self.started)
         self.started += 1
 
     def _ready(self, event: Ready) -> None:
         if event.error is not None:
             raise event.error
-        self.loading.discard(event.worker)
+        del self.loading[event.worker]
         self.given[event.worker] = {}
-        self.unready = 0
+        # It can be loaded, whatever ended the others.
+        self.loading = dict.fromkeys(self.loading, 0)
 
     def _hand_out(self) -> None:
         """One each first, so that the last items are not two with one worker and none with another.
@@ -134,12 +136,12 @@ class _Run:
 
     def _lost(self, event: Lost) -> Iterator[Done[Any, Any]]:
         had = list(self.given.pop(event.worker, {}).values())
+        unready = 0
         if event.worker in self.loading:
-            self.loading.discard(event.worker)
-            self.unready += 1
-            if self.unready >= TRIES:
+            unready = self.loading.pop(event.worker) + 1
+            if unready >= TRIES:
                 raise JobError(
-                    f"{self.unready} workers in a row ended before they had loaded anything ({event.reason}); hint: "
+                    f"{unready} workers in a row ended before they had loaded anything ({event.reason}); hint: "
                     f"give fewer with --jobs, for want of memory perhaps"
                 )
         for place, (item, before) in enumerate(had):
@@ -150,7 +152,7 @@ class _Run:
             else:
                 yield Done(item, None, _left_out(event.reason))
         if self.again or not self.all_given:
-            self._start()
+            self._start(unready)
 
 
 def _left_out(reason: str) -> str:

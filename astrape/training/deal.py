@@ -69,9 +69,8 @@ class Deal(Generic[Item]):
 
     def reading(self, epoch: int, rank: int, place: int) -> tuple[int, int]:
         """How often a process is through with its shards at a place, and which of the groups after that it reads."""
-        passes, within = self._through(epoch, rank, place)
-        groups = self._groups(epoch, rank, passes)
-        return passes, bisect_right(groups, within, key=lambda group: group[1])
+        passes, _, number = self._at(epoch, rank, place)
+        return passes, number
 
     def together_at(self, epoch: int, rank: int, place: int) -> list[int]:
         """The shards that a process reads at a place."""
@@ -85,9 +84,8 @@ class Deal(Generic[Item]):
             epoch, rank, place: as of :meth:`at`.
             due: places of an epoch, after which the shards are dealt anew; ``None``: nobody knows.
         """
-        passes, within = self._through(epoch, rank, place)
+        passes, within, number = self._at(epoch, rank, place)
         groups = self._groups(epoch, rank, passes)
-        number = bisect_right(groups, within, key=lambda group: group[1])
         if due is not None and place - within + groups[number][1] >= due:
             return self._groups(epoch + 1, rank, 0)[0][0]
         if number + 1 < len(groups):
@@ -105,6 +103,12 @@ class Deal(Generic[Item]):
         while place >= (count := self._groups(epoch, rank, passes)[-1][1]):
             place, passes = place - count, passes + 1
         return passes, place
+
+    def _at(self, epoch: int, rank: int, place: int) -> tuple[int, int, int]:
+        """As :meth:`_through`, and which of its groups a process reads there."""
+        passes, within = self._through(epoch, rank, place)
+        groups = self._groups(epoch, rank, passes)
+        return passes, within, bisect_right(groups, within, key=lambda group: group[1])
 
     def _groups(self, epoch: int, rank: int, passes: int) -> list[tuple[list[int], int]]:
         """Shards that are read together, and the place where the reading of them ends."""

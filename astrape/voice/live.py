@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from astrape.audio.places import Where
 from astrape.errors import AstrapeError
 from astrape.graph.graph import Graph
 from astrape.graph.recipe.node import Control
@@ -37,7 +38,7 @@ class LiveVoice:
 
     Args:
         recipe: the name of a shipped recipe, or the path of a YAML file.
-        weights: a safetensors file; those that ship with the recipe when left out.
+        weights: a safetensors file, also by URL, as recipe and voice; those that ship with the recipe when left out.
         voice: a voicebank, a recording, or the name of a voice that ships; ``VOICE`` when left out.
         controls: of the recipe, held from the start.
         encoder: speaker encoder for a recording; that of the weights when left out.
@@ -57,7 +58,7 @@ class LiveVoice:
         self,
         recipe: str | Path = RECIPE,
         *,
-        weights: str | Path | None = None,
+        weights: Where | None = None,
         voice: str | Path | None = None,
         controls: Mapping[str, Any] | None = None,
         encoder: str | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from astrape.audio.places import Place, Where, anywhere, local_file
 from astrape.blocks.base import Stream
 from astrape.blocks.wavlm import RATE, FrozenNorm, WavLMCNN, WavLMLayer
 from astrape.errors import AstrapeError, RecipeError
@@ -56,19 +56,20 @@ class WavLMError(AstrapeError):
     """Weights that are not WavLM's, or not those of the model that they are to fill. It names file and tensors."""
 
 
-def read_wavlm(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def read_wavlm(path: Where) -> dict[str, Tensor]:
     """The convolutional layers of a WavLM checkpoint, by the names that :class:`WavLMCNN` has for them.
 
     Args:
-        path: safetensors, or a file of PyTorch of either form, read as the original's checkpoints are, so that nothing
-            in it runs and nothing inflates (:func:`~astrape.voice.checkpoint.archive.unpickled`): a state dict of
-            Hugging Face, torchaudio or the paper's code, of the whole model or of one that holds it, alone or under
-            ``model`` or ``state_dict``. All but the convolutions is passed over.
+        path: of this machine or a URL: safetensors, or a file of PyTorch of either form, read as the original's
+            checkpoints are, so that nothing in it runs and nothing inflates
+            (:func:`~astrape.voice.checkpoint.archive.unpickled`): a state dict of Hugging Face, torchaudio or the
+            paper's code, of the whole model or of one that holds it, alone or under ``model`` or ``state_dict``. All
+            but the convolutions is passed over.
 
     Raises:
         WavLMError: for a file that cannot be read, or without such layers.
     """
-    file = Path(path)
+    file = anywhere(path)
     state = _safetensors(file) if file.suffix == ".safetensors" else _unpickled(file)
     found: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -100,7 +101,7 @@ def _is_real(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and bool(torch.isfinite(tensor).all())
 
 
-def load_wavlm(block: WavLMCNN, path: str | os.PathLike[str]) -> None:
+def load_wavlm(block: WavLMCNN, path: Where) -> None:
     """Fill a front end with the weights of a checkpoint; layers beyond the block's own are left aside.
 
     Frozen statistics are not in a checkpoint of WavLM and stay as they are, see :func:`freeze`.
@@ -256,16 +257,16 @@ def _features(block: WavLMCNN, recording: Tensor) -> Iterator[Tensor]:
         yield y
 
 
-def _safetensors(file: Path) -> Mapping[str, Tensor]:
+def _safetensors(file: Path | Place) -> Mapping[str, Tensor]:
     try:
         return read_tensors(file)
     except RecipeError as error:
         raise WavLMError(str(error)) from error
 
 
-def _unpickled(file: Path) -> Mapping[Any, Any]:
+def _unpickled(file: Path | Place) -> Mapping[Any, Any]:
     try:
-        content = unpickled(file, legacy=True)
+        content = unpickled(local_file(file), legacy=True)
     except CheckpointError as error:
         raise WavLMError(str(error)) from error
     for key in ("model", "state_dict"):

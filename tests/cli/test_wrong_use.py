@@ -27,6 +27,41 @@ def test_a_picture_of_an_unknown_kind_is_refused_by_its_ending_and_not_by_a_temp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train-speaker --corpus corpus -o x.safetensors --work",
+        "train-default --work",
+        "train-tiny --work",
+        "cache --what content --teacher-dir",
+        "train-encoder --teacher-dir",
+        "export echo -o",
+        "report echo --plot",
+        "graph echo -o",
+    ],
+)
+def test_a_url_where_a_path_of_this_machine_is_needed_is_refused_and_makes_no_folder_called_after_it(
+    words, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main([*words.split(), "s3://bucket/x.png"])
+    said = capsys.readouterr().err
+    option = words.split()[-1]
+    assert left.value.code == 1
+    assert said.count("\n") == 1
+    assert f"{option} s3://bucket/x.png: must be on this machine; hint: give a path, not a URL" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recording_of_live_is_of_this_machine(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main(["live", "--record", ",s3://bucket/out.wav"])
+    assert left.value.code == 1
+    assert "--record s3://bucket/out.wav: must be on this machine; hint: give" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("size", [1.5, True, "two", None, 0, -1])
 def test_a_batch_size_that_is_no_count_is_refused(size):
     with pytest.raises(StreamError, match="batch_size must be a whole number of at least 1"):

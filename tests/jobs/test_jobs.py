@@ -152,6 +152,14 @@ def test_workers_that_die_while_they_load_end_the_job(engine: Engine) -> None:
         list(run_job(Job(work.dies, ()), range(10), engine))
 
 
+def test_a_node_that_is_lost_while_its_workers_load_does_not_end_the_job(tmp_path: Path) -> None:
+    """More workers than may end in a row, but none in the place of another."""
+    job = Job(work.lost_together, (tmp_path, TRIES + 1))
+    done = list(run_job(job, range(8), Engine(workers=TRIES + 1)))
+    assert sorted(one.outcome or 0 for one in done) == [item**2 for item in range(8)]
+    assert len(list(tmp_path.glob("began.*"))) == TRIES + 1
+
+
 def test_large_items_and_outcomes_pass_each_other() -> None:
     """Beyond the buffer of a pipe, where two that write and do not read would wait for ever."""
     items = [bytes([index]) * 3_000_000 + b"end" for index in range(8)]

@@ -48,6 +48,17 @@ def dies() -> Callable[[int], int]:
     raise AssertionError
 
 
+def lost_together(folder: Path, count: int) -> Callable[[int], int]:
+    """As :func:`squares`, but the first workers, so many, all end while they load, as those of a lost node."""
+    if not (folder / "lost").exists():
+        (folder / f"began.{os.getpid()}").touch()
+        while len(list(folder.glob("began.*"))) < count:
+            time.sleep(0.01)
+        (folder / "lost").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return squares(folder)
+
+
 def raises() -> Callable[[int], int]:
     def work(item: int) -> int:
         if item == 3:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tarfile
 from collections import Counter
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from astrape.cli import cli
 from astrape.corpus.layouts import read_corpus
 from astrape.corpus.splits import Split, split_corpus
 from astrape.jobs import Engine
-from astrape.training import run as running
 from astrape.training.caches import Cache, Pack, find_caches, make_pack
 from astrape.training.errors import CacheError
 from astrape.training.packed_windows import PackedWindows
@@ -29,7 +27,7 @@ from astrape.training.run import train
 from astrape.training.windows import Windows
 from tests.audio.object_store import s3_bucket
 from tests.training import grounds
-from tests.training.test_resume import losses, validations
+from tests.training.test_resume import losses, stopped_and_resumed, validations
 
 pytestmark = pytest.mark.usefixtures("read_cache")
 
@@ -184,12 +182,8 @@ def test_a_training_on_a_pack_in_a_store_resumes_to_the_same_losses(
     given: dict[str, Any] = {"pack": memory, "data": None, "cache": tmp_path / "nothing"}
     whole = train(grounds.options(tmp_path / "whole", **given), lambda line: None)
     parts = grounds.options(tmp_path / "parts", **given)
-    with monkeypatch.context() as patch:
-        patch.setattr(running._Run, "_stopping", lambda self, at: at.step >= 3)
-        assert not train(parts, lambda line: None).finished
-    again = train(replace(parts, resume=""), lambda line: None)
+    stopped_and_resumed(3, parts, monkeypatch)
     assert whole.finished
-    assert again.finished
     assert losses(tmp_path / "parts", "encoder") == losses(tmp_path / "whole", "encoder")
     assert validations(tmp_path / "parts", "encoder") == validations(tmp_path / "whole", "encoder")
     assert len(losses(tmp_path / "whole", "encoder")) == 8

@@ -20,7 +20,6 @@ from astrape.cli import cli
 from astrape.corpus.layouts import read_corpus
 from astrape.corpus.splits import Split, split_corpus
 from astrape.jobs import Engine
-from astrape.training import run as running
 from astrape.training.beside import PackedBeside
 from astrape.training.caches import Cache, CacheJob, Pack, check_pack, make_cache, make_pack, repair_pack
 from astrape.training.errors import CacheError
@@ -31,6 +30,7 @@ from astrape.training.sets import SetWindows
 from tests.training import parallel
 from tests.training.launching import launch
 from tests.training.test_parallel import entries
+from tests.training.test_resume import stopped_and_resumed
 
 pytestmark = pytest.mark.usefixtures("read_cache")
 
@@ -194,12 +194,8 @@ def test_a_training_on_a_pack_in_a_store_resumes_to_the_same_losses(
     more = ((("pairs", "shares"), SHARES), (("augment",), [{"use": "babble", "snr": [10, 20]}]))
     whole = train(parallel.options(root, tmp_path / "whole", *more, **given), lambda line: None)
     parts = parallel.options(root, tmp_path / "parts", *more, **given)
-    with monkeypatch.context() as patch:
-        patch.setattr(running._Run, "_stopping", lambda self, at: at.step >= 3)
-        assert not train(parts, lambda line: None).finished
-    again = train(replace(parts, resume=""), lambda line: None)
+    stopped_and_resumed(3, parts, monkeypatch)
     assert whole.finished
-    assert again.finished
     for kind in ("train", "valid"):
         assert entries(tmp_path / "parts", kind) == entries(tmp_path / "whole", kind)
     assert len(entries(tmp_path / "whole", "train")) == 8

@@ -50,6 +50,12 @@ def stopped_after(steps: int, options: Any, monkeypatch: pytest.MonkeyPatch) -> 
         assert not train(options, lambda line: None).finished
 
 
+def stopped_and_resumed(steps: int, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole run in two parts: until so many steps are made, and from its own last checkpoint on."""
+    stopped_after(steps, options, monkeypatch)
+    assert train(replace(options, resume=""), lambda line: None).finished
+
+
 @pytest.mark.timeout(1200)  # how busy the machine is does not matter
 @pytest.mark.parametrize(("stage", "stops"), [("encoder", (3, 4)), ("decoder", (2, 6))])
 def test_the_curve_of_a_resumed_run_is_that_of_one_that_never_stopped(

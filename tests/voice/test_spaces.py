@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
+import torch
 
 import astrape
+from astrape.audio.places import Place
+from astrape.errors import AstrapeError
 from astrape.training.checkpoint import save_weights
 from astrape.voice.building import build_voicebank
 from astrape.voice.conversion import Converter, convert
@@ -130,6 +134,24 @@ def test_evaluate_refuses_before_anything_is_converted(files: Path, through: Pat
     result = run(*words, "--weights", files / "mio.safetensors", "-o", files / "evaluated.wav", "--metrics", "speed")
     fails(result, "mel.astrape: is a voice of", "--encoder miocodec")
     assert not (files / "evaluated.wav").exists()
+
+
+@pytest.mark.usefixtures("read_cache")
+def test_live_speaks_from_a_store(files: Path, through: Path, s3: str) -> None:
+    """Recipe, weights and voice by URL: the page and `astrape live` open all three here."""
+    for place in (Place(f"memory://{uuid4().hex}"), Place(s3)):
+        for path in (through, files / "mel.safetensors", files / "mel.astrape"):
+            (place / path.name).write(path)
+        voice = str(place / "mel.astrape")
+        live = LiveVoice(str(place / through.name), weights=place / "mel.safetensors", voice=voice)
+        here = LiveVoice(through, weights=files / "mel.safetensors", voice=files / "mel.astrape")
+        assert live.voices == [voice]
+        assert not live.random
+        for name, tensor in here.graph.state_dict().items():
+            torch.testing.assert_close(live.graph.state_dict()[name], tensor, rtol=0, atol=0)
+        assert live.controls.keys() == here.controls.keys()
+        with pytest.raises(AstrapeError, match=r"lost\.safetensors: there is no such"):
+            LiveVoice(through, weights=place / "lost.safetensors")
 
 
 def test_live_voices_are_of_the_encoder_of_the_weights(files: Path, through: Path) -> None:

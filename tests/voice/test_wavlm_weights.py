@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import soundfile
@@ -14,7 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
+from astrape.audio.places import Place
 from astrape.blocks import Stream, WavLMCNN
+from astrape.cli import cli
 from astrape.commands.wavlm import wavlm
 from astrape.voice.wavlm import WavLMError, freeze, load_wavlm, measure_statistics, norm_cost, read_wavlm
 
@@ -197,7 +200,9 @@ def test_layer_norms_have_nothing_to_freeze() -> None:
         measure_statistics(front(), [])
 
 
+@pytest.mark.usefixtures("read_cache")
 def test_commands(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'astrape[remote]'")
     weights, speech, frozen = tmp_path / "w.safetensors", tmp_path / "speech.wav", tmp_path / "frozen.safetensors"
     save_file({f"feature_extractor.{name}": tensor for name, tensor in front().state_dict().items()}, weights)
     soundfile.write(speech, 0.1 * torch.randn(44100, 2).numpy(), 22050)
@@ -213,4 +218,25 @@ def test_commands(tmp_path: Path) -> None:
     rows = json.loads(done.output)
     assert [row["until"] for row in rows] == [1.0, 2.0]
     assert all(row["frozen"] == pytest.approx(1, abs=1e-6) and row["cumulative"] < 1 for row in rows)
+    # And in a store: the same bytes.
+    there = Place(f"memory://{uuid4().hex}")
+    for path in (weights, speech):
+        (there / path.name).write(path)
+    words = ["calibrate", str(there / weights.name), str(there / speech.name), "-o", str(there / "frozen.safetensors")]
+    done = CliRunner().invoke(wavlm, words)
+    assert done.exit_code == 0, done.output
+    assert (there / "frozen.safetensors").read() == frozen.read_bytes()
+    words = [
+        "cost",
+        str(there / weights.name),
+        str(there / speech.name),
+        "--frozen",
+        str(there / speech.name),
+        "--json",
+    ]
+    assert json.loads(CliRunner().invoke(wavlm, words).output) == rows
+    lost = CliRunner().invoke(cli, ["wavlm", "cost", str(there / "lost.safetensors"), str(speech)])
+    assert lost.exit_code == 1
+    assert lost.stderr.count("\n") == 1
+    assert "lost.safetensors: there is no such" in lost.stderr
     assert "cosine" in CliRunner().invoke(wavlm, ["cost", str(weights), str(speech)]).output
