@@ -89,6 +89,7 @@ class _Run:
                     self._ready(event)
                 elif isinstance(event, Answer):
                     item, _ = self.given[event.worker].pop(event.ticket)
+                    self._goes_on()
                     if event.error is not None:
                         raise event.error
                     yield Done(item, event.outcome)
@@ -105,7 +106,10 @@ class _Run:
             raise event.error
         del self.loading[event.worker]
         self.given[event.worker] = {}
-        # It can be loaded, whatever ended the others.
+        self._goes_on()
+
+    def _goes_on(self) -> None:
+        """It can be loaded and it gets on, whatever ended the others while they loaded."""
         self.loading = dict.fromkeys(self.loading, 0)
 
     def _hand_out(self) -> None:
