@@ -21,6 +21,7 @@ from astrape.commands.console import (
 )
 from astrape.commands.convert_options import Files, How, conversion_options, file_options
 from astrape.commands.engine_options import engine_options, refuse_workers
+from astrape.commands.fitting import fitted
 from astrape.commands.pipes import Pipes, pipe_options
 from astrape.commands.run import warnings_of
 from astrape.errors import AstrapeError
@@ -100,6 +101,9 @@ def convert(
     with progress("embedding") as tell:
         voice = voice_of(files.voice, how.encoder or converter.encoder, tell, channel=channel)
     facts = _facts(converter, voice.metadata, files.voice)
+    if how.fit:
+        assert not isinstance(converter, CodeDecoder)
+        voice = fitted(voice, [files.voice], converter, channel)
     if isinstance(converter, CodeDecoder):
         with progress(converter.graph.name) as tell:
             decoded = converter.file(

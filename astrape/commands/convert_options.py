@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from astrape.commands.console import RecipeName, encoder_option, port_option
+from astrape.commands.fitting import fit_option
 from astrape.commands.gathered import gathered
 from astrape.commands.pipes import PIPE
 from astrape.commands.place_option import PlaceType, weights_option
@@ -70,6 +71,7 @@ class How:
     encoder: str | None
     port: str | None
     codes: Path | Place | None
+    fit: bool
 
     def check(self, files: Files) -> None:
         """Refuse options that do not go with the files, and outputs that would overwrite an input.
@@ -77,11 +79,20 @@ class How:
         Raises:
             AstrapeError: which, and what to do.
         """
+        from astrape.voice.conversion import is_voice
+
         if files.many:
             if self.codes is not None:
                 raise AstrapeError("--codes: stores the codes of one file, and SRC is a folder: leave it out")
             if files.piped:
                 raise AstrapeError("-o -: standard output takes one recording, and SRC is a folder: name a folder")
+        if self.fit and is_voice(files.voice):
+            raise AstrapeError(
+                f"--fit: {files.voice} is a voice already: hint: `astrape voicebank build RECORDING -o VOICE.astrape "
+                f"--fit` fits one to recordings"
+            )
+        if self.fit and files.holds_codes:
+            raise AstrapeError("--fit: SRC is stored codes: hint: take a voice that was built with --fit")
         if files.holds_codes:
             if self.codes is not None or self.live_latency:
                 option = "--codes" if self.codes is not None else "--live-latency"
@@ -160,5 +171,6 @@ conversion_options = gathered(
     encoder_option,
     port_option,
     click.option("--codes", type=PlaceType(), metavar="FILE.npz", help="Store the codes too, to decode them later."),
+    fit_option,
 )
 """What converts, and how, as one argument, ``how``."""

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from astrape.commands.console import RecipeName, encoder_option, parse_settings, port_option, settings_option
+from astrape.commands.console import (
+    RecipeName,
+    encoder_option,
+    parse_settings,
+    port_option,
+    settings_option,
+)
+from astrape.commands.fitting import fit_option
 from astrape.commands.gathered import gathered
 from astrape.commands.place_option import PlaceType, weights_option
 from astrape.errors import AstrapeError
@@ -121,6 +128,7 @@ class ConversionOptions:
     port: str | None
     chunk_ms: float
     settings: tuple[str, ...]
+    fit: bool
 
     def system(self, folder: Path | Place, wanted: Path | Place | None) -> Conversions:
         """The system that converts.
@@ -133,6 +141,7 @@ class ConversionOptions:
             AstrapeError: for a recipe or weights that cannot be read, and controls that do not fit.
         """
         from astrape.graph.recipe import Recipe
+        from astrape.training.fitting import fit_voice
         from astrape.voice.conversion import CODES, Converter
         from astrape.voice.evaluation.systems import Conversions
 
@@ -149,6 +158,7 @@ class ConversionOptions:
             weights=converter.weights,
             chunk_ms=self.chunk_ms,
             controls=controls,
+            fit=fit_voice if self.fit else None,
         )
 
 
@@ -212,6 +222,7 @@ conversion_options = gathered(
         "--chunk", "chunk_ms", default=10.0, show_default=True, metavar="MS", help="What the graph gets at once."
     ),
     settings_option,
+    fit_option,
 )
 
 

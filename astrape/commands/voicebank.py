@@ -19,6 +19,7 @@ from astrape.commands.console import (
     progress,
     warn,
 )
+from astrape.commands.fitting import fit_option, fitted
 from astrape.commands.place_option import PlaceType
 from astrape.voice.names import ASTRAPE_SPEAKER, RECIPE
 
@@ -70,6 +71,7 @@ def voicebank() -> None:
     help="Whose weights, where they ship with it.",
 )
 @channel_option
+@fit_option
 @json_option
 def build(
     references: tuple[Path | Place, ...],
@@ -78,6 +80,7 @@ def build(
     weights: Path | Place | None,
     recipe: str,
     channel: str,
+    fit: bool,
     as_json: bool,
 ) -> None:
     """Embed a speaker's voice from recordings REF, 5 s or more of clean speech in all.
@@ -90,9 +93,13 @@ def build(
     A decoder converts to voices of the speaker encoder that it was trained with: its weights say which, and it is taken
     without being named. Where they do not say, it is mel-statistics, which is untrained and says so in the file.
     Packages offer encoders in the entry-point group astrape.speaker_encoders.
+
+    With --fit, the encoder's numbers are where a search begins: for those with which the recipe speaks most like the
+    recordings. The voice is then for the weights that it was fitted to.
     """
     from astrape.voice.advice import voice_warnings
     from astrape.voice.building import build_voicebank
+    from astrape.voice.conversion import Converter
     from astrape.voice.spaces import encoder_for
     from astrape.voice.speaker import speaker_encoder
     from astrape.voice.voicebank import read_voicebank, writable, write_voicebank
@@ -101,6 +108,10 @@ def build(
     embeds = speaker_encoder(encoder_for(encoder, weights, recipe))
     with progress("embedding") as tell:
         bank = build_voicebank(references, embeds, channel=channel, progress=tell)
+    if fit:
+        converter = Converter.load(recipe, weights)
+        converter.check_voice(bank.metadata, references[0])
+        bank = fitted(bank, references, converter, channel)
     write_voicebank(bank, output)
     for line in voice_warnings(bank.metadata):
         warn(line)

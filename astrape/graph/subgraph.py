@@ -13,7 +13,7 @@ from astrape.graph.network import Network
 from astrape.graph.recipe.reach import reached
 from astrape.wording import suggest
 
-__all__ = ["named_signals", "subgraph", "without_training"]
+__all__ = ["named_signals", "split_at_control", "subgraph", "without_training"]
 
 Whole = TypeVar("Whole", bound=Network[Any])
 
@@ -39,7 +39,7 @@ def subgraph(graph: Whole, outputs: Sequence[str], entries: Iterable[str] = ()) 
 
     Args:
         graph: the whole, training-only nodes or not.
-        outputs: names of outputs.
+        outputs: names of outputs, or of signals in the middle.
         entries: names of signals, as ``named_signals`` has them: an output such as ``features``, or a node's flat name
             such as ``encoder/q2d2.content``. None: the part begins where the whole does.
 
@@ -56,7 +56,7 @@ def subgraph(graph: Whole, outputs: Sequence[str], entries: Iterable[str] = ()) 
     known = named_signals(graph)
     entered = {name: _signal(graph, name, known) for name in dict.fromkeys(entries)}
     for name in outputs:
-        if name not in graph.outputs:
+        if name not in known:
             raise StreamError(f"'{graph.name}' has no output '{name}': {suggest(name, graph.outputs, 'output')}")
     if not outputs:
         listed = ", ".join(graph.outputs)
@@ -67,7 +67,7 @@ def subgraph(graph: Whole, outputs: Sequence[str], entries: Iterable[str] = ()) 
         name: [marked.get(signal, signal.node) for signal in node.sources.values()]
         for name, node in graph.nodes.items()
     }
-    wired = {name: graph.wiring[name] for name in dict.fromkeys(outputs)}
+    wired = {name: known[name] for name in dict.fromkeys(outputs)}
     wanted = reached((marked.get(signal, signal.node) for signal in wired.values()), reads)
     _check(graph, entered, wanted)
     renamed = {signal: Wire(name, "out") for name, signal in entered.items()}
@@ -83,6 +83,39 @@ def subgraph(graph: Whole, outputs: Sequence[str], entries: Iterable[str] = ()) 
         graph.signal_latency | {renamed[signal]: graph.signal_latency[signal] for signal in entered.values()},
     )
     return graph.part(_narrowed(part))
+
+
+def split_at_control(graph: Whole, control: str) -> tuple[Whole, Whole]:
+    """A graph in two: what does not depend on a control, and what goes on from there to the first output.
+
+    Whatever is computed once for all values of the control is in the first part, whose outputs are inputs of the second
+    under the same names; inputs of the graph that the second reads besides stay inputs of it. Both share blocks and
+    parameters with the whole.
+
+    Raises:
+        StreamError: for a control that the first output does not depend on, and a graph that depends on it from its
+            inputs on.
+    """
+    follows: set[str] = set()
+    while True:
+        found = {
+            name
+            for name, node in graph.nodes.items()
+            if control in node.controls.values() or any(signal.node in follows for signal in node.sources.values())
+        }
+        if found == follows:
+            break
+        follows = found
+    reads = {name: [signal.node for signal in node.sources.values()] for name, node in graph.nodes.items()}
+    needed = follows & set(reached([graph.wiring[graph.main].node], reads))
+    if not needed:
+        raise StreamError(f"'{graph.name}': '{graph.main}' does not depend on a control '{control}'")
+    names = {signal: name for name, signal in reversed(named_signals(graph).items())}
+    crossing = {signal: None for name in graph.nodes if name in needed for signal in graph.nodes[name].sources.values()}
+    entries = [names[one] for one in crossing if one.node not in follows and one.node not in graph.inputs]
+    if not entries:
+        raise StreamError(f"'{graph.name}': all of it depends on '{control}': there is nothing to split off")
+    return subgraph(graph, entries), subgraph(graph, [graph.main], entries)
 
 
 def without_training(graph: Whole) -> Whole:

@@ -43,7 +43,7 @@ from astrape.voice.speaker import SpeakerEncoder, speaker_encoder
 from astrape.voice.speaking import SEED, SPEAKER, check_speaker, is_deaf, load_seeded, voice_controls
 from astrape.voice.voicebank import ZIP_MAGICS, Voicebank, read_voicebank
 
-__all__ = ["RECIPE", "SEED", "Converter", "convert", "voice_of"]
+__all__ = ["RECIPE", "SEED", "Converter", "convert", "is_voice", "voice_of"]
 
 CODES = "codes"
 
@@ -346,8 +346,7 @@ def voice_of(
             f"{target}: there is no such file, and no voice of that name ships: hint: name a recording, a voicebank, "
             f"or one of {known}"
         )
-    begin = _begin(path)
-    if begin == MAGIC or begin in ZIP_MAGICS or path.suffix.lower() in (".astrape", ".npz"):
+    if is_voice(path):
         return read_voicebank(path)
     embeds = speaker_encoder(encoder) if isinstance(encoder, str) else encoder
     try:
@@ -356,6 +355,15 @@ def voice_of(
         if isinstance(error.__cause__, AudioError) and error.__cause__.kind == "format":
             raise VoicebankError(f"{path}: is neither a voicebank nor a readable audio file") from error
         raise
+
+
+def is_voice(target: str | os.PathLike[str]) -> bool:
+    """Whether a target is a voicebank's file or the name of a voice that ships, rather than a recording."""
+    path = anywhere(target)
+    if os.fspath(target) in shipped_voices() and not (isinstance(path, Place) or path.exists()):
+        return True
+    begin = _begin(path)
+    return begin == MAGIC or begin in ZIP_MAGICS or path.suffix.lower() in (".astrape", ".npz")
 
 
 def _begin(path: Path | Place) -> bytes:

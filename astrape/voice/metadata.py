@@ -64,6 +64,8 @@ class Metadata:
         dc_offset: mean of the samples.
         quality_warnings: what to know of the recording.
         median_f0_hz: the register: median of F0 over the voiced frames, Hz. Conversions move the source's pitch there.
+        fitted_to: recipe whose decoder the embedding was fitted to, see :mod:`astrape.training.fitting`; empty where
+            it is the encoder's own.
         extra: fields of the file that this version knows nothing of, kept as they were.
         text: the JSON that this was decoded from. It is written again as long as it says the same.
         sealed: an ``.astrape`` file has a checksum of the embedding and all of this as its last field.
@@ -85,6 +87,7 @@ class Metadata:
     dc_offset: float | None = None
     quality_warnings: Annotated[tuple[Text, ...], Field(strict=False)] = ()
     median_f0_hz: Annotated[float, Between(*REGISTERS)] | None = None
+    fitted_to: Text = ""
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
     text: bytes | None = field(default=None, repr=False, compare=False)
     sealed: bool = field(default=False, repr=False, compare=False)
@@ -96,17 +99,20 @@ class Metadata:
             object.__setattr__(self, name, getattr(checked, name))
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields in the order of the file, those in ``extra`` last; lists for tuples. No register where none is."""
+        """The fields in the order of the file, those in ``extra`` last; lists for tuples. Without those of ``YOUNGER``
+        that say nothing."""
         return {name: _plain(getattr(self, name)) for name in self.written} | dict(self.extra)
 
     @property
     def written(self) -> tuple[str, ...]:
-        """Fields that files hold: all but the register where it is unknown, which is younger than the format."""
-        return tuple(name for name in FIELDS if name != "median_f0_hz" or self.median_f0_hz is not None)
+        """Fields that files hold: all but those of ``YOUNGER`` that say nothing."""
+        return tuple(name for name in FIELDS if name not in YOUNGER or getattr(self, name))
 
 
 FIELDS = tuple(item.name for item in fields(Metadata) if item.name not in ("extra", "text", "sealed"))
 REQUIRED = FIELDS[:3]
+YOUNGER = ("median_f0_hz", "fitted_to")
+"""Fields that are younger than the format: a file has them where they say something."""
 
 
 def encode_metadata(metadata: Metadata) -> bytes:

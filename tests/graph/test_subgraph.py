@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import astrape
 from astrape.errors import StreamError
-from astrape.graph.subgraph import named_signals, subgraph
+from astrape.graph.subgraph import named_signals, split_at_control, subgraph
 
 BLOCKS: dict[str, Any] = {
     "down": {"use": "resampler", "rate": 400, "zeros": 6},
@@ -153,3 +153,46 @@ def test_the_voice_graph_from_stored_features_in_float64() -> None:
     assert part.latencies == graph.latencies
     for name in full:
         torch.testing.assert_close(got[name], full[name], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "control"),
+    [
+        ("astrape-mini", "speaker"),
+        ("astrape-mini", "pitch"),
+        ("astrape-vc-small", "speaker"),
+        ("de-esser", "threshold"),
+    ],
+)
+def test_a_graph_split_at_a_control_is_the_whole_in_two_parts(recipe: str, control: str) -> None:
+    graph = astrape.load(recipe).double().eval()
+    torch.manual_seed(1)
+    x = torch.randn(1, 1, 6 * graph.quantum, dtype=torch.float64) * 0.1
+    values = {name: torch.randn(1, channels) for name, channels in graph.controls.items() if name == "speaker"}
+    fixed, following = split_at_control(graph, control)
+    assert control not in fixed.controls
+    assert control in following.controls
+    with torch.no_grad():
+        made = fixed(x, **{name: one for name, one in values.items() if name in fixed.controls})
+        given = {next(iter(fixed.outputs)): made} if isinstance(made, torch.Tensor) else dict(made)
+        given |= {name: x for name in following.inputs if name in graph.inputs}
+        own = {name: one for name, one in values.items() if name in following.controls}
+        y, expected = following(given, **own), graph(x, **values)
+    whole_y = expected if isinstance(expected, torch.Tensor) else expected[graph.main]
+    assert isinstance(y, torch.Tensor)
+    assert torch.equal(y, whole_y)
+    assert following.latency == graph.latency
+
+
+def test_a_control_that_splits_nothing_off_is_refused() -> None:
+    with pytest.raises(StreamError, match="'out' does not depend on a control 'speed'"):
+        split_at_control(whole(), "speed")
+    recipe = {
+        "recipe": "loud",
+        "inputs": {"mic": {"rate": 800, "channels": 1}},
+        "controls": {"volume": {"channels": 1, "default": 1.5}},
+        "blocks": {"loud": {"use": "gain", "gain": "volume"}},
+        "outputs": {"out": "loud"},
+    }
+    with pytest.raises(StreamError, match="all of it depends on 'volume'"):
+        split_at_control(astrape.compile(recipe), "volume")

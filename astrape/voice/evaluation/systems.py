@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,10 +22,11 @@ from astrape.audio.places import Place, Where, anywhere, local_file
 from astrape.blocks.base import StreamBlock
 from astrape.blocks.quantize import FSQ, Q2D2
 from astrape.errors import AstrapeError
+from astrape.graph.graph import Graph
 from astrape.progress import Progress
 from astrape.runtime.files import Conversion
 from astrape.voice.building import build_voicebank
-from astrape.voice.conversion import CODES, Converter, voice_of
+from astrape.voice.conversion import CODES, Converter, is_voice, voice_of
 from astrape.voice.evaluation.context import Codes, Latency
 from astrape.voice.evaluation.errors import EvaluationError
 from astrape.voice.evaluation.pairs import Pair, Target
@@ -33,7 +34,10 @@ from astrape.voice.folder import is_folder, is_there
 from astrape.voice.speaker import SpeakerEncoder
 from astrape.voice.voicebank import Voicebank
 
-__all__ = ["Conversions", "Converted", "Rendering", "System"]
+__all__ = ["Conversions", "Converted", "Fit", "Rendering", "System"]
+
+Fit = Callable[[Voicebank, Sequence[Path | Place], Graph], Voicebank]
+"""Brings a voice nearer to its recordings, see :func:`astrape.training.fitting.fit_voice`."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class Conversions:
         weights: the file that the converter's weights come from, for the record.
         chunk_ms: what the graph gets at a time.
         controls: further controls of the recipe.
+        fit: for targets that are recordings.
     """
 
     converts = True
@@ -100,6 +105,7 @@ class Conversions:
         weights: Where | None = None,
         chunk_ms: float = 10.0,
         controls: Mapping[str, Tensor | float] | None = None,
+        fit: Fit | None = None,
     ) -> None:
         self._converter: Converter | None = converter
         self._loaded_with = converter.loaded_with
@@ -108,6 +114,7 @@ class Conversions:
         self.weights = weights
         self.chunk_ms = chunk_ms
         self.controls = dict(controls or {})
+        self.fit = fit
         self._quantizer = _quantizer(converter)
         self._voices: dict[tuple[Path | Place, ...], Voicebank | AstrapeError] = {}
 
@@ -211,7 +218,9 @@ class Conversions:
         else:
             found = build_voicebank(target.files, self.encoder)
         self.converter.check_voice(found.metadata, target.files[0])
-        return found
+        if self.fit is None or is_voice(target.files[0]):
+            return found
+        return self.fit(found, target.files, self.converter.graph)
 
 
 class Converted:
