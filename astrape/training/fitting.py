@@ -36,6 +36,10 @@ STEPS = 30
 RATE_OF_LEARNING, SLOWEST = 0.01, 0.1
 """Of Adam, whose steps are of one size whatever the loss is; it falls to a tenth by the end."""
 
+SHARE = 0.5
+"""Of the way from the encoder's numbers to those found: at its end the voice is nearer still, and more words are lost
+(docs/model-card.md has both)."""
+
 PIECE_SECONDS, MOST_PIECES = 4, 3
 """What is converted: up to three pieces of the recordings, spread evenly over them, as one batch."""
 
@@ -60,7 +64,7 @@ def fit_voice(
     channel: str = MEAN,
     progress: Progress | None = None,
 ) -> Voicebank:
-    """The voice with numbers that bring the graph's output nearest to the recordings.
+    """The voice with numbers half way to those that bring the graph's output nearest to the recordings.
 
     What of the graph does not depend on the speaker is computed once. The loss is that of training between waveforms:
     spectra at three resolutions, and 0.3 times mel bands, up to 11.5 kHz or half the rate of the recording. Register
@@ -112,7 +116,7 @@ def fit_voice(
         falling.step()
         if progress is not None:
             progress(step + 1, steps)
-    found = vector.detach().reshape(-1)
+    found = torch.lerp(bank.speaker, vector.detach(), SHARE).reshape(-1)
     if not torch.isfinite(found).all():
         raise VoicebankError("the fit ended with numbers that are not finite: hint: leave --fit out")
     return Voicebank(found.numpy(), replace(bank.metadata, fitted_to=graph.name, text=None))
