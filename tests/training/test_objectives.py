@@ -151,7 +151,7 @@ ELSEWHERE = {"lsgan", "lsgan_discriminator", "feature_matching", "speaker_likene
 """Losses that are tested by themselves."""
 
 
-@pytest.mark.parametrize("name", sorted(set(loss_names()) - ELSEWHERE))
+@pytest.mark.parametrize("name", sorted(name for name in set(loss_names()) - ELSEWHERE if not name.startswith("test_")))
 def test_nothing_valid_is_zero_over_zero_frames(name: str) -> None:
     loss = build(name)
     leaf = torch.rand(2, loss.source.channels, 3000, dtype=torch.float64, requires_grad=True)
