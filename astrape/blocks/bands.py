@@ -32,7 +32,7 @@ class BandEnvelope(StreamBlock, ExactTables):
 
     ``(batch, bands, n)`` to ``(batch, n_fft // 2 + 1, n)``. The bands' frequencies are evenly spaced on the mel scale
     from ``fmin`` to ``fmax``, both included. Between them the logarithm is interpolated on that scale, below them
-    held, above them it falls by ``slope_db`` an octave::
+    held, above ``extrapolate_from`` it falls by ``slope_db`` an octave, whatever the bands say there::
 
         y[f] = min(exp(sum_b weight[f, b] x[b] + offset[f]), limit)
 
@@ -46,7 +46,10 @@ class BandEnvelope(StreamBlock, ExactTables):
         n_fft: transform length, samples, 2 to 8192.
         hop: samples per frame; ``hop`` times the rate of the frames is the sample rate.
         fmin, fmax: frequency of the lowest and of the highest band, Hz. Default 0 and half the sample rate.
-        slope_db: fall above ``fmax``, 0 to 100 dB an octave. Default 12, about that of speech.
+        slope_db: fall above ``extrapolate_from``, 0 to 100 dB an octave. Default 12, about that of speech.
+        extrapolate_from: Hz, ``fmin`` to ``fmax``; bands above it have no part in the output. For networks that were
+            trained on recordings of a lower rate: what they say of the highest bands was never compared with anything,
+            or is the slope of a filter. Default ``fmax``.
         level_db: what an input of 0 stands for, -120 to 60 dB. Default 0.
         limit_db: greatest amplitude, -60 to 120 dB; the gradient above it is 0. Default 40.
         phase: ``"zero"`` or ``"minimum"``. Default ``"zero"``.
@@ -69,6 +72,7 @@ class BandEnvelope(StreamBlock, ExactTables):
         fmin: float = 0.0,
         fmax: float | None = None,
         slope_db: float = 12.0,
+        extrapolate_from: float | None = None,
         level_db: float = 0.0,
         limit_db: float = 40.0,
         phase: str = "zero",
@@ -83,6 +87,10 @@ class BandEnvelope(StreamBlock, ExactTables):
         self.fmin = check_real("fmin", fmin, 0, self.fmax)
         if self.fmin == self.fmax:
             raise ValueError(f"fmin and fmax must differ, not both be {self.fmin:g} Hz")
+        last = self.fmax if extrapolate_from is None else extrapolate_from
+        self.last = check_real("extrapolate_from", last, self.fmin, self.fmax)
+        if self.last == self.fmin:
+            raise ValueError(f"extrapolate_from must be above fmin, not {self.last:g} Hz as well")
         self.slope_db = check_real("slope_db", slope_db, 0, 100)
         self.level_db = check_real("level_db", level_db, -120, 60)
         self.log_limit = check_real("limit_db", limit_db, -60, 120) * math.log(10) / 20
@@ -107,9 +115,9 @@ class BandEnvelope(StreamBlock, ExactTables):
         to_mel, _ = SCALES["slaney"]
         low, high = to_mel(np.array([self.fmin, self.fmax]))
         bands = self.channels_in
-        place = ((to_mel(hertz) - low) / (high - low)).clip(0, 1) * (bands - 1)
+        place = ((to_mel(hertz.clip(max=self.last)) - low) / (high - low)).clip(0, 1) * (bands - 1)
         weight = (1 - np.abs(place[:, None] - np.arange(bands))).clip(min=0)
-        octaves = np.log2(np.maximum(hertz, self.fmax) / self.fmax)
+        octaves = np.log2(np.maximum(hertz, self.last) / self.last)
         return weight, (self.level_db - self.slope_db * octaves) * (math.log(10) / 20)
 
     @property

@@ -23,12 +23,14 @@ def slaney(hertz: Array) -> Array:
     return np.where(hertz < 1000, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4))
 
 
-def by_numpy(bands: Array, n_fft: int, fmin: float, fmax: float, slope_db: float, level_db: float) -> Array:
+def by_numpy(
+    bands: Array, n_fft: int, fmin: float, fmax: float, slope_db: float, level_db: float, last: float
+) -> Array:
     """Log-amplitudes of the bins, one by one."""
     hertz = np.arange(n_fft // 2 + 1) * RATE / n_fft
     places = np.linspace(slaney(np.array(fmin)), slaney(np.array(fmax)), len(bands))
-    inside = np.interp(slaney(hertz), places, bands)
-    fall = slope_db * np.log2(np.maximum(hertz, fmax) / fmax)
+    inside = np.interp(slaney(np.minimum(hertz, last)), places, bands)
+    fall = slope_db * np.log2(np.maximum(hertz, last) / last)
     result: Array = inside + (level_db - fall) * math.log(10) / 20
     return result
 
@@ -41,19 +43,34 @@ def by_numpy(bands: Array, n_fft: int, fmin: float, fmax: float, slope_db: float
     fmax=st.sampled_from([4000.0, 12000.0, 22050.0]),
     slope=st.floats(0, 30),
     level=st.floats(-60, 0),
+    share=st.floats(0.05, 1),
     seed=st.integers(0, 99),
 )
 def test_bins_are_interpolated_on_the_mel_scale_and_fall_above(
-    n_fft: int, count: int, fmin: float, fmax: float, slope: float, level: float, seed: int
+    n_fft: int, count: int, fmin: float, fmax: float, slope: float, level: float, share: float, seed: int
 ) -> None:
-    block = BandEnvelope(
-        Stream(100, count), n_fft=n_fft, hop=441, fmin=fmin, fmax=fmax, slope_db=slope, level_db=level
-    ).double()
+    last = fmin + share * (fmax - fmin)
+    named = {"n_fft": n_fft, "hop": 441, "fmin": fmin, "fmax": fmax, "slope_db": slope, "level_db": level}
+    block = BandEnvelope(Stream(100, count), **named, extrapolate_from=last).double()  # type: ignore[arg-type]
     bands = np.random.default_rng(seed).standard_normal((count, 3))
     got = block(torch.from_numpy(bands)[None])[0].log().numpy()
     for frame in range(3):
-        want = by_numpy(bands[:, frame], n_fft, fmin, fmax, slope, level)
+        want = by_numpy(bands[:, frame], n_fft, fmin, fmax, slope, level, last)
         np.testing.assert_allclose(got[:, frame], want, atol=1e-9)
+
+
+@pytest.mark.parametrize("phase", ["zero", "minimum"])
+def test_bands_above_the_last_that_is_taken_have_no_part(phase: str) -> None:
+    block = BandEnvelope(
+        Stream(100, 80), n_fft=1323, hop=441, fmax=12000.0, extrapolate_from=10000.0, phase=phase
+    ).double()
+    bands = torch.randn(1, 80, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    centres = np.linspace(0, slaney(np.array(12000.0)), 80)
+    first = int(np.searchsorted(centres, slaney(np.array(10000.0)))) + 1
+    other = bands.clone()
+    other[:, first:] = 100
+    assert first < 80
+    assert torch.equal(block(bands), block(other))
 
 
 def test_the_envelope_means_the_same_at_every_rate_and_length() -> None:
@@ -97,7 +114,7 @@ def test_minimum_phase_is_that_of_the_response_of_that_magnitude(n_fft: int) -> 
     made = block(torch.from_numpy(bands).view(1, 24, 1))[0, :, 0].numpy()
     bins = n_fft // 2 + 1
     spectrum = made[:bins] + 1j * made[bins:]
-    log_magnitude = by_numpy(bands, n_fft, 0.0, 12000.0, 12.0, 0.0)
+    log_magnitude = by_numpy(bands, n_fft, 0.0, 12000.0, 12.0, 0.0, 12000.0)
     np.testing.assert_allclose(np.log(np.abs(spectrum)), log_magnitude, atol=1e-9)
     # An independent way to the phase: the magnitude on a fine grid, and a recursion instead of a Hilbert transform.
     times = 2 * (50000 // n_fft)
@@ -161,6 +178,8 @@ def test_a_flat_envelope_passes_sound_through_transform_and_inverse() -> None:
         ({"fmax": 30000.0}, "fmax must be a number from 0 to 22050"),
         ({"fmin": 9000.0, "fmax": 8000.0}, "fmin must be a number from 0 to 8000"),
         ({"fmin": 8000.0, "fmax": 8000.0}, "must differ, not both be 8000 Hz"),
+        ({"extrapolate_from": 22051.0}, "extrapolate_from must be a number from 0 to 22050"),
+        ({"fmin": 500.0, "extrapolate_from": 500.0}, "extrapolate_from must be above fmin, not 500 Hz as well"),
         ({"phase": "linear"}, "phase must be one of zero, minimum"),
         ({"limit_db": math.nan}, "limit_db must be"),
     ],

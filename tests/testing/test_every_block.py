@@ -64,7 +64,7 @@ CASES: dict[str, list[Case]] = {
     "attention": [Case(Stream(25, 8), {"heads": 2, "window": 5})],
     "band_envelope": [
         Case(Stream(100, 12), {"n_fft": 63, "hop": 21}),
-        Case(Stream(100, 12), {"n_fft": 64, "hop": 21, "phase": "minimum", "fmax": 700.0}),
+        Case(Stream(100, 12), {"n_fft": 64, "hop": 21, "phase": "minimum", "fmax": 700.0, "extrapolate_from": 500.0}),
     ],
     "biquad": [
         Case(AUDIO, {"kind": "lowpass", "frequency": 1000.0}),
