@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import signal
 import subprocess
 import uuid
 from pathlib import Path
@@ -24,6 +26,9 @@ pytestmark = [
 
 PRESET = str(uuid.UUID(int=0xA57A9E))
 FLOAT_WAV = "20b4ab09-6452-4cb3-bd66-b921cdbd2942"  # how Ardour calls its WAV files of 32 bit floats
+TRIES, CRASHES = 4, (signal.SIGABRT, signal.SIGSEGV)
+"""Debian's ardour7-lua ends with a heap that it broke itself in about half of its runs on a busy machine: so it does
+with eg-amp of lv2-examples in the place of the plugin, and none of ours on its path (2 of 4 runs)."""
 EXPORTS = f"""<?xml version="1.0" encoding="UTF-8"?>
 <ExportPreset id="{PRESET}" name="astrape">
   <ExportFormat id="{FLOAT_WAV}"/>
@@ -67,9 +72,15 @@ class Ardour:
         """Do a part of ``ardour.lua``; the frames that it tells are in ``told`` then, by name."""
         script = Path(__file__).with_name("ardour.lua")
         words = [self.program, script, what, self.folder, self.rate, self.block, PRESET]
-        done = subprocess.run(
-            list(map(str, words)), env=self.surroundings, capture_output=True, text=True, check=False, timeout=1500
-        )
+        for _ in range(TRIES):
+            done = subprocess.run(
+                list(map(str, words)), env=self.surroundings, capture_output=True, text=True, check=False, timeout=1500
+            )
+            if -done.returncode not in CRASHES:
+                break
+            if what == "make":
+                shutil.rmtree(self.folder / "session", ignore_errors=True)
+                shutil.rmtree(self.folder / "out", ignore_errors=True)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Error: " not in done.stdout + done.stderr, done.stdout + done.stderr
         for line in done.stdout.splitlines():
