@@ -96,17 +96,9 @@ def split_at_control(graph: Whole, control: str) -> tuple[Whole, Whole]:
         StreamError: for a control that the first output does not depend on, and a graph that depends on it from its
             inputs on.
     """
-    follows: set[str] = set()
-    while True:
-        found = {
-            name
-            for name, node in graph.nodes.items()
-            if control in node.controls.values() or any(signal.node in follows for signal in node.sources.values())
-        }
-        if found == follows:
-            break
-        follows = found
     reads = {name: [signal.node for signal in node.sources.values()] for name, node in graph.nodes.items()}
+    feeds = {name: [reader for reader, sources in reads.items() if name in sources] for name in reads}
+    follows = set(reached((name for name, node in graph.nodes.items() if control in node.controls.values()), feeds))
     needed = follows & set(reached([graph.wiring[graph.main].node], reads))
     if not needed:
         raise StreamError(f"'{graph.name}': '{graph.main}' does not depend on a control '{control}'")

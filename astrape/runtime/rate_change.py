@@ -8,9 +8,10 @@ from fractions import Fraction
 import numpy as np
 import torch
 
+from astrape.audio.resampling import resampling
+from astrape.blocks.base import Stream
 from astrape.errors import AstrapeError, RateError
 from astrape.graph.backends.native import quickest
-from astrape.graph.graph import compile
 from astrape.runtime.drift import Bridge
 from astrape.runtime.rings import Frames
 
@@ -43,19 +44,15 @@ class RateChange:
     """
 
     def __init__(self, channels: int, rate_in: int, rate_out: int, block: int) -> None:
-        recipe = {
-            "recipe": "rate",
-            "inputs": {"sound": {"rate": rate_in, "channels": channels}},
-            "blocks": {"resampled": {"use": "resampler", "rate": rate_out}},
-            "outputs": {"sound": "resampled"},
-        }
         try:
-            graph = compile(recipe)
+            graph = resampling(rate_in, Stream(rate_out, channels))
         except AstrapeError as error:
             raise RateError(f"{rate_in} Hz cannot be resampled to {rate_out} Hz: {error}") from error
+        if graph is None:
+            raise RateError(f"{rate_in} Hz is the rate already: hint: take the sound as it is")
         uneven = block % graph.quantum > 0
         self._session = graph.stream(chunk=block, constant_latency=uneven, backend=quickest(graph))
-        self.late = self._session.latency_frames("sound")
+        self.late = self._session.latency_frames(graph.main)
         self.most = math.ceil(block * Fraction(rate_out, rate_in))
 
     def push(self, x: Frames) -> Frames:
