@@ -8,15 +8,15 @@ of the distance to the recordings (as textual inversion does for pictures, Gal e
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from astrape.audio.downmix import MEAN, Downmix
-from astrape.audio.reader import AudioReader
+from astrape.audio.downmix import MEAN
 from astrape.audio.resampling import resampled, resampling
+from astrape.audio.whole import read_mono
 from astrape.blocks.base import Stream
 from astrape.errors import told_as
 from astrape.graph.graph import Graph
@@ -133,13 +133,13 @@ def _pieces(
     """Pieces ``(pieces, 1, length)`` that are loud enough, and how high each reaches, Hz."""
     found: list[tuple[Tensor, float]] = []
     for path in references:
-        with AudioReader(path) as audio, told_as(VoicebankError):
-            half = audio.rate / 2
-            graph = resampling(audio.rate, stream)
-            whole = torch.cat([piece.reshape(-1) for piece in resampled(graph, _mono(audio, channel))])
+        with told_as(VoicebankError):
+            samples, rate = read_mono(path, channel)
+        given = [torch.from_numpy(samples).reshape(1, 1, -1)]
+        whole = torch.cat([piece.reshape(-1) for piece in resampled(resampling(rate, stream), given)])
         starts = [*range(0, max(0, len(whole) - length), length), max(0, len(whole) - length)]
         cut = [torch.nn.functional.pad(whole[one : one + length], (0, max(0, length - len(whole)))) for one in starts]
-        found += [(one, half) for one in cut if level_of(one) >= SILENT_DBFS]
+        found += [(one, rate / 2) for one in cut if level_of(one) >= SILENT_DBFS]
     if not found:
         raise VoicebankError(
             f"no {PIECE_SECONDS} s of the recordings reach {SILENT_DBFS:g} dBFS: record louder, or raise the level"
@@ -147,9 +147,3 @@ def _pieces(
     count = min(MOST_PIECES, len(found))
     chosen = [found[index * len(found) // count] for index in range(count)]
     return torch.stack([one for one, _ in chosen])[:, None], torch.tensor([half for _, half in chosen])
-
-
-def _mono(audio: AudioReader, channel: str) -> Iterator[Tensor]:
-    downmix = Downmix(audio.rate, audio.channels, channel, audio.name)
-    for samples in audio.finite_blocks(1.0):
-        yield torch.from_numpy(downmix.add(samples)).reshape(1, 1, -1)
