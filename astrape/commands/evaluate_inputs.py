@@ -16,7 +16,7 @@ from astrape.commands.console import (
     port_option,
     settings_option,
 )
-from astrape.commands.fitting import fit_option
+from astrape.commands.fitting import fit_option, refuse_untrained
 from astrape.commands.gathered import gathered
 from astrape.commands.place_option import PlaceType, weights_option
 from astrape.errors import AstrapeError
@@ -150,6 +150,8 @@ class ConversionOptions:
             raise AstrapeError("--set speaker: the speaker is what the targets give")
         codes = CODES in Recipe.load(self.recipe).outputs
         converter = Converter.load(self.recipe, self.weights, output=self.port, codes=codes)
+        if self.fit:
+            refuse_untrained(converter)
         return Conversions(
             converter,
             folder / CONVERTED,

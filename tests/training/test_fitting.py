@@ -15,6 +15,7 @@ from scipy.signal import stft
 
 import astrape
 from astrape.commands.convert import convert
+from astrape.commands.evaluate import evaluate
 from astrape.commands.voicebank import voicebank
 from astrape.errors import AstrapeError
 from astrape.graph.graph import Graph
@@ -122,6 +123,13 @@ def test_the_command_says_what_cannot_be_fitted(line: list[str], said: str, tmp_
     assert result.exit_code != 0
     assert said in f"{result.output}{result.exception}"
     assert not (tmp_path / "out.wav").exists()
+
+
+def test_an_evaluation_does_not_fit_voices_to_weights_that_were_drawn(tmp_path: Path) -> None:
+    line = ["--source", str(OTHERS[0]), "--target", str(HEARD), "--recipe", "astrape-vc-small", "--fit"]
+    result = CliRunner().invoke(evaluate, [*line, "-o", str(tmp_path / "out.wav")])
+    assert result.exit_code != 0
+    assert "--fit: 'astrape-vc-small' has random weights" in f"{result.output}{result.exception}"
 
 
 def test_the_command_builds_a_fitted_voice(tmp_path: Path) -> None:
