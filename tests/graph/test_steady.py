@@ -124,10 +124,22 @@ def test_any_layout_and_no_other_form_is_taken(graph, ways):
     assert same(one, other)
     assert same(session.push({"mic": noise(8).float()}), plain.push({"mic": noise(8).float()}))
     assert same(session.push({"mic": noise(8)}), plain.push({"mic": noise(8)}))
-    assert ways == [True] * 3 + [False] * 7
+    assert ways == [True] * 3 + [False] * 6 + [True]
     graph.float()
     with pytest.raises(astrape.StreamError, match="float32"):
         session.push(noise(8))
+
+
+def test_a_dict_of_the_only_input_is_taken_as_the_tensor_is(graph, ways):
+    session, plain = graph.stream(2, chunk=8), graph.stream(2)
+    for number in range(4):
+        piece = noise(8) + number
+        assert same(session.push({"mic": piece}), plain.push(piece))
+    assert ways == [True] * 3
+    for wrong in ({}, {"mic": noise(8), "other": noise(8)}):
+        with pytest.raises(astrape.StreamError, match="mic"):
+            session.push(wrong)
+    assert ways == [True] * 3 + [False] * 2
 
 
 def test_numbers_that_are_kept_with_another_sign_are_taken_as_they_are(graph, ways):

@@ -61,7 +61,6 @@ class Steady:
         self._places = [
             (name, held[0].shape, held[0].dtype, [_taking(place) for place in held]) for name, held in places.items()
         ]
-        self._only = self._places[0][0] if len(self._places) == 1 else None
         kernels, program = library(), captured.program
         # All of a push but the checks of its form is two calls then.
         self._flushes = kernels is not None and program is not None and kernels.flushes
@@ -96,10 +95,12 @@ class Steady:
         """Whether a push is such a one; its frames are then in the captured step, and finite."""
         if state is not self._state or prepared is not self._prepared or self._graph.like is not self._like:
             return False
-        if torch.is_autocast_enabled("cpu") or (self._only is None) is (type(x) is Tensor):
+        alone = type(x) is Tensor
+        count = 1 if alone else len(x) if type(x) is dict else 0
+        if count != len(self._places) or torch.is_autocast_enabled("cpu"):
             return False
         for name, shape, dtype, takings in self._places:
-            given: Any = x if self._only else x.get(name) if type(x) is dict else None
+            given: Any = x if alone else x.get(name)
             if type(given) is not Tensor or given.shape != shape or given.dtype != dtype:
                 return False
             if given.requires_grad or not given.is_cpu or given.layout != torch.strided:
@@ -107,7 +108,7 @@ class Steady:
             for take in takings:
                 if not take(given):
                     return False
-        return self._only is not None or len(x) == len(self._places)
+        return True
 
     def run(self) -> dict[str, Tensor]:
         """The outputs, in the captured step."""
