@@ -64,7 +64,7 @@ def live(listing: bool, wanted: Devices, speaking: Speaking, playing: Playing, m
     """
     from astrape.commands.live_again import Before
     from astrape.commands.live_devices import choose_pair, measure_delay, print_devices
-    from astrape.commands.live_run import LiveRun, ServerGone
+    from astrape.commands.live_run import DeviceLost, LiveRun
     from astrape.runtime.devices import list_devices
 
     if listing:
@@ -99,7 +99,7 @@ def live(listing: bool, wanted: Devices, speaking: Speaking, playing: Playing, m
     seconds = playing.seconds
     try:
         shown = show.run(seconds, quiet=as_json)
-    except ServerGone:
+    except DeviceLost:
         Before.write(voice, None if seconds is None else seconds - engine.heard.written / pair.rate, before)
         os.execv(sys.executable, [sys.executable, "-m", "astrape", *sys.argv[1:]])
     if as_json:

@@ -1,4 +1,4 @@
-"""How ``astrape live`` begins anew in another process, where a server of sound died."""
+"""How ``astrape live`` begins anew in another process, where PortAudio cannot let go of a device."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ AGAIN_IN = "ASTRAPE_LIVE_AGAIN"
 class Before:
     """The state that a run hands to the process that takes its place.
 
-    PortAudio cannot let go of a JACK server that died: it ends the process, or hangs. So the command begins anew in
-    another process, which waits for the server, with the voice, the controls and the time that is left.
+    PortAudio cannot let go of a JACK server that died, or of a card that was pulled out as it began: it ends the
+    process, or hangs. So the command begins anew in another process, which waits for the device, with the voice, the
+    controls and the time that is left.
     """
 
     voice: str | None

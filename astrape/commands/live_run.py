@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from astrape.runtime.taps import Meter
     from astrape.voice.live import LiveVoice
 
-__all__ = ["LiveRun", "ServerGone"]
+__all__ = ["DeviceLost", "LiveRun"]
 
 STEPS = 48
 """Steps into which keys divide a control's range; semitones for a pitch of two octaves up and down."""
 
 
-class ServerGone(Exception):
-    """A server of sound died, and PortAudio cannot let go of it."""
+class DeviceLost(Exception):
+    """A device is gone, and PortAudio cannot let go of it: another process has to go on."""
 
 
 class LiveRun:
@@ -144,9 +144,9 @@ class LiveRun:
         gone = f"'{self.pair.source.name}' or '{self.pair.sink.name}' is gone"
         self.notice = f"{gone}: waiting for it"
         warn(f"{gone}: waiting until it is there again (Ctrl-C ends)")
-        if self.card.served:
+        if self.card.lost:
             self.card.abandon()
-            raise ServerGone
+            raise DeviceLost
         while True:
             self.xruns += sum(self.card.xruns.values())
             self.card.close()
@@ -165,6 +165,8 @@ class LiveRun:
                 if self.card.calling:
                     break
             except DeviceError as error:
+                if self.card.lost:
+                    raise DeviceLost from error
                 if error.kind in ("permission", "library"):
                     raise
         self.notice = ""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from astrape.errors import AstrapeError
-from astrape.runtime.devices import SHARED, Device, DeviceError, portaudio, share_clock, told
+from astrape.runtime.devices import SHARED, Device, DeviceError, gone, portaudio, share_clock, told
 from astrape.runtime.rate_change import Crossing, whole_block
 from astrape.runtime.rings import Frames
 
@@ -26,6 +26,9 @@ LONGEST = 5.0
 
 GONE = 1.5
 """Seconds without a callback after which a device is taken to be gone."""
+
+BEGINNING = 10.0
+"""Seconds that a device of ALSA has to begin."""
 
 
 class Card:
@@ -92,6 +95,7 @@ class Card:
             self._monitor_bridge = Crossing(channels[1], rate, self._rate_monitor, block, self._block_monitor)
         self._monitored_y = np.zeros((channels[1], self._block_monitor), np.float32)
         self._flushed = threading.local()
+        self._hangs = False
 
     @property
     def latency_in(self) -> int:
@@ -142,7 +146,7 @@ class Card:
             self._opening = time.monotonic()
             self._last = [self._opening] * 2
             for stream in self._streams:
-                stream.start()
+                self._start(stream)
         except sound.PortAudioError as error:
             self.close()
             raise told(error, self.source, self.sink) from error
@@ -158,15 +162,43 @@ class Card:
         self._streams = []
 
     @property
-    def served(self) -> bool:
-        """Whether a server such as JACK's is behind it. PortAudio ends the process, or hangs, when it is asked to let
-        go of one that died."""
-        return self.source.api in SHARED[:1]
+    def lost(self) -> bool:
+        """Whether PortAudio cannot let go of the device: it ends the process, or hangs, when it is asked to close what
+        stands on a JACK server that died, or a card that was pulled out as it began."""
+        return self._hangs or (self.source.api in SHARED[:1] and not self.alive)
 
     def abandon(self) -> None:
         """Leave the streams as they are, without telling PortAudio, at the process's end neither."""
         self._streams = []
         atexit.unregister(portaudio()._exit_handler)
+
+    def _start(self, stream: Any) -> None:
+        """Start a stream; leave it where it does not begin.
+
+        PortAudio waits for its thread of ALSA for ever when a card is pulled out between opening and starting (19.6:
+        the thread ends and keeps the lock), so this is done in a thread that can be left behind. Elsewhere it is not:
+        some systems tie a stream to the thread that opened it.
+        """
+        if self.source.api != "ALSA":
+            stream.start()
+            return
+        ended = threading.Event()
+        errors: list[Exception] = []
+
+        def start() -> None:
+            try:
+                stream.start()
+            except Exception as error:
+                errors.append(error)
+            ended.set()
+
+        threading.Thread(target=start, daemon=True).start()
+        if not ended.wait(BEGINNING):
+            self._hangs = True
+            self.abandon()
+            raise gone(self.source, self.sink)
+        if errors:
+            raise errors[0]
 
     def _both(self, indata: Any, outdata: Any, frames: int, times: Any, status: Any) -> None:
         self._begin(status, 0, 1)

@@ -291,9 +291,15 @@ def _first_taken(rates: Sequence[int], source: Device | None, sink: Device | Non
     return refused
 
 
+def gone(source: Device, sink: Device) -> DeviceError:
+    """The error for devices that were there and are no more."""
+    hint = "plug it in again; `--list-devices` says what is there"
+    return DeviceError("gone", f"{_names(source, sink)} is gone: hint: {hint}")
+
+
 def told(error: Exception, source: Device, sink: Device) -> DeviceError:
     """PortAudio's error, with its cause and a hint."""
-    pair = f"'{source.name}'" if source == sink else f"'{source.name}' and '{sink.name}'"
+    pair = _names(source, sink)
     text, number = str(error), _number(error)
     low = text.lower()
     if number == BAD_COMBINATION:
@@ -309,8 +315,12 @@ def told(error: Exception, source: Device, sink: Device) -> DeviceError:
     if number == BAD_CHANNELS:
         return DeviceError("other", f"{pair} has not the channels that are asked for: hint: see `--list-devices`")
     if number in (BAD_DEVICE, TIMED_OUT) or "no such device" in low or "disconnected" in low:
-        return DeviceError("gone", f"{pair} is gone: hint: plug it in again; `--list-devices` says what is there")
+        return gone(source, sink)
     return DeviceError("other", f"{pair}: {text}: hint: try another --block or --rate, or another host API's device")
+
+
+def _names(source: Device, sink: Device) -> str:
+    return f"'{source.name}'" if source == sink else f"'{source.name}' and '{sink.name}'"
 
 
 def _forbidden(pair: str) -> DeviceError:

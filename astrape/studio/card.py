@@ -18,14 +18,14 @@ __all__ = ["CardSpeaker", "device_names"]
 
 
 class _Abandoned:
-    """Whether streams of a server that died were left as they are: PortAudio must not be asked to end then."""
+    """Whether streams were left as they are, of a device that died: PortAudio must not be asked to end then."""
 
     ever = False
 
 
 LOST = (
-    "the sound server died, and this process cannot reach another: hint: end `astrape studio` and start it again; the "
-    "browser's microphone goes on"
+    "the sound server died, or the card was pulled out as it began, and this process cannot reach another: hint: end "
+    "`astrape studio` and start it again; the browser's microphone goes on"
 )
 
 _looking = threading.Lock()
@@ -104,13 +104,16 @@ class CardSpeaker(Changing):
         self.engine.start()
         try:
             self.card.open()
-        except AstrapeError:
+        except DeviceError as error:
             self.engine.stop()
+            if self.card.lost:
+                _Abandoned.ever = True
+                raise DeviceError("gone", LOST) from error
             raise
 
     def close(self) -> None:
         """End; the device may be gone already."""
-        if self.card.served and not self.card.alive:
+        if self.card.lost:
             _Abandoned.ever = True
             self.card.abandon()
         else:
@@ -128,7 +131,7 @@ class CardSpeaker(Changing):
             raise AstrapeError(f"the sound has ended: {failure}") from failure
         if not self.card.alive:
             gone = f"'{self.card.source.name}' or '{self.card.sink.name}' is gone"
-            raise DeviceError("gone", LOST if self.card.served else f"{gone}: hint: press Start again")
+            raise DeviceError("gone", LOST if self.card.lost else f"{gone}: hint: press Start again")
         for meter in self._meters:
             meter.look()
         status = self.engine.status()

@@ -1,7 +1,7 @@
 // A sound card for ALSA that is a clock and a cable: what is played at an instant is what is heard at that instant. It is
-// opened by one program at a time, runs at the rate it is told, and is pulled out by a file that appears. Where there is a
-// file "sound" of floats, that is what is heard, and where there is a file "played", it takes what is played. The instant
-// of the first frame of either is written to "began_in" and "began_out".
+// opened by one program at a time, runs at the rate it is told, and is pulled out by a file "gone" that appears; by itself as
+// it starts, where there is a file "weak". Where there is a file "sound" of floats, that is what is heard, and where there is
+// a file "played", it takes what is played. The instant of the first frame of either is written to "began_in" and "began_out".
 #include <alsa/asoundlib.h>
 #include <alsa/pcm_external.h>
 #include <errno.h>
@@ -17,7 +17,7 @@
 struct Side {
     snd_pcm_ioplug_t io;
     char folder[256];
-    int lock, timer;
+    int lock, timer, prepared;
     double slowness, began;   // seconds
     snd_pcm_uframes_t played; // where the application has written to, or read from
     FILE *file;               // what is heard, or what is played
@@ -37,6 +37,12 @@ static int there(const struct Side *side, const char *what) {
     char path[320];
     snprintf(path, sizeof path, "%s/%s", side->folder, what);
     return access(path, F_OK) == 0;
+}
+
+static void pull(const struct Side *side) {
+    char path[320];
+    snprintf(path, sizeof path, "%s/gone", side->folder);
+    close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666));
 }
 
 static int start(snd_pcm_ioplug_t *io) {
@@ -107,6 +113,8 @@ static int hw_params(snd_pcm_ioplug_t *io, snd_pcm_hw_params_t *params) {
 
 static int prepare(snd_pcm_ioplug_t *io) {
     struct Side *side = io->private_data;
+    // An application prepares it when it is set up, and again as it starts.
+    if (++side->prepared > 1 && there(side, "weak")) pull(side);
     if (there(side, "gone")) return -ENODEV;
     side->played = 0;
     side->began = 0;

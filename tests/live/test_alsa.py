@@ -194,27 +194,47 @@ def test_a_card_that_is_pulled_out_is_waited_for(usb: Path, tmp_path: Path) -> N
                 time.sleep(0.1)
 
         before = {"is gone: waiting": 0, "it is back": 0}
-        while not (usb / "out").exists() or _free(usb / "out"):
+        while not (usb / "began_out").exists():
+            assert process.poll() is None, errors.read_text()
             time.sleep(0.1)
-        for _ in range(2):
+        for weak in (False, False, True, False):
             before = {words: errors.read_text().count(words) for words in before}
             (usb / "gone").touch()
             wait_for("is gone: waiting")
             before = {words: errors.read_text().count(words) for words in before}
+            if weak:
+                # Back, and out again as it starts.
+                (usb / "weak").touch()
+                (usb / "gone").unlink()
+                while not (usb / "gone").exists():
+                    assert process.poll() is None, errors.read_text()
+                    time.sleep(0.1)
+                (usb / "weak").unlink()
             (usb / "gone").unlink()
             wait_for("it is back")
         process.send_signal(signal.SIGINT)
         assert process.wait(120) in (0, 130)
 
 
-def _free(file: Path) -> bool:
-    """Whether nobody has the card."""
-    with file.open() as mine:
-        try:
-            fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True
+def test_a_card_that_is_pulled_out_as_it_starts_ends_the_command_and_not_the_page(usb: Path) -> None:
+    (usb / "weak").touch()
+    done = run("astrape", "live", "--input", "usb", "--output", "usb", "--recipe", "robot-voice")
+    assert done.returncode == 1
+    assert "astrape: 'usb' is gone: hint: plug it in again" in done.stderr
+    (usb / "gone").unlink()
+    script = """
+from astrape.errors import AstrapeError
+from astrape.studio.card import CardSpeaker
+from astrape.voice.live import LiveVoice
+for _ in range(2):
+    try:
+        CardSpeaker(LiveVoice("robot-voice"), "usb", "usb").open()
+    except AstrapeError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("pulled out as it began, and this process cannot reach another: hint: end") == 2
 
 
 def test_the_page_lists_what_is_there_now(usb: Path) -> None:
