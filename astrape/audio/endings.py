@@ -1,4 +1,4 @@
-"""Which files are audio by their endings, and what it takes to read them."""
+"""Endings of audio files, and the decoder that each needs."""
 
 from __future__ import annotations
 

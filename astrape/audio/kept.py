@@ -73,7 +73,7 @@ def read_cache_bytes() -> float:
 
 
 def _fingerprint(where: str, about: dict[str, Any]) -> str:
-    """Of an object as it is now."""
+    """A name for one version of an object: a hash of its address, size, tag and time of change."""
     marks = [where, str(about["size"]), *(str(about.get(key, "")) for key in ("ETag", "etag", "mtime", "created"))]
     return hashlib.sha256(chr(0).join(marks).encode()).hexdigest()[:32]
 

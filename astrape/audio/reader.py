@@ -31,7 +31,7 @@ MP3_TOLERANCE = 4 * 1152
 """Samples: an encoder's delay and padding, which a decoder leaves out."""
 
 FLAC_COUNT = 21
-"""Where a FLAC file has its count of samples, 36 bits with the last four of the byte before: RFC 9639, section 8.2."""
+"""Offset of the sample count in a FLAC file: 36 bits, the first 4 at the end of the byte before; RFC 9639, 8.2."""
 
 
 class AudioReader:
@@ -149,15 +149,15 @@ class AudioReader:
         return samples
 
     def blocks(self, seconds: float) -> Iterator[Samples]:
-        """All that is left, ``seconds`` at a time."""
+        """The rest of the file in blocks of ``seconds``."""
         while len(block := self.read(max(1, round(seconds * self.rate)))):
             yield block
 
     def finite_blocks(self, seconds: float) -> Iterator[Samples]:
-        """As :meth:`blocks`, for those who want no sample that is not finite.
+        """The same blocks as :meth:`blocks`, refusing samples that are not finite.
 
         Raises:
-            AudioError: for one, with its place.
+            AudioError: for the first such sample, with its place.
         """
         for block in self.blocks(seconds):
             self.check_finite(block)

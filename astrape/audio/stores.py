@@ -196,7 +196,7 @@ def _of_s3(store: Any, bucket: str, prefix: str) -> Iterator[str]:
 
 
 def _of_google(store: Any, bucket: str, prefix: str) -> Iterator[str]:
-    """As of S3, by the JSON interface of Google Cloud Storage."""
+    """Names of the objects in a Google Cloud Storage bucket, page by page, from its JSON interface."""
     more: dict[str, str] = {}
     while True:
         page = store.call("GET", "b/{}/o", bucket, prefix=prefix, maxResults=PAGE, json_out=True, **more)
@@ -207,7 +207,7 @@ def _of_google(store: Any, bucket: str, prefix: str) -> Iterator[str]:
 
 
 def _of_azure(store: Any, container: str, prefix: str) -> Iterator[str]:
-    """As of S3, by Azure's own client."""
+    """Names of the blobs in an Azure container, page by page, from Azure's own client."""
     from fsspec.asyn import sync
 
     async def page(more: str | None) -> tuple[list[str], str | None]:

@@ -113,7 +113,7 @@ class Attention(StreamBlock):
         return RingPositions(age, count, self.window, dtype, self.rotary)
 
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
-        """As :meth:`StreamBlock.step`; a stack passes an open :class:`KeyValueCache` as state and gets one back."""
+        """:meth:`StreamBlock.step`; a stack passes an open :class:`KeyValueCache` as state and gets one back."""
         if isinstance(state, KeyValueCache):
             return self._attend(x, state)
         positions = self.positions(state["age"], x.shape[-1], state["keys"].dtype)

@@ -27,7 +27,7 @@ LARGEST_CODEBOOK = 1 << 24
 
 
 MARGIN = 1 + 1e-3
-"""How far beyond the outermost level the bound reaches, so that tanh comes to it without saturating."""
+"""Ratio of the bound to the outermost level, so that tanh reaches the level without saturating."""
 
 
 class MixedRadix(nn.Module):

@@ -39,8 +39,8 @@ HIGHPASS_DB = 40.0
 LARGEST_BLOCK = 96
 """Samples of a hop that the high-pass takes at once: a larger matrix costs more than another product."""
 UPPER_SHARE = 0.2
-"""How much of the energy above the band of the search counts against periodicity: what is left of a fricative below
-3 kHz may look like a high voice, yet a voiced fricative has a pitch."""
+"""Share of the energy above the search band that counts against periodicity: the part of a fricative below 3 kHz may
+look like a high voice, yet a voiced fricative has a pitch."""
 
 
 def lag_grid(fmin: float, band: float) -> Float64:

@@ -37,7 +37,7 @@ HUM_SECONDS = 1.5
 """Within which even a fluent speaker pauses: what does not fall silent for so long is not a voice."""
 
 HUM_MARGIN = 8.0
-"""How far a voice must be above the hum, in power, before any of what lies down there is looked at."""
+"""Ratio of a voice's power to the hum's from which on the frequencies of the hum are searched at all."""
 
 LEAK = 1e-3
 """The most of a hum's power that the window spreads further than two bins, where it looks like a voice's harmonics."""

@@ -97,7 +97,7 @@ class TransformerLayer(StreamBlock):
         return self.attn_adaln.prepare(controls), self.ffn_adaln.prepare(controls)
 
     def step(self, x: Signal, state: State, controls: Any) -> tuple[Tensor, State]:
-        """As :meth:`StreamBlock.step`; a stack passes an open key-value cache as state and gets one back."""
+        """:meth:`StreamBlock.step`; a stack passes an open key-value cache as state and gets one back."""
         attending, feeding = controls if self.conditioned else ((), ())
         before_attention, before_feeding = self._norms()
         y, _ = before_attention.step(x, (), attending)

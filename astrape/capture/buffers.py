@@ -46,7 +46,7 @@ def assign(held: Any, new: Any, name: str) -> None:
 
 
 def _form(tensor: Tensor) -> tuple[Any, ...]:
-    """What kernels go by beside the values."""
+    """Type, shape, strides and alignment: all that kernels depend on beside the values."""
     return tensor.dtype, tensor.shape, tensor.stride(), tensor.storage_offset() * tensor.element_size() % ALIGNMENT
 
 

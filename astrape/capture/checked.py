@@ -28,7 +28,7 @@ NATIVE_AFTER = 1
 """Checks after which native kernels take over, so that the rest is made of them."""
 
 TAKEN = (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError, AttributeError, AssertionError)
-"""What a block may raise on noise, and torch in it. Anything else, such as a host's time-out, is for others to hear."""
+"""Exceptions that a block, or torch in it, may raise on noise. Others, such as a host's time-out, are passed on."""
 
 CHECKS = ((2, 0.0, 0.1), (3, 0.0, 0.1), (4, -2.0, 2.0), (5, -0.01, 0.01))
 """Seeds of noise, and the range it is drawn from."""

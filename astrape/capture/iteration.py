@@ -102,7 +102,7 @@ class Iterations:
     def replay(
         self, x: Mapping[str, Tensor], state: State, runs: Sequence[tuple[int, int]]
     ) -> tuple[dict[str, Tensor], State]:
-        """What the loop makes of ``x`` and ``state``, neither of which it changes.
+        """The loop's outputs and next state for ``x`` and ``state``, neither of which it changes.
 
         Args:
             runs: lengths of passes, each with how many follow each other.

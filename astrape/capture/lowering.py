@@ -76,13 +76,13 @@ NEVER_RAISE = frozenset(
 """Operators that no value of their arguments makes raise, beside those on each element by itself and sums."""
 
 DIVISIONS = frozenset((aten.remainder, aten.fmod, aten.div, aten.floor_divide))
-"""What raises for a divisor of 0, where numbers are whole."""
+"""Operators that raise for a whole-number divisor of 0."""
 
 FACTORIES = frozenset(
     getattr(aten, name)
     for name in ("empty_like", "full_like", "new_empty", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like")
 )
-"""What looks at a tensor's form alone."""
+"""Operators that use only a tensor's shape and type, not its values."""
 
 
 class Memory:
@@ -299,7 +299,7 @@ class Lowering:
             self._memory.give(storage)
 
     def _place(self, tensor: Tensor) -> Tensor:
-        """Where a recorded tensor lies in the captured step; itself, if it was not made by the calls."""
+        """The captured step's memory for a recorded tensor; the tensor itself, if the calls did not make it."""
         for key in addresses(tensor):
             storage = self._storages.get(key)
             if storage is not None:

@@ -39,17 +39,17 @@ inference = torch._C._InferenceMode
 
 REFUSED = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
 TURNS = frozenset((aten.t_, aten.transpose_, aten.squeeze_, aten.unsqueeze_))
-"""What gives a tensor another form in place; torch's own GRU does so with its result."""
+"""Operators that change a tensor's shape in place, as torch's own GRU does with its result."""
 
 RANDOM = torch.Tag.nondeterministic_seeded
 
 
 READS = frozenset((Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__))
-"""What hands a tensor's values to Python without an operator."""
+"""Methods that hand a tensor's values to Python without calling an operator."""
 
 
 class Unrecordable(Exception):
-    """What a function does cannot be put in a captured step; the message says why."""
+    """Raised where a function cannot be recorded as a captured step; the message says why."""
 
 
 class OutOfTime(Unrecordable):
@@ -156,7 +156,7 @@ class _Reads(TorchFunctionMode):
 
 
 def addresses(tree: Any) -> list[int]:
-    """Where the memory of all tensors of a tree begins; tensors of no elements, and opaque ones, have none."""
+    """Addresses of the memory of a tree's tensors; empty and opaque tensors have none."""
     return [
         tensor.untyped_storage().data_ptr()
         for tensor in tensors(tree)

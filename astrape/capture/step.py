@@ -165,7 +165,7 @@ class CapturedStep:
 
 
 ROUNDING = {torch.float32: 2e-5, torch.float64: 1e-12}
-"""How far kernels that round as they like may be from PyTorch's, of a value, and of the largest one beside it."""
+"""Largest error of kernels with their own rounding: relative to a value, plus relative to the tensor's largest value."""
 
 
 def _agree(kernel: Kernel, program: Program, own: Native) -> bool:

@@ -26,7 +26,7 @@ __all__ = ["Files", "How", "conversion_options", "file_options"]
 
 
 class Files(NamedTuple):
-    """What is read and written: a recording, a folder of them or stored codes; the voice; and the result."""
+    """Files of a conversion: the source (a recording, a folder or stored codes), the voice, and the result."""
 
     source: Path | Place
     voice: Path | Place
@@ -62,7 +62,7 @@ def _files(source: Path | Place, second: Path | Place | None, voice: Path | Plac
 
 @dataclass(frozen=True)
 class How:
-    """What converts, and how: the values of the options of these names."""
+    """Settings of a conversion: the values of the options of these names."""
 
     recipe: str | None
     weights: Path | Place | None
@@ -173,4 +173,4 @@ conversion_options = gathered(
     click.option("--codes", type=PlaceType(), metavar="FILE.npz", help="Store the codes too, to decode them later."),
     fit_option,
 )
-"""What converts, and how, as one argument, ``how``."""
+"""Options of the conversion itself, gathered into one argument, ``how``."""

@@ -87,7 +87,7 @@ def demo(output: Path, voices: tuple[str, ...], settings: tuple[str, ...], chunk
 
 
 def told_slow(recipe: str, load: float, chunk_ms: float) -> str | None:
-    """What to make of a share of real time that is too much for a live stream; ``None`` where it is not."""
+    """Advice for a load that is too much for a live stream; ``None`` for a load that is not."""
     if load <= LIVE:
         return None
     return (

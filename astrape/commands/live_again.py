@@ -1,4 +1,4 @@
-"""How ``astrape live`` begins anew in another process, where PortAudio cannot let go of a device."""
+"""Restarting ``astrape live`` in a new process, where PortAudio cannot let go of a device."""
 
 from __future__ import annotations
 

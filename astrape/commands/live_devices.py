@@ -37,7 +37,7 @@ class DevicePair:
 
     @property
     def changes(self) -> list[str]:
-        """What is resampled, and what is known of the clocks, a line each."""
+        """Lines on what is resampled and on the devices' clocks."""
         from astrape.runtime.devices import share_clock
 
         into = f"resampled to the {self.rates.sink} Hz of '{self.sink.name}'"

@@ -37,7 +37,7 @@ class Devices:
 
 @dataclass(frozen=True)
 class Speaking:
-    """Who speaks, and through which recipe: the values of the options of these names."""
+    """The recipe, its weights and the voice of a live run: the values of the options of these names."""
 
     recipe: str
     weights: Path | Place | None
@@ -48,7 +48,7 @@ class Speaking:
 
 @dataclass(frozen=True)
 class Playing:
-    """What is recorded, for how long, and what an overload sounds like: the values of the options of these names."""
+    """Recording, length and overload sound of a live run: the values of the options of these names."""
 
     record: str | None
     seconds: float | None

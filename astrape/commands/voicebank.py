@@ -255,7 +255,7 @@ def _described(bank: Voicebank, path: Path | Place) -> dict[str, Any]:
 
 
 def _line(value: Any) -> str:
-    """As text that no terminal takes for a command: voicebanks come from anywhere."""
+    """A value as one line without control characters: a voicebank may come from anywhere."""
     from astrape.voice.advice import one_line
 
     if value is None or value == "":

@@ -1,4 +1,4 @@
-"""Which sets a corpus has, in order: the same ones on every machine, however they are divided."""
+"""The sets of a corpus, in order: the same on every machine, however they are divided."""
 
 from __future__ import annotations
 

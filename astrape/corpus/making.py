@@ -33,7 +33,7 @@ MANIFEST_SECONDS = 300
 """Between two manifests of a run, for those who train meanwhile."""
 
 MANIFEST_SHARE = 0.05
-"""Of a run's time that they may take: each reads what every set says, which a store gives slowly."""
+"""Most of a run's time that manifests may take: each reads every set's record, which is slow from a store."""
 
 
 @dataclass(frozen=True)

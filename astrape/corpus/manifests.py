@@ -132,7 +132,7 @@ IsThere = Callable[[Path | Place], bool]
 
 
 def known_files(manifest: Path | Place) -> IsThere:
-    """What tells whether there is a file; of a store, what lies below the manifest is listed once."""
+    """A function that says whether a file exists; in a store, the folder of the manifest is listed once."""
     folder = Place(manifest.parent)
     if folder.path is not None:
         return is_file

@@ -1,4 +1,4 @@
-"""Which utterances are trained on, and which are held out."""
+"""The split of utterances into those trained on and those held out."""
 
 from __future__ import annotations
 

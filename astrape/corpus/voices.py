@@ -18,7 +18,7 @@ __all__ = ["HELD", "Voices", "measured_registers"]
 
 ROWS, WIDTH = 510, 256
 ACOUSTIC = 128
-"""How many of a style's numbers are of the sound; the others are of the prosody."""
+"""Count of a style's numbers that describe the sound; the rest describe the prosody."""
 
 HELD = (
     "af_heart",

@@ -18,7 +18,7 @@ from astrape.jobs.job import Answer, Event, Lost, Ready, answer_of, portable
 __all__ = ["LocalWorkers"]
 
 AFRESH: Any = multiprocessing.get_context("spawn")
-"""How workers are started: nothing of this process is in them but what is given, and no lock that it holds."""
+"""Start method of workers: they share nothing with this process, no lock that it holds, only what they are given."""
 
 GRACE = 10.0
 """Seconds in which a worker that is told to stop takes its unfinished file away, before it is ended."""

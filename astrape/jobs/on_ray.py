@@ -23,7 +23,7 @@ GRACE = 10.0
 """Seconds in which an actor of this machine that is told to stop takes its unfinished file away."""
 
 STORE_BYTES = 100_000_000
-"""Of shared memory, for a cluster of this machine alone: outcomes are small, since files hold the work."""
+"""Shared memory for a cluster of this machine alone: outcomes are small, since files hold the work."""
 
 STARTS = 3
 """Times that a cluster of this machine is started before it is given up."""

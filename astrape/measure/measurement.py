@@ -106,7 +106,7 @@ def measure(
 def measure_subject(
     subject: Subject, *, limit: int = 1 << 16, frames: int = SAMPLED_FRAMES, exact: bool = True
 ) -> Measured:
-    """As :func:`measure`, for a block that is under test already.
+    """:func:`measure` for a block that is a test subject already.
 
     Args:
         subject: the block.

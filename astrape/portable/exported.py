@@ -146,7 +146,7 @@ class Exported:
             )
 
     def _check(self) -> None:
-        """What a damaged manifest would do harm with."""
+        """Refuse a damaged manifest whose numbers would do harm."""
         for name, port in {**self.inputs, **self.outputs}.items():
             late = min(port.algorithmic, port.framing, Fraction(port.host) - port.algorithmic * port.rate)
             if not (port.rate > 0 and port.channels > 0 and port.frames > 0 and late >= 0):
@@ -169,7 +169,7 @@ class Exported:
 
 
 def tensors_of(manifest: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
-    """What a step takes and gives, and the controls, as a manifest has them: shapes and types by names in a model."""
+    """Shapes and types of a step's inputs, outputs and controls, by their names in the model."""
     found: dict[str, tuple[tuple[int, ...], str]] = {}
     for prefix, key in ((CONTROL, "controls"), (INPUT, "inputs"), (PREPARED, "prepared"), (STATE, "state")):
         for item in manifest[key]:

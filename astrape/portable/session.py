@@ -109,7 +109,7 @@ class ExportedSession:
         return {name: y[..., : missing[name]] for name, y in outputs.items()}
 
     def snapshot(self) -> dict[str, Any]:
-        """All that the stream depends on, copied."""
+        """A copy of everything that the stream depends on."""
         return {
             "state": {name: array.copy() for name, array in self._step.state.items()},
             "waiting": {name: array.copy() for name, array in self._waiting.items()},

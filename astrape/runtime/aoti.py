@@ -121,7 +121,7 @@ class AotiEngine:
 
 
 def facts_of(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """What a package says of itself: all that it takes and gives, in order, with types and shapes."""
+    """A package's metadata: its inputs and outputs in order, with types and shapes."""
     lines = [
         f"{name} {dtype} {'x'.join(map(str, shape))}"
         for name, (shape, dtype) in tensors_of(manifest).items()

@@ -1,4 +1,4 @@
-"""How fast a graph runs live, what the machinery around its blocks costs, and how near that is to the machine's limit.
+"""Benchmark of a live graph: its speed, the overhead around its blocks, and the distance from the machine's limit.
 
 Everything runs on one thread. Two threads gain little and lose several times over as soon as another process runs.
 """
@@ -39,7 +39,7 @@ WINDOW = 10
 
 @dataclass(frozen=True)
 class BlockShare:
-    """What one block takes of the time that all blocks take.
+    """One block's share of the time of all blocks.
 
     Attributes:
         calls: of ``step`` per chunk, on average.
@@ -103,11 +103,11 @@ class ChunkBench:
 
 @dataclass(frozen=True)
 class Bench:
-    """What ``bench`` measured.
+    """Results of ``bench``.
 
     Attributes:
         weight_bytes, state_bytes: parameters and buffers, and the state of one stream.
-        process_bytes: memory that the process has had at most, PyTorch's own among it; ``None`` where nobody tells.
+        process_bytes: peak memory of the process, PyTorch's own included; ``None`` where the system does not tell it.
         best: the best that the machine was seen to give, beside what it gives now.
     """
 
@@ -372,7 +372,7 @@ def profiles(
 
 
 def drawn_controls(graph: Graph, given: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
-    """What is given, and values at random for controls that have to be given and are not."""
+    """The given controls, with random values for required ones that are missing."""
     generator = torch.Generator().manual_seed(0)
     values: dict[str, Tensor | float] = dict(given)
     for name, spec in graph.control_specs.items():

@@ -1,4 +1,4 @@
-"""What a host's callbacks of few frames have to bear: most do nothing, and one does the work of a whole quantum."""
+"""Benchmark of short host callbacks: most only store frames, and one does the work of a whole quantum."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SECONDS_OF_NOISE = 0.25
 
 @dataclass(frozen=True)
 class CallbackBench:
-    """What callbacks of one length take, as shares of that length: beyond 1, the host has a gap.
+    """Times of callbacks of one length, as shares of that length: beyond 1, the host has a gap.
 
     Attributes:
         frames: of a callback, at the first input.

@@ -329,7 +329,7 @@ def _forbidden(pair: str) -> DeviceError:
 
 
 def _unopened(source: Device, sink: Device, pair: str) -> DeviceError:
-    """What ALSA will not open, for whatever reason but another program; the files of a card say which it is."""
+    """The error for a device that ALSA will not open and no program holds; the card's device files say which it is."""
     for device, end in ((source, "c"), (sink, "p")):
         card = CARD.search(device.name)
         if card is None:

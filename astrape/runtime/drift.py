@@ -37,7 +37,7 @@ AWAY = 0.2
 
 
 class DelayLockedLoop:
-    """When a frame of a device arrives, from the jittering times of its callbacks.
+    """An estimate of when each frame of a device arrives, from the jittering times of its callbacks.
 
     A second-order loop (F. Adriaensen, "Using a DLL to filter time", Linux Audio Conference 2005), which begins wide
     and narrows down within some seconds.
@@ -80,11 +80,11 @@ class DelayLockedLoop:
         self._updates += 1
 
     def at_frame(self, frames: int) -> float:
-        """When so many frames are there."""
+        """The time at which a count of frames has arrived, in seconds."""
         return self._time + (frames - self._frames) * self.period
 
     def frames_at(self, now: float) -> float:
-        """How many frames are there at a time, a part of the next one included."""
+        """The count of frames that have arrived by a time, a part of the next one included."""
         return self._frames + (now - self._time) / self.period
 
 

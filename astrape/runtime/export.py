@@ -36,7 +36,7 @@ FORMATS = {"onnx": ("model.onnx", "controls.onnx"), "aoti": ("model.pt2", "contr
 """Formats of a step, and the files of the step and of what prepares it."""
 
 CHECKED_SECONDS = 0.5
-"""Of sound that every export is compared on before it is written."""
+"""Length of the sound on which every export is compared with its graph before it is written."""
 
 WORST_DB = -60.0
 """Distance from the graph's own step beyond which an export is taken for broken. Sound ones are at -100 dB and less."""
@@ -191,10 +191,10 @@ def _checked(quantum: Quantum, engine: Engine, form: str, rounded: bool = False)
 
 
 def compared(quantum: Quantum, engine: Engine) -> dict[str, float]:
-    """How far a step is from the graph, by output, in dB of the output's power; both begin each step alike.
+    """The distance of an exported step from the graph's, by output, in dB of the output's power.
 
-    The graph steps as it does in ``graph.step``, so that the policy of the export is measured too. What is compared is
-    one step from one state: phases that are summed up over time would drift apart on any two machines.
+    Both begin each step from the same state: phases that are summed up over time would drift apart on any two
+    machines. The graph steps as in ``graph.step``, so that the policy of the export is measured too.
     """
     own = Quantum(quantum.graph, quantum.batch_size, quantum.quanta)
     generator = torch.Generator().manual_seed(0)

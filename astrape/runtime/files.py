@@ -35,7 +35,7 @@ READ_SECONDS = 0.5
 
 
 class Timed:
-    """What the results of a graph over a file tell alike, as dataclasses of their own fields."""
+    """Times and levels that all results of a graph over a file have; a base of dataclasses with those fields."""
 
     seconds: float
     graph_seconds: float

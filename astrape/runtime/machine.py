@@ -23,7 +23,7 @@ BEYOND_CACHE = 2**28
 """Bytes; more than any cache of the last level holds for one core."""
 
 SECONDS, FEWEST_RUNS = 0.15, 12
-"""How long, and how often at least, a limit is looked for."""
+"""Time for the measurement of one limit, and the least number of runs."""
 
 KEPT = ("memory_gb_s", "matmul_gflop_s")
 
@@ -72,7 +72,7 @@ class Best:
 
 
 def best_seen(machine: Machine, path: Path | None = None) -> Best:
-    """What was measured now beside the best seen, which is kept in a file; nothing is, where it cannot be written.
+    """The machine as measured now, beside the best seen so far, which is kept in a file where one can be written.
 
     Args:
         machine: as it was measured.
@@ -90,7 +90,7 @@ def best_seen(machine: Machine, path: Path | None = None) -> Best:
 
 
 def _known(path: Path) -> dict[str, dict[str, float]]:
-    """What a file holds; nothing, where it is not there or not what was written."""
+    """The best figures of each kind of processor in a file; empty where it is missing or damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return {kind: {name: float(best[name]) for name in KEPT} for kind, best in found.items()}

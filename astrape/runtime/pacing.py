@@ -1,4 +1,4 @@
-"""How long finished frames have to be held so that no block of the host finds too few: the delay of a live graph."""
+"""The delay of a live graph: how long finished frames are held so that no block of the host finds too few."""
 
 from __future__ import annotations
 

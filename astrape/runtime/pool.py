@@ -63,7 +63,7 @@ class PooledStream:
             self.dropped += beyond
 
     def read(self) -> Tensor:
-        """What has come out since the last time, ``(channels, frames)``: a tick's frames a tick."""
+        """The frames that have come out since the last call, ``(channels, frames)``; each tick adds its own."""
         made, self._ready = self._ready, []
         return torch.cat(made, dim=-1) if made else torch.zeros(self._of().channels, 0)
 
@@ -174,7 +174,7 @@ class StreamPool:
 
     @property
     def streams(self) -> tuple[PooledStream, ...]:
-        """Those that take part."""
+        """The streams that take part."""
         return tuple(self._taken.values())
 
     @property
@@ -246,7 +246,7 @@ class StreamPool:
 
 
 def _first(spec: Control) -> Tensor:
-    """What a row has that nobody has taken: the default, or what is nearest to nothing within the bounds."""
+    """A control's value in an unused row: its default, or the value nearest to 0 within its bounds."""
     if spec.default is not None:
         return torch.tensor(spec.default)
     low, high = spec.minimum, spec.maximum

@@ -1,4 +1,4 @@
-"""Where the time of a session's pushes goes: kernel by kernel, beside the limits of the machine.
+"""Profile of a session's pushes: the time of each kernel, beside the limits of the machine.
 
 Each kernel of the captured steps is timed in its place, with what comes before and after it, so that its weights come
 from where they come from in a push. The rest of a push is Python: calls of kernels, checks and copies.
@@ -58,7 +58,7 @@ class KernelShare:
 
 @dataclass(frozen=True)
 class Profile:
-    """Where a push's time goes, in milliseconds.
+    """Times of a push and of its parts, in milliseconds.
 
     Attributes:
         backend: what runs it, and why.

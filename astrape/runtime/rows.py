@@ -1,4 +1,4 @@
-"""What a stream takes of a core where many go through one session, a row of its batch each."""
+"""Benchmark of many streams in one session, a row of its batch each: the share of a core per stream."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PIECES = 16
 
 @dataclass(frozen=True)
 class RowsBench:
-    """What a push of so many rows takes.
+    """Times of a push with a number of rows.
 
     Attributes:
         backend: as it was asked for; ``chosen`` is what runs, and why.

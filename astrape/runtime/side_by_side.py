@@ -29,7 +29,7 @@ WINDOW = 10
 
 @dataclass(frozen=True)
 class BackendBench:
-    """What one backend takes for a push.
+    """Times of a push on one backend.
 
     Attributes:
         backend: as it was asked for; ``chosen`` is what runs, and why, or why it does not.

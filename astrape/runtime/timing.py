@@ -1,4 +1,4 @@
-"""How long the pushes of a session take, on one thread."""
+"""Timing of a session's pushes, on one thread."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _looking = threading.Lock()
 
 
 def _devices_now(speaking: Callable[[], bool] = lambda: False) -> list[Device]:
-    """What is there now, and not when PortAudio began, unless a stream is open."""
+    """The devices that are plugged in now; while a stream is open, those found when PortAudio began."""
     with _looking:
         if not _Abandoned.ever and not speaking():
             restart()

@@ -33,7 +33,7 @@ class Presets:
 
     @classmethod
     def of(cls, recipe: str) -> Presets:
-        """Those of a recipe, in ``$XDG_CONFIG_HOME/astrape/presets`` or ``~/.config/astrape/presets``."""
+        """A recipe's presets, in ``$XDG_CONFIG_HOME/astrape/presets`` or ``~/.config/astrape/presets``."""
         home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
         return cls(home / "astrape" / "presets" / (re.sub(r"[^\w.-]+", "-", recipe) + ".json"))
 

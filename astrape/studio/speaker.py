@@ -118,7 +118,7 @@ class Speaker(Changing):
         self.parts = [[name, float(seconds)] for name, _, seconds, _ in bars if seconds]
 
     def push(self, x: Samples) -> Samples:
-        """As many frames as are given, all finite.
+        """Convert a block: as many frames come back, all finite.
 
         Raises:
             StreamError: for samples that are not numbers.
@@ -142,9 +142,9 @@ class Speaker(Changing):
         return np.ascontiguousarray(dry if self.dry else wet, np.float32)
 
     def leave_out(self, x: Samples) -> Samples:
-        """As many frames without computing, for a block that nobody waits for any longer: silence, or one's own sound.
+        """Skip a block that is too late to be heard: as many frames of silence, or of one's own sound, come back.
 
-        What the graph still holds would come so much later than its time: silence follows, until that is through.
+        What the graph still holds would then be late by a block, so silence follows until that is through.
         """
         own = self._own(np.where(np.isfinite(x), x, np.float32(0.0)))
         self._stale = self.latency

@@ -354,7 +354,7 @@ def _period(subject: Subject) -> Fraction:
 
 
 def _signal(subject: Subject, frames: int, seed: int) -> Ports:
-    """As many frames of the first input, and as long a piece of every other one, rounded down."""
+    """A random signal of ``frames`` at the first input, and as long, rounded down, at every other one."""
     block = subject.block
     quanta = -(-frames // next(iter(block.consumes.values())))
     seconds = frames / block.rate_in

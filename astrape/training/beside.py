@@ -52,7 +52,7 @@ class Beside:
 
 
 class PackedBeside(Beside):
-    """As :class:`Beside`, from the shards of a pack."""
+    """:class:`Beside` that reads the shards of a pack."""
 
     def __init__(self, pack: Pack) -> None:
         self.pack = pack

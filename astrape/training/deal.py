@@ -68,7 +68,7 @@ class Deal(Generic[Item]):
         return self._order_of(epoch, rank, passes)[within]
 
     def reading(self, epoch: int, rank: int, place: int) -> tuple[int, int]:
-        """How often a process is through with its shards at a place, and which of the groups after that it reads."""
+        """A process's count of finished passes over its shards at a place, and the group that it reads in this pass."""
         passes, _, number = self._at(epoch, rank, place)
         return passes, number
 
@@ -98,14 +98,14 @@ class Deal(Generic[Item]):
         return draw.permutation(len(self.shards))[rank :: self.world]
 
     def _through(self, epoch: int, rank: int, place: int) -> tuple[int, int]:
-        """How often a process is through with its shards at a place, and the place after that."""
+        """A process's count of finished passes over its shards at a place, and the place within this pass."""
         passes = 0
         while place >= (count := self._groups(epoch, rank, passes)[-1][1]):
             place, passes = place - count, passes + 1
         return passes, place
 
     def _at(self, epoch: int, rank: int, place: int) -> tuple[int, int, int]:
-        """As :meth:`_through`, and which of its groups a process reads there."""
+        """:meth:`_through`, with the group that a process reads there."""
         passes, within = self._through(epoch, rank, place)
         groups = self._groups(epoch, rank, passes)
         return passes, within, bisect_right(groups, within, key=lambda group: group[1])

@@ -18,7 +18,7 @@ from astrape.training.objectives import LogMel, MultiResolutionSTFT, Total
 __all__ = ["DecoderValidation", "spectrograms"]
 
 SAMPLES = 3
-"""How many windows are kept to be heard and seen."""
+"""Count of validation windows kept as audio and spectrograms."""
 
 
 class DecoderValidation:

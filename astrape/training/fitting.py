@@ -34,14 +34,14 @@ STEPS = 30
 """Twice as many come nearer to the recordings by a hundredth, at twice the time."""
 
 RATE_OF_LEARNING, SLOWEST = 0.01, 0.1
-"""Of Adam, whose steps are of one size whatever the loss is; it falls to a tenth by the end."""
+"""Adam's learning rate, and the share of it at the end. Adam's steps are of one size whatever the loss is."""
 
 SHARE = 0.5
-"""Of the way from the encoder's numbers to those found: at its end the voice is nearer still, and more words are lost
-(docs/model-card.md has both)."""
+"""Share taken of the way from the encoder's embedding to the fitted one: all of it brings the voice nearer still and
+loses more words (docs/model-card.md has both)."""
 
 PIECE_SECONDS, MOST_PIECES = 4, 3
-"""What is converted: up to three pieces of the recordings, spread evenly over them, as one batch."""
+"""Length and largest number of the pieces that are converted, spread evenly over the recordings, as one batch."""
 
 SETTLE_SECONDS = 0.3
 """At the begin of each piece, where the graph has heard nothing yet."""
@@ -123,7 +123,7 @@ def fit_voice(
 
 
 def _own(graph: Graph, controls: dict[str, Tensor | float]) -> dict[str, Tensor | float]:
-    """Those of the controls that a part of the graph listens to."""
+    """The controls that a part of the graph has."""
     return {name: value for name, value in controls.items() if name in graph.controls}
 
 

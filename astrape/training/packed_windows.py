@@ -19,7 +19,7 @@ __all__ = ["PackedShares", "PackedWindows", "check_audio"]
 
 
 class PackedWindows(Windows):
-    """As :class:`~astrape.training.windows.Windows`, but for the order.
+    """:class:`~astrape.training.windows.Windows` of a pack, in an order that reads few shards at a time.
 
     Each epoch deals the shards anew among the processes (:class:`~astrape.training.deal.Deal`), so a resumed run goes
     on with the shards that it was reading, and reads none that it is through with. While a process reads four shards,
@@ -71,7 +71,7 @@ class PackedWindows(Windows):
 
 
 class PackedShares(Shares):
-    """Which set of a pack comes at which place: as :class:`~astrape.training.shares.Shares`, from a process's shards.
+    """The order of a pack's sets: :class:`~astrape.training.shares.Shares` over a process's own shards.
 
     The sets of each source have shards of their own, which are dealt among the processes source by source. With several
     sources a process reads two shards of each at a time.

@@ -1,4 +1,4 @@
-"""Which frame of a target belongs to which frame of the graph: from latencies and rates, exactly, never typed.
+"""Pairing of a target's frames with the graph's: exact, from latencies and rates, never typed in.
 
 A frame stands for a time: frame ``n`` of a stream at rate ``r`` and latency ``L`` for ``(n + 1/2) / r - L`` seconds of
 what the microphone heard, its middle less its age. Its partner is the target's frame that this time falls into.

@@ -53,7 +53,7 @@ def settled_recipe(
 
 
 def _share_out(section: dict[str, Any], state: Mapping[str, Any], options: Options, processes: int) -> None:
-    """As many windows in a step as before, whatever the number of processes now, unless the command line says."""
+    """Keep the number of windows in a step, whatever the number of processes now, unless the command line sets it."""
     if any(setting.path == ("batch",) for setting in options.settings):
         return
     at_once = int(state["facts"]["windows at once"])

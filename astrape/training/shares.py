@@ -18,11 +18,11 @@ from astrape.training.errors import CacheError
 __all__ = ["OTHER", "Shares"]
 
 OTHER = "other"
-"""The share of all sources that have none of their own, a source that nobody named among them."""
+"""The share of all sources without one of their own, including sets without a source."""
 
 
 class Shares:
-    """Which set comes at which place: each source's sets in an order of their own, all of them before any comes again.
+    """The order of sets: each source's sets are shuffled on their own, and all come before any comes again.
 
     Args:
         sets: the renderings of each set.

@@ -197,7 +197,7 @@ class Stage:
 
     @property
     def epochs(self) -> int:
-        """Of all phases."""
+        """The number of epochs of all phases."""
         return sum(phase.epochs for phase in self.phases)
 
     def phase_at(self, epoch: int) -> Phase:

@@ -1,4 +1,4 @@
-"""Which content frames are voiced: those weigh more in the losses of an encoder."""
+"""Voicing of content frames: voiced ones weigh more in the losses of an encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which speaker encoder a decoder's voices are of, and that a voice is of the same.
+"""The check that a voice comes from the speaker encoder that a decoder was trained with.
 
 Embeddings of two speaker encoders have nothing in common but their length: a decoder makes some other voice, or none,
 of one that it was not trained with. So weights carry the name of their encoder in the metadata of their file

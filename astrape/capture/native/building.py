@@ -1,4 +1,4 @@
-"""How the library is built. Nothing of the package is imported here: ``setup.py`` runs this file by its path."""
+"""The build of the kernel library. Nothing of the package is imported here: ``setup.py`` runs this file by its path."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SOURCES = Path(__file__).resolve().parent
 
 COMMON = ("-O3", "-fPIC", "-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math")
 FLAGS = {"exact.c": ("-ffp-contract=off",), "near.c": ("-ffast-math",)}
-"""How each file is compiled. Linking goes without ``-ffast-math``, with which a library changes how the whole process
-treats denormal numbers."""
+"""Compiler flags of each file. They are not passed to the linker: a library linked with ``-ffast-math`` changes how
+the whole process treats denormal numbers."""
 
 OWN = "-march=native"
 
@@ -77,7 +77,7 @@ def _name(*told: str) -> str:
 
 
 def _features() -> set[str]:
-    """What the processor can do, as Linux tells it; its name elsewhere."""
+    """The processor's features, as Linux lists them; its name on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -61,7 +61,7 @@ class Library:
         return Program(self._run[len(instructions) < LONG], instructions)
 
     def taking(self, place: Array) -> Callable[[int], bool]:
-        """What copies as many numbers from an address to a place, and says whether all of them are finite."""
+        """A function that fills an array from an address and returns whether all its numbers are finite."""
         spans = _spans([place])
 
         def take(address: int) -> bool:
@@ -71,8 +71,8 @@ class Library:
         return take
 
     def pushing(self, program: Program | None, outputs: Sequence[Array]) -> Callable[[], bool]:
-        """What runs a program, if there is one, with denormals as 0, and says whether some arrays of real numbers
-        are finite after it.
+        """A function that runs a program, if there is one, with denormals as 0, and returns whether the given arrays
+        of real numbers are finite afterwards.
 
         It raises IndexError as the program does.
         """
@@ -115,13 +115,13 @@ class Program:
 
 
 def _spans(arrays: Sequence[Array]) -> npt.NDArray[np.int64]:
-    """Where numbers of real type lie side by side, as the library reads it."""
+    """Address, length and type of arrays of real numbers, a row each, as the library reads them."""
     rows = [(array.ctypes.data, array.size, array.dtype == np.float64) for array in arrays]
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
 def cache_folder() -> Path:
-    """Where libraries are kept that were built here: ``$XDG_CACHE_HOME/astrape`` or ``~/.cache/astrape``."""
+    """The folder of libraries built on this machine: ``$XDG_CACHE_HOME/astrape`` or ``~/.cache/astrape``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astrape"
 
 

@@ -15,7 +15,7 @@ __all__ = ["Weights"]
 
 PRODUCT = codes["product_f"]
 MULTIPLIED_ON = {codes["muladd_f"]: 4, codes["muladd_d"]: 8}
-"""What adds a product, and bytes of its numbers."""
+"""Instructions that add a product, and the bytes of one of their numbers."""
 
 LARGE = 1 << 20
 """Bytes of a matrix from which on it comes from memory in every step, and is worth a copy that lies in order."""
@@ -54,7 +54,7 @@ class Weights:
 
     @property
     def copies(self) -> list[Tensor]:
-        """What was made."""
+        """The copies of weights made so far."""
         return [copy for copy in self._copies.values() if copy is not None]
 
     def read(self, given: Instruction) -> Instruction:

@@ -26,7 +26,7 @@ from astrape.wording import lacking, one_line
 __all__ = ["Models", "onnx_models", "traced"]
 
 OPSET = 20
-"""Of 2023: ONNX Runtime has it from 1.17 on."""
+"""ONNX operator set, of 2023: supported by ONNX Runtime 1.17 and later."""
 
 HALF = ".half"
 

@@ -106,7 +106,7 @@ class Executor(Generic[Out]):
 
     @property
     def waiting_places(self) -> Iterable[str]:
-        """Where frames may wait amid a quantum."""
+        """Keys of the buffers where frames may wait for the rest of their quantum."""
         if self._held is not None:
             return self._held.keys
         return [edge.key for actor in self.graph.actors for edge in actor.edges]

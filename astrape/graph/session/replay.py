@@ -302,7 +302,7 @@ class Replay:
         return captured
 
     def _constant(self) -> set[int]:
-        """Where weights lie that stay as they are, those that the session has laid out anew among them."""
+        """Addresses of weights that do not change, including those that the session has laid out anew."""
         live = current()
         return set(addresses([*self.graph.parameters(), *(live.kept() if live else ())]))
 

@@ -112,7 +112,10 @@ class Session(Generic[Out]):
 
     @property
     def backend(self) -> Chosen:
-        """What runs the session, why, and how weights are read: ``session.backend.name``, ``.why``, ``.precision``."""
+        """The backend that runs the session, with the reason for it and the precision of its weights.
+
+        ``session.backend.name``, ``.why`` and ``.precision``.
+        """
         return self._executor.chosen
 
     @property

@@ -128,7 +128,7 @@ class Steady:
 
 
 def _taking(place: Tensor) -> Callable[[Tensor], bool]:
-    """What copies a tensor to where a captured step has it, and says whether all of it is finite."""
+    """A function that copies a tensor into a captured step's input and returns whether all of it is finite."""
     kernels, finite = library(), _finite(place)
     with inference(True):
         native = None if kernels is None else kernels.taking(place.detach().reshape(-1).numpy())
@@ -144,7 +144,7 @@ def _taking(place: Tensor) -> Callable[[Tensor], bool]:
 
 
 def _checking(outputs: Sequence[Tensor], program: Program | None) -> Callable[[], bool]:
-    """What runs a program, if there is one, and says whether all that a push leaves in its outputs is finite."""
+    """A function that runs a program, if there is one, and returns whether the push's outputs are finite."""
     kernels, real = library(), [tensor for tensor in outputs if tensor.is_floating_point()]
     if kernels is not None:
         with inference(True):

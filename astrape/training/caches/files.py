@@ -118,7 +118,7 @@ def check_sum(path: Path) -> None:
 
 
 def check_content(content: bytes) -> None:
-    """As :func:`check_sum`, for the content of an array's file.
+    """:func:`check_sum` for a file's content in memory.
 
     Raises:
         Fault: as :func:`check_sum`.

@@ -55,7 +55,7 @@ class CacheItem:
 
 @dataclass(frozen=True)
 class CacheJob:
-    """Which cache is to be made, and of what: plain values, which another process can be given.
+    """The kind of cache to be made, and its sources: plain values, which can be passed to another process.
 
     Attributes:
         what: ``wavlm``, ``speakers``, ``content``, ``audio`` or ``pitch``.
@@ -153,7 +153,7 @@ class Maker(ABC):
         """Store what else the folder has to hold; nothing by default."""
 
     def items(self, utterances: Sequence[Utterance]) -> list[CacheItem]:
-        """All that is to be made of a corpus, in order."""
+        """The work items of a corpus, in order."""
         return [CacheItem(one.key, (one,)) for one in utterances]
 
     @abstractmethod

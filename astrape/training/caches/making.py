@@ -29,7 +29,7 @@ __all__ = ["Made", "make_cache", "make_items"]
 
 
 HEADROOM = 1.02
-"""Of the bytes that a run takes: what a file system keeps of each file beside them."""
+"""Ratio of disk space to the bytes of a run: a file system keeps something for each file beside them."""
 
 
 @dataclass(frozen=True)

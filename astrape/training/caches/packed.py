@@ -95,7 +95,7 @@ class Pack:
         self._tables: OrderedDict[str, tuple[Path, dict[str, tuple[int, int]]]] = OrderedDict()
 
     def keys(self) -> set[str]:
-        """Of all utterances."""
+        """Keys of all utterances."""
         return set(self._where)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -69,7 +69,7 @@ TABLE_NAMES = ("phones", "pitch", "vector")
 PACK, PLAN, INDEX = "pack.json", "plan.json", "index.jsonl"
 
 SHARD_BYTES = 256_000_000
-"""Of a shard: large enough that a store gives it at full speed, small enough to be had within seconds."""
+"""Bytes of a shard: large enough that a store gives it at full speed, small enough to be had within seconds."""
 
 
 @dataclass(frozen=True)

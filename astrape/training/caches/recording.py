@@ -23,7 +23,7 @@ from astrape.training.errors import CacheError
 __all__ = ["LONGEST_SECONDS", "Header", "read_crop", "read_header", "read_recording"]
 
 LONGEST_SECONDS = 600
-"""Of one utterance. A teacher hears it as a whole, which longer ones would not fit into memory for."""
+"""Longest utterance. A teacher hears it as a whole, and longer ones would not fit into memory."""
 
 LOWEST_RATE, HIGHEST_RATE = 8000, 768_000
 

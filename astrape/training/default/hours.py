@@ -88,7 +88,7 @@ def machine() -> str:
 
 
 def _core_seconds() -> float:
-    """Of this process, and of the programs and processes that it began and that ended."""
+    """CPU seconds of this process and of its finished child processes."""
     spent = os.times()
     return spent.user + spent.system + spent.children_user + spent.children_system
 

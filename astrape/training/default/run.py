@@ -37,7 +37,7 @@ RECIPE, NAME = "astrape-mini", "default"
 MANIFEST = "manifest.jsonl"
 
 FLITE_HOURS = 20.0
-"""Of flite's speech, a quarter of it pseudo-speakers: three in four of all its sentences."""
+"""Hours of flite's speech, a quarter of it pseudo-speakers: three in four of all its sentences."""
 
 
 @dataclass(frozen=True)

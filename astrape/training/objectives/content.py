@@ -88,7 +88,7 @@ class SecondDifference(Objective):
 
 @register_loss("info_nce")
 class InfoNCE(Objective):
-    """Which teacher frame of the utterance is this one's: cross entropy over cosines divided by ``tau``.
+    """Cross entropy of finding a frame's own teacher frame in its utterance, over cosines divided by ``tau``.
 
     Candidates are all valid frames of the same utterance, so that a batch may be cut at any row and the sums stay as
     they are (Oord et al., "Representation Learning with Contrastive Predictive Coding", arXiv:1807.03748, equation 4).

@@ -41,7 +41,7 @@ LARGEST_PICKLE = 64 << 20
 """Bytes of the part of a file that names its tensors; some 100 KiB in a real one."""
 
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""How files of PyTorch begin that are not zip archives."""
+"""First bytes of PyTorch files that are not zip archives."""
 
 PREFIXES = ("module.", "_orig_mod.")
 """Prefixes that parallel and compiled training put before every name."""
@@ -107,7 +107,7 @@ def read_checkpoint(path: str | os.PathLike[str], part: str) -> Checkpoint:
 
 
 def printable(text: str | bytes) -> str:
-    """As text of one line that no terminal takes for a command."""
+    """A name as one line without control characters, safe to print in a terminal."""
     name = os.fsdecode(text)
     return "".join(char if char.isprintable() else char.encode("unicode_escape", "replace").decode() for char in name)
 

@@ -33,7 +33,7 @@ MIC_RATE, WAVLM_RATE = 44100, 16000
 MEL_POINTS, MEL_HOP = 2048, 882
 
 WAVLM_LAYERS = {400: 4, 200: 5, 100: 6, 50: 7}
-"""How many of WavLM's convolutions bring 16 kHz down to a rate."""
+"""Number of WavLM's convolutions that bring 16 kHz down to each rate."""
 
 
 @dataclass(frozen=True)

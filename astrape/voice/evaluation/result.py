@@ -135,7 +135,7 @@ class Evaluation:
         return found
 
     def to_dict(self, base: Path | Place | None = None) -> dict[str, Any]:
-        """As plain values; files below ``base`` are relative to it."""
+        """The result as plain values; files below ``base`` are relative to it."""
 
         def shown(path: Path | Place) -> str:
             return os.fspath(path) if base is None else below(path, base)

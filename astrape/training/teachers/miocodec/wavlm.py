@@ -46,7 +46,7 @@ RENAMED = [
     (re.compile(r"encoder\.feature_projection\."), "feature_projection."),
 ]
 UNUSED = ("masked_spec_embed", "quantizer.", "project_q.", "project_hid.", "lm_head.", "aux.")
-"""Of pre-training and of fine-tuning."""
+"""Prefixes of tensors that only pre-training and fine-tuning use."""
 
 
 class WavLM(nn.Module):
