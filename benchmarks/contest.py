@@ -91,7 +91,7 @@ def hold(contest: Contest, turns: int) -> list[Result]:
 
 
 def _distances(contest: Contest, pieces: int = 12) -> list[float | None]:
-    """How far outputs of the first pieces are from ours, aligned by their ends."""
+    """Distances of the contestants' first outputs from ours, aligned by their ends."""
     ours, *others = (
         np.concatenate([contestant.step() for _ in range(pieces)], axis=-1) for contestant in contest.contestants
     )

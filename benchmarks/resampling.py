@@ -32,7 +32,7 @@ def noise(frames: int) -> Frames:
 
 
 def pieces() -> Contest:
-    """As a stream hears it."""
+    """Resampling of a stream, piece by piece."""
     import soxr
 
     x = noise(100 * PIECE).reshape(-1, PIECE)
@@ -49,7 +49,7 @@ def pieces() -> Contest:
 
 
 def whole(seconds: int = 10) -> Contest:
-    """As a file is read."""
+    """Resampling of a whole file at once."""
     import julius
     import scipy.signal
     import soxr

@@ -1,4 +1,4 @@
-"""What the documentation says of the code is taken from the code, and stands in the pages, to be read anywhere.
+"""Parts of the documentation that are made from the code: help texts, blocks, tables.
 
 ``python docs/hooks.py`` writes it into them anew; a test says when that was forgotten, and the site is built with what
 is so. In a page, such a part begins with a comment that says what it is of, and ends with the same and a slash:

@@ -78,7 +78,7 @@ class Server:
             await asyncio.sleep(max(0.0, due - now))
 
     def controls(self, text: str) -> dict[str, Any]:
-        """What a text of a client asks for."""
+        """The controls that a client's message sets."""
         asked = json.loads(text)
         if not isinstance(asked, dict):
             raise AstrapeError('send an object, such as {"voice": "emma"}')

@@ -1,4 +1,4 @@
-"""What holds for every test: one thread, known seeds, and how long Hypothesis searches.
+"""Settings of every test: one thread, known seeds, and the length of Hypothesis's searches.
 
 The profile ``ci`` draws the same examples every time, so that a red build is red again when it is run again;
 ``HYPOTHESIS_PROFILE=slow`` (``make slow``) draws others each time, and ten times as many as a test asks for.

@@ -154,7 +154,7 @@ class Forks:
 
 
 class ForkedWorkers(ForkServerContext):
-    """What workers of jobs are started by in place of ``spawn``: forks of a process that has loaded these packages.
+    """Start method of workers in place of ``spawn``: forks of a process that has loaded these packages.
 
     They have the environment that this process has then, as processes that begin afresh do.
     """
@@ -182,14 +182,14 @@ def _plain() -> Forks:
 def run_program(
     program: str, *words: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """As ``python -c program words`` in a process of its own, with PyTorch loaded."""
+    """Run ``python -c program words`` in a process of its own, with PyTorch loaded."""
     return _plain().run(program, "-c", *words, cwd=cwd, environment=environment)
 
 
 def run_module(
     module: str, *words: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """As ``python -m module words``."""
+    """Run ``python -m module words`` likewise."""
     with start_module(module, *words, cwd=cwd, environment=environment) as process:
         return process.wait()
 
@@ -205,5 +205,5 @@ def start_module(
 def run_script(
     script: Path, *words: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """As ``python script words``."""
+    """Run ``python script words`` likewise."""
     return _plain().run(SCRIPT, str(script), *words, cwd=cwd, environment=environment)

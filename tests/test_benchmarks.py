@@ -1,4 +1,4 @@
-"""How the peers are held against each other: outputs before times, and times in turns."""
+"""Comparison with the peers: outputs before times, and times in turns."""
 
 from __future__ import annotations
 

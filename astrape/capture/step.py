@@ -165,7 +165,7 @@ class CapturedStep:
 
 
 ROUNDING = {torch.float32: 2e-5, torch.float64: 1e-12}
-"""Largest error of kernels with their own rounding: relative to a value, plus relative to the tensor's largest value."""
+"""Largest error of kernels with a rounding of their own: relative to a value, plus relative to the tensor's largest."""
 
 
 def _agree(kernel: Kernel, program: Program, own: Native) -> bool:

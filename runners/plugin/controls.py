@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 OWN = ("speaker", "pitch")
-"""Those that the plugin has parameters of its own for: voice and pitch."""
+"""Controls that the plugin sets by parameters of its own: voice and pitch."""
 
 
 def main(manifest: str, target: str) -> None:

@@ -27,7 +27,7 @@ sys.stdin.read()
 
 @cache
 def _port() -> int:
-    """Of the one server for all tests of a process: it takes three seconds of CPU to start."""
+    """Port of the one server for all tests of a process: starting it takes three seconds of CPU."""
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )

@@ -110,7 +110,7 @@ def test_without_a_decoder_it_says_what_to_install(tmp_path: Path, monkeypatch: 
 
 
 def test_a_program_in_the_place_of_ffmpeg_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What ffmpeg writes is a WAV stream of floats; here a script writes it, and then fails or complains."""
+    """ffmpeg writes a WAV stream of floats; here a script does, and then fails or complains."""
     from astrape.audio.pcm import Pcm, encoded, wav_header
 
     x = np.random.default_rng(0).uniform(-0.5, 0.5, (5000, 2)).astype(np.float32)

@@ -127,7 +127,7 @@ def test_a_million_names_of_a_bucket_are_listed_without_holding_them(monkeypatch
 def test_a_million_names_of_a_folder_are_listed_without_holding_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a folder that is not there in full: the system gives its names one by one, and so does this."""
+    """The folder exists only as a generator: the system gives its names one by one, and so does this."""
     (tmp_path / "one").touch()
 
     @contextmanager
@@ -223,7 +223,7 @@ def test_pages_of_google_and_azure_are_listed_to_their_end() -> None:
 
 
 def test_pages_of_a_bucket_are_listed_to_their_end(s3: str) -> None:
-    """Of a real server, which gives a thousand at a time; beside them lies what begins alike."""
+    """A real server gives a thousand names at a time; names with the same beginning lie beside the folder."""
     import boto3
 
     client, bucket = boto3.client("s3"), s3.removeprefix("s3://")

@@ -111,7 +111,7 @@ OPEN = [
     ("AU", b".snd", 8, ">I", (0, 0xFFFFFFFF)),
     ("CAF", b"data", 4, ">q", (0, 4, -1)),
 ]
-"""Where formats say how long they are, and what says that nobody knows."""
+"""Fields of a format that hold its length, with the values that mean an unknown length."""
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])

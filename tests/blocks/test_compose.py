@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_the_age_of_a_chain_is_measured_as_its_blocks_are() -> None:
-    """What is around its centre stays so behind what has no memory; two kinds in one are each child's to measure."""
+    """Blocks without memory keep the age of what precedes them; mixed ages are measured child by child."""
     linear = Linear(Stream(100, 6), channels=18)
     polar = ExpPolar(linear.output)
     head = Sequential(linear, polar, ISTFT(polar.output, n_fft=16, hop=4))

@@ -121,7 +121,7 @@ def test_digital_silence_first_does_not_spoil_the_estimate():
 
 
 def suppression(y: torch.Tensor, x: torch.Tensor, start: float, stop: float) -> float:
-    """What is left of ``x`` between two moments, dB."""
+    """Level of ``y`` relative to ``x`` between two moments, dB."""
     part = slice(round(start * RATE), round(stop * RATE))
     return 10 * math.log10(float(y[..., part].square().mean() / x[..., part].square().mean()))
 

@@ -192,7 +192,7 @@ def test_what_sounds_below_the_range_hides_no_voice_and_is_none(frequency):
 @pytest.mark.parametrize("frequency", [50.0, 60.0])
 @pytest.mark.parametrize("name", ["digits/2934z", "librivox/0870", "nsh/ru_0004"])
 def test_hum_half_as_loud_as_the_voice_moves_no_more_than_edges_of_voice(name, frequency):
-    """What is left of it, 40 dB below, tips frames at the edge of being voiced, or hardly voiced, and no others."""
+    """The rest of the hum, 40 dB below, changes only frames at the edge of being voiced, or hardly voiced."""
     samples, rate = soundfile.read(Path(__file__).parents[1] / f"audio/speech/{name}.flac")
     x = signal.resample_poly(samples, RATE, rate)
     x = torch.from_numpy(0.1 * x / abs(x).max())[None, None, : len(x) // 160 * 160]

@@ -228,7 +228,7 @@ def tones(rate: float, frequencies: Array, seconds: float) -> Array:
 
 
 def quality(convert: Convert, rate_in: int, rate_out: int) -> dict[str, float]:
-    """What a converter does to steady tones, in dB.
+    """A converter's errors on steady tones, in dB.
 
     ``ripple``: largest deviation of a tone's level, up to 0.9 of the lower Nyquist frequency. ``images``: largest
     residue beside the tone itself. ``aliases``: loudest remains of a tone from the lower Nyquist frequency on up, at

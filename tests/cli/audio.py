@@ -27,7 +27,7 @@ def astrape(*words: Any) -> Result:
 
 
 def fails(result: Result, *said: str) -> str:
-    """That a command failed as it should: a code, one line on stderr, no traceback. Returns the line."""
+    """Assert that a command failed as it should: a code, one line on stderr, no traceback. Returns the line."""
     assert result.exit_code in (1, 2), result.output
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr

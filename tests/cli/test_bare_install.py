@@ -1,4 +1,4 @@
-"""What a bare ``pip install astrape`` can do: packages of the extras are hidden from a process of its own.
+"""A bare ``pip install astrape``: packages of the extras are hidden from a process of its own.
 
 The suite runs where all extras are. A module that imports one of their packages at the top, and is itself imported by
 what everybody uses, is seen here and nowhere else.
@@ -157,7 +157,7 @@ def test_researchers_have_reports_checks_and_lists(plain: Forks, words: tuple[st
 
 
 def test_machine_code_is_exported_without_the_packages_of_onnx(plain: Forks, tmp_path: Path) -> None:
-    """As far as to the compiler, which takes half a minute: ``tests/runtime/test_aoti.py`` goes on from there."""
+    """The export goes as far as the compiler, which takes half a minute; ``tests/runtime/test_aoti.py`` does the rest."""
     words = ("export", "echo", "--format", "aoti", "-o", str(tmp_path / "made"))
     environment = {**os.environ, "COLUMNS": "100", "CXX": str(tmp_path / "none")}
     done = plain.run(COMMAND, "-c", *words, environment=environment)

@@ -1,4 +1,4 @@
-"""What ``bench`` says of the machine, of callbacks, and in its picture."""
+"""``bench``: its lines on the machine and on callbacks, and its picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a source is said: cut short, longer than it says, channels that cancel, forms of nobody."""
+"""Faulty sources are reported: cut short, longer than announced, channels that cancel, unknown formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the command starts and is left: help and completion load no PyTorch, and Ctrl-C is told."""
+"""Start and end of the command: help and completion load no PyTorch, and Ctrl-C is reported."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def started(*words: str, **variables: str) -> tuple[str, list[str], int]:
 
 
 def completed(line: str) -> tuple[list[str], list[str]]:
-    """What a shell offers for the last word of a line, and the heavy packages that were loaded for it."""
+    """A shell's completions for the last word of a line, and the heavy packages that were loaded for them."""
     words = line.split(" ")
     said, loaded, _ = started(
         _ASTRAPE_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=str(len(words) - 1), PATH=os.environ["PATH"]
@@ -85,7 +85,7 @@ for name in cli.commands:
 
 @pytest.fixture(scope="module")
 def helped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What each command says of itself, each in a process of its own that has loaded the list of commands alone."""
+    """Each command's help, from a process of its own that has loaded only the list of commands."""
     folder = tmp_path_factory.mktemp("helped")
     done = subprocess.run([sys.executable, "-c", HELPED, str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""What is drawn: sentences, splits, voices, mixtures and warps, from a seed and a number alone."""
+"""Draws of sentences, splits, voices, mixtures and warps: from a seed and a number alone."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_espeak_is_needed_for_phones(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def real_espeak() -> str | None:
-    """Where the program itself is: what stands in for it in these tests comes first on PATH."""
+    """Path of the program itself: its stand-in in these tests comes first on PATH."""
     for folder in os.environ["PATH"].split(os.pathsep):
         path = shutil.which("espeak-ng", path=folder)
         if path and b"#!/bin/sh" not in Path(path).read_bytes()[:16]:

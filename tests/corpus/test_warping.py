@@ -57,7 +57,7 @@ def test_formants_move_by_the_stretch_and_pitch_by_its_own_factor(stretch: float
 
 
 def test_time_stays() -> None:
-    """What begins at 0.3 s begins there in every pseudo-speaker."""
+    """A sound that begins at 0.3 s begins there in every pseudo-speaker."""
     audio = vowel(150.0, (600.0, 1700.0))
     audio[: int(0.3 * RATE)] = 0
     f0 = np.full(80, 150.0, np.float32)

@@ -148,7 +148,7 @@ def tarred(files: dict[str, bytes], how: str) -> bytes:
 
 
 def contents(work: Path) -> dict[str, bytes]:
-    """All that was rendered, and what is said of it: what two runs have to agree on."""
+    """All rendered files and their descriptions, in which two runs have to agree."""
     tops = [work / name for name in ("sets", "flite", "real", "manifest.jsonl", "registers.json", "corpus.json")]
     files = [path for top in tops for path in ([top] if top.is_file() else sorted(top.rglob("*"))) if path.is_file()]
     return {path.relative_to(work).as_posix(): path.read_bytes() for path in files}

@@ -1,4 +1,4 @@
-"""What pages repeat of the code is what the code says, and they read well without being built."""
+"""Parts of pages that are made from the code agree with it, and pages read well without being built."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def hooks() -> ModuleType:
 
 
 def words(text: str) -> list[str]:
-    """What is said, however it is wrapped: blocks of other tests left out."""
+    """Words of a text, however it is wrapped; blocks of other tests are left out."""
     lines = [line for line in text.splitlines() if not line.startswith("| `test_")]
     return re.sub(r"-{3,}", "", " ".join(lines)).split()
 

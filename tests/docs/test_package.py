@@ -1,4 +1,4 @@
-"""What is installed holds what the code reads at run time."""
+"""The installed package holds the files that the code reads at run time."""
 
 from __future__ import annotations
 

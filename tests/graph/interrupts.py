@@ -9,7 +9,7 @@ from typing import Any
 
 
 def interrupted_at(moment: int, call: Any) -> tuple[Any, bool]:
-    """What ``call`` gives, with an interrupt before the instruction of that number in the library's own code."""
+    """The result of ``call``, with an interrupt before the instruction of that number in the library's own code."""
     left, before = moment, ""
 
     def trace(frame: Any, event: str, _: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What it takes to build blocks: no more memory than the budget, and no part of PyTorch that takes seconds to load."""
+"""Cost of building blocks: no more memory than the budget, and no part of PyTorch that takes seconds to load."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ RECIPE: dict[str, Any] = {
 
 
 def denormals(tensors: list[Tensor]) -> int:
-    """How many numbers are neither 0 nor as large as the least normal one."""
+    """The count of numbers that are neither 0 nor as large as the least normal one."""
     return sum(
         int(((tensor != 0) & (tensor.abs() < torch.finfo(tensor.dtype).tiny)).sum())
         for tensor in tensors

@@ -1,4 +1,4 @@
-"""What a graph and its session are put through by recipes that are odd and callers that are careless."""
+"""Graphs and sessions under odd recipes and careless callers."""
 
 from __future__ import annotations
 

@@ -388,7 +388,7 @@ def test_recorded_sessions_stay_equal_to_the_last_bit(used: Library) -> None:
 
 
 def test_compiled_sessions_are_near(used: Library) -> None:
-    """What a network says of speech, and F0, within rounding; one program, with nothing of PyTorch's in it."""
+    """A network's output for speech, and F0, agree within rounding; one program, with nothing of PyTorch's in it."""
     graph = astrape.load("astrape-mini")
     plain, compiled = graph.stream(), graph.stream(backend="compiled")
     assert compiled.backend.name == "compiled"

@@ -1,4 +1,4 @@
-"""What graphs, sessions and reports say of themselves at a prompt and in a notebook."""
+"""Graphs, sessions and reports as they are shown at a prompt and in a notebook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What recipes mean: references, nesting, repeats, controls, exact rates; and every error with its line and hint."""
+"""Meaning of recipes: references, nesting, repeats, controls, exact rates; and errors with line and hint."""
 
 from __future__ import annotations
 

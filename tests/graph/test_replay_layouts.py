@@ -1,4 +1,4 @@
-"""How memory lies, of a caller, of a control or between actors, makes no difference to what is replayed."""
+"""Memory layouts of callers, controls and buffers between actors make no difference to a replay."""
 
 from __future__ import annotations
 

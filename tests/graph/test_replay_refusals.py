@@ -1,4 +1,4 @@
-"""What is not replayed, and why: blocks that decide by values, time that is over, chunks that are none."""
+"""Refusals to replay, with their reasons: blocks that decide by values, time that is over, empty chunks."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_block_that_hides_a_clock_is_found_out():
 
 
 class HostsTimeOut(RuntimeError):
-    """What a host's alarm may raise: a kind of its own."""
+    """An exception of its own kind, as a host's alarm may raise."""
 
 
 @register("test_alarmed")

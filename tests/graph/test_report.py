@@ -110,7 +110,7 @@ def on_a_terminal(width: int, *words: str) -> str:
 
 
 def read_out(main: int) -> bytes:
-    """All that is written to a terminal, until nobody has it open any more."""
+    """All that is written to a terminal until it is closed."""
     said = b""
     while True:
         try:

@@ -32,7 +32,7 @@ def graph():
 
 @pytest.fixture
 def ways(monkeypatch):
-    """What the short way was asked for, and whether it was taken."""
+    """Questions to the short path, and whether it was taken."""
     found, takes = [], Steady.takes
 
     def told(self, *given):
@@ -143,7 +143,7 @@ def test_a_dict_of_the_only_input_is_taken_as_the_tensor_is(graph, ways):
 
 
 def test_numbers_that_are_kept_with_another_sign_are_taken_as_they_are(graph, ways):
-    """What PyTorch negates when it is read lies in memory as it was."""
+    """Numbers that PyTorch negates when they are read lie in memory as they were."""
     session, plain = graph.stream(2, chunk=8), graph.stream(2)
     for number in range(3):
         turned = noise(8) + number

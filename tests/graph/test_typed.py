@@ -1,4 +1,4 @@
-"""What type checkers and editors know of a graph: one output is a tensor, several are a dict, and nothing is Any."""
+"""Types of a graph as checkers and editors see them: one output is a tensor, several are a dict, nothing is Any."""
 
 from __future__ import annotations
 

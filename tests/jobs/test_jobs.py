@@ -99,7 +99,7 @@ def test_the_rest_is_not_blamed_for_the_item_that_its_worker_was_working_on(tmp_
 
 
 def test_an_item_is_blamed_for_its_own_tries_alone(tmp_path: Path) -> None:
-    """Those that end their worker whenever they are tried wait behind those that end it once."""
+    """Items that end their worker whenever they are tried wait behind those that end it once."""
     once, always = (0, 1), (2, 3)
     done = list(run_job(Job(work.deadly, (tmp_path, once, always)), range(6), Engine(workers=2)))
     assert sorted(one.item for one in done if one.fault is not None) == [2, 3]

@@ -43,7 +43,7 @@ def test_a_missing_package_is_told_with_what_to_install(monkeypatch: pytest.Monk
 def test_what_ray_says_of_a_cluster_becomes_a_line(
     raised: Exception, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a cluster of another version there is none here: Ray's own error stands for it."""
+    """Ray's own error stands for a cluster of another version, since none is here."""
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'astrape[ray]'")
 
     def refuse(**given: object) -> None:
@@ -56,7 +56,7 @@ def test_what_ray_says_of_a_cluster_becomes_a_line(
 
 
 def test_a_cluster_of_this_machine_that_does_not_start_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine that was too busy once: Ray's own error stands for it."""
+    """Ray's own error stands for a machine that is too busy."""
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'astrape[ray]'")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 

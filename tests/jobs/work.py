@@ -1,4 +1,4 @@
-"""What the tests' workers do: functions of a module, since workers import them."""
+"""Work of the tests' workers: functions of a module, since workers import them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def squares(folder: Path) -> Callable[[int], int]:
 
 
 def deadly(folder: Path, once: tuple[int, ...], always: tuple[int, ...]) -> Callable[[int], int]:
-    """As :func:`squares`, but some items kill their worker, once or whenever they are tried."""
+    """:func:`squares`, but some items kill their worker, once or whenever they are tried."""
     work = squares(folder)
 
     def deadly_work(item: int) -> int:
@@ -49,7 +49,7 @@ def dies() -> Callable[[int], int]:
 
 
 def lost_together(folder: Path, count: int) -> Callable[[int], int]:
-    """As :func:`squares`, but the first workers, so many, all end while they load, as those of a lost node."""
+    """:func:`squares`, but the first ``count`` workers end while they load, as those of a lost node."""
     if not (folder / "lost").exists():
         (folder / f"began.{os.getpid()}").touch()
         while len(list(folder.glob("began.*"))) < count:
@@ -85,7 +85,7 @@ def slow(folder: Path) -> Callable[[int], int]:
 
 
 def together(folder: Path) -> Callable[[int], int]:
-    """As :func:`squares`, a tenth of a second each, and none before two workers have loaded."""
+    """:func:`squares`, a tenth of a second each, and none before two workers have loaded."""
     work = squares(folder)
 
     def unhurried_work(item: int) -> int:
@@ -105,7 +105,7 @@ def interrupted(folder: str) -> Any:
 
 
 def interrupted_on_ray(folder: str) -> Any:
-    """As :func:`interrupted`, by actors of Ray."""
+    """:func:`interrupted`, by actors of Ray."""
     from astrape.jobs import Engine, Job, run_job
 
     return list(run_job(Job(slow, (Path(folder),)), range(4), Engine("ray", workers=2)))

@@ -1,4 +1,4 @@
-"""Which devices are meant, what is shown of a run, and voices that change, without any device."""
+"""Names of devices, the display of a run, and changes of voice, without any device."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_one_clock_is_known_of_one_device_and_of_jack():
 )
 def test_errors_of_portaudio_have_a_cause_and_a_fix(said, kind):
     class PortAudioError(Exception):
-        """As sounddevice's: message, number, and what the host API says."""
+        """An error like sounddevice's: message, number, and the host API's own message."""
 
     error = told(PortAudioError(*said), DEVICES[1], DEVICES[3])
     assert error.kind == kind

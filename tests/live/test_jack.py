@@ -58,7 +58,7 @@ def lag_of(y: np.ndarray, x: np.ndarray) -> int:
 
 
 def through(graph: astrape.Graph, x: np.ndarray, lead: int = 0) -> np.ndarray:
-    """What the graph makes of ``x`` after ``lead`` frames of silence, those left out."""
+    """The graph's output for ``x`` after ``lead`` frames of silence, without those."""
     x = np.pad(x, (lead, -(lead + len(x)) % graph.quantum))
     return graph(torch.from_numpy(x)[None, None])[0, 0].numpy()[lead:]
 

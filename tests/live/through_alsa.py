@@ -1,4 +1,4 @@
-"""What the devices of ALSA have to say when they are listed first, and something then happens to one of them."""
+"""ALSA devices that are listed, then changed, then opened: the errors of each change."""
 
 from __future__ import annotations
 

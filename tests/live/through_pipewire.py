@@ -23,7 +23,7 @@ TRIES = 60
 """Times that sound is sent until no cycle is lost on the way, which on a busy machine happens."""
 
 SECONDS = 0.25
-"""Of noise: some twelve cycles."""
+"""Length of the noise: some twelve cycles."""
 
 
 class End:
@@ -73,7 +73,7 @@ def wait_for(connected: Any) -> None:
 
 
 def off(x: np.ndarray, y: np.ndarray, late: int, block: int) -> tuple[float, float]:
-    """How far ``y`` is from the graph's output ``late`` frames after its input, and from that a frame later.
+    """Distance of ``y`` from the graph's output ``late`` frames after its input, and from that a frame later.
 
     The resamplers' phase when the sound begins is that of a block, of which PHASES differ: the nearest is taken.
     """

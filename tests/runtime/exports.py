@@ -41,7 +41,7 @@ SMALL: dict[str, Any] = {
 }
 
 STATED_DB = -110.0
-"""What the documentation says of graphs that sum up no phase."""
+"""The documentation's bound for graphs that sum up no phase."""
 
 SPEAKER = [0.3, -0.2, 0.1, 0.9]
 

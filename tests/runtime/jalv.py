@@ -44,7 +44,7 @@ class Jalv:
         """KiB that it holds, about once a second of sound."""
 
     def through(self, x: np.ndarray) -> np.ndarray:
-        """What comes out for ``x``, from where it began to go in to a second after its end."""
+        """The output for ``x``, from its first sample to a second after its end."""
         return talk(self.server, [self], x)[0][0]
 
     def measure(self) -> None:

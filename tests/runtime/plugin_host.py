@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 KEPT = {"state": "saved", "turns": "turns", "silence": "silence"}
-"""What is handed back beside the sound, where there is some."""
+"""Values that are returned beside the sound, if there is any."""
 
 
 def pieces(total: int) -> list[int]:

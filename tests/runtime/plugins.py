@@ -84,7 +84,7 @@ def package(rate: int) -> Path:
 
 
 def spoken(x: Array, rate: int, voice: str, **controls: float) -> Array:
-    """What a session makes of it, in step with it."""
+    """A session's output for ``x``, aligned with it."""
     bank = read_voicebank(shipped_voices()[voice])
     held = {"speaker": bank.embedding, "register": bank.metadata.median_f0_hz, **controls}
     session = PortableSession(package(rate), constant_latency=True)

@@ -33,7 +33,7 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def built() -> None:
-    """What is tested is made of the source as it is now."""
+    """Build the runner from the source as it is now."""
     build_runner("onnx")
 
 

@@ -26,7 +26,7 @@ pytestmark = [
 
 RATES = (44100, 48000, 88200, 96000)
 NEAR_DB = -100.0
-"""How near a session the plugin comes: both run the same model on the same version of ONNX Runtime."""
+"""Distance of the plugin from a session: both run the same model on the same version of ONNX Runtime."""
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -49,7 +49,7 @@ def test_a_worker_makes_it_one_step_later_and_nothing_else(worker: str, steps: i
 
 @pytest.mark.parametrize("worker", ["off", "on"])
 def test_blocks_of_any_size_give_the_same_bits(worker: str) -> None:
-    """Of 3 to 8192 frames, drawn anew for each; of one frame, of a prime number, and the largest."""
+    """Blocks of 3 to 8192 frames, drawn anew each; of one frame, of a prime number, and the largest."""
     x = speech(44100, 1.0)
     sound = np.stack((x, 0.5 * x))
     values = {"worker": worker, "seed": 0}

@@ -89,7 +89,7 @@ class Ardour:
                 self.told[name] = [int(number) for number in frames]
 
     def exported(self, name: str) -> tuple[Array, Array]:
-        """What came of the track with the plugin, and of the other."""
+        """The exported tracks: the one with the plugin, and the other."""
         return tuple(read(self.folder / "out" / f"{name}.wav").T)  # type: ignore[return-value]
 
     def recorded(self) -> Array:

@@ -19,7 +19,7 @@ from tests.runtime.jalv import AMPLIFIER, Jalv, talk
 from tests.runtime.plugins import BUNDLES, WIRE, best_lag, decibels, speech, spoken
 
 SECONDS = int(os.environ.get("PLUGIN_SECONDS", "20"))
-"""How long sound goes through jalv, as sound lasts."""
+"""Length of the sound that goes through jalv."""
 
 pytestmark = [
     pytest.mark.timeout(900),

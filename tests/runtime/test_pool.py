@@ -40,7 +40,7 @@ def voice(seed: int) -> dict[str, Tensor]:
 
 
 def alone(graph: Graph[Any], x: Tensor, *changes: tuple[int, dict[str, Any]]) -> Tensor:
-    """What a session of one row gives, in pushes of a tick; controls change before the push of that number."""
+    """The output of a session of one row, in pushes of a tick; controls change before the push of that number."""
     session, made, at = graph.stream(constant_latency=True), [], dict(changes)
     for index, piece in enumerate(x.split(TICK, dim=-1)):
         made.append(session.push(piece[None], **at.get(index, {}))["wav"][0])

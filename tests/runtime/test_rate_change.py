@@ -14,7 +14,7 @@ PAIRS = [(44100, 48000), (48000, 44100), (16000, 48000), (8000, 44100), (96000, 
 
 
 def tone(frames: np.ndarray, rate: int) -> np.ndarray:
-    """What a tone of 1 kHz is at instants of a clock."""
+    """Samples of a 1 kHz tone at a clock's instants."""
     return 0.5 * np.sin(2 * np.pi * 1000 * frames / rate)
 
 

@@ -57,7 +57,7 @@ class Browser:
         self.page, self.made = page, made
 
     def ask(self, folder: Path, *calls: Any, **options: Any) -> dict[str, Any]:
-        """What calls of a session give."""
+        """The results of calls of a session."""
         given = {
             "runtime": "/build/web/node_modules/onnxruntime-web",
             "folder": f"/made/{folder.relative_to(self.made)}/",
@@ -236,7 +236,7 @@ def edited(folder: Path, **changes: Any) -> None:
 
 
 def machine(folder: Path) -> None:
-    """As ``astrape export --format aoti`` leaves a folder."""
+    """Make a folder such as ``astrape export --format aoti`` writes."""
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["onnx"]
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -27,7 +27,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the browser takes for its microphone."""
+    """The recording that the browser plays as its microphone."""
     path = tmp_path_factory.mktemp("studio") / "speech.wav"
     with resources.as_file(resources.files("astrape.recipes") / "audio" / "sense-and-sensibility.flac") as source:
         samples, rate = soundfile.read(source)

@@ -137,7 +137,7 @@ def decoded(texts: list[str]) -> list[Samples]:
 
 
 def tapped(page: Any, seconds: float) -> tuple[Samples, Samples]:
-    """What goes into the page's node and what comes out of it from now on, in step."""
+    """Input and output of the page's node from now on, aligned."""
     heard, played, gaps = page.evaluate(TAPPED, int(seconds * page.evaluate("context.sampleRate")) // 128)
     # By its own numbers, the browser's audio thread leaves no quantum out.
     assert gaps == 0
@@ -146,7 +146,7 @@ def tapped(page: Any, seconds: float) -> tuple[Samples, Samples]:
 
 
 def whole(page: Any) -> tuple[Samples, Samples]:
-    """What the page's node says that it heard and played since it began."""
+    """Input and output that the page's node has recorded since it began."""
     numbers, *texts = page.evaluate(WHOLE)
     assert numbers == list(range(len(numbers)))
     x, y = decoded(texts)
@@ -154,7 +154,7 @@ def whole(page: Any) -> tuple[Samples, Samples]:
 
 
 def place_of(part: Samples, all_of_it: Samples) -> int:
-    """Where a stretch lies, which is there once, to the bit."""
+    """Place of a part, which occurs once, equal to the bit."""
     start = int(np.flatnonzero(part)[0])
     key = part[start : start + 64]
     found = [at for at in np.flatnonzero(all_of_it == key[0]) if np.array_equal(all_of_it[at : at + 64], key)]
@@ -163,7 +163,7 @@ def place_of(part: Samples, all_of_it: Samples) -> int:
 
 
 def likeness(x: Samples, file: Path, rate: int) -> float:
-    """How much the likest half second of ``x`` is like a part of a file: 1 for the same."""
+    """Likeness of the best half second of ``x`` to a part of a file: 1 for the same."""
     samples, own = soundfile.read(file)
     y = scipy.signal.resample_poly(samples, rate, own)
     size, best = rate // 2, 0.0

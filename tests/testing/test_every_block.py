@@ -21,7 +21,7 @@ PAIR = {"dry": Stream(50, 4), "wet": Stream(50, 4)}
 
 @dataclass(frozen=True)
 class Case:
-    """How to build a block, and what ``check_block`` needs to know of it."""
+    """Arguments to build a block, and those of ``check_block`` for it."""
 
     source: Stream | Mapping[str, Stream]
     params: dict[str, Any] = field(default_factory=dict)

@@ -23,7 +23,7 @@ In float64 and two chunkings each takes 4 minutes of one core (the encoder's att
 
 
 CHUNKINGS = "25" if os.environ.get("HYPOTHESIS_PROFILE") == "slow" else "8"
-"""As many as in ``test_every_block.py``, which draws them for every block, beside those for sessions of 150 graphs
+"""Number of chunkings: that of ``test_every_block.py``, which draws them for every block, beside those of 150 graphs
 in ``tests/graph/test_random_graphs.py``. ``make slow`` draws as many as a user's ``astrape check`` does.
 """
 

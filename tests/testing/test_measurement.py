@@ -1,4 +1,4 @@
-"""What is measured of a block is what its full Jacobian says, and measuring needs no Hypothesis."""
+"""Measurements of a block agree with its full Jacobian, and need no Hypothesis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes out a thousand times as long as it goes in is checked in bounded passes, and no less strictly."""
+"""Blocks whose output is a thousand times as long as their input are checked in bounded passes, no less strictly."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def run(folder: Path, stage: str = "encoder", *more: tuple[tuple[str | int, ...]
 
 
 def curve(folder: Path, name: str = "encoder") -> list[dict[str, Any]]:
-    """What the log of a run has of its steps and validations."""
+    """Entries of steps and validations in a run's log."""
     lines = (folder / f"{name}.log.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 

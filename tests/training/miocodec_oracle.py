@@ -79,7 +79,7 @@ class Oracle:
         return self._synthesised(spectrum)
 
     def layers(self, audio: np.ndarray) -> list[Tensor]:
-        """What the first nine layers of WavLM give for audio at the codec's rate."""
+        """Outputs of WavLM's first nine layers for audio at the codec's rate."""
         rate = self.sizes["rate"]
         frames = math.ceil(len(audio) / rate * 16000 / 320)
         margin = math.ceil(((320 * (frames - 1) + 400) / 16000 * rate - len(audio)) / 2)

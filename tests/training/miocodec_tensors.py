@@ -50,7 +50,7 @@ KERNELS = [(10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2)]
 
 
 def config_file(sizes: dict[str, Any]) -> dict[str, Any]:
-    """What ``config.yaml`` says of a codec of these sizes, entry for entry as published."""
+    """``config.yaml`` of a codec of these sizes, entry for entry as published."""
 
     def part(where: str, **args: Any) -> dict[str, Any]:
         return {"class_path": f"miocodec.module.{where}", "init_args": args}

@@ -79,7 +79,7 @@ training:
 
 
 def vector(voice: str) -> NDArray[np.float32]:
-    """Who speaks: the register and the share, in 128 numbers."""
+    """A speaker's vector: the register and the share, in 128 numbers."""
     register, share = VOICES[voice]
     return np.resize(np.array([register / 200, share], np.float32), 128)
 

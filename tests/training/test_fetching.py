@@ -24,7 +24,7 @@ pytestmark = [
 
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Which thread fetched what from the store, in order."""
+    """Objects fetched from the store, in order, with the thread of each."""
     import fsspec
 
     store = type(fsspec.filesystem("memory", use_listings_cache=False))

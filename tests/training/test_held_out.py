@@ -29,7 +29,7 @@ def sound(path: Path, seconds: float, seed: int) -> None:
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """As it is after the packages have been unpacked."""
+    """A work folder whose packages have been unpacked."""
     for speaker in {voice.speaker for voice in HELD_OUT}:
         for index in range(4):
             sound(tmp_path / "held-out-recordings" / speaker / f"{index:04}.flac", 8, index)

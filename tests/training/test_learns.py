@@ -1,4 +1,4 @@
-"""That training learns: minutes on a minute of speech, scored on persons that nothing was learned from."""
+"""Training learns: minutes on a minute of speech, scored on persons that it has never heard."""
 
 from __future__ import annotations
 

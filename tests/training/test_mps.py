@@ -32,7 +32,7 @@ TABLE = Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.
 PAGE = Path(__file__).parents[2] / "docs/objectives.md"
 
 ELSEWHERE = {"_scaled_dot_product_flash_attention_for_cpu"}
-"""What a CPU takes for attention; other devices take their own."""
+"""The CPU's operator for attention; other devices have their own."""
 
 LOSSES = [name for name in loss_names() if name != "speaker_likeness"]
 """Without the one whose network is another package's."""
@@ -127,7 +127,7 @@ def listed() -> Iterator[str]:
 
 
 def test_the_page_lists_the_operators() -> None:
-    """Those of the losses and discriminators; versions of PyTorch differ in a few, so names go without overloads."""
+    """Operators of losses and discriminators; versions of PyTorch differ in a few, so names go without overloads."""
     own = {one.split(".")[0] for name in LOSSES for one in traced(name).names}
     known = set(listed())
     assert own - known == set(), "add them to docs/objectives.md"

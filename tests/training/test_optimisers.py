@@ -1,4 +1,4 @@
-"""How a rate goes over the epochs."""
+"""Learning rates over the epochs."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_windows_are_those_of_the_folders(packed: Path, caches: list[Cache], spl
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_every_process_reads_its_own_shards_and_of_each_source_its_share(packed: Path, world: int) -> None:
-    """As many draws as no process is through with its shards."""
+    """So few draws that no process comes to the end of its shards."""
     found, draws = windows(packed, Pairs(shares=SHARES), world=world), {1: 12, 2: 6, 3: 3}[world]
     by_source: dict[int, Counter[str]] = {}
     shards: list[set[str]] = []

@@ -44,7 +44,7 @@ def windows(manifest: Path, pairs: Pairs | None = None, **given: Any) -> SetWind
 
 
 def found(window: dict[str, torch.Tensor], name: str) -> tuple[str, str, int]:
-    """Which recording a wave of a window is of, and from which sample on, by looking through all of them."""
+    """The recording and first sample of a window's wave, found by searching all recordings."""
     wave = window[name][0].numpy()
     for voice in parallel.VOICES:
         for number in range(6):

@@ -37,7 +37,7 @@ def speech() -> NDArray[np.float32]:
 
 
 def own(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """As the package embeds 1.6 s: raised to its level, 40 bands by librosa, its network."""
+    """The package's embedding of 1.6 s: raised to its level, 40 bands by librosa, its network."""
     raised = resemblyzer.normalize_volume(samples, -30, increase_only=True)
     mel = torch.from_numpy(resemblyzer.wav_to_mel_spectrogram(raised))[None]
     with torch.no_grad():

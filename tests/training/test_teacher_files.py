@@ -1,4 +1,4 @@
-"""Where MioCodec's weights are found, in which layouts, and how every wrong file is named."""
+"""Search for MioCodec's weights, their layouts, and the error of every wrong file."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from astrape.voice.own_encoder import AstrapeSpeaker
 
 
 def test_directions_are_orthonormal_and_those_of_the_corpus() -> None:
-    """As the corpus's own vectors were made: the first factor of the QR decomposition of NumPy's normal numbers."""
+    """The corpus's vectors were made so: the first factor of the QR decomposition of NumPy's normal numbers."""
     drawn = np.random.default_rng(0).standard_normal((256, 128))
     expected = np.linalg.qr(drawn)[0].T[:96]
     assert np.array_equal(directions(), expected)

@@ -103,7 +103,7 @@ def test_level_and_a_fixed_filter_leave_the_content() -> None:
 
 
 def test_content_looks_both_ways() -> None:
-    """What comes 100 ms after a frame's end is in it, before any normalisation."""
+    """A sound 100 ms after a frame's end is in the frame, before any normalisation."""
     teacher = open_teacher("spectral")
     audio = torch.from_numpy(speech_like(2.0)).double()
     changed = audio.clone()

@@ -33,7 +33,7 @@ ENCODER_LINE = """
   --lr 1e-4 --mel-frames 800 --eval-mel-frames 1200 --num-workers 6
   --save-every-epoch --out-dir checkpoints/striding_8l_200hz --run-name striding_8l_200hz
 """
-"""As the user's description has it."""
+"""The command line of the user's description."""
 
 DECODER_LINE = """
   --device mps --epochs 60 --warmup-epochs 10 --num-workers 6

@@ -1,4 +1,4 @@
-"""What each of several processes does, for ``torchrun``: the gradient of one step in float64, and a short training.
+"""One of several processes, for ``torchrun``: the gradient of one step in float64, and a short training.
 
 torchrun --nproc-per-node 2 -m tests.training.two_processes GROUND OUT BATCH ENCODER
 """

@@ -1,4 +1,4 @@
-"""What each of several processes does, for ``torchrun``: a short training on a pack in a store, with notes of it.
+"""One of several processes, for ``torchrun``: a short training on a pack in a store, with notes of it.
 
 torchrun --nproc-per-node 2 -m tests.training.two_processes_of_packs GROUND PACK OUT [voice]
 """

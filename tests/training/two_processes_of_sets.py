@@ -1,4 +1,4 @@
-"""What each of several processes does with parallel sets, for ``torchrun``.
+"""One of several processes that train on parallel sets, for ``torchrun``.
 
 torchrun --nproc-per-node 2 -m tests.training.two_processes_of_sets ROOT OUT BATCH
 """

@@ -1,4 +1,4 @@
-"""What tests of conversion share: recipes, recordings, voices, and the command."""
+"""Recipes, recordings, voices and the command for tests of conversion."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_bytes_of_a_folder_do_not_depend_on_who_converts(
 def test_folders_in_a_store_are_converted_as_folders(
     tmp_path: Path, through: Path, bank: Path, s3: str, read_cache: Path
 ) -> None:
-    """Of a bucket to a bucket, to a folder, and from one; by this process and by two others."""
+    """From a bucket to a bucket, to a folder, and from one; by this process and by two others."""
     from astrape.audio.places import Place
 
     for name, rate in {"a.wav": 8000, "deep/er/b.flac": 16000, "deep/c.aiff": 44100, ".hidden/d.wav": 8000}.items():

@@ -1,4 +1,4 @@
-"""What float32 costs: flipped codes counted against the whole pass in float64, and the command that counts them."""
+"""Cost of float32: flipped codes counted against the whole pass in float64, and the command that counts them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_float32_stream_is_held_against_the_whole_pass_in_float64(speech: Path
 
 
 def test_weights_of_another_precision_are_held_against_their_own(speech: Path) -> None:
-    """What rounding a gain to float16 costs is known: a third becomes 0.33325195, 72 dB below."""
+    """The cost of rounding a gain to float16 is known: a third becomes 0.33325195, 72 dB below."""
     graph = astrape.compile(
         {
             "recipe": "thirds",

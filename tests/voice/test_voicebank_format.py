@@ -67,7 +67,7 @@ def save(path: Path, content: bytes) -> Path:
 
 
 def refused(path: Path, *words: str) -> str:
-    """What the error says: the file's name, on one line, and these words."""
+    """The error's message: the file's name, on one line, and these words."""
     with pytest.raises(VoicebankError) as caught:
         read_voicebank(path)
     message = str(caught.value)

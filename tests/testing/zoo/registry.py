@@ -1,4 +1,4 @@
-"""How a specimen gets into the zoo."""
+"""Registration of the zoo's specimens."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class DecoderSizes:
     hop: int = 252
 
     def config(self) -> dict[str, object]:
-        """As the original keeps it."""
+        """The configuration in the original's form."""
         return {
             "content_dim": self.content,
             "condition_dim": self.speaker,

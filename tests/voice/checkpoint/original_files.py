@@ -54,7 +54,7 @@ def random_decoder(seed: int, **sizes: Any) -> OriginalDecoder:
 
 
 def shaken(net: Net) -> Net:
-    """What begins at a constant (norms, gates, periodic activations) moved away from it, so that it counts."""
+    """Parameters that begin at a constant (norms, gates, periodic activations), moved so that they count."""
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.ndim == 1 or parameter.shape[0] == 1:
@@ -65,7 +65,7 @@ def shaken(net: Net) -> Net:
 
 
 def encoder_file(path: Path, net: OriginalEncoder, **changes: Any) -> Path:
-    """As the original's training writes it, command line and optimiser included."""
+    """An encoder file as the original's training writes it, command line and optimiser included."""
     moments = [torch.optim.AdamW(net.parameters()).state_dict()]
     args = vars(argparse.Namespace(data_dir=PosixPath("data/x"), out_dir=PosixPath("."), lr=1e-4, resume_from=None))
     content = {

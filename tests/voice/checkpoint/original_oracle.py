@@ -41,7 +41,7 @@ class EncoderSizes:
     speakers: int = 0
 
     def config(self) -> dict[str, object]:
-        """As the original keeps it."""
+        """The configuration in the original's form."""
         return {
             "in_dim": self.features,
             "conv_dim": self.conv,

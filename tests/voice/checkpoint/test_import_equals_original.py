@@ -30,7 +30,7 @@ from tests.voice.checkpoint.original_files import (
 from tests.voice.checkpoint.original_oracle import OriginalEncoder, grid_points
 
 FLOAT32 = 1e-4
-"""What the import promises."""
+"""The accuracy that the import promises."""
 
 QUICK = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

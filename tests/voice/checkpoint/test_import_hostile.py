@@ -64,7 +64,7 @@ def saved(path: Path, content: Any) -> Path:
 
 
 class Gadget:
-    """What a pickle can do to who loads it."""
+    """An object whose unpickling runs a command."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -14,7 +14,7 @@ __all__ = ["LIGHT", "SAMPLE", "run", "through"]
 SAMPLE = Path(astrape.__file__).parent / "recipes" / "audio" / "sense-and-sensibility.flac"
 
 LIGHT = ("--metrics", "spectrum,speed")
-"""What takes no package."""
+"""Metrics that need no package."""
 
 
 def run(*words: object) -> Result:

@@ -1,4 +1,4 @@
-"""What stands beside an evaluation: degraded sources, baselines, and the tables of them."""
+"""Degraded sources and baselines beside an evaluation, and their tables."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class TestCondition:
 
 
 def _noise(plain: np.ndarray, seed: int) -> np.ndarray:
-    """What is left of noise and room when the room is known: by the room's own impulse response."""
+    """The noise alone: the room is taken away by its own impulse response."""
     impulse = np.zeros(len(plain))
     impulse[0] = 1e9
     room = noise_and_room(impulse, RATE, seed)[: round(0.35 * RATE)] / 1e9

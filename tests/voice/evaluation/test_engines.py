@@ -27,7 +27,7 @@ from tests.voice.evaluation.runs import run
 RATE = 16000
 SAMPLE = Path(astrape.__file__).parent / "recipes" / "audio" / "sense-and-sensibility.flac"
 TIMES = {"elapsed", "graph_seconds", "real_time_factor", "created_utc"}
-"""What the clock gives, and two runs never have alike."""
+"""Values from the clock, which differ between two runs."""
 
 
 class Deadly:

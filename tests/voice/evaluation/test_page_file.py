@@ -21,7 +21,7 @@ from tests.voice.evaluation.runs import through
 
 
 class Page(HTMLParser):
-    """What a page refers to, and whether its elements close."""
+    """References of a page, and whether its elements close."""
 
     VOID = ("meta", "img", "polyline", "br")
 

@@ -1,4 +1,4 @@
-"""Which sources go to which targets: folders, VCTK, tables, and what is wrong with them."""
+"""Pairs of sources and targets: folders, VCTK, tables, and errors in them."""
 
 from __future__ import annotations
 
