@@ -15,14 +15,14 @@ def suggest(name: str, known: Iterable[str], what: str) -> str:
     """The hint for an unknown name: the nearest known one, or all of them where they are few.
 
     >>> suggest("gian", ["gain", "delay"], "block")
-    "did you mean 'gain'? (there is: delay, gain)"
+    "did you mean 'gain'? (choose from: delay, gain)"
     """
     names = sorted(set(known))
     if not names:
         return f"there is no {what} to choose from"
     listed = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
     near = get_close_matches(name, names, n=1) if len(name) <= LONGEST_NAME else []
-    return f"did you mean '{near[0]}'? (there is: {listed})" if near else f"there is: {listed}"
+    return f"did you mean '{near[0]}'? (choose from: {listed})" if near else f"choose from: {listed}"
 
 
 def lacking(what: str, packages: str, extra: str) -> str:

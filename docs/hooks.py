@@ -1,11 +1,11 @@
 """Parts of the documentation that are made from the code: help texts, blocks, tables.
 
-``python docs/hooks.py`` writes it into them anew; a test says when that was forgotten, and the site is built with what
-is so. In a page, such a part begins with a comment that says what it is of, and ends with the same and a slash:
+``python docs/hooks.py`` writes them into the pages anew; a test fails where that was forgotten. In a page, such a part
+begins with a comment that names its source, and ends with the same and a slash:
 
 - ``<!-- blocks -->``: the table of all registered blocks,
-- ``<!-- help COMMAND -->``: what a command says of itself,
-- ``<!-- output COMMAND -->``: what it prints,
+- ``<!-- help COMMAND -->``: a command's help,
+- ``<!-- output COMMAND -->``: what a command prints,
 - ``<!-- sources -->``: what corpora are made of, with licences.
 
 References, which are long and linked, are made for the site alone, from a line of their own in a page:
@@ -112,7 +112,7 @@ def source_table() -> str:
 
 
 def output(*arguments: str) -> str:
-    """A command line and what it prints, as a fence."""
+    """A command line and what a command prints, as a fence."""
     from astrape.cli import cli
 
     done = CliRunner().invoke(cli, arguments, prog_name="astrape", terminal_width=100)

@@ -273,7 +273,7 @@ class StreamBlock(nn.Module):
         unknown = sorted(set(given) - set(self.controls))
         if unknown:
             known = ", ".join(sorted(self.controls)) or "none"
-            raise StreamError(f"unknown control '{unknown[0]}' (there is: {known})")
+            raise StreamError(f"unknown control '{unknown[0]}' (choose from: {known})")
         missing = sorted(set(self.controls) - set(given))
         if missing:
             raise StreamError(f"control '{missing[0]}' ({self.controls[missing[0]]} channels) has no value: give one")

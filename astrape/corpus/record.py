@@ -121,7 +121,7 @@ def write_manifest(work: Path | Place) -> dict[str, Any]:
     ``source`` and ``licence``.
 
     Returns:
-        How much there is: sets, renderings and hours, by split and by source, and speakers.
+        How much choose from: sets, renderings and hours, by split and by source, and speakers.
     """
     lines: list[str] = []
     hours: dict[str, dict[str, float]] = {}

@@ -57,7 +57,7 @@ class Engine:
 
     def __post_init__(self) -> None:
         if self.name not in ENGINES:
-            raise JobError(f"engine '{self.name}': there is {' and '.join(ENGINES)}")
+            raise JobError(f"engine '{self.name}': choose from: {', '.join(ENGINES)}")
         if self.workers < 1:
             raise JobError(f"{self.workers} workers: hint: give 1 or more")
         if self.address is not None and self.name != RAY:

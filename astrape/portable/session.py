@@ -218,7 +218,7 @@ class ExportedSession:
         spec = self.export.controls.get(name)
         if spec is None:
             known = ", ".join(self.export.controls) or "none"
-            raise StreamError(f"unknown control '{name}' (there is: {known})")
+            raise StreamError(f"unknown control '{name}' (choose from: {known})")
         array = np.asarray(value, np.float32)
         array = array.reshape(1, -1) if array.ndim < 2 else array
         if array.ndim != 2 or array.shape[0] not in (1, self.export.batch) or array.shape[1] not in (1, spec.channels):

@@ -44,7 +44,7 @@ class Concealer:
 
     def __init__(self, played: Ring, rate: float, most: int, policy: str = "repeat") -> None:
         if policy not in OVERLOADS:
-            raise AstrapeError(f"overload policy '{policy}': there is {', '.join(OVERLOADS)}")
+            raise AstrapeError(f"overload policy '{policy}': choose from: {', '.join(OVERLOADS)}")
         self.policy = policy
         self._played = played
         channels = played.channels

@@ -179,7 +179,7 @@ def choose(devices: Sequence[Device], wanted: str | None, kind: str) -> Device:
         found = exact or partly
     if not found:
         listed = "; ".join(f"{device.index} {device.name}" for device in fitting[:8])
-        hint = f"there is: {listed}; what another program has to itself, or your user may not open, is not listed"
+        hint = f"choose from: {listed}; what another program has to itself, or your user may not open, is not listed"
         raise DeviceError("unknown", f"there is no {kind} device '{wanted}': hint: {hint}")
     apis = {device.api for device in found}
     if len(found) > 1 and len(apis) == len(found):

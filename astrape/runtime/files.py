@@ -112,7 +112,7 @@ def audio_ports(graph: Graph, output: str | None = None) -> tuple[str, str]:
     if not _is_audio(stream):
         raise AstrapeError(f"input '{name}' of '{graph.name}' runs at {stream.rate} Hz and is not audio")
     if output is not None and output not in graph.outputs:
-        raise AstrapeError(f"'{graph.name}' has no output '{output}' (there is: {', '.join(graph.outputs)})")
+        raise AstrapeError(f"'{graph.name}' has no output '{output}' (choose from: {', '.join(graph.outputs)})")
     heard = [port for port, stream in graph.outputs.items() if _is_audio(stream) and output in (None, port)]
     if len(heard) != 1:
         listed = ", ".join(f"{port} at {stream.rate} Hz" for port, stream in graph.outputs.items())

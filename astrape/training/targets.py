@@ -163,4 +163,4 @@ def audio_input(graph: Graph) -> str:
     for name, stream in graph.inputs.items():
         if stream.rate >= 4000:
             return name
-    raise TrainingError(f"'{graph.name}' has no input of audio to train on (there is: {', '.join(graph.inputs)})")
+    raise TrainingError(f"'{graph.name}' has no input of audio to train on (choose from: {', '.join(graph.inputs)})")

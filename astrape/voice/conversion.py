@@ -79,7 +79,7 @@ class Converter(Spoken):
         _, self.output = audio_ports(graph, output)
         if codes and CODES not in graph.outputs:
             listed = ", ".join(graph.outputs)
-            raise AstrapeError(f"'{graph.name}' has no output '{CODES}' to store (there is: {listed})")
+            raise AstrapeError(f"'{graph.name}' has no output '{CODES}' to store (choose from: {listed})")
         check_speaker(graph)
         self.graph = subgraph(graph, [self.output, CODES] if codes else [self.output])
         if SPEAKER not in self.graph.controls:

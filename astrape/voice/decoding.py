@@ -83,7 +83,7 @@ class CodeDecoder(Spoken):
             raise AstrapeError(f"'{graph.name}' has no audio output")
         self.output = heard[0] if output is None else output
         if self.output not in heard:
-            raise AstrapeError(f"'{graph.name}' has no audio output '{self.output}' (there is: {', '.join(heard)})")
+            raise AstrapeError(f"'{graph.name}' has no audio output '{self.output}' (choose from: {', '.join(heard)})")
         check_speaker(graph)
         self.graph = subgraph(graph, [self.output])
         check_speaker(self.graph)

@@ -105,7 +105,7 @@ def _factory(name: str) -> Callable[[], Any]:
     if name not in known and not (colon and module and attribute):
         listed = ", ".join(dict.fromkeys([*OWN, *sorted(known)]))
         raise VoicebankError(
-            f"there is no speaker encoder '{name}' (there is: {listed}): install a package that has it, "
+            f"there is no speaker encoder '{name}' (choose from: {listed}): install a package that has it, "
             f"or name it as package.module:factory"
         )
     try:

@@ -157,7 +157,7 @@ def test_researchers_have_reports_checks_and_lists(plain: Forks, words: tuple[st
 
 
 def test_machine_code_is_exported_without_the_packages_of_onnx(plain: Forks, tmp_path: Path) -> None:
-    """The export goes as far as the compiler, which takes half a minute; ``tests/runtime/test_aoti.py`` does the rest."""
+    """The export goes as far as the compiler, which takes half a minute; ``runtime/test_aoti.py`` does the rest."""
     words = ("export", "echo", "--format", "aoti", "-o", str(tmp_path / "made"))
     environment = {**os.environ, "COLUMNS": "100", "CXX": str(tmp_path / "none")}
     done = plain.run(COMMAND, "-c", *words, environment=environment)

@@ -162,7 +162,7 @@ def test_parameters_reach_the_constructor_as_it_wants_them() -> None:
         ({"channels": 1, "sink": "cpu"}, "f.yaml:6: node 'n': sink is 'cpu': give nothing"),
         (
             {"channels": 1, "source": 1},
-            "f.yaml:6: node 'n': block 'test-typed' has no parameter 'source': there is: bias",
+            "f.yaml:6: node 'n': block 'test-typed' has no parameter 'source': choose from: bias",
         ),
         (
             {"channels": 1, "gian": 1},
@@ -283,8 +283,8 @@ HINTS = [int, float, bool, str, None, Fraction, Any, object, list, dict, tuple, 
 def test_a_hint_takes_a_value_or_says_what_it_expected(hint: Any, value: Any) -> None:
     try:
         taken = kind_of(hint).take(value)
-    except Mismatch as misfit:
-        assert misfit.expected  # noqa: PT017
+    except Mismatch as mismatch:
+        assert mismatch.expected  # noqa: PT017
         return
     if hint in (int, bool, str):
         assert type(taken) is hint

@@ -248,7 +248,7 @@ def test_a_driver_that_is_killed_leaves_no_worker_and_no_half_file(tmp_path: Pat
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("slurm",), "engine 'slurm': there is local and ray"),
+        (("slurm",), "engine 'slurm': choose from: local, ray"),
         (("local", 0), "0 workers: hint: give 1 or more"),
         (("local", 2, "10.0.0.1:6379"), "the address 10.0.0.1:6379 is for the engine ray; hint: --engine ray"),
     ],

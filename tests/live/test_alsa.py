@@ -177,7 +177,7 @@ def test_what_another_program_has_is_not_listed_and_the_command_says_so(usb: Pat
     assert "-1000" not in row
     assert refused.returncode == 1
     assert (
-        "there is no output device 'usb': hint: there is: 1 line; 2 slow; what another program has to itself"
+        "there is no output device 'usb': hint: choose from: 1 line; 2 slow; what another program has to itself"
         in refused.stderr
     )
 

@@ -125,7 +125,7 @@ def test_a_fault_stays_in_its_row(opened: Opened) -> None:
         (lambda s: s.push(noise(9), speaker=SPEAKER, level=3), "control 'level' is 3, above 2"),
         (lambda s: s.push(noise(9), speaker=[1, 2]), r"control 'speaker' takes \(2, 4\) or \(4,\), not \(2,\)"),
         (lambda s: s.push(noise(9), speaker=[0, 0, 0, math.inf]), "control 'speaker' is not finite"),
-        (lambda s: s.push(noise(9), pace=1), r"unknown control 'pace' \(there is: level, speaker\)"),
+        (lambda s: s.push(noise(9), pace=1), r"unknown control 'pace' \(choose from: level, speaker\)"),
         (lambda s: s.push(noise(9)[:1], speaker=SPEAKER), r"'mic' takes \(2, 1, frames\), not \(1, 1, 9\)"),
         (lambda s: s.push(noise(9).astype(int), speaker=SPEAKER), "'mic' takes floating-point frames, not int64"),
         (lambda s: s.push({"mike": noise(9)}, speaker=SPEAKER), "'small' takes inputs mic, not mike"),

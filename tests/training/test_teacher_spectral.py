@@ -155,7 +155,7 @@ def test_what_it_cannot_do_is_said() -> None:
 
 
 def test_unknown_names_and_parameters_are_named() -> None:
-    with pytest.raises(TeacherError, match="no teacher 'mio': there is miocodec, resemblyzer, offline, spectral"):
+    with pytest.raises(TeacherError, match="no teacher 'mio': choose from: miocodec, resemblyzer, offline, spectral"):
         open_teacher("mio")
     with pytest.raises(TeacherError, match="no parameter 'folder'"):
         open_teacher("spectral", folder="x")

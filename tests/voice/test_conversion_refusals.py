@@ -54,7 +54,7 @@ def refusals(folder: Path, speech: Path, bank: Path, through: Path) -> dict[str,
         "narrow": ((speech, "--target", bank, "-o", out, "--recipe", folder / "narrow.yaml"), ["it has one of 64"]),
         "slow": ((speech, "--target", bank, "-o", out, "--recipe", folder / "slow.yaml"), ["200 Hz and is not audio"]),
         "weights": ((speech, "--target", bank, *ends, "--weights", folder / "text.txt"), ["text.txt: cannot be read"]),
-        "port": ((speech, "--target", bank, *ends, "--port", "wave"), ["no output 'wave' (there is: wav)"]),
+        "port": ((speech, "--target", bank, *ends, "--port", "wave"), ["no output 'wave' (choose from: wav)"]),
         "no codes": ((speech, "--target", bank, *ends, "--codes", folder / "c.npy"), ["no output 'codes' to store"]),
         "codes' ending": (
             (speech, "--target", bank, "-o", out, "--recipe", SMALL, "--codes", folder / "c.txt"),

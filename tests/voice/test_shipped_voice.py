@@ -25,8 +25,8 @@ SENTENCES = ("0870", "0880", "0890")
 VOICES = ("emma", "george")
 
 MOST_WORDS_WRONG = 0.25
-"""Share of the words of three sentences in both voices, heard otherwise than in the sources: 0.17 by the card. Two words
-of 88 may turn with the recogniser's or the processor's last bits; a quarter means that something broke."""
+"""Share of the words of three sentences in both voices, heard otherwise than in the sources: 0.17 by the card. Two
+words of 88 may turn with the recogniser's or the processor's last bits; a quarter means that something broke."""
 
 
 @pytest.fixture(scope="module")

@@ -325,7 +325,7 @@ def test_encoders_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(encoder, SpeakerEncoder)
         assert type(encoder).__name__ == kind
     for name, said in {
-        "none": "there is: astrape-speaker, mel-statistics, theirs",
+        "none": "choose from: astrape-speaker, mel-statistics, theirs",
         "none:None": "cannot be imported",
         "tests.voice.test_voicebank_building:none": "cannot be imported",
         "tests.voice.test_voicebank_building:Rateless": "Rateless",

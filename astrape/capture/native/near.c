@@ -11,7 +11,7 @@
 
 #include "op.h"
 
-/* Bytes of a register, and how many registers are as long as the longest there is: as many times more of the short ones
+/* Bytes of a register, and how many registers are as long as the longest choose from: as many times more of the short ones
    are worked on at once. AVX has 16 of 32 bytes, NEON 32 of 16. */
 #ifdef __AVX__
 #define BYTES 32

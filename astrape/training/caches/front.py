@@ -217,14 +217,14 @@ def signal_of(recipe: Recipe, features: str | None = None) -> str:
     if signal is None:
         raise CacheError(
             f"recipe '{recipe.name}' does not say where training enters it: give it `training: {{features: OUTPUT}}`, "
-            f"or name an output with --features (there is: {', '.join(known)})"
+            f"or name an output with --features (choose from: {', '.join(known)})"
         )
     if signal not in known:
         if signal in recipe.inputs:
             raise CacheError(
                 f"training enters '{recipe.name}' at the input '{signal}' itself: there is nothing to store"
             )
-        raise CacheError(f"recipe '{recipe.name}' has no output '{signal}' (there is: {', '.join(known)})")
+        raise CacheError(f"recipe '{recipe.name}' has no output '{signal}' (choose from: {', '.join(known)})")
     return str(signal)
 
 

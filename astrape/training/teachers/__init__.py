@@ -40,7 +40,7 @@ def open_teacher(name: str, **params: Any) -> Teacher:
             names what to get and where to put it.
     """
     if name not in TEACHERS:
-        raise TeacherError(f"there is no teacher '{name}': there is {', '.join(TEACHERS)}")
+        raise TeacherError(f"there is no teacher '{name}': choose from: {', '.join(TEACHERS)}")
     module, _, attribute = TEACHERS[name].partition(":")
     factory: Callable[..., Teacher] = getattr(import_module(module), attribute)
     return made(f"teacher '{name}'", factory, params, error=TeacherError)

@@ -72,12 +72,12 @@ def check_beside(baselines: Iterable[str], conditions: Iterable[str], system: Sy
     """
     for name in baselines:
         if name not in BASELINES:
-            raise EvaluationError(f"there is no baseline '{name}' (there is: {', '.join(BASELINES)})")
+            raise EvaluationError(f"there is no baseline '{name}' (choose from: {', '.join(BASELINES)})")
         if name == "own-voice" and not isinstance(system, Conversions):
             raise EvaluationError("baseline 'own-voice' converts each source again, and --converted converts nothing")
     for name in conditions:
         if name not in CONDITIONS:
-            raise EvaluationError(f"there is no condition '{name}' (there is: {', '.join(CONDITIONS)})")
+            raise EvaluationError(f"there is no condition '{name}' (choose from: {', '.join(CONDITIONS)})")
         if not system.converts:
             raise EvaluationError(f"condition '{name}' converts each source again, and --converted converts nothing")
 

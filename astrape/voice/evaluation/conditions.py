@@ -73,7 +73,7 @@ def degraded(pairs: Sequence[Pair], condition: str, folder: Path | Place) -> lis
         AstrapeError: for a source that cannot be read, and a file that cannot be written.
     """
     if condition not in CONDITIONS:
-        raise EvaluationError(f"there is no condition '{condition}' (there is: {', '.join(CONDITIONS)})")
+        raise EvaluationError(f"there is no condition '{condition}' (choose from: {', '.join(CONDITIONS)})")
     made: dict[str, Path | Place] = {}
     for pair in pairs:
         key = pair.source.key

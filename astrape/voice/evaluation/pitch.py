@@ -105,7 +105,7 @@ class Melody:
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
         if tools.tracker is not None and tools.tracker not in TRACKERS:
-            raise EvaluationError(f"there is no pitch tracker '{tools.tracker}' (there is: {', '.join(TRACKERS)})")
+            raise EvaluationError(f"there is no pitch tracker '{tools.tracker}' (choose from: {', '.join(TRACKERS)})")
         found = [name for name, package in TRACKERS.items() if find_spec(package.module) is not None]
         self.tracker = tools.tracker or (found[0] if found else next(iter(TRACKERS)))
 

@@ -58,8 +58,8 @@ def choose(metrics: Mapping[str, Metric], names: Iterable[str] | None) -> list[M
     wanted = set()
     for name in names:
         if name not in metrics and name not in family:
-            raise EvaluationError(f"there is no metric '{name}' (there is: {', '.join(metrics)})")
+            raise EvaluationError(f"there is no metric '{name}' (choose from: {', '.join(metrics)})")
         wanted.add(name if name in metrics else family[name])
     if not wanted:
-        raise EvaluationError(f"there is no metric to measure: name at least one (there is: {', '.join(metrics)})")
+        raise EvaluationError(f"there is no metric to measure: name at least one (choose from: {', '.join(metrics)})")
     return [metric for name, metric in metrics.items() if name in wanted]

@@ -309,8 +309,8 @@ def test_damaged_bytes_never_end_in_anything_but_a_clear_line(wounds: list[tuple
     begin, end = {"pickle": (0, 12000), "directory": (-9000, 0), "anywhere": (0, 0)}[at]
     low, high = begin % len(content), (end or len(content))
     for place, wound in wounds:
-        spot = low + int(place * (high - low))
-        content[spot : spot + len(wound)] = wound
+        start = low + int(place * (high - low))
+        content[start : start + len(wound)] = wound
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "x.pt"
         file.write_bytes(bytes(content))

@@ -167,8 +167,8 @@ def test_everything_stands_beside_a_set(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--baselines", "echo"), "there is no baseline 'echo' (there is: source, own-voice, world)"),
-        (("--conditions", "rain"), "there is no condition 'rain' (there is: noise-room)"),
+        (("--baselines", "echo"), "there is no baseline 'echo' (choose from: source, own-voice, world)"),
+        (("--conditions", "rain"), "there is no condition 'rain' (choose from: noise-room)"),
     ],
 )
 def test_names_that_there_are_not(folder: Path, words: tuple[str, ...], said: str) -> None:

@@ -136,7 +136,7 @@ def test_a_metric_that_workers_do_not_know_is_told_in_a_line(folder: Path) -> No
     pairs = all_pairs(read_sources([folder / "speech"]), [Target("t", (folder / "target.wav",))])
     register_metric("here-alone")(type("Alone", (Speed,), {"name": "here-alone"}))
     try:
-        with pytest.raises(EvaluationError, match=r"^there is no metric 'here-alone' \(there is: "):
+        with pytest.raises(EvaluationError, match=r"^there is no metric 'here-alone' \(choose from: "):
             evaluate(pairs, Deadly(""), metrics=["here-alone"], engine=Engine(workers=2))
     finally:
         del _FACTORIES["here-alone"]
