@@ -235,19 +235,10 @@ class _Table:
 
 
 def _build_table(up: int, down: int, delay: int, shift: Fraction, cutoff: float, shape: float) -> _Table:
-    """Weights of output ``j`` on input frame ``n``: a windowed sinc around ``(j - delay - shift) * down / up``.
+    """Groups of outputs, the window of input frames that each group shares, and the weights of :func:`_weights` in it.
 
-    Where they come from. Time in input frames, cutoff ``c`` in cycles per frame: the input as a continuous signal is
-
-        y(t) = sum over n of x[n] h(t - n),    h(u) = 2c sinc(2c u) bell(u)
-
-    and output ``m`` is that at ``t = (m - late) down / up``, where ``late`` is ``delay + shift``. Write ``m = up k +
-    j``: then ``t = down k + (j - late) down / up``, which is the same instant for every quantum ``k`` but for ``down
-    k`` whole input frames. So there are ``up`` rows of weights ``h((j - late) down / up - n)`` and no more, each over a
-    window that moves on by ``down`` frames a quantum. ``2c`` is left out, since each row is scaled to sum to 1.
-
-    The window is open: frames at exactly ``delay`` from the centre have no weight, so the filter stays symmetric and
-    no output needs an input frame at its own instant or after.
+    The window of a filter is open: frames at exactly ``delay`` from the centre have no weight, so the filter stays
+    symmetric and no output needs an input frame at its own instant or after.
     """
     part, parts = shift.numerator, shift.denominator
     outputs = np.arange(up, dtype=np.int64)
@@ -271,17 +262,50 @@ def _build_table(up: int, down: int, delay: int, shift: Fraction, cutoff: float,
     for group in range(groups):
         frames = start[group] + np.arange(window, dtype=np.int64)
         members = outputs[group * size : (group + 1) * size]
-        # Distances in units of 1/(up parts) input frames are whole: no rounding moves a frame across the edge.
-        distance = frames[:, None] * up * parts - ((members[None, :] - delay) * parts - part) * down
-        inside = np.abs(distance) < delay * down * parts
-        offset = np.where(inside, distance, 0) / (up * parts)
-        bell = np.i0(shape * np.sqrt(1 - (offset * up / (delay * down)) ** 2))
-        phase = np.where(inside, np.sinc(2 * cutoff * offset) * bell, 0.0)
-        # A zero of the sinc comes out as some 1e-17; it has no influence, and must not count as receptive field.
-        phase[np.abs(phase) < 1e-14 * np.i0(shape)] = 0.0
+        phase = _weights(frames[:, None], members[None, :], up, down, delay, shift, cutoff, shape)
         weight[group, :, : len(members)] = phase / phase.sum(axis=0)
         oldest[members] = frames[(phase != 0).argmax(axis=0)]
     return _Table(start[:, None] + np.arange(window, dtype=np.int64), weight, oldest)
+
+
+def _weights(
+    frames: npt.NDArray[np.int64],
+    outputs: npt.NDArray[np.int64],
+    up: int,
+    down: int,
+    delay: int,
+    shift: Fraction,
+    cutoff: float,
+    shape: float,
+) -> npt.NDArray[np.float64]:
+    """Weights of input frames ``n`` in output frames ``j`` of the first quantum, up to a factor per output.
+
+    With time in input frames and a cutoff of ``c`` cycles per frame, the input as a continuous signal is
+
+        y(t) = sum over n of x[n] h(t - n),    h(u) = 2c sinc(2c u) bell(u)
+
+    and output ``m`` is ``y`` at ``t = (m - late) down / up``, where ``late`` is ``delay + shift``. Write ``m = up k +
+    j``: then ``t = down k + (j - late) down / up``, the same instant in every quantum ``k`` but for ``down k`` whole
+    input frames. So there are only ``up`` rows of weights, ``h((j - late) down / up - n)``, each over a window that
+    moves on by ``down`` frames a quantum. ``2c`` is left out, since each row is scaled to sum to 1 afterwards.
+
+    From 2 Hz to 3 Hz with a delay of 3 output frames, output 1 is the input at ``t = (1 - 3) * 2 / 3``::
+
+        >>> n = np.arange(-3, 1)
+        >>> row = _weights(n, np.array(1), 3, 2, 3, Fraction(0), cutoff=0.5, shape=0.0)
+        >>> np.allclose(row, np.sinc(-4 / 3 - n))
+        True
+    """
+    # Distances in units of 1/(up parts) input frames are whole: no rounding moves a frame across the edge.
+    part, parts = shift.numerator, shift.denominator
+    distance = frames * up * parts - ((outputs - delay) * parts - part) * down
+    inside = np.abs(distance) < delay * down * parts
+    offset = np.where(inside, distance, 0) / (up * parts)
+    bell = np.i0(shape * np.sqrt(1 - (offset * up / (delay * down)) ** 2))
+    weights = np.where(inside, np.sinc(2 * cutoff * offset) * bell, 0.0)
+    # A zero of the sinc comes out as some 1e-17; it has no influence, and must not count as receptive field.
+    weights[np.abs(weights) < 1e-14 * np.i0(shape)] = 0.0
+    return weights
 
 
 def _group_size(up: int, down: int, taps: int) -> int:

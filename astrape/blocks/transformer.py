@@ -32,6 +32,8 @@ class TransformerLayer(StreamBlock):
 
     With ``condition`` both norms are :class:`~astrape.blocks.adaln.AdaLN` (``attn_adaln``, ``ffn_adaln``) and a gate
     from the same control multiplies each branch, so a fresh layer passes its input through.
+    The layer is not a chain of two :class:`Residual`, which would rename its weights: checkpoints name them ``attn.out_proj``,
+    ``w1`` and so on. Attention alone has state.
 
     Args:
         source: any stream; the layer keeps its channels.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,12 @@ def contour(voice: str, phones: NDArray[np.int16]) -> NDArray[np.float32]:
     return (VOICES[voice][0] * curve * np.repeat(phones > 0, 2)).astype(np.float32)
 
 
+@cache
 def recording(number: int, voice: str) -> NDArray[np.float32]:
-    """A rendering of a set."""
-    return rendering(voice, sentence(number), contour(voice, sentence(number)))
+    """A rendering of a set, made once and not to be changed."""
+    made = rendering(voice, sentence(number), contour(voice, sentence(number)))
+    made.flags.writeable = False
+    return made
 
 
 def shortened(path: Path) -> Path:
