@@ -32,8 +32,8 @@ class TransformerLayer(StreamBlock):
 
     With ``condition`` both norms are :class:`~astrape.blocks.adaln.AdaLN` (``attn_adaln``, ``ffn_adaln``) and a gate
     from the same control multiplies each branch, so a fresh layer passes its input through.
-    The layer is not a chain of two :class:`Residual`, which would rename its weights: checkpoints name them ``attn.out_proj``,
-    ``w1`` and so on. Attention alone has state.
+    Attention alone has state. Two :class:`~astrape.blocks.compose.Residual` would do, but would rename the weights that
+    checkpoints call ``attn.out_proj``, ``w1`` and so on.
 
     Args:
         source: any stream; the layer keeps its channels.
