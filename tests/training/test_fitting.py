@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from astrape.training.fitting import fit_voice
 from astrape.voice.building import build_voicebank
 from astrape.voice.conversion import Converter
 from astrape.voice.errors import VoicebankError
+from astrape.voice.evaluation.pairs import Target
+from astrape.voice.evaluation.systems import Conversions
 from astrape.voice.voicebank import Voicebank, read_voicebank, write_voicebank
 
 SPEECH = Path(__file__).parents[1] / "audio" / "speech" / "librivox"
@@ -137,3 +140,16 @@ def test_the_command_builds_a_fitted_voice(tmp_path: Path) -> None:
     assert CliRunner().invoke(voicebank, line, catch_exceptions=False).exit_code == 0
     assert read_voicebank(tmp_path / "her.astrape").metadata.fitted_to == "astrape-mini"
     assert torch.isfinite(read_voicebank(tmp_path / "her.astrape").speaker).all()
+
+
+def test_an_evaluation_fits_voices_of_recordings_alone_and_its_report_says_so(
+    converter: Converter, bank: Voicebank, tmp_path: Path
+) -> None:
+    write_voicebank(bank, file := tmp_path / "her.astrape")
+    system = Conversions(converter, tmp_path / "out", fit=partial(fit_voice, steps=1))
+    assert system.voice(Target("heard", (HEARD,))).metadata.fitted_to == "astrape-mini"
+    assert system.voice(Target("built", (file,))).metadata.fitted_to == ""
+    assert system.describe()["voices_fitted"] is True
+    plain = Conversions(converter, tmp_path / "out")
+    assert plain.voice(Target("heard", (HEARD,))).metadata.fitted_to == ""
+    assert plain.describe()["voices_fitted"] is False

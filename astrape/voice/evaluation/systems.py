@@ -210,6 +210,7 @@ class Conversions:
             "chunk_ms": self.chunk_ms,
             "controls": {name: torch.as_tensor(value).flatten().tolist() for name, value in self.controls.items()},
             "speaker_encoder": self.encoder if isinstance(self.encoder, str) else self.encoder.name,
+            "voices_fitted": self.fit is not None,
         }
 
     def _read(self, target: Target) -> Voicebank:
