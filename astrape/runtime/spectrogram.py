@@ -14,7 +14,8 @@ from astrape.wording import lacking
 
 __all__ = ["Sound", "save_spectrograms"]
 
-LOWEST, HIGHEST = 60.0, 8000.0
+LOWEST, HIGHEST = 60.0, 20000.0
+"""Hz, what is drawn of every sound: what one lacks at the top is seen beside what another adds."""
 RANGE_DB = 70.0
 INK, PITCH = "#1f2933", "#ffffff"
 
@@ -61,8 +62,11 @@ def _draw(axes: Any, sound: Sound, times: Any, frequencies: Any, level: Any) -> 
     voiced = np.where(sound.pitch > 0, sound.pitch, np.nan)
     axes.plot(np.arange(len(voiced)) / sound.pitch_rate, voiced, color=PITCH, linewidth=1.8)
     axes.set_yscale("log")
-    axes.set_ylim(LOWEST, min(HIGHEST, sound.rate / 2))
-    axes.set_yticks([100, 200, 500, 1000, 2000, 5000], ["100", "200", "500", "1k", "2k", "5k"])
+    axes.set_facecolor("black")
+    axes.set_ylim(LOWEST, HIGHEST)
+    axes.set_yticks(
+        [100, 200, 500, 1000, 2000, 5000, 10000, 20000], ["100", "200", "500", "1k", "2k", "5k", "10k", "20k"]
+    )
     axes.minorticks_off()
     axes.set_ylabel("Hz", color=INK)
     median = sound.median_pitch

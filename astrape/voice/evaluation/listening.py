@@ -21,7 +21,7 @@ from astrape.voice.evaluation.text import normalised
 __all__ = ["Listening"]
 
 MATPLOTLIB = Package("matplotlib", "matplotlib", "matplotlib")
-TICKS = {100.0: "100", 300.0: "300", 1000.0: "1k", 3000.0: "3k"}
+TICKS = {100.0: "100", 300.0: "300", 1000.0: "1k", 3000.0: "3k", 10000.0: "10k"}
 
 
 Words = list[tuple[str, bool]]

@@ -22,10 +22,10 @@ EXCERPT_SECONDS = 30.0
 HIGHEST_RATE = 48000
 """Hz, which every browser plays."""
 
-LOWEST, HIGHEST = 60.0, 8000.0
+LOWEST, HIGHEST = 60.0, 20000.0
 RANGE_DB = 70.0
 ROWS, MOST_COLUMNS, COLOURS = 144, 640, 64
-RATE = 16000
+RATE = 44100
 WINDOW_SECONDS, HOP_SECONDS = 0.04, 0.01
 
 Rows = npt.NDArray[np.float64]
@@ -47,7 +47,7 @@ def player(recording: Recording) -> Excerpt:
 
 
 def spectrogram(recording: Recording) -> str:
-    """Level over time and the logarithm of frequency, 60 Hz to 8 kHz, 70 dB of it, as the address of a PNG.
+    """Level over time and the logarithm of frequency, 60 Hz to 20 kHz, 70 dB of it, as the address of a PNG.
 
     Raises:
         ImportError: when matplotlib is not installed, whose colours these are.

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from astrape.voice.evaluation.page import write_page
-from astrape.voice.evaluation.pictures import curve, height
+from astrape.voice.evaluation.pictures import curve, height, spectrogram
 from astrape.voice.evaluation.pitch import PitchTrack
+from astrape.voice.evaluation.recording import Recording
 from tests.voice.conversion_files import succeeds
 from tests.voice.evaluation.runs import through
 
@@ -106,5 +108,14 @@ def test_the_curve_stands_where_the_pitch_is() -> None:
     stretches = curve(PitchTrack(hertz.astype(float)), 7 / 62.5)
     assert [len(stretch) for stretch in stretches] == [2, 1, 2]
     assert stretches[0][0] == pytest.approx((1 / 7, height(100)))
-    assert (height(60), height(8000), height(20)) == (0, 1, 0)
-    assert height(np.sqrt(60 * 8000)) == pytest.approx(0.5)
+    assert (height(60), height(20000), height(20)) == (0, 1, 0)
+    assert height(np.sqrt(60 * 20000)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("hertz", [200.0, 3000.0, 12000.0])
+def test_a_tone_is_drawn_at_its_height_up_to_the_top_of_hearing(tmp_path: Path, hertz: float) -> None:
+    rate = 44100
+    soundfile.write(tmp_path / "tone.wav", 0.3 * np.sin(2 * np.pi * hertz * np.arange(rate) / rate), rate)
+    content = base64.b64decode(spectrogram(Recording(tmp_path / "tone.wav")).split(",", 1)[1])
+    light = np.asarray(Image.open(io.BytesIO(content)).convert("L"), float)[::-1].mean(axis=1)
+    assert light.argmax() / (len(light) - 1) == pytest.approx(height(hertz), abs=0.01)
