@@ -60,18 +60,20 @@ def check_real(name: str, value: Any, low: float, high: float) -> float:
     return float(value)
 
 
+_EXACT = re.compile(r"[-+]?[0-9]{1,20}(\.[0-9]{1,20}|\s*/\s*0*[1-9][0-9]{0,19})?")
+"""No exponents: ``"1e999999999"`` is a short string, and as an exact number it fills the memory."""
+
+
 def exact_number(name: str, value: Any) -> Fraction:
     """An ``int``, a ``Fraction``, or a string such as ``"62.5"`` or ``"44100/7"``, as a ``Fraction``.
-
-    No exponents: ``"1e999999999"`` is a short string, and as an exact number it fills the memory.
 
     Raises:
         ValueError: for anything else, naming the parameter.
     """
-    written = isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,18}(\.\d{1,18}|/0*[1-9]\d{0,17})?", value.strip())
+    written = isinstance(value, str) and _EXACT.fullmatch(value.strip())
     if isinstance(value, bool) or not (written or isinstance(value, (int, Fraction))):
         raise ValueError(f"{name} must be a whole number, or a string such as '62.5' or '44100/7', not {value!r}")
-    return Fraction(value.strip() if isinstance(value, str) else value)
+    return Fraction("".join(value.split()) if isinstance(value, str) else value)
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:

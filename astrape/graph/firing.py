@@ -39,7 +39,7 @@ class Firing:
 
     def __init__(self, actors: Sequence[Actor]) -> None:
         self.actors = actors
-        made = {signal for actor in actors for signal in actor.signals.values()}
+        made = {wire for actor in actors for wire in actor.wires.values()}
         edges = [edge for actor in actors for edge in actor.edges]
         self.entries = dict.fromkeys(edge.key for edge in edges if edge.read not in made)
         self.inner = dict.fromkeys(edge.key for edge in edges if edge.read in made)
@@ -62,8 +62,8 @@ class Firing:
         found = []
         for actor in self.actors:
             firings = min((frames.get(e.read, 0) + waiting.get(e.key, 0)) // e.consumes for e in actor.edges)
-            for signal, produced in actor.produced:
-                frames[signal] = firings * produced
+            for wire, produced in actor.produced:
+                frames[wire] = firings * produced
             found.append(firings)
         if len(self._counted) >= MOST_COUNTED:
             self._counted.clear()
@@ -77,8 +77,8 @@ class Firing:
         frames = dict(arrived)
         found = {}
         for actor, firings in zip(self.actors, counts, strict=True):
-            for signal, produced in actor.produced:
-                frames[signal] = firings * produced
+            for wire, produced in actor.produced:
+                frames[wire] = firings * produced
             for edge in actor.edges:
                 rest = frames.get(edge.read, 0) + waiting.get(edge.key, 0) - firings * edge.consumes
                 if rest:
@@ -133,8 +133,8 @@ class Firing:
             y, left = block.step(given, state[name], prepared[name])
             after[name] = map_state(laid_out, left)
             if isinstance(y, dict):
-                for port, signal in actor.signals.items():
-                    signals[signal] = y[port]
+                for port, wire in actor.wires.items():
+                    signals[wire] = y[port]
             else:
                 signals[actor.output] = y
         return signals, after, kept

@@ -45,8 +45,8 @@ class Graph(Network[Out]):
         period: seconds after which the schedule repeats; ``quantum`` is this in frames of the first input.
         repetitions: firings of every actor in one period: the repetition vector.
         training_only: training-only nodes are present, and there is no ``step``.
-        wiring: the signal that each output carries.
-        signal_latency: algorithmic latency of every signal, seconds.
+        wiring: the wire behind each output.
+        signal_latency: algorithmic latency of every wire, seconds.
     """
 
     def deploy(self) -> Graph[Out]:

@@ -55,11 +55,11 @@ def hosted(graph: GraphLike, rate: Fraction | int | str, *, zeros: int = ZEROS) 
     streams = graph.plan.streams()
 
     # Nodes become attributes of torch modules, where a node "to" would hide the method that has that name.
-    def differs(signal: Wire) -> bool:
-        return SLOWEST_AUDIO <= streams[signal].rate != target
+    def differs(wire: Wire) -> bool:
+        return SLOWEST_AUDIO <= streams[wire].rate != target
 
     entering = {name: _free(graph, f"host/in_{name}") for name in graph.inputs if differs(Wire(name, "out"))}
-    leaving = {name: _free(graph, f"host/out_{name}") for name, signal in graph.wiring.items() if differs(signal)}
+    leaving = {name: _free(graph, f"host/out_{name}") for name, wire in graph.wiring.items() if differs(wire)}
     if not entering and not leaving:
         return graph
 
@@ -76,9 +76,9 @@ def hosted(graph: GraphLike, rate: Fraction | int | str, *, zeros: int = ZEROS) 
         if node.inserted:
             moved[Wire(node.name, "out")] = moved.get(node.sources["in"], node.sources["in"])
             continue
-        sources = {port: moved.get(signal, signal) for port, signal in node.sources.items()}
+        sources = {port: moved.get(wire, wire) for port, wire in node.sources.items()}
         nodes[node.name] = replace(node, sources=sources)
-    wiring = {name: moved.get(signal, signal) for name, signal in graph.wiring.items()}
+    wiring = {name: moved.get(wire, wire) for name, wire in graph.wiring.items()}
     source = {name: streams[graph.wiring[name]] for name in leaving}
 
     try:

@@ -41,8 +41,8 @@ class Network(StreamBlock, Generic[Out]):
         period: seconds after which the schedule repeats; ``quantum`` is this in frames of the first input.
         repetitions: firings of every actor in one period: the repetition vector.
         training_only: training-only nodes are present, and there is no ``step``.
-        wiring: the signal that each output carries.
-        signal_latency: algorithmic latency of every signal, seconds.
+        wiring: the wire behind each output.
+        signal_latency: algorithmic latency of every wire, seconds.
     """
 
     _like: Tensor
@@ -57,22 +57,22 @@ class Network(StreamBlock, Generic[Out]):
         self.controls = {name: control.channels for name, control in plan.controls.items()}
         self.training_only = any(node.training for node in plan.nodes.values())
         self.control_specs = dict(plan.controls)
-        self.wiring = dict(plan.outputs)
-        self.signal_latency = dict(plan.latency)
+        self.wiring = dict(plan.wiring)
+        self.signal_latency = dict(plan.signal_latency)
         streams = plan.streams()
         for node in plan.nodes.values():
             if not node.inserted:
                 _add_module(self, node.name, node.block)
-        self.outputs = {name: streams[signal] for name, signal in self.wiring.items()}
+        self.outputs = {name: streams[wire] for name, wire in self.wiring.items()}
         self.actors = group_actors(self.nodes, self.loops, streams, self.wiring)
         self.firing = Firing(self.actors)
         self.period = hyperperiod(self.actors, self.inputs)
         self.repetitions = {actor.name: int(self.period / period_of(actor.block)) for actor in self.actors}
         self.quantum = self.consumes[next(iter(self.inputs))]
         self.ratio = self.rate_out / self.rate_in
-        self._latencies = {name: plan.latency[signal] for name, signal in self.wiring.items()}
+        self._latencies = {name: plan.signal_latency[wire] for name, wire in self.wiring.items()}
         self._counts = TokenCounts(self.actors, self.inputs, self.period)
-        self._framings = {name: self._counts.framing(signal) for name, signal in self.wiring.items()}
+        self._framings = {name: self._counts.framing(wire) for name, wire in self.wiring.items()}
         self._host_latencies = {
             name: math.ceil((self._latencies[name] + self._framings[name].seconds) * stream.rate)
             for name, stream in self.outputs.items()
@@ -221,9 +221,9 @@ class Network(StreamBlock, Generic[Out]):
             own = {name: values[outer] for name, outer in actor.controls.items()}
             taken = {port: signals[read] for port, read in actor.sources.items()}
             y = actor.block(taken if actor.block.variadic else next(iter(taken.values())), **own)
-            for port, signal in actor.signals.items():
-                signals[signal] = y[port] if isinstance(y, dict) else y
-        return self.as_output({name: signals[signal] for name, signal in self.wiring.items()}, lead)
+            for port, wire in actor.wires.items():
+                signals[wire] = y[port] if isinstance(y, dict) else y
+        return self.as_output({name: signals[wire] for name, wire in self.wiring.items()}, lead)
 
     def advance(
         self, arrived: Mapping[str, Tensor], state: State, waiting: Mapping[str, Tensor], prepared: Prepared
@@ -251,7 +251,7 @@ class Network(StreamBlock, Generic[Out]):
 
     def leaving(self, signals: Mapping[Wire, Tensor]) -> dict[str, Tensor]:
         """The signals that are outputs, by name; those that did not come to be are left out."""
-        return {name: signals[signal] for name, signal in self.wiring.items() if signal in signals}
+        return {name: signals[wire] for name, wire in self.wiring.items() if wire in signals}
 
     def as_inputs(self, x: Signal) -> dict[str, Tensor]:
         """Check the input's form and name its parts."""
@@ -292,8 +292,8 @@ class Network(StreamBlock, Generic[Out]):
         seconds = {int(n): int(n) / self.rate_in for n in lengths.flatten().tolist()}
         found = {n: self._counts.available(list(self.wiring.values()), time) for n, time in seconds.items()}
         columns = {
-            name: torch.tensor([found[int(n)][signal] for n in lengths.flatten().tolist()]).reshape(lengths.shape)
-            for name, signal in self.wiring.items()
+            name: torch.tensor([found[int(n)][wire] for n in lengths.flatten().tolist()]).reshape(lengths.shape)
+            for name, wire in self.wiring.items()
         }
         moved = {name: column.to(lengths) for name, column in columns.items()}
         return next(iter(moved.values())) if len(moved) == 1 else moved

@@ -23,7 +23,7 @@ def named_signals(graph: Network[Any]) -> dict[str, Wire]:
 
     An output's name goes before an input's, and that before a node's.
     """
-    streams = {str(signal): signal for node in graph.nodes.values() for signal, _ in node.output_streams()}
+    streams = {str(wire): wire for node in graph.nodes.values() for wire, _ in node.output_streams()}
     return streams | {name: Wire(name, "out") for name in graph.inputs} | graph.wiring
 
 
@@ -62,25 +62,24 @@ def subgraph(graph: Whole, outputs: Sequence[str], entries: Iterable[str] = ()) 
         listed = ", ".join(graph.outputs)
         raise StreamError(f"'{graph.name}' is asked for no output: give at least one output of {listed}")
     # No node has a colon in its name, so that an entry can be told from a node of the same name until that is refused.
-    marked = {signal: f"entry:{name}" for name, signal in entered.items()}
+    marked = {wire: f"entry:{name}" for name, wire in entered.items()}
     reads = {
-        name: [marked.get(signal, signal.node) for signal in node.sources.values()]
-        for name, node in graph.nodes.items()
+        name: [marked.get(wire, wire.node) for wire in node.sources.values()] for name, node in graph.nodes.items()
     }
     wired = {name: known[name] for name in dict.fromkeys(outputs)}
-    wanted = reached((marked.get(signal, signal.node) for signal in wired.values()), reads)
+    wanted = reached((marked.get(wire, wire.node) for wire in wired.values()), reads)
     _check(graph, entered, wanted)
-    renamed = {signal: Wire(name, "out") for name, signal in entered.items()}
+    renamed = {wire: Wire(name, "out") for name, wire in entered.items()}
     streams = graph.plan.streams()
     part = Plan(
         graph.name,
         {name: _entered(node, renamed) for name, node in graph.nodes.items() if name in wanted},
         graph.loops,
-        {name: streams[signal] for name, signal in entered.items()}
+        {name: streams[wire] for name, wire in entered.items()}
         | {name: stream for name, stream in graph.inputs.items() if name in wanted},
         graph.control_specs,
-        {name: renamed.get(signal, signal) for name, signal in wired.items()},
-        graph.signal_latency | {renamed[signal]: graph.signal_latency[signal] for signal in entered.values()},
+        {name: renamed.get(wire, wire) for name, wire in wired.items()},
+        graph.signal_latency | {renamed[wire]: graph.signal_latency[wire] for wire in entered.values()},
     )
     return graph.part(_narrowed(part))
 
@@ -96,14 +95,14 @@ def split_at_control(graph: Whole, control: str) -> tuple[Whole, Whole]:
         StreamError: for a control that the first output does not depend on, and a graph that depends on it from its
             inputs on.
     """
-    reads = {name: [signal.node for signal in node.sources.values()] for name, node in graph.nodes.items()}
+    reads = {name: [wire.node for wire in node.sources.values()] for name, node in graph.nodes.items()}
     feeds = {name: [reader for reader, sources in reads.items() if name in sources] for name in reads}
     follows = set(reached((name for name, node in graph.nodes.items() if control in node.controls.values()), feeds))
     needed = follows & set(reached([graph.wiring[graph.main].node], reads))
     if not needed:
         raise StreamError(f"'{graph.name}': '{graph.main}' does not depend on a control '{control}'")
-    names = {signal: name for name, signal in reversed(named_signals(graph).items())}
-    crossing = {signal: None for name in graph.nodes if name in needed for signal in graph.nodes[name].sources.values()}
+    names = {wire: name for name, wire in reversed(named_signals(graph).items())}
+    crossing = {wire: None for name in graph.nodes if name in needed for wire in graph.nodes[name].sources.values()}
     entries = [names[one] for one in crossing if one.node not in follows and one.node not in graph.inputs]
     if not entries:
         raise StreamError(f"'{graph.name}': all of it depends on '{control}': there is nothing to split off")
@@ -116,7 +115,7 @@ def without_training(graph: Whole) -> Whole:
     Raises:
         CausalityError: when what is left looks ahead.
     """
-    outputs = {name: signal for name, signal in graph.wiring.items() if not _trains(graph, signal)}
+    outputs = {name: wire for name, wire in graph.wiring.items() if not _trains(graph, wire)}
     nodes = needed_nodes(graph.nodes, outputs)
     inputs = read_inputs(graph.inputs, nodes, outputs)
     refuse_lookahead(nodes, inputs)
@@ -130,8 +129,8 @@ def _narrowed(plan: Plan) -> Plan:
     return replace(plan, loops=loops, controls=used_controls(plan.controls, plan.nodes))
 
 
-def _trains(graph: Network[Any], signal: Wire) -> bool:
-    return signal.node in graph.nodes and graph.nodes[signal.node].training
+def _trains(graph: Network[Any], wire: Wire) -> bool:
+    return wire.node in graph.nodes and graph.nodes[wire.node].training
 
 
 def _signal(graph: Network[Any], name: str, known: Mapping[str, Wire]) -> Wire:
@@ -142,13 +141,13 @@ def _signal(graph: Network[Any], name: str, known: Mapping[str, Wire]) -> Wire:
 
 def _entered(node: PlannedNode, renamed: Mapping[Wire, Wire]) -> PlannedNode:
     """The node, with its sources at the entries."""
-    if not any(signal in renamed for signal in node.sources.values()):
+    if not any(wire in renamed for wire in node.sources.values()):
         return node
-    return replace(node, sources={port: renamed.get(signal, signal) for port, signal in node.sources.items()})
+    return replace(node, sources={port: renamed.get(wire, wire) for port, wire in node.sources.items()})
 
 
 def _check(graph: Network[Any], entered: Mapping[str, Wire], wanted: Mapping[str, object]) -> None:
-    for name, signal in entered.items():
+    for name, wire in entered.items():
         if f"entry:{name}" not in wanted:
             raise StreamError(f"'{graph.name}': nothing that was asked for depends on '{name}': leave it out")
         if name in wanted:
@@ -156,7 +155,7 @@ def _check(graph: Network[Any], entered: Mapping[str, Wire], wanted: Mapping[str
                 f"'{graph.name}': the entry '{name}' has the name of a node or an input that is needed besides: give "
                 f"the output another name"
             )
-        loop = graph.loops.get(signal.node)
+        loop = graph.loops.get(wire.node)
         inside = [other for other in graph.nodes if other in wanted and graph.loops.get(other) == loop]
         if loop is not None and inside:
             raise StreamError(

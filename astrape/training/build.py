@@ -222,8 +222,8 @@ def _check_front(graph: Graph, entry: str, options: Options) -> None:
     """Hold what the command line says of the features against the recipe."""
     if options.features_block is None:
         return
-    signal = graph.wiring.get(entry)
-    use = graph.nodes[signal.node].use if signal is not None and signal.node in graph.nodes else "an input"
+    wire = graph.wiring.get(entry)
+    use = graph.nodes[wire.node].use if wire is not None and wire.node in graph.nodes else "an input"
     if use != options.features_block:
         raise TrainingError(
             f"--wavlm-frontend: '{entry}' of '{graph.name}' comes from {use}, not {options.features_block}"

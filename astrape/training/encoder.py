@@ -44,8 +44,8 @@ class EncoderValidation:
     def __init__(self, plan: LossPlan, graph: Graph) -> None:
         self.plan = plan
         self.codes = "codes" if "codes" in graph.outputs else None
-        signal = graph.wiring[self.codes] if self.codes else None
-        block = graph.nodes[signal.node].block if signal is not None and signal.node in graph.nodes else None
+        wire = graph.wiring[self.codes] if self.codes else None
+        block = graph.nodes[wire.node].block if wire is not None and wire.node in graph.nodes else None
         self.quantizer = block if isinstance(block, (Q2D2, FSQ)) else None
         self.mean: Tensor | None = None
 

@@ -74,7 +74,7 @@ def precision(
     else:
         live = graph.stream(backend="compiled", chunk=most, precision=weights)
     sessions = [live, graph.stream(dtype=torch.float64)]
-    coded = {name for name, signal in graph.wiring.items() if signal.port == "codes"}
+    coded = {name for name, wire in graph.wiring.items() if wire.port == "codes"}
     found = {name: Difference(name) for name in graph.outputs}
     powers = {name: [0.0, 0.0] for name in graph.outputs}
     seen: dict[str, set[float]] = {name: set() for name in coded}

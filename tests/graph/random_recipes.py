@@ -305,12 +305,12 @@ def counted_framings(graph: Graph, periods: int = 2) -> dict[str, Fraction]:
             readers.setdefault(read, []).append((actor.name, port))
     rules = [(actor, actor.block.consumes, actor.block.produces) for actor in graph.actors]
 
-    def arrive(signal: Any, count: int, now: Fraction) -> None:
+    def arrive(wire: Any, count: int, now: Fraction) -> None:
         for output, wired in graph.wiring.items():
-            for _ in range(count if wired == signal else 0):
+            for _ in range(count if wired == wire else 0):
                 produced[output] += 1
                 late[output] = max(late[output], now - produced[output] / graph.outputs[output].rate)
-        for reader in readers.get(signal, ()):
+        for reader in readers.get(wire, ()):
             held[reader] += count
 
     for now, names in arrivals(graph, periods):
@@ -323,7 +323,7 @@ def counted_framings(graph: Graph, periods: int = 2) -> dict[str, Fraction]:
                 if all(held[actor.name, port] >= need for port, need in consumes.items()):
                     for port, need in consumes.items():
                         held[actor.name, port] -= need
-                    for port, signal in actor.signals.items():
-                        arrive(signal, produces[port], now)
+                    for port, wire in actor.wires.items():
+                        arrive(wire, produces[port], now)
                     fired = True
     return late

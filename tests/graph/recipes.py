@@ -25,16 +25,16 @@ def counted_framing(graph: Graph, output: str, frames: int) -> Fraction:
     produced = 0
     latest = Fraction(0)
 
-    def arrive(signal: Any, count: int) -> None:
+    def arrive(wire: Any, count: int) -> None:
         nonlocal produced
-        if graph.wiring[output] == signal:
+        if graph.wiring[output] == wire:
             for _ in range(count):
                 end = Fraction(produced + 1) / graph.outputs[output].rate
                 lateness.append(Fraction(heard) / stream.rate - end)
                 produced += 1
         for actor in graph.actors:
             for port, read in actor.sources.items():
-                if read == signal:
+                if read == wire:
                     held[actor.name, port] += count
 
     lateness: list[Fraction] = []
@@ -48,8 +48,8 @@ def counted_framing(graph: Graph, output: str, frames: int) -> Fraction:
                 if all(held[actor.name, port] >= need[port] for port in actor.sources):
                     for port in actor.sources:
                         held[actor.name, port] -= need[port]
-                    for port, signal in actor.signals.items():
-                        arrive(signal, actor.block.produces[port])
+                    for port, wire in actor.wires.items():
+                        arrive(wire, actor.block.produces[port])
                     fired = True
     latest = max([latest, *lateness])
     return latest

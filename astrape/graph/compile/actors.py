@@ -22,24 +22,24 @@ def group_actors(
     Args:
         nodes: in execution order.
         loops: for each node in a feedback loop, the number of its loop.
-        streams: the stream of every signal.
-        outputs: the signals that leave the graph.
+        streams: the stream of every wire.
+        outputs: the wires that leave the graph.
 
     Raises:
         CausalityError: for a loop that can never iterate.
     """
     readers: dict[str, set[str]] = {}
     for name, node in nodes.items():
-        for signal in node.sources.values():
-            readers.setdefault(signal.node, set()).add(name)
-    wired = {signal.node for signal in outputs.values()}
+        for wire in node.sources.values():
+            readers.setdefault(wire.node, set()).add(name)
+    wired = {wire.node for wire in outputs.values()}
 
     def seen_outside(name: str) -> bool:
         return name in wired or any(loops.get(reader) != loops[name] for reader in readers.get(name, ()))
 
     heard = _heard_delays(nodes, seen_outside)
     read = set(outputs.values())
-    read |= {signal for name in heard for signal in nodes[name].sources.values()}
+    read |= {wire for name in heard for wire in nodes[name].sources.values()}
     inside: dict[int, list[PlannedNode]] = {}
     for name, node in nodes.items():
         if name in loops:
@@ -49,19 +49,18 @@ def group_actors(
         names = {node.name for node in component}
         crossing = read | {s for n in names for r in readers.get(n, set()) - names for s in nodes[r].sources.values()}
         members = [node for node in component if not node.cut]
-        visible = [signal for m in members for signal, _ in m.output_streams() if signal in crossing]
+        visible = [wire for m in members for wire, _ in m.output_streams() if wire in crossing]
         loop = FeedbackLoop(members, {node.name: node for node in component if node.cut}, streams, visible)
         sources = {str(s): s for m in members for s in m.sources.values() if str(s) in loop.inputs}
-        controls, signals = {name: name for name in loop.controls}, {str(signal): signal for signal in visible}
-        actors[loop_name(number)] = Actor(loop_name(number), loop, sources, controls, signals)
+        controls, wires = {name: name for name in loop.controls}, {str(wire): wire for wire in visible}
+        actors[loop_name(number)] = Actor(loop_name(number), loop, sources, controls, wires)
     for name, node in nodes.items():
         if name not in loops or name in heard:
-            signals = {port: Wire(name, port) for port in node.block.outputs}
-            actors[name] = Actor(name, node.block, dict(node.sources), dict(node.controls), signals)
-    producer = {signal: actor.name for actor in actors.values() for signal in actor.signals.values()}
+            wires = {port: Wire(name, port) for port in node.block.outputs}
+            actors[name] = Actor(name, node.block, dict(node.sources), dict(node.controls), wires)
+    producer = {wire: actor.name for actor in actors.values() for wire in actor.wires.values()}
     reads = {
-        name: [producer[signal] for signal in actor.sources.values() if signal in producer]
-        for name, actor in actors.items()
+        name: [producer[wire] for wire in actor.sources.values() if wire in producer] for name, actor in actors.items()
     }
     rank = [name if name in actors else loop_name(loops[name]) for name in nodes]
     return [actors[name] for name in execution_order(digraph(reads.items()), dict.fromkeys(rank))]

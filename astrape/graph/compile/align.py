@@ -35,7 +35,7 @@ def align(
         loops: for each node in a feedback loop, the number of its loop.
 
     Returns:
-        The nodes in execution order with the inserted delays among them, and the latency of every signal in seconds.
+        The nodes in execution order with the inserted delays among them, and the latency of every wire in seconds.
 
     Raises:
         AlignmentError: where the difference is not a whole number of frames, with the delay that would make it one.
@@ -69,7 +69,7 @@ def align(
         aligned[node.name] = node
         for port, own in node.block.latencies.items():
             latency[Wire(node.name, port)] = None if latest is None else latest + own
-    return aligned, {signal: age or Fraction(0) for signal, age in latency.items()}
+    return aligned, {wire: age or Fraction(0) for wire, age in latency.items()}
 
 
 def _feeds_back(node: PlannedNode, read: Wire, nodes: dict[str, PlannedNode], loops: dict[str, int]) -> bool:

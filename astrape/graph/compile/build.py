@@ -17,7 +17,7 @@ from astrape.graph.compile.plan import PlannedNode, Wire, digraph, execution_ord
 from astrape.graph.recipe import Recipe
 from astrape.graph.recipe.location import FileLocation, recipe_error, suggest
 from astrape.graph.recipe.node import Node, Reference
-from astrape.graph.recipe.written import exact_number
+from astrape.graph.recipe.written import recipe_number
 
 __all__ = ["Built", "build"]
 
@@ -27,7 +27,7 @@ class Built:
 
     Attributes:
         nodes: by name, in an order in which each comes after all that it reads, feedback aside.
-        streams: the stream of every signal.
+        streams: the stream of every wire.
         loops: for each node in a feedback loop, the number of its loop.
     """
 
@@ -35,15 +35,15 @@ class Built:
         self.nodes: dict[str, PlannedNode] = {}
         self.loops: dict[str, int] = {}
         self.streams = {Wire(name, "out"): stream for name, stream in recipe.inputs.items()}
-        self._specs = {node.name: node for node in nodes}
-        self._place = {name: place for place, name in enumerate(self._specs)}
+        self._unbuilt = {node.name: node for node in nodes}
+        self._place = {name: place for place, name in enumerate(self._unbuilt)}
         self._leading = dict(recipe.inputs)
         self._recipe = recipe
         self._entering: dict[int, list[str]] = {}
-        self._delays = {name for name, node in self._specs.items() if _is_delay(node)}
+        self._delays = {name for name, node in self._unbuilt.items() if _is_delay(node)}
 
     def resolve(self, reference: Reference, location: FileLocation, node: str | None) -> Wire:
-        """The signal a reference means.
+        """The wire a reference means.
 
         Raises:
             RecipeError: for a port that is not there, or left out where there are several.
@@ -64,12 +64,12 @@ class Built:
 
     def run(self) -> None:
         """Build every node."""
-        reads = {name: [reference.node for _, reference in node.sources] for name, node in self._specs.items()}
+        reads = {name: [reference.node for _, reference in node.sources] for name, node in self._unbuilt.items()}
         self._find_loops(digraph(reads.items()))
         order = self._order(reads)
         with memory_budget():
             for name in order:
-                self._build(self._specs[name])
+                self._build(self._unbuilt[name])
         for name in self.loops:
             if name in self._delays:
                 self._close(name)
@@ -106,51 +106,51 @@ class Built:
                 if name not in self._delays and read in self._delays and self.loops.get(read) == number:
                     graph.remove_edge(read, name)
                     graph.add_edges_from((source, name) for source in self._entering[number])
-        return execution_order(graph, self._specs)
+        return execution_order(graph, self._unbuilt)
 
-    def _build(self, spec: Node) -> None:
-        signals: dict[str, Wire] = {}
-        for port, reference in spec.sources:
-            if self._opens(spec, reference):
+    def _build(self, node: Node) -> None:
+        wires: dict[str, Wire] = {}
+        for port, reference in node.sources:
+            if self._opens(node, reference):
                 self._assume(reference.node)
-            signals[port] = self.resolve(reference, spec.location_of("from"), spec.name)
-        streams = {port: self.streams[signal] for port, signal in signals.items()}
-        block = build_block(spec, streams["in"] if set(streams) == {"in"} else streams)
+            wires[port] = self.resolve(reference, node.location_of("from"), node.name)
+        streams = {port: self.streams[wire] for port, wire in wires.items()}
+        block = build_block(node, streams["in"] if set(streams) == {"in"} else streams)
         if wrong := strange_time(block):
-            raise recipe_error(wrong, spec.location, spec.name, cls=RateError)
-        scope = {name: spec.controls.get(name, name) for name in block.controls}
+            raise recipe_error(wrong, node.location, node.name, cls=RateError)
+        scope = {name: node.controls.get(name, name) for name in block.controls}
         for name, channels in block.controls.items():
-            self._check_control(spec, name, channels)
-        sources = dict(zip(block.inputs, signals.values(), strict=True))
-        cut = spec.name in self._delays and spec.name in self.loops
-        planned = PlannedNode(spec.name, spec.use, block, sources, spec.location, scope, spec.training, cut=cut)
-        self.nodes[spec.name] = planned
-        for signal, stream in planned.output_streams():
-            self._leading.setdefault(spec.name, self.streams.setdefault(signal, stream))
+            self._check_control(node, name, channels)
+        sources = dict(zip(block.inputs, wires.values(), strict=True))
+        cut = node.name in self._delays and node.name in self.loops
+        planned = PlannedNode(node.name, node.use, block, sources, node.location, scope, node.training, cut=cut)
+        self.nodes[node.name] = planned
+        for wire, stream in planned.output_streams():
+            self._leading.setdefault(node.name, self.streams.setdefault(wire, stream))
 
-    def _opens(self, spec: Node, reference: Reference) -> bool:
-        number = self.loops.get(spec.name)
+    def _opens(self, node: Node, reference: Reference) -> bool:
+        number = self.loops.get(node.name)
         return number is not None and reference.node in self._delays and self.loops.get(reference.node) == number
 
     def _assume(self, delay: str) -> None:
         """Assume that a loop's delay carries a stream like the one that enters the loop, unless it says otherwise."""
-        signal = Wire(delay, "out")
-        if signal in self.streams:
+        wire = Wire(delay, "out")
+        if wire in self.streams:
             return
-        spec = self._specs[delay]
+        node = self._unbuilt[delay]
         entering = self._entering[self.loops[delay]][0]
         like = self._leading[entering]
         try:
-            rate = exact_number(spec.params["rate"]) if "rate" in spec.params else like.rate
-            self._leading[delay] = self.streams[signal] = Stream(rate, int(spec.params.get("channels", like.channels)))
+            rate = recipe_number(node.params["rate"]) if "rate" in node.params else like.rate
+            self._leading[delay] = self.streams[wire] = Stream(rate, int(node.params.get("channels", like.channels)))
         except (ValueError, TypeError, OverflowError, AstrapeError) as error:
             raise recipe_error(
-                str(error), spec.location, delay, "give `rate` in Hz and `channels` as numbers"
+                str(error), node.location, delay, "give `rate` in Hz and `channels` as numbers"
             ) from error
 
     def _close(self, name: str) -> None:
         """Check that what reaches a loop's delay is what was assumed to come out of it."""
-        planned, signal = self.nodes[name], Wire(name, "out")
+        planned, wire = self.nodes[name], Wire(name, "out")
         if not isinstance(planned.block, Delay) or planned.block.frames < 1:
             raise recipe_error(
                 "a cycle whose delay has no frames",
@@ -159,8 +159,8 @@ class Built:
                 "make it at least one frame",
                 CausalityError,
             )
-        if self.streams[signal] != planned.block.output:
-            real, taken = planned.block.output, self.streams[signal]
+        if self.streams[wire] != planned.block.output:
+            real, taken = planned.block.output, self.streams[wire]
             raise recipe_error(
                 f"the loop's delay gets {real.channels} channels at {real.rate} Hz and was taken for "
                 f"{taken.channels} channels at {taken.rate} Hz",
@@ -170,23 +170,23 @@ class Built:
                 RateError,
             )
 
-    def _check_control(self, spec: Node, name: str, channels: int) -> None:
-        outer = spec.controls.get(name)
+    def _check_control(self, node: Node, name: str, channels: int) -> None:
+        outer = node.controls.get(name)
         declared = self._recipe.controls.get(outer) if outer is not None else None
         if declared is None:
-            hint = suggest(name, spec.controls, "control") if spec.controls else f"declare it under controls: {name}"
-            raise recipe_error(f"there is no control '{name}'", spec.location, spec.name, hint)
+            hint = suggest(name, node.controls, "control") if node.controls else f"declare it under controls: {name}"
+            raise recipe_error(f"there is no control '{name}'", node.location, node.name, hint)
         if declared.channels != channels:
             raise recipe_error(
                 f"control '{name}' has {declared.channels} channels, and {channels} are needed",
-                spec.location,
-                spec.name,
+                node.location,
+                node.name,
                 f"declare it with channels: {channels}",
                 RateError,
             )
 
     def _first(self, names: Iterable[str]) -> Node:
-        return self._specs[min(names, key=self._place.__getitem__)]
+        return self._unbuilt[min(names, key=self._place.__getitem__)]
 
 
 def build(recipe: Recipe, nodes: Iterable[Node]) -> Built:
@@ -223,6 +223,6 @@ def _is_delay(node: Node) -> bool:
     except AstrapeError:
         return False
     try:
-        return all(exact_number(node.params[length]) != 0 for length in ("frames", "ms") if length in node.params)
+        return all(recipe_number(node.params[length]) != 0 for length in ("frames", "ms") if length in node.params)
     except ValueError:
         return True  # whatever is wrong with the length, the delay itself says so better

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from astrape.graph.recipe.location import quote
-from astrape.graph.recipe.written import exact_number
+from astrape.graph.recipe.written import recipe_number
 
 __all__ = ["Kind", "Mismatch", "kind_of"]
 
@@ -98,7 +98,7 @@ def _is_number(value: Any) -> bool:
 
 def _exact(value: Any) -> Fraction:
     try:
-        return exact_number(value)
+        return recipe_number(value)
     except ValueError:
         raise Mismatch("an exact number such as 44100, 44100.5 or '200/3'", quote(value)) from None
 

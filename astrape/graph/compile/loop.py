@@ -62,7 +62,7 @@ class FeedbackLoop(StreamBlock):
     Args:
         members: the nodes of the component in execution order, without the delays that are cut.
         delays: the cut delays by name.
-        streams: the stream of every signal of the graph.
+        streams: the stream of every wire of the graph.
         visible: the members' signals that nodes outside the loop, or the graph's outputs, read.
 
     Raises:
@@ -93,7 +93,7 @@ class FeedbackLoop(StreamBlock):
                 edges[member.name].append(_Edge(port, source, consumes[port], initial, read.node))
         torch.nn.Module.__init__(self)
         self.inputs = entering
-        self.outputs = {str(signal): streams[signal] for signal in visible}
+        self.outputs = {str(wire): streams[wire] for wire in visible}
         self.controls = {
             member.controls[name]: count for member in members for name, count in member.block.controls.items()
         }
@@ -243,7 +243,7 @@ class FeedbackLoop(StreamBlock):
     ) -> tuple[dict[str, Tensor], State]:
         """One pass of ``count`` iterations: what comes out, and the next state."""
         blocks, tokens = dict(state["blocks"]), state["tokens"]
-        parts: dict[Wire, list[Tensor]] = {signal: [] for signal in self._visible}
+        parts: dict[Wire, list[Tensor]] = {wire: [] for wire in self._visible}
         queues: dict[str, Tensor] = dict(tokens)
         readers: dict[Wire, list[str]] = {}
         for member in self._members:
@@ -268,16 +268,16 @@ class FeedbackLoop(StreamBlock):
             blocks[member.name] = map_state(laid_out, left)
             produced = y if isinstance(y, dict) else {next(iter(member.block.outputs)): y}
             for port, tensor in produced.items():
-                signal = Wire(member.name, port)
-                if signal in parts:
-                    parts[signal].append(tensor)
-                for key in readers.get(signal, []):
+                wire = Wire(member.name, port)
+                if wire in parts:
+                    parts[wire].append(tensor)
+                for key in readers.get(wire, []):
                     if key in queues and queues[key].shape[-1]:
                         queues[key] = torch.cat((queues[key], tensor), dim=-1)
                     else:
                         # What waits while its member fires again is in memory of its own.
                         queues[key] = _copy(tensor) if key in tokens or not self._iterations_at_once else tensor
-        made = {str(signal): torch.cat(p, dim=-1) if len(p) > 1 else p[0] for signal, p in parts.items()}
+        made = {str(wire): torch.cat(p, dim=-1) if len(p) > 1 else p[0] for wire, p in parts.items()}
         return made, {"blocks": blocks, "tokens": {key: queues[key] for key in tokens}}
 
     def _one_iteration(self) -> list[tuple[int, int]]:
@@ -323,7 +323,7 @@ class FeedbackLoop(StreamBlock):
 
 
 def _through_delays(read: Wire, delays: dict[str, PlannedNode]) -> tuple[Wire, int]:
-    """Follow a signal back through cut delays; the frames of silence they hold add up."""
+    """Follow a wire back through cut delays; the frames of silence they hold add up."""
     initial = 0
     while read.node in delays:
         block = delays[read.node].block

@@ -57,8 +57,8 @@ def plan_recipe(recipe: Recipe, *, training: bool = False) -> Plan:
 
 def needed_nodes(nodes: Mapping[str, PlannedNode], outputs: Mapping[str, Wire]) -> dict[str, PlannedNode]:
     """The nodes that an output depends on; proves that no training-only node is among those of a streaming graph."""
-    reads = {name: [signal.node for signal in node.sources.values()] for name, node in nodes.items()}
-    wanted = reached((signal.node for signal in outputs.values()), reads)
+    reads = {name: [wire.node for wire in node.sources.values()] for name, node in nodes.items()}
+    wanted = reached((wire.node for wire in outputs.values()), reads)
     needed = {name: node for name, node in nodes.items() if name in wanted}
     for node in needed.values():
         if node.training:
@@ -71,8 +71,8 @@ def read_inputs(
     inputs: Mapping[str, Stream], nodes: Mapping[str, PlannedNode], outputs: Mapping[str, Wire]
 ) -> dict[str, Stream]:
     """The inputs that something reads; one for training-only nodes alone is left out of the streaming graph."""
-    read = {signal.node for node in nodes.values() for signal in node.sources.values()}
-    read |= {signal.node for signal in outputs.values()}
+    read = {wire.node for node in nodes.values() for wire in node.sources.values()}
+    read |= {wire.node for wire in outputs.values()}
     return {name: stream for name, stream in inputs.items() if name in read}
 
 
@@ -92,7 +92,7 @@ def refuse_lookahead(nodes: Mapping[str, PlannedNode], inputs: Mapping[str, Stre
         ahead = node.block.lookahead
         if ahead == 0:
             continue
-        graph = digraph((name, [signal.node for signal in other.sources.values()]) for name, other in nodes.items())
+        graph = digraph((name, [wire.node for wire in other.sources.values()]) for name, other in nodes.items())
         start = next((name for name in inputs if name in graph and nx.has_path(graph, name, node.name)), None)
         path = nx.shortest_path(graph, start, node.name) if start is not None else [node.name]
         far = "without bound" if ahead is None else f"{float(ahead * Fraction(1000)):.6g} ms"

@@ -31,7 +31,7 @@ class PlannedNode:
     """A node of the flat graph.
 
     Attributes:
-        sources: for each input port, the signal it reads.
+        sources: for each input port, the wire it reads.
         controls: for each control the block listens to, the graph's name of it.
         training: cut away from the streaming graph.
         inserted: a delay that the compiler put in to align a fan-in.
@@ -49,7 +49,7 @@ class PlannedNode:
     cut: bool = False
 
     def output_streams(self) -> Iterator[tuple[Wire, Stream]]:
-        """The node's output signals with their streams."""
+        """The node's output wires with their streams."""
         for port, stream in self.block.outputs.items():
             yield Wire(self.name, port), stream
 
@@ -64,8 +64,8 @@ class Plan:
         loops: for each node in a feedback loop, the number of its loop.
         inputs: the stream of each.
         controls: what the nodes listen to, by name.
-        outputs: the signal that each output carries.
-        latency: algorithmic latency of every signal, seconds.
+        wiring: the wire behind each output.
+        signal_latency: algorithmic latency of every wire, seconds.
     """
 
     name: str
@@ -73,11 +73,11 @@ class Plan:
     loops: dict[str, int]
     inputs: dict[str, Stream]
     controls: dict[str, Control]
-    outputs: dict[str, Wire]
-    latency: Mapping[Wire, Fraction]
+    wiring: dict[str, Wire]
+    signal_latency: Mapping[Wire, Fraction]
 
     def streams(self) -> dict[Wire, Stream]:
-        """The stream of every signal."""
+        """The stream of every wire."""
         streams = {Wire(name, "out"): stream for name, stream in self.inputs.items()}
         for node in self.nodes.values():
             streams.update(node.output_streams())

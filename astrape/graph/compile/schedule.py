@@ -29,7 +29,7 @@ MOST_FRAMES = 2**22
 
 
 class Edge(NamedTuple):
-    """One input port of an actor: the signal it reads, and the frames one firing takes of it."""
+    """One input port of an actor: the wire it reads, and the frames one firing takes of it."""
 
     port: str
     key: str
@@ -42,9 +42,9 @@ class Actor:
     """A node, or a whole feedback loop, which fires as one.
 
     Args:
-        sources: for each input port, the signal it reads.
+        sources: for each input port, the wire it reads.
         controls: for each control of the block, the graph's name of it.
-        signals: for each output port, the signal that it is in the graph.
+        wires: for each output port, the wire that it is in the graph.
     """
 
     def __init__(
@@ -53,18 +53,18 @@ class Actor:
         block: StreamBlock,
         sources: dict[str, Wire],
         controls: dict[str, str],
-        signals: dict[str, Wire],
+        wires: dict[str, Wire],
     ) -> None:
         self.name = name
         self.block = block
         self.sources = sources
         self.controls = controls
-        self.signals = signals
+        self.wires = wires
         consumes = block.consumes
         self.edges = [Edge(port, f"{name}.{port}", read, consumes[port]) for port, read in sources.items()]
-        self.output = next(iter(signals.values()))
+        self.output = next(iter(wires.values()))
         produces = block.produces
-        self.produced = [(signal, produces[port]) for port, signal in signals.items()]
+        self.produced = [(wire, produces[port]) for port, wire in wires.items()]
 
 
 def common_multiple(periods: Sequence[Fraction]) -> Fraction:
@@ -140,8 +140,8 @@ class TokenCounts:
         self._producer = {Wire(name, "out"): (name, stream.rate, 1) for name, stream in inputs.items()}
         for actor in actors:
             outputs, produces = actor.block.outputs, actor.block.produces
-            for port, signal in actor.signals.items():
-                self._producer[signal] = (actor.name, outputs[port].rate, produces[port])
+            for port, wire in actor.wires.items():
+                self._producer[wire] = (actor.name, outputs[port].rate, produces[port])
 
     def framing(self, output: Wire) -> Framing:
         """Framing latency of an output.
@@ -179,7 +179,7 @@ class TokenCounts:
         frames = {Wire(name, "out"): int(seconds * stream.rate) for name, stream in self._inputs.items()}
         for actor in self._actors:
             firings = min(frames[edge.read] // edge.consumes for edge in actor.edges)
-            frames.update({signal: firings * produced for signal, produced in actor.produced})
+            frames.update({wire: firings * produced for wire, produced in actor.produced})
         return {output: frames[output] for output in outputs}
 
     def oldest_input(self, outputs: Collection[Wire]) -> Fraction | None:
@@ -193,25 +193,25 @@ class TokenCounts:
             return None
         oldest = dict.fromkeys(outputs, 0)
         for actor in reversed(self._actors):
-            for port, signal in actor.signals.items():
-                if signal not in oldest:
+            for port, wire in actor.wires.items():
+                if wire not in oldest:
                     continue
                 produced = actor.block.produces[port]
-                firing, within = divmod(oldest.pop(signal), produced)
+                firing, within = divmod(oldest.pop(wire), produced)
                 reach = _reach(actor.block, within, produced)
                 if reach is None:
                     return None
                 for edge in actor.edges:
                     back = firing * edge.consumes + reach * edge.consumes // actor.block.quantum
                     oldest[edge.read] = min(back, oldest.get(edge.read, back))
-        times = (frame / self._inputs[signal.node].rate for signal, frame in oldest.items())
+        times = (frame / self._inputs[wire.node].rate for wire, frame in oldest.items())
         return min(times, default=Fraction(0))
 
     def _unbounded(self, outputs: Collection[Wire]) -> bool:
         """Whether a block that remembers without bound is on a way to an output: found before any frame is counted."""
         asked = set(outputs)
         for actor in reversed(self._actors):
-            if not asked.isdisjoint(actor.signals.values()):
+            if not asked.isdisjoint(actor.wires.values()):
                 if actor.block.receptive_field is None:
                     return True
                 asked.update(actor.sources.values())

@@ -34,32 +34,32 @@ class Flat:
     expectations: tuple[Expectation, ...]
 
 
-def expand(sheet: WrittenRecipe, origin: Path | None = None) -> Flat:
+def expand(recipe: WrittenRecipe, origin: Path | None = None) -> Flat:
     """Unfold a recipe into one flat graph.
 
     Nodes of nested recipes that nothing outside uses are left out, as are nested training sections, which belong to
     the training of the nested recipe by itself.
 
     Args:
-        sheet: the outermost recipe.
+        recipe: the outermost recipe.
         origin: the file it was read from, to notice when it comes back inside itself.
 
     Raises:
         RecipeError: with file, line, node and hint.
     """
-    expansion = _Expansion(sheet)
+    expansion = _Expansion(recipe)
     stack = () if origin is None else (origin.resolve(),)
-    inputs: dict[str, Symbol] = {name: (name, None) for name in sheet.inputs}
-    scope = _Scope(sheet, "", inputs, {name: name for name in sheet.controls}, False, stack, 0)
+    inputs: dict[str, Symbol] = {name: (name, None) for name in recipe.inputs}
+    scope = _Scope(recipe, "", inputs, {name: name for name in recipe.controls}, False, stack, 0)
     outputs, training_outputs = expansion.unfold(scope)
-    return expansion.finish(outputs, training_outputs, sheet)
+    return expansion.finish(outputs, training_outputs, recipe)
 
 
 @dataclass(frozen=True)
 class _Scope:
     """One recipe at one place in the graph: what its names stand for there."""
 
-    sheet: WrittenRecipe
+    recipe: WrittenRecipe
     prefix: str
     inputs: Mapping[str, Symbol]
     controls: dict[str, str]
@@ -76,12 +76,12 @@ class _Scope:
 class _Nested:
     """A recipe that another one nests, and the file it comes from, if it is one of its own."""
 
-    sheet: WrittenRecipe
+    recipe: WrittenRecipe
     path: Path | None
 
 
 @dataclass(frozen=True)
-class _Raw:
+class _Unresolved:
     """A flat node whose sources are still symbols."""
 
     node: Node
@@ -91,32 +91,32 @@ class _Raw:
 class _Expansion:
     def __init__(self, outermost: WrittenRecipe) -> None:
         self.controls = dict(outermost.controls)
-        self.raws: list[_Raw] = []
+        self.unresolved: list[_Unresolved] = []
         self.aliases: dict[Symbol, Symbol] = {}
         self.expectations: list[tuple[Expectation, Symbol]] = []
-        self.sheets: dict[object, WrittenRecipe] = {}
+        self.recipes: dict[object, WrittenRecipe] = {}
         self.checked: set[int] = set()
         self.count = 0
         self.values = outermost.located.source.values
 
     def unfold(self, scope: _Scope) -> tuple[dict[str, Symbol], dict[str, Symbol]]:
         """Add the nodes of a recipe; return what its outputs and training outputs stand for."""
-        sheet, outermost = scope.sheet, scope.depth == 0
-        written_nodes = [written for written in sheet.written_nodes if outermost or not written.training]
-        nested = {written.name: self.nested(written, scope) for written in written_nodes if written.recipe is not None}
-        names = _Names(scope, {name: tuple(inner.sheet.outputs) for name, inner in nested.items()})
+        recipe, outermost = scope.recipe, scope.depth == 0
+        nodes = [written for written in recipe.nodes if outermost or not written.training]
+        nested = {written.name: self.nested(written, scope) for written in nodes if written.recipe is not None}
+        names = _Names(scope, {name: tuple(inner.recipe.outputs) for name, inner in nested.items()})
         sources = {
             written.name: tuple(
                 (port, names.symbol(text, location, written.name), location) for port, text, location in written.sources
             )
-            for written in written_nodes
+            for written in nodes
         }
-        outputs = names.outputs(sheet.outputs, "outputs")
-        training = names.outputs(sheet.training_outputs, "training", "outputs") if outermost else {}
-        if id(sheet) not in self.checked:
-            self.checked.add(id(sheet))
-            check_reach(sheet)
-        for written in written_nodes:
+        outputs = names.outputs(recipe.outputs, "outputs")
+        training = names.outputs(recipe.training_outputs, "training", "outputs") if outermost else {}
+        if id(recipe) not in self.checked:
+            self.checked.add(id(recipe))
+            check_reach(recipe)
+        for written in nodes:
             self.count += written.repeat
             if self.count > MOST_NODES:
                 raise recipe_error(
@@ -138,23 +138,23 @@ class _Expansion:
             )
         if not isinstance(located.value, str):
             key: object = (id(located.source), located.path)
-            if key not in self.sheets:
-                self.sheets[key] = read_written(located, written.name)
-            return _Nested(self.sheets[key], None)
+            if key not in self.recipes:
+                self.recipes[key] = read_written(located, written.name)
+            return _Nested(self.recipes[key], None)
         path = locate(located.value, located.source.base, located.location, written.name)
         known = path.resolve()
         if known in scope.stack:
             circle = " -> ".join(step.name for step in (*scope.stack[scope.stack.index(known) :], known))
             raise recipe_error(f"the recipe nests itself: {circle}", located.location, written.name, "break the circle")
-        if known not in self.sheets:
+        if known not in self.recipes:
             source = read_file(path, located.location, written.name)
             self.values += source.values
             if self.values > MOST_VALUES:
                 raise recipe_error(
                     f"all files have more than {MOST_VALUES} values", located.location, written.name, "nest less"
                 )
-            self.sheets[known] = read_written(Located(source, source.data))
-        return _Nested(self.sheets[known], known)
+            self.recipes[known] = read_written(Located(source, source.data))
+        return _Nested(self.recipes[known], known)
 
     def add_blocks(self, written: WrittenNode, scope: _Scope, sources: _Sources) -> None:
         training = scope.training or written.training
@@ -169,54 +169,54 @@ class _Expansion:
                 written.location,
                 written.locations,
             )
-            self.raws.append(_Raw(node, sources))
+            self.unresolved.append(_Unresolved(node, sources))
             sources = ((sources[0][0], (name, None), written.location),)
 
     def add_graphs(self, written: WrittenNode, scope: _Scope, nested: _Nested, sources: _Sources) -> None:
-        sheet = nested.sheet
-        if written.repeat > 1 and (len(sheet.inputs) > 1 or len(sheet.outputs) > 1):
+        recipe = nested.recipe
+        if written.repeat > 1 and (len(recipe.inputs) > 1 or len(recipe.outputs) > 1):
             location = written.locations["repeat"]
-            shown = f"'{sheet.name}' has inputs {', '.join(sheet.inputs)} and outputs {', '.join(sheet.outputs)}"
+            shown = f"'{recipe.name}' has inputs {', '.join(recipe.inputs)} and outputs {', '.join(recipe.outputs)}"
             raise recipe_error(f"repeat makes a chain, and {shown}", location, written.name, "give it one of each")
         stack = scope.stack if nested.path is None else (*scope.stack, nested.path)
-        controls = self.bind_controls(written, scope, sheet)
+        controls = self.bind_controls(written, scope, recipe)
         for name in scope.copies(written):
-            inputs = self.bind_inputs(written, sheet, name, sources)
+            inputs = self.bind_inputs(written, recipe, name, sources)
             training = scope.training or written.training
-            inner = _Scope(sheet, f"{name}/", inputs, controls, training, stack, scope.depth + 1)
+            inner = _Scope(recipe, f"{name}/", inputs, controls, training, stack, scope.depth + 1)
             for port, symbol in self.unfold(inner)[0].items():
                 self.aliases[(name, port)] = symbol
-            sources = ((sources[0][0], (name, next(iter(sheet.outputs))), written.location),)
+            sources = ((sources[0][0], (name, next(iter(recipe.outputs))), written.location),)
 
     def bind_inputs(
-        self, written: WrittenNode, sheet: WrittenRecipe, name: str, sources: _Sources
+        self, written: WrittenNode, recipe: WrittenRecipe, name: str, sources: _Sources
     ) -> dict[str, Symbol]:
         """Symbols for the inputs of a nested recipe, which are aliases of what it reads."""
         location = written.locations.get("from", written.location)
-        names = ", ".join(sheet.inputs)
+        names = ", ".join(recipe.inputs)
         given = {port: symbol for port, symbol, _ in sources}
-        if len(sheet.inputs) == 1 and set(given) == {"in"}:
-            given = {next(iter(sheet.inputs)): given["in"]}
-        unknown = [port for port in given if port not in sheet.inputs]
-        missing = [port for port in sheet.inputs if port not in given]
+        if len(recipe.inputs) == 1 and set(given) == {"in"}:
+            given = {next(iter(recipe.inputs)): given["in"]}
+        unknown = [port for port in given if port not in recipe.inputs]
+        missing = [port for port in recipe.inputs if port not in given]
         if unknown or missing:
-            hint = "give it one source" if len(sheet.inputs) == 1 else "write from: {INPUT: NODE, ...}"
+            hint = "give it one source" if len(recipe.inputs) == 1 else "write from: {INPUT: NODE, ...}"
             fault = (
-                f"'{sheet.name}' has no input {quote(unknown[0])}" if unknown else f"input '{missing[0]}' is not fed"
+                f"'{recipe.name}' has no input {quote(unknown[0])}" if unknown else f"input '{missing[0]}' is not fed"
             )
             if set(given) <= {"in"} or "0" in given:
-                fault = f"from gives {len(given)} without names, and '{sheet.name}' does not take that"
+                fault = f"from gives {len(given)} without names, and '{recipe.name}' does not take that"
             raise recipe_error(f"{fault} (inputs: {names})", location, written.name, hint)
         inputs: dict[str, Symbol] = {}
-        for port, stream in sheet.inputs.items():
+        for port, stream in recipe.inputs.items():
             inputs[port] = (f"{name}/{port}", None)
             self.aliases[inputs[port]] = given[port]
-            declared = sheet.located.location_of("inputs", port)
+            declared = recipe.located.location_of("inputs", port)
             expectation = Expectation(name, Reference(""), stream, written.location, port, declared)
             self.expectations.append((expectation, given[port]))
         return inputs
 
-    def bind_controls(self, written: WrittenNode, scope: _Scope, sheet: WrittenRecipe) -> dict[str, str]:
+    def bind_controls(self, written: WrittenNode, scope: _Scope, recipe: WrittenRecipe) -> dict[str, str]:
         """The outermost name of each control of a nested recipe.
 
         A control goes by the same name outside unless ``controls`` renames it. One that has a default and no
@@ -224,14 +224,14 @@ class _Expansion:
         """
         for name, given in written.controls.items():
             location = written.locations["controls"]
-            if name not in sheet.controls:
-                hint = suggest(name, sheet.controls, "control")
-                raise recipe_error(f"'{sheet.name}' has no control {quote(name)}", location, written.name, hint)
+            if name not in recipe.controls:
+                hint = suggest(name, recipe.controls, "control")
+                raise recipe_error(f"'{recipe.name}' has no control {quote(name)}", location, written.name, hint)
             if given not in scope.controls:
                 hint = suggest(given, scope.controls, "control")
                 raise recipe_error(f"there is no control {quote(given)}", location, written.name, hint)
         bound: dict[str, str] = {}
-        for name, control in sheet.controls.items():
+        for name, control in recipe.controls.items():
             outer = written.controls.get(name, name)
             if outer in scope.controls:
                 bound[name] = scope.controls[outer]
@@ -240,16 +240,16 @@ class _Expansion:
                 bound[name] = f"{scope.prefix}{written.name}/{name}"
                 self.controls[bound[name]] = replace(control, name=bound[name])
             else:
-                fault = f"'{sheet.name}' needs a control '{name}' ({control.channels} channels)"
+                fault = f"'{recipe.name}' needs a control '{name}' ({control.channels} channels)"
                 hint = f"add it to controls, give it a default, or write controls: {{{name}: NAME}}"
                 raise recipe_error(fault, written.location, written.name, hint)
         return bound
 
     def finish(
-        self, outputs: Mapping[str, Symbol], training_outputs: Mapping[str, Symbol], sheet: WrittenRecipe
+        self, outputs: Mapping[str, Symbol], training_outputs: Mapping[str, Symbol], recipe: WrittenRecipe
     ) -> Flat:
         """Follow all aliases, and keep what the outputs depend on."""
-        location_of = sheet.located.location_of
+        location_of = recipe.located.location_of
         finals = {name: self.follow(symbol, location_of("outputs", name)) for name, symbol in outputs.items()}
         training_finals = {
             name: self.follow(symbol, location_of("training", "outputs", name))
@@ -257,9 +257,9 @@ class _Expansion:
         }
         nodes = [
             replace(
-                raw.node, sources=tuple((port, self.follow(symbol, location)) for port, symbol, location in raw.sources)
+                one.node, sources=tuple((port, self.follow(symbol, location)) for port, symbol, location in one.sources)
             )
-            for raw in self.raws
+            for one in self.unresolved
         ]
         reads = {node.name: [reference.node for _, reference in node.sources] for node in nodes}
         live = reached((reference.node for reference in finals.values()), reads)
@@ -269,7 +269,7 @@ class _Expansion:
             for node in nodes
             if node.name in live or node.name in wanted
         ]
-        known = {node.name for node in kept} | set(sheet.inputs)
+        known = {node.name for node in kept} | set(recipe.inputs)
         expectations = [
             replace(expectation, reference=self.follow(symbol, expectation.location))
             for expectation, symbol in self.expectations
@@ -298,18 +298,18 @@ class _Names:
     """Resolves references inside one recipe at one place in the graph."""
 
     def __init__(self, scope: _Scope, nested: Mapping[str, tuple[str, ...]]) -> None:
-        self.sheet = scope.sheet
+        self.recipe = scope.recipe
         self.inputs = scope.inputs
         self.nested = nested
         self.last = {
             written.name: scope.copies(written)[-1]
-            for written in scope.sheet.written_nodes
+            for written in scope.recipe.nodes
             if scope.depth == 0 or not written.training
         }
-        self.training = {written.name for written in scope.sheet.written_nodes if written.training}
+        self.training = {written.name for written in scope.recipe.nodes if written.training}
 
     def outputs(self, references: Mapping[str, str], *section: str) -> dict[str, Symbol]:
-        location_of, what = self.sheet.located.location_of, " ".join(section)[:-1]
+        location_of, what = self.recipe.located.location_of, " ".join(section)[:-1]
         return {
             name: self.symbol(text, location_of(*section, name), None, f"{what} '{name}': ")
             for name, text in references.items()

@@ -23,18 +23,18 @@ def reached(starts: Iterable[str], reads: Mapping[str, Iterable[str]]) -> dict[s
     return parents
 
 
-def check_reach(sheet: WrittenRecipe) -> None:
+def check_reach(recipe: WrittenRecipe) -> None:
     """Refuse what feeds nothing, and whatever is live and reads training nodes. References are known to exist.
 
     Raises:
         RecipeError: with the line of the node, input or output, and for a training node in use the path to the output.
     """
-    written_nodes = {written.name: written for written in sheet.written_nodes}
+    written_nodes = {written.name: written for written in recipe.nodes}
     reads = {name: [_node_of(text) for _, text, _ in written.sources] for name, written in written_nodes.items()}
-    outputs = {name: _node_of(text) for name, text in sheet.outputs.items()}
+    outputs = {name: _node_of(text) for name, text in recipe.outputs.items()}
     live = reached(outputs.values(), reads)
-    _check_live(written_nodes, reads, live, outputs, sheet)
-    training = reached((_node_of(text) for text in sheet.training_outputs.values()), reads)
+    _check_live(written_nodes, reads, live, outputs, recipe)
+    training = reached((_node_of(text) for text in recipe.training_outputs.values()), reads)
     for name, written in written_nodes.items():
         if written.training and name not in training:
             raise recipe_error("it feeds nothing", written.location, name, "name it in training.outputs, or remove it")
@@ -44,9 +44,9 @@ def check_reach(sheet: WrittenRecipe) -> None:
                 raise recipe_error("it feeds the training section only", written.location, name, hint)
             raise recipe_error("it feeds nothing", written.location, name, "name it in outputs, or remove it")
     read = {source for sources in reads.values() for source in sources} | set(live) | set(training)
-    for name in sheet.inputs:
+    for name in recipe.inputs:
         if name not in read:
-            location = sheet.located.location_of("inputs", name)
+            location = recipe.located.location_of("inputs", name)
             raise recipe_error(f"nothing reads input '{name}'", location, hint="read it with from, or remove it")
 
 
@@ -59,12 +59,12 @@ def _check_live(
     reads: Mapping[str, list[str]],
     live: Mapping[str, str | None],
     outputs: Mapping[str, str],
-    sheet: WrittenRecipe,
+    recipe: WrittenRecipe,
 ) -> None:
     hint = "move what reads it to the training section, or the training node to blocks"
     for output, name in outputs.items():
         if name in written_nodes and written_nodes[name].training:
-            location = sheet.located.location_of("outputs", output)
+            location = recipe.located.location_of("outputs", output)
             raise recipe_error(
                 f"output '{output}' depends on training: '{name}' -> output '{output}'", location, hint=hint
             )

@@ -100,20 +100,20 @@ class Recipe:
     @classmethod
     def _of(cls, source: Source, origin: Path | None = None) -> Recipe:
         located = Located(source, source.data)
-        sheet = read_written(located)
-        flat = expand(sheet, origin)
+        written = read_written(located)
+        flat = expand(written, origin)
         return cls(
-            name=sheet.name,
-            inputs=sheet.inputs,
+            name=written.name,
+            inputs=written.inputs,
             controls=flat.controls,
             nodes=flat.nodes,
             outputs=flat.outputs,
             training_outputs=flat.training_outputs,
-            training=sheet.training,
+            training=written.training,
             expectations=flat.expectations,
             source=source.file,
             location=located.location,
-            description=sheet.description,
+            description=written.description,
             located=located,
         )
 

@@ -10,12 +10,13 @@ from fractions import Fraction
 from typing import Any
 
 from astrape.blocks.base import Stream
+from astrape.blocks.parameters import exact_number
 from astrape.errors import RateError
 from astrape.graph.recipe.location import FileLocation, quote, recipe_error, suggest
 from astrape.graph.recipe.node import Control
 from astrape.graph.recipe.yaml_source import RECIPE_KEYS, Located, is_recipe
 
-__all__ = ["WrittenNode", "WrittenRecipe", "exact_number", "read_written"]
+__all__ = ["WrittenNode", "WrittenRecipe", "read_written", "recipe_number"]
 
 MOST_CHANNELS = 1 << 16
 FASTEST_RATE = 10**9
@@ -25,7 +26,6 @@ LONGEST_UNIT = 16
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _REFERENCE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)?")
-_EXACT = re.compile(r"([-+]?)([0-9]{1,20})(?:\.([0-9]{1,20})|\s*/\s*([0-9]{1,20}))?")
 _CALL = ("self", "x")
 _OWN_KEYS = ("use", "from", "repeat", "recipe", "controls")
 
@@ -61,7 +61,7 @@ class WrittenRecipe:
     description: str
     inputs: dict[str, Stream]
     controls: dict[str, Control]
-    written_nodes: tuple[WrittenNode, ...]
+    nodes: tuple[WrittenNode, ...]
     outputs: dict[str, str]
     training_outputs: dict[str, str]
     training: dict[str, Any]
@@ -103,7 +103,7 @@ def read_written(located: Located, name: str | None = None) -> WrittenRecipe:
     controls = {}
     if "controls" in entries:
         controls = {key: _control(key, at) for key, at in _named(entries["controls"], "controls", "control").items()}
-    written_nodes = _drafts(entries["blocks"], tuple(inputs), training=False)
+    written_nodes = _written_nodes(entries["blocks"], tuple(inputs), training=False)
     outputs = _outputs(entries["outputs"])
     if not outputs:
         raise recipe_error("there are no outputs", entries["outputs"].location, hint="add one: NAME: NODE")
@@ -113,7 +113,7 @@ def read_written(located: Located, name: str | None = None) -> WrittenRecipe:
         section = _mapping(entries["training"], "training")
         training = {key: at.value for key, at in section.items() if key not in ("blocks", "outputs")}
         if "blocks" in section:
-            written_nodes += _drafts(section["blocks"], (), training=True)
+            written_nodes += _written_nodes(section["blocks"], (), training=True)
         if "outputs" in section:
             training_outputs = _outputs(section["outputs"])
     assert name is not None
@@ -123,8 +123,8 @@ def read_written(located: Located, name: str | None = None) -> WrittenRecipe:
     )
 
 
-def exact_number(value: Any) -> Fraction:
-    """A number without rounding: an int, a decimal by its text, or a fraction in a string such as ``"200/3"``.
+def recipe_number(value: Any) -> Fraction:
+    """A number of a recipe without rounding: as blocks take exact numbers, or a float, which YAML makes of a decimal.
 
     A float is taken as the shortest decimal that stands for it, which is its text for up to 15 digits, more than a
     rate can have here.
@@ -134,14 +134,10 @@ def exact_number(value: Any) -> Fraction:
     """
     if isinstance(value, float) and math.isfinite(value):
         return Fraction(float.__repr__(value))
-    if isinstance(value, (int, Fraction)) and not isinstance(value, bool):
-        return Fraction(value)
-    found = _EXACT.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None or (found[4] is not None and int(found[4]) == 0):
-        raise ValueError(f"{quote(value)} is not a number: write 44100, 44100.5 or '200/3'")
-    sign, whole, decimals, denominator = found.groups()
-    exact = Fraction(int(whole + (decimals or "")), int(denominator) if denominator else 10 ** len(decimals or ""))
-    return -exact if sign == "-" else exact
+    try:
+        return exact_number("it", value)
+    except ValueError:
+        raise ValueError(f"{quote(value)} is not a number: write 44100, 44100.5 or '200/3'") from None
 
 
 def _mapping(located: Located, what: str, node: str | None = None) -> dict[str, Located]:
@@ -218,7 +214,7 @@ def _input(name: str, located: Located) -> Stream:
     entries = _entries(located, what, ("rate", "channels"))
     location = entries["rate"].location
     try:
-        rate = exact_number(entries["rate"].value)
+        rate = recipe_number(entries["rate"].value)
     except ValueError as error:
         raise recipe_error(f"{what}: rate {error}", location, cls=RateError) from None
     if rate <= 0:
@@ -281,16 +277,16 @@ def _reference(located: Located, what: str, node: str | None = None) -> str:
     return text
 
 
-def _drafts(located: Located, inputs: Sequence[str], training: bool) -> list[WrittenNode]:
+def _written_nodes(located: Located, inputs: Sequence[str], training: bool) -> list[WrittenNode]:
     """The nodes of a section. ``inputs`` is what the first of them can read when it does not say."""
     written_nodes: list[WrittenNode] = []
     for name, at in _named(located, "blocks", "node").items():
         before = (written_nodes[-1].name,) if written_nodes else inputs
-        written_nodes.append(_draft(name, at, before, training))
+        written_nodes.append(_written_node(name, at, before, training))
     return written_nodes
 
 
-def _draft(name: str, located: Located, before: Sequence[str], training: bool) -> WrittenNode:
+def _written_node(name: str, located: Located, before: Sequence[str], training: bool) -> WrittenNode:
     entries = _mapping(located, "it", name)
     if "use" not in entries:
         raise recipe_error("it lacks the key 'use'", located.location, name, "add use: BLOCK")

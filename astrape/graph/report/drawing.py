@@ -208,17 +208,17 @@ def _parts(graph: Network[Any]) -> tuple[dict[str, Box], Edges, Edges]:
         numbers = f"{short_rate(block.rate_out)}, {_latency(block.latency)}"
         heard = list(dict.fromkeys(node.controls.values()))
         boxes[node.name] = Box((node.name, kind, numbers), look, "⟵ " + ", ".join(heard) if heard else "")
-        streams.update({(signal.node, signal.port): stream for signal, stream in node.output_streams()})
+        streams.update({(wire.node, wire.port): stream for wire, stream in node.output_streams()})
     for node in graph.nodes.values():
         for source in dict.fromkeys(node.sources.values()):
             stream = streams[source.node, source.port]
             edge = (source.node, node.name, f"{short_rate(stream.rate)} × {stream.channels}")
             (feedback if node.cut else edges).append(edge)
-    for name, signal in graph.wiring.items():
+    for name, wire in graph.wiring.items():
         stream = graph.outputs[name]
         late = graph.host_latencies[name] / stream.rate
         boxes[f"{name} →"] = Box((name, "output", f"{short_rate(stream.rate)}, {_latency(late)} at host"), "output")
-        edges.append((signal.node, f"{name} →", f"{short_rate(stream.rate)} × {stream.channels}"))
+        edges.append((wire.node, f"{name} →", f"{short_rate(stream.rate)} × {stream.channels}"))
     return boxes, edges, feedback
 
 

@@ -176,16 +176,16 @@ def _step_ms(graph: Network[Any], node: PlannedNode, values: Mapping[str, Tensor
 
 
 def _ages(graph: Network[Any], nodes: Mapping[str, NodeMeasured]) -> dict[Wire, tuple[Fraction, Fraction]]:
-    """Measured latency of every signal and its tolerance: as the compiler adds up declared ones, feedback left out."""
+    """Measured latency of every wire and its tolerance: as the compiler adds up declared ones, feedback left out."""
     ages = {Wire(name, "out"): (Fraction(0), Fraction(0)) for name in graph.inputs}
     for name, node in graph.nodes.items():
         before = [ages[read] for read in node.sources.values() if read in ages]
         age = max((age for age, _ in before), default=Fraction(0))
         tolerance = max((tolerance for _, tolerance in before), default=Fraction(0))
-        for signal, _ in node.output_streams():
+        for wire, _ in node.output_streams():
             own = nodes[name].latency
-            own = node.block.latencies[signal.port] if own is None else own
-            ages[signal] = age + own, tolerance + nodes[name].tolerance
+            own = node.block.latencies[wire.port] if own is None else own
+            ages[wire] = age + own, tolerance + nodes[name].tolerance
     return ages
 
 

@@ -146,22 +146,22 @@ class Report:
         on the other path for their sake.
         """
         rows = {row.name: row for row in self.blocks}
-        signal = self.graph.wiring[output or self.graph.main]
+        wire = self.graph.wiring[output or self.graph.main]
         path: list[BlockRow] = []
-        while signal.node in rows and rows[signal.node] not in path:
-            path.append(rows[signal.node])
-            node = self.graph.nodes[signal.node]
+        while wire.node in rows and rows[wire.node] not in path:
+            path.append(rows[wire.node])
+            node = self.graph.nodes[wire.node]
             if node.cut:
                 break
-            signal = max(node.sources.values(), key=lambda read: (self._age(read), not self._inserted(read)))
+            wire = max(node.sources.values(), key=lambda read: (self._age(read), not self._inserted(read)))
         return path[::-1]
 
-    def _inserted(self, signal: Wire) -> bool:
-        node = self.graph.nodes.get(signal.node)
+    def _inserted(self, wire: Wire) -> bool:
+        node = self.graph.nodes.get(wire.node)
         return node is not None and node.inserted
 
-    def _age(self, signal: Wire) -> Fraction:
-        return self.graph.signal_latency.get(signal, Fraction(0))
+    def _age(self, wire: Wire) -> Fraction:
+        return self.graph.signal_latency.get(wire, Fraction(0))
 
     def table(self) -> ReportTable:
         """The report for rich to print, as wide as there is room: name, latency and age of a block are always whole."""

@@ -79,7 +79,7 @@ class BlockRow:
 
 def block_row(graph: Network[Any], node: PlannedNode, measured: NodeMeasured | None) -> BlockRow:
     block: StreamBlock = node.block
-    signals = [signal for signal, _ in node.output_streams()]
+    wires = [wire for wire, _ in node.output_streams()]
     state: Any = block.init_state(1) if block.lookahead == 0 else ()
     return BlockRow(
         name=node.name,
@@ -90,7 +90,7 @@ def block_row(graph: Network[Any], node: PlannedNode, measured: NodeMeasured | N
         lookahead=block.lookahead,
         latency=block.latency,
         receptive_field=block.receptive_field,
-        age=max((graph.signal_latency.get(signal, Fraction(0)) for signal in signals), default=Fraction(0)),
+        age=max((graph.signal_latency.get(wire, Fraction(0)) for wire in wires), default=Fraction(0)),
         parameters=sum(p.numel() for p in block.parameters()),
         state_bytes=state_bytes(state),
         inserted=node.inserted,

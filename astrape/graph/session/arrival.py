@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from astrape.blocks.base import Signal as Frames
-from astrape.blocks.base import spread_control
+from astrape.blocks.base import Signal, spread_control
 from astrape.capture.record import inference
 from astrape.errors import StreamError
 from astrape.graph.network import Network, Prepared
@@ -18,7 +17,7 @@ from astrape.graph.network import Network, Prepared
 __all__ = ["checked_controls", "checked_frames", "checked_rows", "sliced"]
 
 
-def checked_frames(graph: Network[Any], like: Tensor, x: Frames) -> dict[str, Tensor]:
+def checked_frames(graph: Network[Any], like: Tensor, x: Signal) -> dict[str, Tensor]:
     """New frames by input, as copies of a session's batch size, device and precision (those of ``like``).
 
     Raises:

@@ -57,7 +57,7 @@ class Segment(NamedTuple):
 
     Attributes:
         firing: runs them.
-        heard: signals that other segments or the outside read.
+        heard: wires that other segments or the outside read.
         captured_steps: by pattern; ``None`` for a loop of many passes, whose block replays them by itself.
     """
 
@@ -188,7 +188,7 @@ class Replay:
                 edge.key: edge.read.node for actor in firing.actors for edge in actor.edges if edge.key in entering
             }
             places = {key: (inputs[key], place) for key, place in zip(entering, captured.places, strict=True)}
-            if all(signal in made for signal in self.graph.wiring.values()):
+            if all(wire in made for wire in self.graph.wiring.values()):
                 self.steady = Steady.after(self.graph, captured, places, outputs, (after, prepared))
         return outputs, after, kept
 
@@ -250,7 +250,7 @@ class Replay:
         for actors in _parted(self.graph.actors, ragged, loops):
             firing = Firing(actors)
             outside = [edge.read for actor in self.graph.actors if actor not in actors for edge in actor.edges]
-            heard = frozenset((*outside, *self.graph.wiring.values())) & {s for u in actors for s in u.signals.values()}
+            heard = frozenset((*outside, *self.graph.wiring.values())) & {s for u in actors for s in u.wires.values()}
             patterns: dict[Pattern, None] = {}
             for counts, waiting in pushes:
                 own = tuple(counts[places[actor.name]] for actor in actors)
@@ -292,7 +292,7 @@ class Replay:
 
         def fire(fresh: Any, state: Any) -> tuple[Any, Any]:
             signals, changed, left = firing.fire(counts, fresh[0], state, fresh[1], self._prepared)
-            heard = {signal: tensor for signal, tensor in signals.items() if signal in segment.heard}
+            heard = {wire: tensor for wire, tensor in signals.items() if wire in segment.heard}
             return (heard, left), {**state, **changed}
 
         form = tuple({key: self._like.new_empty(shape) for key, shape in port.items()} for port in shapes)
@@ -335,7 +335,7 @@ def _parted(actors: Sequence[Actor], ragged: Collection[str], alone: Collection[
     for actor in actors:
         by_itself = actor.name in alone
         number = max(group.get(edge.read, 0) + (edge.key in ragged or by_itself) for edge in actor.edges)
-        group.update(dict.fromkeys(actor.signals.values(), number + by_itself))
+        group.update(dict.fromkeys(actor.wires.values(), number + by_itself))
         parts.setdefault((number, actor.name if by_itself else ""), []).append(actor)
     return [parts[key] for key in sorted(parts)]
 

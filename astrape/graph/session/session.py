@@ -10,7 +10,7 @@ from typing import Any, Generic
 import torch
 from torch import Tensor
 
-from astrape.blocks.base import Signal as Frames
+from astrape.blocks.base import Signal
 from astrape.blocks.state import clone_state, replace_rows, state_bytes
 from astrape.capture.lowering import Kernel
 from astrape.errors import StreamError
@@ -146,7 +146,7 @@ class Session(Generic[Out]):
         """Bytes of all state. It does not grow."""
         return state_bytes(self._state)
 
-    def push(self, x: Frames, **controls: Tensor | float) -> Out:
+    def push(self, x: Signal, **controls: Tensor | float) -> Out:
         """Take any number of frames, zero included, and return what can be computed.
 
         Args:
@@ -209,7 +209,7 @@ class Session(Generic[Out]):
         """Frames by which this session's output is late: rounded up from the exact latency."""
         return self._executor.host_latency(output) if self.constant_latency else self._executor.aged(output)
 
-    def compensated(self, chunks: Iterable[Frames], **controls: Tensor | float) -> Iterator[Out]:
+    def compensated(self, chunks: Iterable[Signal], **controls: Tensor | float) -> Iterator[Out]:
         """Stream an iterable of chunks to its end and yield the output without its latency.
 
         What is yielded has, put together, the input's length times the ratio, aligned with it to the sample.
@@ -322,10 +322,11 @@ class Session(Generic[Out]):
             return self._sliced(arrived, taken)
         arrived = self._faults.clean("in", arrived, self.positions)
         # In a context of its own, which ends with the call: an interrupt at any moment leaves no other code live.
-        outputs = contextvars.copy_context().run(self._advance, arrived)
+        run, advance = contextvars.copy_context().run, self._executor.advance
+        outputs, self._state, self._waiting = run(advance, arrived, self._state, self._waiting, taken[1])
         return self._leave({name: tensor.shape[-1] for name, tensor in arrived.items()}, outputs)
 
-    def _steady(self, x: Frames) -> Steady | None:
+    def _steady(self, x: Signal) -> Steady | None:
         """The short way, for a push like the last one."""
         steady = self._executor.steady if self._whole else None
         fits = steady and not self._faults.silencing and steady.takes(x, self._state, self._prepared)
@@ -345,12 +346,6 @@ class Session(Generic[Out]):
             self._given[name] += tensor.shape[-1]
         # Copies, which are the caller's own and, unlike what was made in inference mode, may go on into training.
         return {name: tensor.clone() for name, tensor in outputs.items()}
-
-    def _advance(self, arrived: dict[str, Tensor]) -> dict[str, Tensor]:
-        prepared = self._prepared
-        assert prepared is not None
-        outputs, self._state, self._waiting = self._executor.advance(arrived, self._state, self._waiting, prepared)
-        return outputs
 
     def _sliced(self, arrived: dict[str, Tensor], taken: tuple[dict[str, Tensor], Prepared]) -> dict[str, Tensor]:
         """A long push as many short ones, all inputs in step, so that what blocks need meanwhile stays small."""

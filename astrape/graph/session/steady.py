@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from astrape.blocks.base import Signal as Frames
-from astrape.blocks.base import State
+from astrape.blocks.base import Signal, State
 from astrape.blocks.live import denormals_flushed
 from astrape.capture.arithmetic import quiet
 from astrape.capture.native.library import Program, library
@@ -91,7 +90,7 @@ class Steady:
         complete = outputs.keys() == graph.outputs.keys()
         return cls(graph, captured, places, outputs, *held) if real and heard and complete and all(small) else None
 
-    def takes(self, x: Frames, state: Mapping[str, State], prepared: Prepared | None) -> bool:
+    def takes(self, x: Signal, state: Mapping[str, State], prepared: Prepared | None) -> bool:
         """Whether a push is such a one; its frames are then in the captured step, and finite."""
         if state is not self._state or prepared is not self._prepared or self._graph.like is not self._like:
             return False

@@ -280,10 +280,10 @@ def _loaded(recipe: str | Path, weights: str | Path | Place | None, output: str 
 
 def _quantizer(converter: Converter) -> Q2D2 | FSQ | None:
     """The quantizer behind the output ``codes``, where the graph has both."""
-    signal = converter.graph.wiring.get(CODES)
-    if signal is None or signal.node not in converter.graph.nodes:
+    wire = converter.graph.wiring.get(CODES)
+    if wire is None or wire.node not in converter.graph.nodes:
         return None
-    block: StreamBlock = converter.graph.nodes[signal.node].block
+    block: StreamBlock = converter.graph.nodes[wire.node].block
     return block if isinstance(block, (Q2D2, FSQ)) else None
 
 
