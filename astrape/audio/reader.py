@@ -143,10 +143,20 @@ class AudioReader:
             AudioError: where damage keeps what follows from being read.
         """
         samples = self._source.read(frames)
-        self.frames += len(samples)
-        if len(samples) < frames:
-            self._ended = True
+        self._count(len(samples), frames)
         return samples
+
+    def read_exactly(self, frames: int) -> npt.NDArray[np.float64]:
+        """As :meth:`read`, in float64, which holds every bit of samples of 32 and 64 bits."""
+        source = self._source
+        samples = source.read_as(np.float64, frames) if isinstance(source, _Soundfile) else source.read(frames)
+        self._count(len(samples), frames)
+        return samples.astype(np.float64, copy=False)
+
+    def _count(self, found: int, asked: int) -> None:
+        self.frames += found
+        if found < asked:
+            self._ended = True
 
     def blocks(self, seconds: float) -> Iterator[Samples]:
         """The rest of the file in blocks of ``seconds``."""
@@ -333,9 +343,12 @@ class _Soundfile:
         self._at = 0
 
     def read(self, count: int) -> Samples:
-        samples = np.zeros((count, self.channels), np.float32)
+        return self.read_as(np.float32, count)
+
+    def read_as(self, kind: type[Any], count: int) -> npt.NDArray[Any]:
+        samples = np.zeros((count, self.channels), kind)
         try:
-            found = self._file.buffer_read_into(samples, dtype="float32")
+            found = self._file.buffer_read_into(samples, dtype=samples.dtype.name)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             at = self._at / self.rate
             text = f"{self._name}: cannot be read beyond {at:.3f} s: {reason_of(error)}"

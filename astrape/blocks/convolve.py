@@ -8,7 +8,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
@@ -311,16 +310,16 @@ def read_file(file: str, source: Stream) -> Float64:
                     f"file must be whole, and '{file}' has {reader.missing} samples fewer than its header says: copy "
                     "it again"
                 )
-        info = soundfile.info(file)
-        if info.samplerate != source.rate:
-            raise RateError(
-                f"'{file}' is at {info.samplerate} Hz and the source at {source.rate} Hz: resample the file"
-            )
-        if not info.frames:
-            raise ValueError(f"file must hold a response, and the header of '{file}' says that it holds no samples")
-        if info.frames > LONGEST:
-            raise ValueError(f"file must have at most {LONGEST} samples, not {info.frames}: cut its end off")
-        samples = soundfile.read(file, dtype="float64", always_2d=True)[0]
-    except (soundfile.SoundFileError, AudioError) as error:
+            if reader.rate != source.rate:
+                raise RateError(
+                    f"'{file}' is at {reader.rate} Hz and the source at {source.rate} Hz: resample the file"
+                )
+            promised = reader.promised or 0
+            samples = reader.read_exactly(min(promised or LONGEST, LONGEST) + 1)
+            if not len(samples):
+                raise ValueError(f"file must hold a response, and '{file}' holds no samples")
+            if len(samples) > LONGEST:
+                raise ValueError(f"file must have at most {LONGEST} samples, not {promised or 'more'}: cut its end off")
+    except AudioError as error:
         raise ValueError(f"file must be a readable audio file: {error}") from None
     return read_taps(np.ascontiguousarray(samples.T).tolist())

@@ -139,7 +139,7 @@ def run_options(stage: str, common: dict[str, Any], **own: Any) -> Options:
     """The options of a run from the flags that both trainers have, as click gave them."""
     from astrape.training.options import Options
 
-    recipe, corpus, folders = common["recipe"], common["corpus"], common["folders"]
+    recipe, corpus = common["recipe"], common["corpus"]
     name = common["run_name"] or f"{Path(recipe or 'astrape-vc').stem}-{stage}"
     return Options(
         stage=stage,
@@ -157,12 +157,8 @@ def run_options(stage: str, common: dict[str, Any], **own: Any) -> Options:
         split_seed=0,
         microphone=corpus.microphone,
         channel=corpus.channel,
-        features_dir=folders["wavlm"],
+        folders=common["folders"],
         features_rate=common["wavlm_rate"],
-        content_dir=folders["content"],
-        speakers_dir=folders["speakers"],
-        audio_dir=folders["audio"],
-        pitch_dir=folders["pitch"],
         teacher=_teacher_of(common["teacher"], common["teacher_dir"]),
         resume=common["resume"],
         overwrite=common["overwrite"],

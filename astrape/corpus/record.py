@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from astrape.audio.atomic import write_whole
 from astrape.audio.places import Place
@@ -21,14 +22,41 @@ from astrape.corpus.sets import INFO, PHONES, read_info
 from astrape.corpus.sources import SOURCES, licence_of, packages_of
 from astrape.corpus.voices import HELD
 from astrape.errors import PlaceError
+from astrape.settings import Between, Settings, read_settings
 
-__all__ = ["MANIFEST", "RECORD", "is_corpus", "keep_record", "read_sets", "read_settings", "write_manifest"]
+__all__ = ["MANIFEST", "RECORD", "is_corpus", "keep_record", "read_sets", "settings_of", "write_manifest"]
 
 RECORD, MANIFEST = "corpus.json", "manifest.jsonl"
 FORM = 1
 
 READS, AT_A_TIME = 16, 1000
 """Sets that are read from a store at a time, and sets whose contents are held."""
+
+
+class _Extent(Settings):
+    """What a corpus holds: :class:`~astrape.corpus.items.CorpusSettings` without the folder, which may be moved."""
+
+    hours: Annotated[float, Between(0, math.inf)]
+    flite: Annotated[float, Between(0, math.inf)]
+    recordings: bool
+    warps: Annotated[float, Between(0, 1)]
+    seed: int
+
+
+class _Package(Settings):
+    version: str
+    sha256: str
+
+
+class _Record(Settings):
+    """``corpus.json``."""
+
+    form: int
+    settings: _Extent
+    held_voices: list[str]
+    packages: dict[str, _Package]
+    tools: dict[str, str]
+    sources: list[dict[str, Any]]
 
 
 def is_corpus(folder: Path | Place) -> bool:
@@ -67,50 +95,42 @@ def keep_record(
     notes: list[str] = []
     if Place(path).exists():
         found = _read(path)
-        for name in ("form", "settings.seed", "settings.warps"):
-            theirs, ours = _at(found, name), _at(wanted, name)
+        for name, theirs, ours in (
+            ("form", found.form, FORM),
+            ("seed", found.settings.seed, settings.seed),
+            ("warps", found.settings.warps, settings.warps),
+        ):
             if theirs != ours:
                 raise CorpusError(
-                    f"{path}: was made with {name.removeprefix('settings.')} {theirs}, and this run has {ours}; hint: "
+                    f"{path}: was made with {name} {theirs}, and this run has {ours}; hint: "
                     f"give what it was made with, or name another folder with --work"
                 )
-        for name, package in found["packages"].items():
+        packages_then = {name: package.model_dump() for name, package in found.packages.items()}
+        for name, package in packages_then.items():
             ours = wanted["packages"].get(name, package)
             if package != ours:
                 raise CorpusError(
                     f"{path}: was made with {name} {package['version']}, and this run has {ours['version']}; hint: "
                     f"name another folder with --work"
                 )
-        for tool, theirs in found["tools"].items():
-            if tools.get(tool, theirs) != theirs:
-                notes.append(f"{tool} is {tools[tool]} now and was {theirs}: new sets may differ in their last bits")
-        before = found["settings"]
+        for tool, before in found.tools.items():
+            if tools.get(tool, before) != before:
+                notes.append(f"{tool} is {tools[tool]} now and was {before}: new sets may differ in their last bits")
         for name in ("hours", "flite", "recordings"):
-            kept[name] = max(kept[name], before[name])
-        wanted["packages"] = dict(sorted((found["packages"] | wanted["packages"]).items()))
-        wanted["tools"] = dict(sorted((tools | found["tools"]).items()))
+            kept[name] = max(kept[name], getattr(found.settings, name))
+        wanted["packages"] = dict(sorted((packages_then | wanted["packages"]).items()))
+        wanted["tools"] = dict(sorted((tools | found.tools).items()))
     write_whole(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
     return notes
 
 
-def read_settings(work: Path | Place) -> CorpusSettings:
+def settings_of(work: Path | Place) -> CorpusSettings:
     """The settings of a corpus, by its own record.
 
     Raises:
-        CorpusError: for a folder without one.
+        CorpusError: for a folder without one, or with one that is not as this package writes it.
     """
-    settings = _read(work / RECORD)["settings"]
-    try:
-        return CorpusSettings(
-            work=work,
-            hours=float(settings["hours"]),
-            flite=float(settings["flite"]),
-            recordings=bool(settings["recordings"]),
-            warps=float(settings["warps"]),
-            seed=int(settings["seed"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorpusError(f"{work / RECORD}: has no settings: {type(error).__name__}: {error}") from error
+    return CorpusSettings(work, **_read(work / RECORD).settings.model_dump())
 
 
 def write_manifest(work: Path | Place) -> dict[str, Any]:
@@ -191,20 +211,12 @@ def _info(folder: Path | Place) -> dict[str, Any] | None:
         return None
 
 
-def _read(path: Path | Place) -> dict[str, Any]:
+def _read(path: Path | Place) -> _Record:
     try:
         found = json.loads(Place(path).read())
-        if not all(isinstance(found[name], dict) for name in ("settings", "packages", "tools")):
-            raise ValueError("settings, packages and tools must be there")
     except PlaceError as error:
         more = "; hint: `astrape corpus make parallel` makes a corpus" if error.missing else ""
         raise CorpusError(f"{error}{more}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise CorpusError(f"{path}: is not a record of a corpus: {error}; hint: delete it and run again") from error
-    return dict(found)
-
-
-def _at(record: dict[str, Any], name: str) -> Any:
-    for part in name.split("."):
-        record = record.get(part, {})
-    return record
+    return read_settings(_Record, found, CorpusError, str(path))

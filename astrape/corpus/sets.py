@@ -197,6 +197,8 @@ def _fault(path: Path | Place, frames: int, rate: int, sha256: str | None) -> tu
 def _flac_fault(content: bytes, frames: int, rate: int) -> tuple[str, str] | None:
     due = frames * rate // PHONE_RATE
     try:
+        # Not by the reader of audio files, which takes a file: these are the very bytes whose checksum is held against
+        # the set's record, fetched once from wherever they are.
         with soundfile.SoundFile(io.BytesIO(content)) as audio:
             if (audio.samplerate, audio.channels) != (rate, 1):
                 return "shape", f"has {audio.channels} channels of {audio.samplerate} Hz and not 1 of {rate} Hz"

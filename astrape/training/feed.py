@@ -24,6 +24,7 @@ from astrape.training.caches import KINDS, Cache, Pack, find_caches, load_front
 from astrape.training.caches.recording import read_header
 from astrape.training.errors import CacheError, TrainingError
 from astrape.training.learner import Batch
+from astrape.training.names import SIGNALS
 from astrape.training.options import Options
 from astrape.training.packed_windows import PackedShares, PackedWindows, check_audio
 from astrape.training.sets import SetWindows
@@ -34,15 +35,9 @@ from astrape.training.windows import WindowLoader, Windows, mapped
 
 __all__ = ["Feed", "TrainingData", "open_data"]
 
-SIGNALS = {
-    "features": "wavlm",
-    "content": "content",
-    "voiced": "content",
-    "codes": "content",
-    "speaker": "speakers",
-    "pair.speaker": "speakers",
-}
-"""The cache that a signal is in."""
+CACHES = {signal: kind for kind in ("wavlm", "content", "speakers") for signal in SIGNALS[kind]}
+CACHES["pair.speaker"] = CACHES["speaker"]
+"""The cache that a signal is in. Audio and pitch have other sources than caches, which come first where they are."""
 
 
 class TrainingData:
@@ -105,15 +100,9 @@ def open_data(options: Options, graph: Graph, entry: str) -> TrainingData:
         data = TrainingData(pack.place, pack.split, dict(pack.caches), pack.place, pack)
         _check_features(data, options, graph, entry)
         return data
-    names = {
-        "wavlm": options.features_dir,
-        "content": options.content_dir,
-        "speakers": options.speakers_dir,
-        "audio": options.audio_dir,
-        "pitch": options.pitch_dir,
-    }
     rate = graph.inputs[audio_input(graph)].rate
-    caches = {kind: cache for kind in KINDS if (cache := _find(options.cache, kind, names[kind], rate)) is not None}
+    found = {kind: _find(options.cache, kind, options.folders.get(kind), rate) for kind in KINDS}
+    caches = {kind: cache for kind, cache in found.items() if cache is not None}
     recorded = next((str(one.record.options["data"]) for one in caches.values() if "data" in one.record.options), None)
     corpus = options.data
     if corpus is None:
@@ -184,7 +173,7 @@ class Feed:
         audio = graph.inputs[audio_input(graph)]
         if entry in graph.inputs:
             needed = needed - {"features"} | {"audio"}
-        kinds = dict.fromkeys(SIGNALS[name] for name in sorted(needed) if name in SIGNALS)
+        kinds = dict.fromkeys(CACHES[name] for name in sorted(needed) if name in CACHES)
         everyone = [*data.split.train, *data.split.unseen]
         if "speakers" not in data.caches and stage.pairs is not None and all(one.vector for one in everyone):
             kinds.pop("speakers", None)

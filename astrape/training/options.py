@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,7 @@ class Options:
             same unseen speakers, so command lines leave it at 0 whatever their seed.
         microphone: of recordings by two.
         channel: of recordings with several; that of the caches where it is ``mean``.
-        features_dir, content_dir, speakers_dir, audio_dir, pitch_dir: the caches' folders; the only ones
-            of their kind when left out.
+        folders: the caches' folders by kind, as ``wavlm`` or ``speakers``; the only one of its kind when left out.
         features_rate, features_block: what the command line holds to be the rate of the features, Hz, and the block
             that makes them.
         teacher: name and parameters; the recipe's when left out.
@@ -67,13 +67,9 @@ class Options:
     split_seed: int | None = None
     microphone: str = "mic1"
     channel: str = "mean"
-    features_dir: str | None = None
+    folders: Mapping[str, str | None] = field(default_factory=dict)
     features_rate: int | None = None
     features_block: str | None = None
-    content_dir: str | None = None
-    speakers_dir: str | None = None
-    audio_dir: str | None = None
-    pitch_dir: str | None = None
     teacher: dict[str, Any] | None = None
     changes: tuple[Change, ...] = ()
     settings: tuple[Setting, ...] = ()

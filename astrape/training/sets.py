@@ -182,8 +182,8 @@ class SetWindows(Crops):
             if wanted in self.needs and table is not None:
                 self.beside.check(table)
 
-    def _held(self, utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
-        parted = super()._held(utterances)
+    def held(self, utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
+        parted = super().held(utterances)
         unpitched = [one for one in utterances if one.pitch is None]
         if "pair.pitch" in self.needs and "pitch" not in self.caches and unpitched:
             raise CacheError(

@@ -66,7 +66,7 @@ class Crops(Dataset[dict[str, Tensor]]):
         self.caches, self.streams, self.seed = caches, streams, seed
         self.period = common_period(period, [stream.rate for stream in streams.values()])
         self.seconds = math.ceil(seconds / self.period) * self.period
-        self.utterances, self.left_out = self._held(sorted(utterances, key=lambda one: one.key))
+        self.utterances, self.left_out = self.held(sorted(utterances, key=lambda one: one.key))
         self.speakers = list(speakers_of(self.utterances)) if speakers is None else list(speakers)
         self._index = {name: index for index, name in enumerate(self.speakers)}
         unknown = {one.speaker for one in self.utterances} - set(self._index)
@@ -96,7 +96,7 @@ class Crops(Dataset[dict[str, Tensor]]):
         if begin < 0 or (begin / self.period).denominator != 1:
             raise CacheError(f"a window begins at a whole multiple of {self.period} s, not at {begin} s")
 
-    def _held(self, utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
+    def held(self, utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
         """Utterances that have all signals, and those of which some could not be made."""
         left: set[str] = set()
         for cache in self.caches.values():

@@ -37,7 +37,7 @@ from astrape.voice.folder import (
     pairs_of_folder,
 )
 from astrape.voice.names import CODE_ENDINGS, MEL_STATISTICS, RECIPE
-from astrape.voice.shipped import shipped_voices
+from astrape.voice.shipped import shipped_voice, shipped_voices
 from astrape.voice.spaces import Spoken
 from astrape.voice.speaker import SpeakerEncoder, speaker_encoder
 from astrape.voice.speaking import SEED, SPEAKER, check_speaker, is_deaf, load_seeded, voice_controls
@@ -335,18 +335,18 @@ def voice_of(
     Raises:
         VoicebankError: for a file that is neither, and a recording that is not good enough as a reference.
     """
+    shipped = shipped_voice(target)
+    if shipped is not None:
+        return read_voicebank(shipped)
     path = anywhere(target)
     there = isinstance(path, Place) or path.exists()
-    shipped = shipped_voices().get(os.fspath(target))
-    if shipped is not None and not there:
-        return read_voicebank(shipped)
     if not there and not path.suffix and path.name == os.fspath(target):
         known = ", ".join(shipped_voices())
         raise VoicebankError(
             f"{target}: there is no such file, and no voice of that name ships: hint: name a recording, a voicebank, "
             f"or one of {known}"
         )
-    if is_voice(path):
+    if _is_voicebank(path):
         return read_voicebank(path)
     embeds = speaker_encoder(encoder) if isinstance(encoder, str) else encoder
     try:
@@ -359,9 +359,10 @@ def voice_of(
 
 def is_voice(target: str | os.PathLike[str]) -> bool:
     """Whether a target is a voicebank's file or the name of a voice that ships, rather than a recording."""
-    path = anywhere(target)
-    if os.fspath(target) in shipped_voices() and not (isinstance(path, Place) or path.exists()):
-        return True
+    return shipped_voice(target) is not None or _is_voicebank(anywhere(target))
+
+
+def _is_voicebank(path: Path | Place) -> bool:
     begin = _begin(path)
     return begin == MAGIC or begin in ZIP_MAGICS or path.suffix.lower() in (".astrape", ".npz")
 

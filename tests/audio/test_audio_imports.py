@@ -32,6 +32,5 @@ def test_nobody_else_reads_or_writes_audio_files() -> None:
         for path in sorted(root.rglob("*.py"))
         if path.parent.name != "audio" and "import soundfile" in path.read_text()
     ]
-    # Blocks stand below the audio room: an impulse response is a parameter of one. A set of a corpus is checked in
-    # memory, with its checksum.
-    assert set(found) <= {"blocks/convolve.py", "corpus/sets.py"}
+    # A set of a corpus is checked in memory, with its checksum.
+    assert found == ["corpus/sets.py"]

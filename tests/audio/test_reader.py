@@ -138,6 +138,17 @@ def test_of_an_open_length_all_is_read_in_every_format(
             np.testing.assert_array_equal(audio.read(1000), expected[71:])
 
 
+@pytest.mark.parametrize(("form", "subtype"), [*PLAIN, ("WAV", "PCM_32"), ("WAV", "DOUBLE"), ("FLAC", "PCM_24")])
+def test_exact_samples_are_those_of_libsndfile_in_float64(tmp_path: Path, form: str, subtype: str) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(content(np.random.default_rng(1).uniform(-0.5, 0.5, (1000, 2)), form, subtype))
+    with AudioReader(path) as audio:
+        found = np.concatenate([audio.read_exactly(600), audio.read_exactly(600)])
+        assert (audio.frames, audio.fault()) == (1000, None)
+    assert found.dtype == np.float64
+    assert np.array_equal(found, soundfile.read(path, dtype="float64")[0])
+
+
 @pytest.mark.parametrize("behind", [b"LIST\4\0\0\0INFO", b"id3 \4\0\0\0ID3\4"])
 def test_an_empty_wav_is_empty_though_a_chunk_follows(tmp_path: Path, behind: bytes) -> None:
     whole = bytearray(content(noise(0), "WAV", "PCM_16"))

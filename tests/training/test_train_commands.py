@@ -73,7 +73,11 @@ def test_the_user_s_encoder_line_is_what_the_recipe_says(monkeypatch: pytest.Mon
     assert section == recipe.training
     assert said == []
     assert (options.device, options.workers, options.save_every_epoch) == ("mps", 6, True)
-    assert (options.features_dir, options.features_rate, options.features_block) == ("wavlm_L4_200hz", 200, "wavlm_cnn")
+    assert (options.folders["wavlm"], options.features_rate, options.features_block) == (
+        "wavlm_L4_200hz",
+        200,
+        "wavlm_cnn",
+    )
     assert (options.out_dir, options.run_name) == (Path("checkpoints/striding_8l_200hz"), "striding_8l_200hz")
 
 

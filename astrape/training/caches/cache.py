@@ -20,14 +20,11 @@ from astrape.training.caches.files import Fault, array_file, check_sum, read_arr
 from astrape.training.caches.record import BY_UTTERANCE, RECORD, Record, check_record, read_record
 from astrape.training.caches.recording import Header
 from astrape.training.errors import CacheError
+from astrape.training.names import SIGNALS
 
 __all__ = ["Cache", "Holdings", "Stored", "check_values", "find_caches"]
 
-SIGNALS = {"wavlm": "features", "content": "content", "speakers": "speaker", "audio": "audio", "pitch": "pitch"}
-"""The first signal of a cache, as a batch calls it."""
-
 INT16 = np.dtype(np.int16)
-
 
 FAILED = ".failed"
 """The ending of a file that says why nothing could be made."""
@@ -155,7 +152,7 @@ class Cache:
         base = self.folder / key
         channels = None if self.record.rate is None else self.channels
         dtype = INT16 if self.what == "audio" else np.dtype(np.float32)
-        found = {SIGNALS[self.what]: Stored(_with(base, ".npy"), dtype, channels)}
+        found = {SIGNALS[self.what][0]: Stored(_with(base, ".npy"), dtype, channels)}
         if self.what == "content":
             if self.record.codes is not None:
                 found["codes"] = Stored(_with(base, ".codes.npy"), np.dtype(np.int64), 1)
