@@ -15,7 +15,7 @@ from astrape.capture.buffers import equal
 from astrape.capture.lowering import Memory
 from astrape.capture.native.library import library
 from astrape.capture.native.narrow import Weights
-from astrape.capture.record import Clock, Unrecordable, Watched
+from astrape.capture.record import TimeLimit, Unrecordable, Watched
 from astrape.capture.step import CapturedStep
 from astrape.errors import AstrapeError
 
@@ -39,7 +39,7 @@ def checked_step(
     form: State,
     state: State,
     memory: Memory,
-    clock: Clock,
+    clock: TimeLimit,
     near: bool = False,
     weights: Weights | None = None,
 ) -> CapturedStep:

@@ -13,7 +13,7 @@ from astrape.blocks.state import map_state
 from astrape.capture.buffers import assign, held_copy, overwrite
 from astrape.capture.checked import checked_step
 from astrape.capture.lowering import Memory
-from astrape.capture.record import Clock, inference, tensors
+from astrape.capture.record import TimeLimit, inference, tensors
 from astrape.capture.step import CapturedStep
 
 __all__ = ["Iterations", "may_be_captured"]
@@ -61,7 +61,7 @@ class Iterations:
             self._prepared = {name: held_copy(own, name) if controlled[name] else own for name, own in prepared.items()}
         self._source: Mapping[str, Any] = prepared
 
-    def capture(self, length: int, like: Tensor, clock: Clock) -> None:
+    def capture(self, length: int, like: Tensor, clock: TimeLimit) -> None:
         """Capture passes of ``length`` iterations, unless they are captured.
 
         Args:

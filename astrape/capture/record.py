@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 __all__ = [
     "MOST_SECONDS",
     "Call",
-    "Clock",
     "OutOfTime",
     "Recorder",
+    "TimeLimit",
     "Unrecordable",
     "Watched",
     "addresses",
@@ -56,7 +56,7 @@ class OutOfTime(Unrecordable):
     """Recording takes longer than it may."""
 
 
-class Clock:
+class TimeLimit:
     """Time that recording may take, from the making of this on.
 
     Args:
@@ -77,7 +77,7 @@ class Clock:
 class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within it, operators run until a clock is over. Last bits may differ: composed operators part later."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: TimeLimit) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._clock = clock
 
@@ -107,7 +107,7 @@ class Recorder(Watched):
             ``OutOfTime`` where the clock is over.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: TimeLimit) -> None:
         super().__init__(clock)
         self.calls: list[Call] = []
         self._reads = _Reads()

@@ -15,7 +15,7 @@ from astrape.capture.lowering import Kernel, Lowering, Memory
 from astrape.capture.native.library import Library, Program
 from astrape.capture.native.narrow import Weights
 from astrape.capture.native.translate import Native
-from astrape.capture.record import Clock, Recorder, inference
+from astrape.capture.record import Recorder, TimeLimit, inference
 
 __all__ = ["CapturedStep"]
 
@@ -56,11 +56,11 @@ class CapturedStep:
         fresh: State,
         state: State,
         memory: Memory,
-        clock: Clock | None = None,
+        clock: TimeLimit | None = None,
     ) -> None:
         with torch.inference_mode(False), torch.no_grad():
             given, held = map_state(torch.clone, fresh), map_state(torch.clone, state)
-            with Recorder(clock or Clock()) as recorder:
+            with Recorder(clock or TimeLimit()) as recorder:
                 result, after = function(given, held)
         with torch.inference_mode():
             self._fresh = map_state(torch.clone, fresh)

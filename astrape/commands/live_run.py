@@ -57,11 +57,11 @@ class LiveRun:
     def run(self, seconds: float | None, quiet: bool) -> Shown:
         """Until somebody ends it, or ``seconds`` of sound are over."""
         from astrape.commands.keys import keys
-        from astrape.runtime.taps import Recorder
+        from astrape.runtime.taps import LiveRecorder
 
         most = None if seconds is None else int(seconds * self.pair.rate)
         with ExitStack() as stack:
-            recorder = stack.enter_context(Recorder(self.files, self.pair.rate))
+            recorder = stack.enter_context(LiveRecorder(self.files, self.pair.rate))
             show = stack.enter_context(_display(quiet))
             key = stack.enter_context(keys())
             self.engine.start()

@@ -12,11 +12,11 @@ from typing import Any
 from astrape.audio.atomic import left_behind
 from astrape.audio.places import Place, below
 from astrape.corpus.errors import CorpusError
-from astrape.corpus.items import FOLDERS, SetItem, Studio
+from astrape.corpus.items import FOLDERS, SetItem, SetStudio
 from astrape.corpus.making import make_items
 from astrape.corpus.materials import prepare
-from astrape.corpus.packages import Package
-from astrape.corpus.plan import Plan
+from astrape.corpus.packages import PinnedPackage
+from astrape.corpus.plan import SetPlan
 from astrape.corpus.record import MANIFEST, settings_of, write_manifest
 from astrape.corpus.sets import INFO, PHONES, Damage, inspect_set, plan_of, read_info
 from astrape.errors import PlaceError
@@ -89,7 +89,7 @@ def repair_corpus(
     findings: Iterable[Finding],
     *,
     engine: Engine = IN_PROCESS,
-    packages: dict[str, Package] | None = None,
+    packages: dict[str, PinnedPackage] | None = None,
     model_sha256: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[int, list[Failed]]:
@@ -114,8 +114,8 @@ def repair_corpus(
     if not keys:
         return 0, []
     materials = prepare(work, settings.kinds, packages=packages, model_sha256=model_sha256)
-    known = {item.key: item for item in Studio(settings, materials).items()}
-    plans: dict[str, Plan] = {}
+    known = {item.key: item for item in SetStudio(settings, materials).items()}
+    plans: dict[str, SetPlan] = {}
     hashes: dict[str, dict[str, str]] = {}
     unknown: list[str] = []
     chosen: list[SetItem] = []

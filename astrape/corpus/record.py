@@ -15,7 +15,7 @@ from astrape.audio.places import Place
 from astrape.corpus import packages as table
 from astrape.corpus.errors import CorpusError
 from astrape.corpus.items import FOLDERS, CorpusSettings
-from astrape.corpus.packages import Package
+from astrape.corpus.packages import PinnedPackage
 from astrape.corpus.plan import KOKORO
 from astrape.corpus.rendering import PHONE_RATE
 from astrape.corpus.sets import INFO, PHONES, read_info
@@ -65,7 +65,7 @@ def is_corpus(folder: Path | Place) -> bool:
 
 
 def keep_record(
-    settings: CorpusSettings, tools: dict[str, str], packages: Mapping[str, Package] | None = None
+    settings: CorpusSettings, tools: dict[str, str], packages: Mapping[str, PinnedPackage] | None = None
 ) -> list[str]:
     """Write ``corpus.json``, or hold a run against the one that is there; extents grow, they never shrink.
 

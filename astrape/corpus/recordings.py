@@ -14,11 +14,11 @@ from astrape.audio.g722 import G722_BYTES, read_g722
 from astrape.audio.reader import AudioReader
 from astrape.audio.whole import read_mono
 from astrape.corpus.errors import CorpusError
-from astrape.corpus.plan import RECORDINGS, Plan, Rendering
+from astrape.corpus.plan import RECORDINGS, Rendering, SetPlan
 from astrape.corpus.rendering import PHONE_RATE, PITCH_RATE, RenderedSet, leveled
 from astrape.corpus.warping import fundamental
 
-__all__ = ["SPEAKERS", "SourceRecording", "Speaker", "find_recordings", "render_recording"]
+__all__ = ["SPEAKERS", "RecordedSpeaker", "SourceRecording", "find_recordings", "render_recording"]
 
 RATE = 16000
 """Hz, of all of them."""
@@ -39,7 +39,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Speaker:
+class RecordedSpeaker:
     """One person's recordings.
 
     Attributes:
@@ -60,11 +60,11 @@ class Speaker:
 
 
 SPEAKERS = (
-    Speaker("nsh", "festvox-ru", "*/wav/*.wav", "BSD-like", "*/etc/txt.done.data"),
-    Speaker("carlo", "asterisk-core-sounds-it-g722", "*/it_IT_m_Carlo/**/*.g722", "CC-BY-3.0"),
-    Speaker("ivrvoice", "asterisk-core-sounds-ru-g722", "*/ru_RU_f_IvrvoiceRU/**/*.g722", "CC-BY-3.0"),
-    Speaker("austen", "pocketsphinx-testdata", "*/librivox/*.wav", "BSD-2", "*/librivox/transcription", True),
-    Speaker("cards", "pocketsphinx-testdata", "*/cards/*.wav", "BSD-2", "*/cards/cards.transcription", True),
+    RecordedSpeaker("nsh", "festvox-ru", "*/wav/*.wav", "BSD-like", "*/etc/txt.done.data"),
+    RecordedSpeaker("carlo", "asterisk-core-sounds-it-g722", "*/it_IT_m_Carlo/**/*.g722", "CC-BY-3.0"),
+    RecordedSpeaker("ivrvoice", "asterisk-core-sounds-ru-g722", "*/ru_RU_f_IvrvoiceRU/**/*.g722", "CC-BY-3.0"),
+    RecordedSpeaker("austen", "pocketsphinx-testdata", "*/librivox/*.wav", "BSD-2", "*/librivox/transcription", True),
+    RecordedSpeaker("cards", "pocketsphinx-testdata", "*/cards/*.wav", "BSD-2", "*/cards/cards.transcription", True),
 )
 
 
@@ -80,7 +80,7 @@ class SourceRecording:
         text: what is said, where that is known.
     """
 
-    speaker: Speaker
+    speaker: RecordedSpeaker
     name: str
     paths: tuple[Path, ...]
     seconds: float
@@ -95,7 +95,7 @@ class SourceRecording:
         return f"{self.speaker.name}-{self.name}"
 
 
-def find_recordings(unpacked: Path, speakers: Iterable[Speaker] = SPEAKERS) -> list[SourceRecording]:
+def find_recordings(unpacked: Path, speakers: Iterable[RecordedSpeaker] = SPEAKERS) -> list[SourceRecording]:
     """The utterances of all speakers, in order of their files.
 
     Args:
@@ -142,11 +142,11 @@ def render_recording(recording: SourceRecording) -> RenderedSet:
     register = float(np.exp(np.log(voiced).mean())) if len(voiced) else 0.0
     name = recording.speaker.name
     rendering = Rendering(name, {name: 1.0}, round(register, 3))
-    plan = Plan(RECORDINGS, 0, recording.text, recording.split, name, 1.0, (rendering,))
+    plan = SetPlan(RECORDINGS, 0, recording.text, recording.split, name, 1.0, (rendering,))
     return RenderedSet(plan, None, RATE, frames, None, {name: leveled(audio, f0, samples)})
 
 
-def _grouped(speaker: Speaker, paths: list[Path], texts: dict[str, str]) -> Iterator[SourceRecording]:
+def _grouped(speaker: RecordedSpeaker, paths: list[Path], texts: dict[str, str]) -> Iterator[SourceRecording]:
     held: list[Path] = []
     seconds = 0.0
     for path in paths:
@@ -159,7 +159,7 @@ def _grouped(speaker: Speaker, paths: list[Path], texts: dict[str, str]) -> Iter
         yield _recording(speaker, held, seconds, texts)
 
 
-def _recording(speaker: Speaker, paths: list[Path], seconds: float, texts: dict[str, str]) -> SourceRecording:
+def _recording(speaker: RecordedSpeaker, paths: list[Path], seconds: float, texts: dict[str, str]) -> SourceRecording:
     said = " ".join(texts.get(path.stem, "") for path in paths).strip()
     # Prompts in subfolders may be called alike.
     folder = paths[0].parent.name
@@ -174,7 +174,7 @@ def _seconds(path: Path) -> float:
         return audio.count() / audio.rate
 
 
-def _transcripts(root: Path, speaker: Speaker) -> dict[str, str]:
+def _transcripts(root: Path, speaker: RecordedSpeaker) -> dict[str, str]:
     """Transcripts by file name."""
     texts: dict[str, str] = {}
     if speaker.transcripts is None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from astrape.audio.levels import SPOKEN, sounding_rms
 from astrape.corpus.errors import CorpusError, UnfitError
 from astrape.corpus.phonemes import SILENCE, Vocabulary, phonemise, plain_labels
-from astrape.corpus.plan import Plan, Rendering
+from astrape.corpus.plan import Rendering, SetPlan
 from astrape.corpus.voices import Voices
 from astrape.corpus.warping import warped
 
@@ -80,7 +80,7 @@ class RenderedSet:
         voices: by name.
     """
 
-    plan: Plan
+    plan: SetPlan
     phones: str | None
     rate: int
     frames: int
@@ -112,7 +112,7 @@ class KokoroStudio:
             logs.append(float(np.log(np.median(f0[f0 > REGISTER_HZ]))))
         return float(np.exp(np.mean(logs)))
 
-    def render(self, plan: Plan) -> RenderedSet:
+    def render(self, plan: SetPlan) -> RenderedSet:
         """All renderings of a plan.
 
         Raises:

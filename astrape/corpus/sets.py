@@ -29,7 +29,7 @@ import soundfile
 from astrape.audio.places import Place
 from astrape.audio.writer import flac_bytes
 from astrape.corpus.errors import CorpusError
-from astrape.corpus.plan import Plan, Rendering, Warp
+from astrape.corpus.plan import Rendering, SetPlan, Warp
 from astrape.corpus.rendering import PHONE_RATE, PITCH_RATE, RenderedSet
 from astrape.errors import PlaceError
 
@@ -123,7 +123,7 @@ def read_info(folder: Path | Place) -> dict[str, Any]:
     return dict(info)
 
 
-def plan_of(info: dict[str, Any]) -> Plan:
+def plan_of(info: dict[str, Any]) -> SetPlan:
     """The plan that a set was rendered from, as far as ``set.json`` has it: enough to render it again.
 
     Raises:
@@ -135,7 +135,7 @@ def plan_of(info: dict[str, Any]) -> Plan:
         parts = {str(part): float(share) for part, share in voice["parts"].items()}
         made_of = None if warp is None else Warp(str(warp["of"]), float(warp["stretch"]), float(warp["pitch"]))
         renderings.append(Rendering(str(name), parts, float(voice["register"]), made_of))
-    return Plan(
+    return SetPlan(
         source=str(info.get("source", "kokoro")),
         number=int(info.get("number", 0)),
         text=str(info["text"]),

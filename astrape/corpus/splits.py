@@ -10,18 +10,18 @@ from astrape.audio.atomic import shown
 from astrape.corpus.errors import CorpusError
 from astrape.corpus.utterances import EVALUATE, HELD, Utterance, speakers_of
 
-__all__ = ["Split", "split_by_speaker", "split_corpus"]
+__all__ = ["CorpusSplit", "split_by_speaker", "split_corpus"]
 
 
 @dataclass(frozen=True)
-class Split:
+class CorpusSplit:
     """Utterances to train on, and those of speakers that training never hears."""
 
     train: list[Utterance]
     unseen: list[Utterance]
 
 
-def split_by_speaker(utterances: Sequence[Utterance], unseen: float = 0.1, seed: int = 0) -> Split:
+def split_by_speaker(utterances: Sequence[Utterance], unseen: float = 0.1, seed: int = 0) -> CorpusSplit:
     """Set speakers aside whom training never hears.
 
     Speakers are ordered by a hash of their name and the seed, and the first ones set aside: on every machine the same
@@ -49,13 +49,13 @@ def split_by_speaker(utterances: Sequence[Utterance], unseen: float = 0.1, seed:
     order = sorted(names, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode(errors="surrogateescape")).digest())
     aside = set(order[: min(len(names) - 1, max(1, round(unseen * len(names))))])
     ordered = sorted(utterances, key=lambda one: one.key)
-    return Split(
+    return CorpusSplit(
         train=[one for one in ordered if one.speaker not in aside],
         unseen=[one for one in ordered if one.speaker in aside],
     )
 
 
-def split_corpus(utterances: Sequence[Utterance], unseen: float = 0.1, seed: int = 0) -> Split:
+def split_corpus(utterances: Sequence[Utterance], unseen: float = 0.1, seed: int = 0) -> CorpusSplit:
     """Split utterances for training and validation: as the manifest says, or by speaker where it says nothing.
 
     What is kept for evaluation is in neither.
@@ -68,7 +68,7 @@ def split_corpus(utterances: Sequence[Utterance], unseen: float = 0.1, seed: int
         return split_by_speaker(utterances, unseen, seed)
     ordered = sorted(utterances, key=lambda one: one.key)
     train = [one for one in ordered if one.split not in (HELD, EVALUATE)]
-    split = Split(train, [one for one in ordered if one.split == HELD])
+    split = CorpusSplit(train, [one for one in ordered if one.split == HELD])
     if not split.train or not split.unseen:
         raise CorpusError(
             f"the manifest has {len(split.train)} recordings to train on and {len(split.unseen)} with split 'held': "

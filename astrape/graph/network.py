@@ -14,7 +14,7 @@ from astrape.blocks.base import Signal, State, StreamBlock, check_signal
 from astrape.errors import CausalityError, StreamError
 from astrape.graph.compile.actors import group_actors
 from astrape.graph.compile.plan import Plan, Wire
-from astrape.graph.compile.schedule import Framing, TokenCounts, frames_in, hyperperiod, period_of
+from astrape.graph.compile.schedule import FramingLatency, TokenCounts, frames_in, hyperperiod, period_of
 from astrape.graph.firing import Firing, frames_of
 from astrape.graph.recipe.location import suggest
 from astrape.graph.typed import Out
@@ -108,7 +108,7 @@ class Network(StreamBlock, Generic[Out]):
         return self._framings[self.main].seconds
 
     @property
-    def framings(self) -> dict[str, Framing]:
+    def framings(self) -> dict[str, FramingLatency]:
         """Framing by output."""
         return dict(self._framings)
 

@@ -29,7 +29,7 @@ STARTS = 3
 """Times that a cluster of this machine is started before it is given up."""
 
 
-class Actor:
+class RayWorker:
     """The work in an actor. It raises nothing, since Ray would wrap it."""
 
     def where(self) -> tuple[str, int]:
@@ -68,7 +68,7 @@ class RayWorkers:
         if self._owns:
             connect(self._ray, count, address or os.environ.get(ADDRESS) or None)
         # A node or a process that is lost takes its actor along; the loop above starts another and hands out again.
-        self._kind = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Actor)
+        self._kind = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(RayWorker)
         self._begin, self._given = begin, given
         self._actors: dict[int, Any] = {}
         self._waiting: dict[Any, tuple[int, int | None]] = {}

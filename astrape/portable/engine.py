@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-__all__ = ["Array", "Engine"]
+__all__ = ["Array", "StepEngine"]
 
 Array = npt.NDArray[Any]
 
 
-class Engine(Protocol):
+class StepEngine(Protocol):
     """A step and what prepares it.
 
     Attributes:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from astrape.errors import ExportError, StreamError
-from astrape.portable.engine import Array, Engine
+from astrape.portable.engine import Array, StepEngine
 from astrape.portable.exported import Exported
 from astrape.wording import one_line
 
@@ -48,7 +48,7 @@ class ExportedSession:
             an output is silent. Cleared by ``reset``.
     """
 
-    def __init__(self, export: Exported, engine: Engine, constant_latency: bool = False) -> None:
+    def __init__(self, export: Exported, engine: StepEngine, constant_latency: bool = False) -> None:
         self.export = export
         self.constant_latency = constant_latency
         self._step = engine

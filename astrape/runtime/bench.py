@@ -22,7 +22,7 @@ from astrape.errors import AstrapeError
 from astrape.graph.graph import Graph
 from astrape.graph.session import Session
 from astrape.progress import Progress
-from astrape.runtime.by_hand import ByHand, Call, Runner, recorded
+from astrape.runtime.by_hand import ByHand, Call, Sessionless, recorded
 from astrape.runtime.machine import Best, Machine, best_seen, measure_machine
 from astrape.runtime.process import most_memory
 from astrape.runtime.profile import Profile, profile
@@ -258,7 +258,7 @@ class _Part:
         """The calls of ``step`` that each of the first ``count`` chunks leads to, and operations per chunk."""
         from astrape.runtime.operations import counted
 
-        runner = Runner(self.graph, self.controls)
+        runner = Sessionless(self.graph, self.controls)
         chunks: list[list[Call]] = []
         with counted() as counter, recorded(self.graph, lambda call: chunks[-1].append(call)):
             for index in range(count):
@@ -273,7 +273,7 @@ class _Part:
         begin = time.perf_counter()
         rounds = 0
         while rounds < 2 or (time.perf_counter() - begin < self.seconds / 2 and rounds < 1000):
-            runner, session = Runner(self.graph, self.controls), self.graph.stream(chunk=self.frames)
+            runner, session = Sessionless(self.graph, self.controls), self.graph.stream(chunk=self.frames)
             session.push({n: x[..., :0] for n, x in self.pieces[0].items()}, **self.controls)
             by_hand = ByHand(self.graph, runner.prepared)
             for window in range(len(calls) // WINDOW):
@@ -303,7 +303,7 @@ class _Part:
     def _shares(self, calls: list[list[Call]], sums: list[float]) -> tuple[list[BlockShare], float]:
         """Each block's part of the time, and the bytes that a chunk's calls touch."""
         graph = self.graph
-        by_hand = ByHand(graph, Runner(graph, self.controls).prepared)
+        by_hand = ByHand(graph, Sessionless(graph, self.controls).prepared)
         for chunk in calls[:WARM_UP]:
             by_hand.run(chunk)
         times = [[0.0] * len(graph.actors) for _ in calls]

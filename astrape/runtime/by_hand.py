@@ -11,13 +11,13 @@ from torch import Tensor
 
 from astrape.graph.graph import Graph
 
-__all__ = ["ByHand", "Call", "Runner", "recorded"]
+__all__ = ["ByHand", "Call", "Sessionless", "recorded"]
 
 Call = tuple[int, Any]
 """Index of an actor, and the input of one of its steps."""
 
 
-class Runner:
+class Sessionless:
     """The graph without a session around it."""
 
     def __init__(self, graph: Graph, controls: dict[str, Tensor | float]) -> None:

@@ -24,7 +24,7 @@ from astrape.graph.backends.onnx_models import OPSET, onnx_models
 from astrape.graph.backends.precision import with_halves
 from astrape.graph.graph import Graph
 from astrape.graph.quantum import Leaf, Quantum
-from astrape.portable.engine import Engine
+from astrape.portable.engine import StepEngine
 from astrape.portable.exported import FORMAT, MANIFEST, VERSION, Exported
 from astrape.progress import Progress
 from astrape.runtime.aoti import AotiEngine, facts_of
@@ -173,7 +173,7 @@ def _check_precision(precision: str, formats: Sequence[str]) -> None:
         )
 
 
-def _checked(quantum: Quantum, engine: Engine, form: str, rounded: bool = False) -> dict[str, float]:
+def _checked(quantum: Quantum, engine: StepEngine, form: str, rounded: bool = False) -> dict[str, float]:
     """Distances from the graph by output, none of them beyond what is sound."""
     differences = compared(quantum, engine)
     port, worst = max(differences.items(), key=lambda item: item[1])
@@ -190,7 +190,7 @@ def _checked(quantum: Quantum, engine: Engine, form: str, rounded: bool = False)
     return {name: round(db, 1) for name, db in differences.items()}
 
 
-def compared(quantum: Quantum, engine: Engine) -> dict[str, float]:
+def compared(quantum: Quantum, engine: StepEngine) -> dict[str, float]:
     """The distance of an exported step from the graph's, by output, in dB of the output's power.
 
     Both begin each step from the same state: phases that are summed up over time would drift apart on any two

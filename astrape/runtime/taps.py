@@ -11,7 +11,7 @@ import numpy as np
 from astrape.audio.writer import AudioWriter
 from astrape.runtime.rings import Frames, Ring
 
-__all__ = ["Meter", "Recorder", "Tap"]
+__all__ = ["LiveRecorder", "Meter", "Tap"]
 
 
 class Tap:
@@ -60,7 +60,7 @@ class Meter:
             self.clipped += int((level >= 1.0).sum())
 
 
-class Recorder:
+class LiveRecorder:
     """Writes rings to files while they run. The files appear when the ``with`` block ends well.
 
     Both begin at the same instant, so that one beside the other shows the delay.
@@ -74,7 +74,7 @@ class Recorder:
         self._taps = [(Tap(ring), AudioWriter(path, rate, ring.channels)) for path, ring in files]
         self._open = ExitStack()
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> LiveRecorder:
         with ExitStack() as opening:
             for _, writer in self._taps:
                 opening.enter_context(writer)

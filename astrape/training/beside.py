@@ -11,7 +11,7 @@ import numpy.typing as npt
 from astrape.audio.atomic import shown
 from astrape.audio.places import Place
 from astrape.corpus.utterances import Utterance
-from astrape.training.caches.files import Fault
+from astrape.training.caches.files import ArrayFault
 from astrape.training.caches.packed import Pack
 from astrape.training.caches.recording import read_header
 from astrape.training.errors import CacheError
@@ -78,5 +78,5 @@ class PackedBeside(Beside):
     def _opened(self, utterance: Utterance, name: str) -> io.BytesIO:
         try:
             return io.BytesIO(self.pack.member(utterance.key, f"{name}.npy"))
-        except Fault as fault:
+        except ArrayFault as fault:
             raise CacheError(f"{self._named(utterance, name)}: {fault}") from fault

@@ -16,7 +16,7 @@ from astrape.audio.atomic import shown
 from astrape.audio.downmix import MEAN
 from astrape.audio.places import Place, joined
 from astrape.corpus.layouts import corpus_at, default_corpus, read_corpus
-from astrape.corpus.splits import Split, split_corpus
+from astrape.corpus.splits import CorpusSplit, split_corpus
 from astrape.corpus.utterances import Utterance, speakers_of
 from astrape.graph.graph import Graph
 from astrape.training.beside import Beside, PackedBeside
@@ -53,7 +53,7 @@ class TrainingData:
     def __init__(
         self,
         corpus: Path | Place,
-        split: Split,
+        split: CorpusSplit,
         caches: dict[str, Cache],
         root: Path | Place,
         pack: Pack | None = None,

@@ -22,7 +22,7 @@ from astrape.audio.atomic import shown
 from astrape.blocks.base import Stream
 from astrape.corpus.utterances import Utterance, speakers_of
 from astrape.training.caches.cache import Cache
-from astrape.training.caches.files import Fault
+from astrape.training.caches.files import ArrayFault
 from astrape.training.caches.recording import Header, read_crop, read_header
 from astrape.training.caches.waves import unpacked
 from astrape.training.errors import CacheError
@@ -339,7 +339,7 @@ def mapped(caches: Iterable[Cache], utterance: Utterance) -> dict[str, npt.NDArr
         for name, stored in cache.stored(cache.key_of(utterance)).items():
             try:
                 found[name] = stored.map()
-            except Fault as fault:
+            except ArrayFault as fault:
                 raise CacheError(
                     f"{shown(stored.path)}: {fault}: look at it with `astrape check-cache`, repair it with --repair"
                 ) from fault

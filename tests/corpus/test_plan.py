@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from astrape.corpus.errors import CorpusError, ToolError
 from astrape.corpus.flite import labels_of
 from astrape.corpus.phonemes import Vocabulary, flite_token, phonemise, plain_labels
-from astrape.corpus.plan import Plan, draw_flite, draw_set
+from astrape.corpus.plan import SetPlan, draw_flite, draw_set
 from astrape.corpus.rendering import leveled, moved_to, trimmed
 from astrape.corpus.sentences import Sentences, read_sentences
 from astrape.corpus.voices import HELD, Voices
@@ -37,7 +37,7 @@ REGISTERS = {name: 80.0 + 20 * number for number, name in enumerate(VOICES)}
 TEXTS = Sentences([f"this is sentence number {'x' * (n % 9)} of them {n}" for n in range(2000)])
 
 
-def draw(seed: int, number: int, voices: Voices, warps: float = 0.3) -> Plan:
+def draw(seed: int, number: int, voices: Voices, warps: float = 0.3) -> SetPlan:
     plan = draw_set(seed, number, TEXTS, voices, REGISTERS, warps)
     assert plan is not None
     return plan

@@ -17,7 +17,7 @@ import soundfile
 
 from astrape.corpus.items import CorpusSettings
 from astrape.corpus.making import MadeCorpus, make_parallel
-from astrape.corpus.packages import PACKAGES, Package
+from astrape.corpus.packages import PACKAGES, PinnedPackage
 from tests.corpus.tiny_model import write_model
 
 TRAINED = ("af_bella", "am_adam", "bf_lily", "zf_xiaoni")
@@ -43,7 +43,7 @@ class Packages:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
-        self.table: dict[str, Package] = {}
+        self.table: dict[str, PinnedPackage] = {}
         write_model(folder / "model")
         model = (folder / "model").read_bytes()
         (folder / "model").unlink()

@@ -19,7 +19,7 @@ from astrape.runtime.engine import Engine
 from astrape.runtime.rings import Ring
 from astrape.runtime.round_trip import RoundTrip
 from astrape.runtime.status import Status
-from astrape.runtime.taps import Meter, Recorder
+from astrape.runtime.taps import LiveRecorder, Meter
 from astrape.voice.errors import VoicebankError
 from astrape.voice.live import LiveVoice
 
@@ -157,7 +157,7 @@ def test_levels_and_recordings_are_what_was_written(tmp_path):
     x = np.random.default_rng(0).uniform(-0.9, 0.9, (1, 60000)).astype(np.float32)
     x[0, 100] = 1.0
     x[0, 200:202] = np.nan, np.inf
-    with Recorder([(tmp_path / "a.wav", ring)], 48000) as recorder:
+    with LiveRecorder([(tmp_path / "a.wav", ring)], 48000) as recorder:
         for begin in range(0, 60000, 480):
             ring.write(x[:, begin : begin + 480])
             if begin % 4800 == 0:

@@ -11,7 +11,7 @@ import scipy.signal
 import torch
 
 from astrape.training.augment import augmentation_names, augmented, build_augmentation
-from astrape.training.augment.filters import Room, convolved, fast_length, minimum_phase_response
+from astrape.training.augment.filters import RandomRoom, convolved, fast_length, minimum_phase_response
 from astrape.training.errors import TrainingError
 
 RATE = 16000.0
@@ -75,7 +75,7 @@ def test_babble_is_another_recording_at_its_ratio() -> None:
 
 
 def test_a_room_begins_with_the_sound_and_dies_away_in_its_time() -> None:
-    room = Room(rt60=0.4, ratio=3.0)
+    room = RandomRoom(rt60=0.4, ratio=3.0)
     direct, tails = [], []
     for seed in range(20):
         response = room.response(RATE, np.random.default_rng(seed)).double()

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from astrape.corpus.layouts import read_corpus
 from astrape.training.caches import Cache, FrontEnd, StorageError, make_cache
-from astrape.training.caches.files import Fault, read_array, write_array
+from astrape.training.caches.files import ArrayFault, read_array, write_array
 from astrape.training.caches.making import make_items
 from astrape.training.caches.recording import read_recording
 from astrape.training.errors import CacheError
@@ -194,10 +194,10 @@ def test_arrays_are_mapped_and_what_is_no_array_is_told(tmp_path: Path) -> None:
     }
     for held, kind in cases.values():
         path.write_bytes(held)
-        with pytest.raises(Fault) as caught:
+        with pytest.raises(ArrayFault) as caught:
             read_array(path, np.float32, 3)
         assert caught.value.kind == kind
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(ArrayFault) as caught:
         read_array(tmp_path / "none.npy", np.float32, 3)
     assert caught.value.kind == "missing"
 

@@ -17,7 +17,7 @@ import astrape
 from astrape.errors import AstrapeError, RecipeError
 from astrape.graph.checksums import checked_sums, read_tensors
 from astrape.graph.weights import load_weights, weights_metadata
-from astrape.training.caches.files import Fault, check_sum, read_array, write_array
+from astrape.training.caches.files import ArrayFault, check_sum, read_array, write_array
 from astrape.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from astrape.voice.checkpoint.archive import unpickled
 from astrape.voice.metadata import Metadata
@@ -167,7 +167,7 @@ def test_a_damaged_array_is_a_fault_of_its_cache(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "a.npy").read_bytes())
     content[-5] ^= 4
     (tmp_path / "a.npy").write_bytes(content)
-    with pytest.raises(Fault, match="not what was written") as caught:
+    with pytest.raises(ArrayFault, match="not what was written") as caught:
         check_sum(tmp_path / "a.npy")
     assert caught.value.kind == "checksum"
 

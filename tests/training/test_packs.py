@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from astrape.audio.places import Place
 from astrape.cli import cli
 from astrape.corpus.layouts import read_corpus
-from astrape.corpus.splits import Split, split_corpus
+from astrape.corpus.splits import CorpusSplit, split_corpus
 from astrape.jobs import Engine
 from astrape.training.caches import Cache, Pack, find_caches, make_pack
 from astrape.training.errors import CacheError
@@ -41,12 +41,12 @@ def caches() -> list[Cache]:
 
 
 @pytest.fixture(scope="module")
-def split() -> Split:
+def split() -> CorpusSplit:
     return split_corpus(read_corpus(grounds.ground() / "vctk"), 0.25, 0)
 
 
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory, caches: list[Cache], split: Split) -> Path:
+def packed(tmp_path_factory: pytest.TempPathFactory, caches: list[Cache], split: CorpusSplit) -> Path:
     place = tmp_path_factory.mktemp("packed")
     made = make_pack(caches, split, Place(str(place)), shard_bytes=SIZE)
     assert (made.utterances, made.left_out, made.there) == (21, 0, 0)
@@ -77,7 +77,9 @@ def windows(
     return PackedWindows(pack, given, batch=batch, world=world, seed=seed, steps=steps, **length)
 
 
-def test_webdataset_reads_the_shards_as_the_caches_have_them(packed: Path, caches: list[Cache], split: Split) -> None:
+def test_webdataset_reads_the_shards_as_the_caches_have_them(
+    packed: Path, caches: list[Cache], split: CorpusSplit
+) -> None:
     webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed: pip install webdataset")
     shards = [str(path) for path in sorted(packed.glob("*.tar"))]
     samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode())
@@ -95,7 +97,7 @@ def test_webdataset_reads_the_shards_as_the_caches_have_them(packed: Path, cache
 
 
 def test_bytes_do_not_depend_on_who_packs_and_a_run_goes_on(
-    packed: Path, caches: list[Cache], split: Split, tmp_path: Path
+    packed: Path, caches: list[Cache], split: CorpusSplit, tmp_path: Path
 ) -> None:
     many = Place(str(tmp_path / "many"))
     assert make_pack(caches, split, many, shard_bytes=SIZE, engine=Engine(workers=2)).there == 0
@@ -110,7 +112,7 @@ def test_bytes_do_not_depend_on_who_packs_and_a_run_goes_on(
 
 
 def test_workers_pack_into_a_bucket_and_windows_come_from_there(
-    packed: Path, caches: list[Cache], split: Split, read_cache: Path
+    packed: Path, caches: list[Cache], split: CorpusSplit, read_cache: Path
 ) -> None:
     with s3_bucket() as bucket:
         place = Place(bucket) / "packs/one"
@@ -133,7 +135,7 @@ def test_workers_pack_into_a_bucket_and_windows_come_from_there(
             [windows(str(place))[0, item] for item in range(20)]
 
 
-def test_windows_are_those_of_the_folders(memory: str, caches: list[Cache], split: Split) -> None:
+def test_windows_are_those_of_the_folders(memory: str, caches: list[Cache], split: CorpusSplit) -> None:
     stored = windows(memory)
     from_folders = Windows(split.train, caches, seconds=Fraction(4, 5), period=Fraction(1, 25), seed=3)
     by_key = {one.key: one for one in split.train}
@@ -222,7 +224,7 @@ def test_what_is_half_written_or_damaged_is_told_in_a_line(packed: Path, tmp_pat
         windows(packed, world=99)
 
 
-def test_damage_in_a_cache_is_not_packed(tmp_path: Path, split: Split) -> None:
+def test_damage_in_a_cache_is_not_packed(tmp_path: Path, split: CorpusSplit) -> None:
     root = grounds.copied(tmp_path)
     caches = [Cache(folder) for folder in find_caches(root / "cache")]
     (features,) = [cache for cache in caches if cache.what == "wavlm"]

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from astrape.audio.places import Place
 from astrape.cli import cli
 from astrape.corpus.layouts import read_corpus
-from astrape.corpus.splits import Split, split_corpus
+from astrape.corpus.splits import CorpusSplit, split_corpus
 from astrape.jobs import Engine
 from astrape.training.beside import PackedBeside
 from astrape.training.caches import Cache, CacheJob, Pack, check_pack, make_cache, make_pack, repair_pack
@@ -60,12 +60,12 @@ def caches(root: Path) -> list[Cache]:
 
 
 @pytest.fixture(scope="module")
-def split(root: Path) -> Split:
+def split(root: Path) -> CorpusSplit:
     return split_corpus(read_corpus(root / "manifest.jsonl"), 0.1, 0)
 
 
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory, caches: list[Cache], split: Split) -> Path:
+def packed(tmp_path_factory: pytest.TempPathFactory, caches: list[Cache], split: CorpusSplit) -> Path:
     place = tmp_path_factory.mktemp("packed")
     made = make_pack(caches, split, Place(place), shard_bytes=SIZE)
     assert (made.utterances, made.unseen, made.left_out) == (16 * 3 + 2 * 2, 4, 0)
@@ -94,7 +94,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
         torch.testing.assert_close(tensor, other[name], rtol=0, atol=0)
 
 
-def test_a_set_is_in_one_shard_and_each_source_has_its_own(packed: Path, root: Path, split: Split) -> None:
+def test_a_set_is_in_one_shard_and_each_source_has_its_own(packed: Path, root: Path, split: CorpusSplit) -> None:
     pack = Pack(Place(packed))
     shards: dict[str, set[str]] = {}
     sources: dict[str, set[str]] = {}
@@ -117,7 +117,7 @@ def test_a_set_is_in_one_shard_and_each_source_has_its_own(packed: Path, root: P
             assert members[f"{number}.{table}.npy"] == Path(str(path)).read_bytes()
 
 
-def test_windows_are_those_of_the_folders(packed: Path, caches: list[Cache], split: Split) -> None:
+def test_windows_are_those_of_the_folders(packed: Path, caches: list[Cache], split: CorpusSplit) -> None:
     """The window of each rendering, at a begin; and of what is drawn, the same source, target and seconds."""
     stored, near = windows(packed, Pairs()), SetWindows(split.train, caches, Pairs(), NEEDS, seed=3, **LENGTH)
     by_key = {one.key: one for one in split.train}
@@ -155,7 +155,7 @@ def test_every_process_reads_its_own_shards_and_of_each_source_its_share(packed:
 
 
 def test_bytes_do_not_depend_on_who_packs_and_damage_is_found_and_repaired(
-    packed: Path, caches: list[Cache], split: Split, tmp_path: Path
+    packed: Path, caches: list[Cache], split: CorpusSplit, tmp_path: Path
 ) -> None:
     many = Place(tmp_path / "many")
     make_pack(caches, split, many, shard_bytes=SIZE, engine=Engine(workers=2))
@@ -174,12 +174,14 @@ def test_bytes_do_not_depend_on_who_packs_and_damage_is_found_and_repaired(
     assert contents(tmp_path / "many") == contents(packed)
 
 
-def test_a_damaged_table_is_not_packed(caches: list[Cache], split: Split, tmp_path: Path) -> None:
+def test_a_damaged_table_is_not_packed(caches: list[Cache], split: CorpusSplit, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.f0.npy"
     wrong.write_bytes(b"no table")
     first = replace(split.train[0], pitch=wrong)
     with pytest.raises(CacheError, match=r"wrong\.f0\.npy: is not a readable table"):
-        make_pack(caches, Split([first, *split.train[1:]], split.unseen), Place(tmp_path / "pack"), shard_bytes=SIZE)
+        make_pack(
+            caches, CorpusSplit([first, *split.train[1:]], split.unseen), Place(tmp_path / "pack"), shard_bytes=SIZE
+        )
 
 
 def test_a_training_on_a_pack_in_a_store_resumes_to_the_same_losses(

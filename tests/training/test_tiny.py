@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import astrape
 from astrape.blocks.base import Stream
 from astrape.corpus.layouts import read_corpus
-from astrape.corpus.packages import SPEECH_PACKAGES, Package
+from astrape.corpus.packages import SPEECH_PACKAGES, PinnedPackage
 from astrape.training.caches import Cache, CacheJob, make_cache
 from astrape.training.errors import TrainingError
 from astrape.training.learner import Learner
@@ -31,7 +31,7 @@ def tone(seconds: float, rate: int = 16000, level: float = 0.3) -> np.ndarray:
     return (level * np.sin(np.arange(int(seconds * rate)) * 0.1)).astype(np.float32)
 
 
-PACKAGE = Package("a-voice", "1.0", "apt", "a-voice_1.0_all.deb", "0" * 64, 1, ("*",))
+PACKAGE = PinnedPackage("a-voice", "1.0", "apt", "a-voice_1.0_all.deb", "0" * 64, 1, ("*",))
 
 
 def installed(work: Path, recordings: dict[str, tuple[np.ndarray, int]]) -> None:

@@ -16,7 +16,7 @@ from astrape.blocks.state import map_state
 from astrape.capture.buffers import laid_out
 from astrape.capture.checked import is_taken
 from astrape.capture.iteration import Iterations, may_be_captured
-from astrape.capture.record import MOST_SECONDS, Clock
+from astrape.capture.record import MOST_SECONDS, TimeLimit
 from astrape.errors import CausalityError
 from astrape.graph.compile.plan import PlannedNode, Wire
 from astrape.graph.compile.schedule import common_multiple, frames_in, period_of
@@ -169,7 +169,7 @@ class FeedbackLoop(StreamBlock):
         runs = [(most, iterations // most), (iterations % most, 1)]
         return [(count, passes) for count, passes in runs if count and passes]
 
-    def capture(self, iterations: int, state: State, controls: Any, like: Tensor, clock: Clock) -> None:
+    def capture(self, iterations: int, state: State, controls: Any, like: Tensor, clock: TimeLimit) -> None:
         """Capture the passes of so many iterations for the present session, which replays them from now on.
 
         Args:
@@ -206,7 +206,7 @@ class FeedbackLoop(StreamBlock):
         lead = next(iter(x.values()))
         like = lead.new_empty(len(lead), 1, 1)
         try:
-            return self._iterations(held, iterations, state, controls, like, Clock(MOST_SECONDS))
+            return self._iterations(held, iterations, state, controls, like, TimeLimit(MOST_SECONDS))
         except Exception as reason:
             if not is_taken(reason):
                 raise
@@ -214,7 +214,7 @@ class FeedbackLoop(StreamBlock):
             return None
 
     def _iterations(
-        self, held: dict[Any, Any], iterations: int, state: State, controls: Any, like: Tensor, clock: Clock
+        self, held: dict[Any, Any], iterations: int, state: State, controls: Any, like: Tensor, clock: TimeLimit
     ) -> Iterations | None:
         if held.get("captured", self) is None:
             return None

@@ -22,7 +22,7 @@ from astrape.blocks.base import Stream, StreamBlock
 from astrape.errors import RateError
 from astrape.graph.compile.plan import Wire
 
-__all__ = ["Actor", "Edge", "Framing", "TokenCounts", "common_multiple", "frames_in", "hyperperiod", "period_of"]
+__all__ = ["Actor", "Edge", "FramingLatency", "TokenCounts", "common_multiple", "frames_in", "hyperperiod", "period_of"]
 
 MOST_FRAMES = 2**22
 """Longest hyperperiod, in frames of the fastest stream: 95 s at 44.1 kHz."""
@@ -113,7 +113,7 @@ def hyperperiod(actors: Sequence[Actor], inputs: Mapping[str, Stream]) -> Fracti
 
 
 @dataclass(frozen=True)
-class Framing:
+class FramingLatency:
     """Framing latency of one output.
 
     Attributes:
@@ -143,7 +143,7 @@ class TokenCounts:
             for port, wire in actor.wires.items():
                 self._producer[wire] = (actor.name, outputs[port].rate, produces[port])
 
-    def framing(self, output: Wire) -> Framing:
+    def framing(self, output: Wire) -> FramingLatency:
         """Framing latency of an output.
 
         Counts go backwards: for firing ``j`` of the output's actor, how many frames must have arrived at every input.
@@ -172,7 +172,7 @@ class TokenCounts:
         for name, count in needed.items():
             rate_in = self._inputs[name].rate
             seconds = max(seconds, _largest(count, 1 / rate_in, first_frames + 1, 1 / rate_out))
-        return Framing(seconds)
+        return FramingLatency(seconds)
 
     def available(self, outputs: Sequence[Wire], seconds: Fraction) -> dict[Wire, int]:
         """Frames of each output that can be computed once every input has been heard for ``seconds``."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from astrape.audio.places import local_file
 from astrape.audio.stores import is_remote, plain
 from astrape.graph.recipe.location import FileLocation, quote, recipe_error, suggest
-from astrape.graph.recipe.yaml_source import LARGEST_FILE, Source, read_yaml
+from astrape.graph.recipe.yaml_source import LARGEST_FILE, YamlSource, read_yaml
 
 __all__ = ["locate", "read_file", "shipped_recipes"]
 
@@ -53,7 +53,7 @@ def locate(
     )
 
 
-def read_file(path: Path, location: FileLocation | None = None, node: str | None = None) -> Source:
+def read_file(path: Path, location: FileLocation | None = None, node: str | None = None) -> YamlSource:
     """Read a file of bounded size. That it cannot be opened is told at ``where``, or at the file itself."""
     try:
         with path.open("rb") as file:

@@ -18,7 +18,7 @@ from astrape.graph.recipe.files import locate, read_file, shipped_recipes
 from astrape.graph.recipe.location import FileLocation, recipe_error
 from astrape.graph.recipe.node import Control, Expectation, Node, Reference
 from astrape.graph.recipe.written import read_written
-from astrape.graph.recipe.yaml_source import Located, Source, read_dict, read_yaml
+from astrape.graph.recipe.yaml_source import Located, YamlSource, read_dict, read_yaml
 
 __all__ = ["Control", "Expectation", "FileLocation", "Node", "Recipe", "Reference", "recipe_error", "shipped_recipes"]
 
@@ -98,7 +98,7 @@ class Recipe:
         return cls._of(read_dict(data, base=base))
 
     @classmethod
-    def _of(cls, source: Source, origin: Path | None = None) -> Recipe:
+    def _of(cls, source: YamlSource, origin: Path | None = None) -> Recipe:
         located = Located(source, source.data)
         written = read_written(located)
         flat = expand(written, origin)

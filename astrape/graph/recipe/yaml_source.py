@@ -24,7 +24,7 @@ import yaml
 
 from astrape.graph.recipe.location import FileLocation, quote, recipe_error
 
-__all__ = ["RECIPE_KEYS", "Located", "Source", "is_recipe", "read_dict", "read_yaml"]
+__all__ = ["RECIPE_KEYS", "Located", "YamlSource", "is_recipe", "read_dict", "read_yaml"]
 
 RECIPE_KEYS = ("recipe", "inputs", "blocks", "outputs")
 """The keys at the top of every recipe. A file with none of them is not a recipe, and no message shows what is in it."""
@@ -51,7 +51,7 @@ _SPECIAL = re.compile(r"([-+]?)\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class YamlSource:
     """One YAML file or dict.
 
     Attributes:
@@ -82,7 +82,7 @@ class Source:
 class Located:
     """A value in a source, and the path that led to it."""
 
-    source: Source
+    source: YamlSource
     value: Any
     path: KeyPath = ()
 
@@ -104,7 +104,7 @@ def is_recipe(value: Any) -> bool:
     return isinstance(value, dict) and any(key in value for key in RECIPE_KEYS)
 
 
-def read_yaml(text: str | bytes, file: str, base: Path | None = None) -> Source:
+def read_yaml(text: str | bytes, file: str, base: Path | None = None) -> YamlSource:
     """Read YAML text.
 
     Args:
@@ -129,10 +129,10 @@ def read_yaml(text: str | bytes, file: str, base: Path | None = None) -> Source:
         ) from None
     except yaml.YAMLError as error:
         raise recipe_error(f"not valid YAML: {error}", FileLocation(file)) from None
-    return Source(file, base or Path(), composer.root, composer.lines, composer.values)
+    return YamlSource(file, base or Path(), composer.root, composer.lines, composer.values)
 
 
-def read_dict(data: Any, file: str = "<dict>", base: Path | None = None) -> Source:
+def read_dict(data: Any, file: str = "<dict>", base: Path | None = None) -> YamlSource:
     """Take plain Python values as if they had been read from a file without lines: copied, checked and counted.
 
     Tuples become lists. ``Fraction`` and NumPy's numbers are taken too.
@@ -165,7 +165,7 @@ def read_dict(data: Any, file: str = "<dict>", base: Path | None = None) -> Sour
             waiting += [(item, _setter(items, index), depth + 1) for index, item in enumerate(value)]
         else:
             put(_plain(value, location))
-    return Source(file, base or Path(), root[0], {}, values)
+    return YamlSource(file, base or Path(), root[0], {}, values)
 
 
 def _plain(value: Any, location: FileLocation) -> Any:

@@ -18,7 +18,7 @@ from astrape.capture.checked import checked_step, is_taken
 from astrape.capture.lowering import Memory
 from astrape.capture.native.narrow import Weights
 from astrape.capture.pages import use_large_pages
-from astrape.capture.record import MOST_SECONDS, Clock, OutOfTime, Unrecordable, addresses
+from astrape.capture.record import MOST_SECONDS, OutOfTime, TimeLimit, Unrecordable, addresses
 from astrape.capture.step import CapturedStep
 from astrape.errors import StreamError
 from astrape.graph.backends.held import Chosen
@@ -257,7 +257,7 @@ class Replay:
                 patterns[_pattern(own, {key: waiting[key] for key in firing.inner if key in waiting})] = None
             self.segments.append(Segment(firing, heard, {}))
             wanted += [(self.segments[-1], pattern) for pattern in patterns if any(pattern[0])]
-        clock = Clock(MOST_SECONDS)
+        clock = TimeLimit(MOST_SECONDS)
         for segment, pattern in wanted[:MOST_CAPTURED]:
             try:
                 segment.captured_steps[pattern] = self._recorded(segment, pattern, loops, clock)
@@ -272,7 +272,7 @@ class Replay:
             self.refused = f"{MOST_CAPTURED} of {len(wanted)} patterns are captured, the others run as they are"
 
     def _recorded(
-        self, segment: Segment, pattern: Pattern, loops: Collection[str], clock: Clock
+        self, segment: Segment, pattern: Pattern, loops: Collection[str], clock: TimeLimit
     ) -> CapturedStep | None:
         counts, held = pattern
         firing, frames = segment.firing, dict(held)

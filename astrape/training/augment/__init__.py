@@ -15,9 +15,9 @@ from astrape.training.augment.augmentation import (
     build_augmentation,
     register_augmentation,
 )
-from astrape.training.augment.filters import Band, Equaliser, Formants, Room
-from astrape.training.augment.levels import Codec, Gain, Saturation
-from astrape.training.augment.noises import Babble, Noise
+from astrape.training.augment.filters import Band, Equaliser, Formants, RandomRoom
+from astrape.training.augment.levels import Codec, RandomGain, RandomSaturation
+from astrape.training.augment.noises import Babble, RandomNoise
 
 __all__ = [
     "Augmentation",
@@ -27,10 +27,10 @@ __all__ = [
     "Codec",
     "Equaliser",
     "Formants",
-    "Gain",
-    "Noise",
-    "Room",
-    "Saturation",
+    "RandomGain",
+    "RandomNoise",
+    "RandomRoom",
+    "RandomSaturation",
     "augmentation_names",
     "augmented",
     "build_augmentation",

@@ -19,7 +19,7 @@ from astrape.training.augment.augmentation import (
     span,
 )
 
-__all__ = ["Band", "Equaliser", "Formants", "Room", "convolved", "fast_length", "minimum_phase_response"]
+__all__ = ["Band", "Equaliser", "Formants", "RandomRoom", "convolved", "fast_length", "minimum_phase_response"]
 
 TAPS = 2048
 """Taps of filters made from their magnitude: 46 ms at 44.1 kHz, enough for a corner at 30 Hz."""
@@ -32,7 +32,7 @@ DECAY = math.log(1000.0)
 
 
 @register_augmentation("room")
-class Room(Augmentation):
+class RandomRoom(Augmentation):
     """A small room: the sound itself, and a tail of noise that dies away.
 
     The tail begins 1 to 10 ms later, loses 60 dB in the reverberation time, its upper band sooner, and has so much less

@@ -18,13 +18,13 @@ from astrape.training.augment.augmentation import (
 )
 from astrape.training.augment.filters import fast_length
 
-__all__ = ["Codec", "Gain", "Saturation"]
+__all__ = ["Codec", "RandomGain", "RandomSaturation"]
 
 MU = 255.0
 
 
 @register_augmentation("gain")
-class Gain(Augmentation):
+class RandomGain(Augmentation):
     """Another level, of source and target alike.
 
     Args:
@@ -42,7 +42,7 @@ class Gain(Augmentation):
 
 
 @register_augmentation("saturation")
-class Saturation(Augmentation):
+class RandomSaturation(Augmentation):
     """An input that is driven too far: ``peak * tanh(drive x / peak) / tanh(drive)``. Peaks stay where they are.
 
     Args:

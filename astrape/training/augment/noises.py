@@ -19,7 +19,7 @@ from astrape.training.augment.augmentation import (
 )
 from astrape.training.augment.filters import fast_length
 
-__all__ = ["Babble", "Noise", "speech_level"]
+__all__ = ["Babble", "RandomNoise", "speech_level"]
 
 FRAME_SECONDS = 0.02
 
@@ -30,7 +30,7 @@ LOWEST_HZ = 20.0
 
 
 @register_augmentation("noise")
-class Noise(Augmentation):
+class RandomNoise(Augmentation):
     """Steady noise, from white to brown.
 
     Its power falls with the frequency to the power of the tilt: 0 is white, 1 pink, 2 brown. The ratio is that of the

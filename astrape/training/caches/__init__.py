@@ -21,7 +21,7 @@ from __future__ import annotations
 from astrape.jobs import Failed, Finding
 from astrape.training.caches.cache import Cache, Stored, find_caches
 from astrape.training.caches.checking import Checked, check_cache, repair_cache
-from astrape.training.caches.files import Fault, StorageError
+from astrape.training.caches.files import ArrayFault, StorageError
 from astrape.training.caches.front import FrontEnd, front_state, load_front
 from astrape.training.caches.makers import CacheJob
 from astrape.training.caches.making import Made, make_cache
@@ -32,11 +32,11 @@ from astrape.training.caches.record import KINDS, Record
 
 __all__ = [
     "KINDS",
+    "ArrayFault",
     "Cache",
     "CacheJob",
     "Checked",
     "Failed",
-    "Fault",
     "Finding",
     "FrontEnd",
     "Made",

@@ -16,7 +16,7 @@ from astrape.audio.atomic import shown
 from astrape.audio.places import CACHE_GB, Place, anywhere
 from astrape.corpus.utterances import Utterance
 from astrape.errors import PlaceError
-from astrape.training.caches.files import Fault, array_file, check_sum, read_array
+from astrape.training.caches.files import ArrayFault, array_file, check_sum, read_array
 from astrape.training.caches.record import BY_UTTERANCE, RECORD, Record, check_record, read_record
 from astrape.training.caches.recording import Header
 from astrape.training.errors import CacheError
@@ -57,11 +57,11 @@ class Stored:
             local = array_file(self.path)
             try:
                 return read_array(local, self.dtype, self.channels)
-            except Fault as fault:
+            except ArrayFault as fault:
                 # Of a store, another process made room in the read cache just now.
                 if fault.kind != "missing" or local == self.path:
                     raise
-        raise Fault(
+        raise ArrayFault(
             "unreadable", f"was removed from the read cache {TRIES} times before it was read; hint: a larger {CACHE_GB}"
         )
 
@@ -75,7 +75,7 @@ class Stored:
         try:
             found: npt.NDArray[Any] = np.load(array_file(self.path), allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise Fault("unreadable", f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+            raise ArrayFault("unreadable", f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
         return found
 
 
@@ -225,7 +225,7 @@ class Cache:
             return None
         return count, count
 
-    def fault(self, key: str, frames: tuple[int, int] | None = None) -> tuple[Path | Place, Fault] | None:
+    def fault(self, key: str, frames: tuple[int, int] | None = None) -> tuple[Path | Place, ArrayFault] | None:
         """A fault of the arrays of an utterance or a speaker, after reading all of them; ``None``: nothing.
 
         Args:
@@ -237,15 +237,15 @@ class Cache:
             try:
                 array = one.read()
                 if one.channels is None and array.shape != (self.channels,):
-                    raise Fault("shape", f"holds {array.shape} and not ({self.channels},)")
+                    raise ArrayFault("shape", f"holds {array.shape} and not ({self.channels},)")
                 check_values(name, array, self.record.codes)
                 check_sum(array_file(one.path))
                 counts.append(array.shape[-1])
                 if frames is not None and one.channels is not None and not frames[0] <= counts[0] <= frames[1]:
-                    raise Fault("shape", f"holds {counts[0]} frames, and its audio makes {_span(*frames)}")
+                    raise ArrayFault("shape", f"holds {counts[0]} frames, and its audio makes {_span(*frames)}")
                 if counts[-1] != counts[0]:
-                    raise Fault("shape", f"holds {counts[-1]} frames, and the array beside it {counts[0]}")
-            except Fault as fault:
+                    raise ArrayFault("shape", f"holds {counts[-1]} frames, and the array beside it {counts[0]}")
+            except ArrayFault as fault:
                 return one.path, fault
         return None
 
@@ -268,14 +268,14 @@ def check_values(name: str, array: npt.NDArray[Any], codes: int | None) -> None:
     if array.dtype.kind == "f":
         bad = int(array.size - np.isfinite(array).sum())
         if bad:
-            raise Fault("non-finite", f"has {bad} values that are not finite")
+            raise ArrayFault("non-finite", f"has {bad} values that are not finite")
         return
     if array.dtype == INT16:
         return
     least, most = int(array.min()), int(array.max())
     limit = 2 if name == "voiced" else codes or 1
     if least < 0 or most >= limit:
-        raise Fault("shape", f"holds {name} of {least} to {most}, and there are 0 to {limit - 1}")
+        raise ArrayFault("shape", f"holds {name} of {least} to {most}, and there are 0 to {limit - 1}")
 
 
 def _span(least: int, most: int) -> str:

@@ -19,7 +19,7 @@ from astrape.errors import PlaceError, WriteError
 from astrape.training.errors import CacheError
 
 __all__ = [
-    "Fault",
+    "ArrayFault",
     "StorageError",
     "array_file",
     "check_content",
@@ -37,7 +37,7 @@ class StorageError(CacheError):
     """A cache that cannot be written: going on with the next file would fail alike."""
 
 
-class Fault(CacheError):
+class ArrayFault(CacheError):
     """A fault of one array, in words that follow its name.
 
     Attributes:
@@ -100,8 +100,8 @@ def array_file(path: Path | Place) -> Path:
         return place.local()
     except PlaceError as error:
         if error.missing:
-            raise Fault("missing", "is missing") from error
-        raise Fault("unreadable", str(error).removeprefix(f"{place}: ")) from error
+            raise ArrayFault("missing", "is missing") from error
+        raise ArrayFault("unreadable", str(error).removeprefix(f"{place}: ")) from error
 
 
 def check_sum(path: Path) -> None:
@@ -113,7 +113,7 @@ def check_sum(path: Path) -> None:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise Fault("unreadable", f"cannot be read: {error.strerror or error}") from error
+        raise ArrayFault("unreadable", f"cannot be read: {error.strerror or error}") from error
     check_content(content)
 
 
@@ -129,7 +129,7 @@ def check_content(content: bytes) -> None:
         return
     values = f"{SUM} {zlib.crc32(memoryview(content)[begin:]):08x}".encode()
     if comment != values:
-        raise Fault("checksum", f"is damaged: its values are not what was written (CRC-32, {len(content)} bytes)")
+        raise ArrayFault("checksum", f"is damaged: its values are not what was written (CRC-32, {len(content)} bytes)")
 
 
 def _header(array: npt.NDArray[Any], total: int) -> bytes:
@@ -155,25 +155,27 @@ def read_array(path: Path, dtype: npt.DTypeLike, channels: int | None) -> npt.ND
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if not size:
-                raise Fault("empty", "is empty (0 bytes)")
+                raise ArrayFault("empty", "is empty (0 bytes)")
             version = np.lib.format.read_magic(file)
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran, held = header(file)
             begin = file.tell()
     except FileNotFoundError as error:
-        raise Fault("missing", "is missing") from error
+        raise ArrayFault("missing", "is missing") from error
     except OSError as error:
-        raise Fault("unreadable", f"cannot be read: {error.strerror or error}") from error
+        raise ArrayFault("unreadable", f"cannot be read: {error.strerror or error}") from error
     # A damaged header leads NumPy's parser anywhere.
     except (ValueError, EOFError, SyntaxError, TypeError, KeyError, RecursionError, TokenError) as error:
-        raise Fault("truncated" if size < 128 else "unreadable", f"has no header of an array ({size} bytes)") from error
+        raise ArrayFault(
+            "truncated" if size < 128 else "unreadable", f"has no header of an array ({size} bytes)"
+        ) from error
     dimensions = 1 if channels is None else 2
     wanted = "(frames,)" if channels is None else f"({channels}, frames)"
     if held != np.dtype(dtype) or fortran or len(shape) != dimensions or channels not in (None, shape[0]):
-        raise Fault("shape", f"holds {shape} of {held} and not {wanted} of {np.dtype(dtype)} in C order")
+        raise ArrayFault("shape", f"holds {shape} of {held} and not {wanted} of {np.dtype(dtype)} in C order")
     needed = begin + held.itemsize * int(np.prod(shape, dtype=object))
     if size != needed:
-        raise Fault("truncated", f"has {size} bytes where its header says {needed}")
+        raise ArrayFault("truncated", f"has {size} bytes where its header says {needed}")
     if not shape[-1]:
-        raise Fault("empty", "holds no frame")
+        raise ArrayFault("empty", "holds no frame")
     return np.memmap(path, dtype=held, mode="r", offset=begin, shape=shape)

@@ -18,7 +18,7 @@ from astrape.jobs import IN_PROCESS, Engine, Failed, Finding, Job, run_batches
 from astrape.progress import Progress
 from astrape.training.caches.cache import Cache, check_values
 from astrape.training.caches.checking import Checked
-from astrape.training.caches.files import Fault, check_content
+from astrape.training.caches.files import ArrayFault, check_content
 from astrape.training.caches.front import FRONT_WEIGHTS
 from astrape.training.caches.packed import mapped, read_part, read_table, record_of
 from astrape.training.caches.packing import INDEX, PACK, PARALLEL, PLAN, Shard, write_front, write_shards
@@ -177,14 +177,14 @@ def _read_plan(place: Place) -> _Plan:
     rows = None
     try:
         rows = _read_rows(place, samples)
-    except Fault as fault:
+    except ArrayFault as fault:
         faults.append(Finding(str(place / INDEX), fault.kind, str(fault), None))
     return _Plan(records, samples, rows, tuple(faults), about.get("astrape_pack") == PARALLEL)
 
 
 def _read_rows(place: Place, samples: dict[str, int]) -> dict[str, list[tuple[int, str, str]]]:
     if not (place / INDEX).exists():
-        raise Fault("missing", "is missing")
+        raise ArrayFault("missing", "is missing")
     rows: dict[str, list[tuple[int, str, str]]] = {name: [] for name in samples}
     try:
         with (place / INDEX).local().open(encoding="utf-8") as lines:
@@ -192,10 +192,10 @@ def _read_rows(place: Place, samples: dict[str, int]) -> dict[str, list[tuple[in
                 row = json.loads(line)
                 rows[row["shard"]].append((number, row["key"], row["speaker"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise Fault("unreadable", f"is not an index of the pack ({type(error).__name__})") from error
+        raise ArrayFault("unreadable", f"is not an index of the pack ({type(error).__name__})") from error
     if {name: len(held) for name, held in rows.items()} != samples:
         count = sum(map(len, rows.values()))
-        raise Fault("truncated", f"lists {count} utterances, and {sum(samples.values())} are packed")
+        raise ArrayFault("truncated", f"lists {count} utterances, and {sum(samples.values())} are packed")
     return rows
 
 
@@ -216,7 +216,7 @@ def _faults(place: Place, plan: _Plan, name: str) -> Iterator[Finding]:
     try:
         local = shard.local()
         table = read_table(local, plan.samples[name])
-    except Fault as fault:
+    except ArrayFault as fault:
         yield Finding(str(shard), fault.kind, str(fault), name)
         return
     held = sorted(member.removesuffix(".json") for member in table if member.endswith(".json"))
@@ -227,9 +227,9 @@ def _faults(place: Place, plan: _Plan, name: str) -> Iterator[Finding]:
                 file.seek(table[f"{sample}.json"][0])
                 about, sums = _about(file.read(table[f"{sample}.json"][1]))
                 if due is not None and due.get(sample) != about:
-                    raise Fault("changed", f"is of '{about[0]}', and the index says otherwise")
+                    raise ArrayFault("changed", f"is of '{about[0]}', and the index says otherwise")
                 _check_arrays(plan, local, table, sample, sums)
-            except Fault as fault:
+            except ArrayFault as fault:
                 yield Finding(str(shard), fault.kind, f"{sample}: {fault}", name)
 
 
@@ -239,7 +239,7 @@ def _about(content: bytes) -> tuple[tuple[str, str], dict[str, int]]:
         about: dict[str, Any] = json.loads(content)
         return (str(about["key"]), str(about["speaker"])), dict(about.get("tables", {}))
     except (ValueError, KeyError, TypeError) as error:
-        raise Fault("unreadable", "has no description that can be read") from error
+        raise ArrayFault("unreadable", "has no description that can be read") from error
 
 
 def _check_arrays(
@@ -248,9 +248,9 @@ def _check_arrays(
     for name, due in sums.items():
         member = f"{sample}.{name}.npy"
         if member not in table:
-            raise Fault("missing", f"{name} is missing")
+            raise ArrayFault("missing", f"{name} is missing")
         if zlib.crc32(read_part(local, *table[member])) != due:
-            raise Fault("damaged", f"{name} is damaged: its bytes are not what was written")
+            raise ArrayFault("damaged", f"{name} is damaged: its bytes are not what was written")
     for record in plan.records.values():
         if record.what in sums:
             # What a table says is in no cache.
@@ -260,16 +260,16 @@ def _check_arrays(
             member = f"{sample}.{name}.npy"
             try:
                 if member not in table:
-                    raise Fault("missing", "is missing")
+                    raise ArrayFault("missing", "is missing")
                 begin, size = table[member]
                 array = mapped(local, begin, size, one.dtype, one.channels)
                 check_values(name, array, record.codes)
                 check_content(read_part(local, begin, size))
                 frames.append(array.shape[-1])
                 if frames[-1] != frames[0]:
-                    raise Fault("shape", f"holds {frames[-1]} frames, and the array beside it {frames[0]}")
-            except Fault as fault:
-                raise Fault(fault.kind, f"{name} {fault}") from fault
+                    raise ArrayFault("shape", f"holds {frames[-1]} frames, and the array beside it {frames[0]}")
+            except ArrayFault as fault:
+                raise ArrayFault(fault.kind, f"{name} {fault}") from fault
 
 
 def _front(place: Place, plan: _Plan) -> Iterator[Finding]:

@@ -19,10 +19,10 @@ import numpy.typing as npt
 
 from astrape.audio.fetching import Fetcher
 from astrape.audio.places import CACHE_GB, Place, PlaceError, read_cache, read_cache_bytes
-from astrape.corpus.splits import Split
+from astrape.corpus.splits import CorpusSplit
 from astrape.corpus.utterances import Utterance
 from astrape.training.caches.cache import Cache, Holdings, Stored
-from astrape.training.caches.files import Fault
+from astrape.training.caches.files import ArrayFault
 from astrape.training.caches.front import FRONT_WEIGHTS
 from astrape.training.caches.packing import FORMATS, INDEX, PACK, TABLE_NAMES
 from astrape.training.caches.record import Record
@@ -87,7 +87,7 @@ class Pack:
             raise CacheError(f"{place}: {INDEX} does not list what {PACK} says: pack it again")
         self.shards = [held for name, held in by_shard.items() if name.startswith("train-")]
         aside = [one for name, held in by_shard.items() if name.startswith("unseen-") for one in held]
-        self.split = Split([one for held in self.shards for one in held], aside)
+        self.split = CorpusSplit([one for held in self.shards for one in held], aside)
         folder = self._folder(content)
         self.caches: dict[str, Cache] = {kind: PackedCache(folder, record, self) for kind, record in records.items()}
         self._largest = max((int(one["bytes"]) for one in about["shards"]), default=0)
@@ -140,7 +140,7 @@ class Pack:
         """
         try:
             return int(json.loads(self.member(key, "json"))["rate"])
-        except (Fault, ValueError, KeyError, TypeError) as error:
+        except (ArrayFault, ValueError, KeyError, TypeError) as error:
             raise CacheError(
                 f"{self.place / self._where[key][0]}: says no rate of the recording {key}: pack its parallel sets anew"
             ) from error
@@ -153,7 +153,7 @@ class Pack:
                 local, table = self._table(shard)
                 member = f"{number:09d}.{ending}"
                 if member not in table:
-                    raise Fault("missing", f"is missing in {shard}")
+                    raise ArrayFault("missing", f"is missing in {shard}")
                 return read(local, *table[member])
             except FileNotFoundError:
                 # Another process made room for a shard of its own just now.
@@ -175,7 +175,7 @@ class Pack:
             raise CacheError(str(error)) from error
         try:
             table = read_table(local, self._samples[shard])
-        except Fault as fault:
+        except ArrayFault as fault:
             raise CacheError(f"{place}: {fault}; hint: `astrape check-cache --pack {self.place} --repair`") from fault
         self._tables[shard] = local, table
         while len(self._tables) > TABLES:
@@ -248,12 +248,12 @@ def read_table(local: Path, samples: int) -> dict[str, tuple[int, int]]:
     except FileNotFoundError:
         raise
     except (tarfile.TarError, EOFError) as error:
-        raise Fault("truncated", f"is not a whole tar file ({error})") from error
+        raise ArrayFault("truncated", f"is not a whole tar file ({error})") from error
     except OSError as error:
-        raise Fault("unreadable", f"cannot be read: {error.strerror or error}") from error
+        raise ArrayFault("unreadable", f"cannot be read: {error.strerror or error}") from error
     size, held = local.stat().st_size, sum(name.endswith(".json") for name in table)
     if held != samples or any(begin + length > size for begin, length in table.values()):
-        raise Fault("truncated", f"is cut short ({size} bytes, {held} of {samples} utterances)")
+        raise ArrayFault("truncated", f"is cut short ({size} bytes, {held} of {samples} utterances)")
     return table
 
 
@@ -298,11 +298,11 @@ def mapped(local: Path, offset: int, size: int, dtype: np.dtype[Any], channels: 
             np.lib.format.read_magic(file)
             shape, fortran, held = np.lib.format.read_array_header_1_0(file)
         except (ValueError, EOFError, SyntaxError, TypeError, KeyError, RecursionError, TokenError) as error:
-            raise Fault("unreadable", f"has no header of an array ({size} bytes)") from error
+            raise ArrayFault("unreadable", f"has no header of an array ({size} bytes)") from error
         begin = file.tell()
     wanted = 1 if channels is None else 2
     if held != dtype or fortran or len(shape) != wanted or channels not in (None, shape[0]):
-        raise Fault("shape", f"holds {shape} of {held}, and {dtype} with {channels} channels is due")
+        raise ArrayFault("shape", f"holds {shape} of {held}, and {dtype} with {channels} channels is due")
     if begin - offset + held.itemsize * int(np.prod(shape, dtype=object)) != size or not shape[-1]:
-        raise Fault("truncated", f"has {size} bytes, which its header does not")
+        raise ArrayFault("truncated", f"has {size} bytes, which its header does not")
     return np.memmap(local, dtype=held, mode="r", offset=begin, shape=shape)

@@ -34,12 +34,12 @@ import numpy as np
 
 from astrape.audio.atomic import atomic_path, shown
 from astrape.audio.places import Place
-from astrape.corpus.splits import Split
+from astrape.corpus.splits import CorpusSplit
 from astrape.corpus.utterances import Utterance, sets_of
 from astrape.jobs import IN_PROCESS, Engine, Job, run_job
 from astrape.progress import Progress
 from astrape.training.caches.cache import Cache
-from astrape.training.caches.files import Fault, array_file, check_sum
+from astrape.training.caches.files import ArrayFault, array_file, check_sum
 from astrape.training.caches.front import FRONT_WEIGHTS
 from astrape.training.caches.recording import read_header
 from astrape.training.errors import CacheError
@@ -121,7 +121,7 @@ class Packed:
 
 def make_pack(
     caches: Sequence[Cache],
-    split: Split,
+    split: CorpusSplit,
     place: Place,
     *,
     shard_bytes: int = SHARD_BYTES,
@@ -326,7 +326,7 @@ def _write(made: Path, caches: Sequence[Cache], shard: Shard) -> None:
                     stored.map()
                     check_sum(local := array_file(stored.path))
                     content = local.read_bytes()
-                except Fault as fault:
+                except ArrayFault as fault:
                     raise CacheError(
                         f"{shown(stored.path)}: {fault}: repair it with `astrape check-cache --repair`"
                     ) from fault

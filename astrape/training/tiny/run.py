@@ -18,7 +18,7 @@ import torch
 
 from astrape.audio.places import Place, Where
 from astrape.corpus.layouts import read_corpus
-from astrape.corpus.splits import Split, split_by_speaker
+from astrape.corpus.splits import CorpusSplit, split_by_speaker
 from astrape.corpus.utterances import speakers_of
 from astrape.jobs import Engine
 from astrape.training.build import build
@@ -218,7 +218,7 @@ def _options(
     )
 
 
-def _front_alone(options: Options, split: Split) -> float:
+def _front_alone(options: Options, split: CorpusSplit) -> float:
     """The score of least squares from single content frames on the encoder's own validation windows.
 
     Raises:
@@ -244,7 +244,7 @@ def _before_decoder(options: Options, plan: TinyPlan, path: Path) -> tuple[float
     return mean.distance(setup.feed.validation()), write_weights(setup.graph, path)
 
 
-def _digest(corpus: Path | Place, split: Split, plan: TinyPlan) -> str:
+def _digest(corpus: Path | Place, split: CorpusSplit, plan: TinyPlan) -> str:
     """A name for what is made once: a front end learns from these recordings so long, and caches are of it."""
     heard = [str(corpus.absolute()), *(one.key for one in split.train), str(plan.front_steps), str(plan.seed)]
     return hashlib.sha256("\0".join(heard).encode()).hexdigest()[:8]

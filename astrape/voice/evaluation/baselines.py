@@ -19,7 +19,7 @@ from astrape.voice.evaluation.packages import absence
 from astrape.voice.evaluation.pairs import Pair, own_voices
 from astrape.voice.evaluation.pitch import WORLD
 from astrape.voice.evaluation.recording import Recording
-from astrape.voice.evaluation.systems import Rendering
+from astrape.voice.evaluation.systems import ConvertedFile
 from astrape.voice.voicebank import read_voicebank
 
 __all__ = ["REGISTER_LIMITS", "SourceItself", "WorldShift", "in_own_voices", "register"]
@@ -36,8 +36,8 @@ class SourceItself:
 
     converts = False
 
-    def render(self, pair: Pair, progress: Progress | None = None) -> Rendering:
-        return Rendering(pair.heard)
+    def render(self, pair: Pair, progress: Progress | None = None) -> ConvertedFile:
+        return ConvertedFile(pair.heard)
 
     def describe(self) -> dict[str, Any]:
         return {"recipe": None, "baseline": "the source itself"}
@@ -61,7 +61,7 @@ class WorldShift:
         self.folder = folder
         self._registers: dict[tuple[Path | Place, ...], float] = {}
 
-    def render(self, pair: Pair, progress: Progress | None = None) -> Rendering:
+    def render(self, pair: Pair, progress: Progress | None = None) -> ConvertedFile:
         import pyworld
 
         if pair.target is None:
@@ -77,7 +77,7 @@ class WorldShift:
         make_folder(out.parent)
         with AudioWriter(out, recording.rate, 1) as written:
             written.write((shifted / max(1.0, float(np.abs(shifted).max())))[:, None])
-        return Rendering(out)
+        return ConvertedFile(out)
 
     def describe(self) -> dict[str, Any]:
         return {"recipe": None, "baseline": "WORLD, pitch moved to the target's register"}

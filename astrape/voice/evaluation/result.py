@@ -15,7 +15,7 @@ from astrape.audio.places import Place, below
 from astrape.voice.evaluation.metric import Quantity, Score
 from astrape.voice.evaluation.pairs import Pair
 from astrape.voice.evaluation.statistics import Aggregate
-from astrape.voice.evaluation.systems import Rendering
+from astrape.voice.evaluation.systems import ConvertedFile
 
 __all__ = ["FORMAT", "Evaluation", "PairResult", "ScoreColumn", "write_json"]
 
@@ -40,7 +40,7 @@ class PairResult:
     """
 
     pair: Pair
-    rendering: Rendering | None = None
+    rendering: ConvertedFile | None = None
     error: str | None = None
     seconds: float = 0.0
     scores: dict[str, Score] = field(default_factory=dict)

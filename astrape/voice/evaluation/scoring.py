@@ -18,7 +18,7 @@ from astrape.voice.evaluation.pairs import Pair
 from astrape.voice.evaluation.recording import Recording
 from astrape.voice.evaluation.registry import available, choose
 from astrape.voice.evaluation.result import PairResult
-from astrape.voice.evaluation.systems import Conversions, Rendering, System
+from astrape.voice.evaluation.systems import Conversions, ConvertedFile, System
 
 __all__ = ["PairItem", "begin", "evaluated"]
 
@@ -105,7 +105,7 @@ def evaluated(pair: Pair, system: System, metrics: Sequence[Metric], progress: P
     )
 
 
-def _context(pair: Pair, rendering: Rendering, elsewhere: bool) -> Context:
+def _context(pair: Pair, rendering: ConvertedFile, elsewhere: bool) -> Context:
     source = Recording(pair.source.path)
     target = pair.target
     audio = None if target is None or target.audio is None else Recording(target.audio)

@@ -34,14 +34,14 @@ from astrape.voice.folder import is_folder, is_there
 from astrape.voice.speaker import SpeakerEncoder
 from astrape.voice.voicebank import Voicebank
 
-__all__ = ["Conversions", "Converted", "Fit", "Rendering", "System"]
+__all__ = ["Conversions", "Converted", "ConvertedFile", "Fit", "System"]
 
 Fit = Callable[[Voicebank, Sequence[Path | Place], Graph], Voicebank]
 """Brings a voice nearer to its recordings, see :func:`astrape.training.fitting.fit_voice`."""
 
 
 @dataclass(frozen=True)
-class Rendering:
+class ConvertedFile:
     """A converted file.
 
     Attributes:
@@ -66,7 +66,7 @@ class System(Protocol):
 
     converts: bool
 
-    def render(self, pair: Pair, progress: Progress | None = None) -> Rendering:
+    def render(self, pair: Pair, progress: Progress | None = None) -> ConvertedFile:
         """The file.
 
         Raises:
@@ -173,7 +173,7 @@ class Conversions:
             raise found
         return found
 
-    def render(self, pair: Pair, progress: Progress | None = None) -> Rendering:
+    def render(self, pair: Pair, progress: Progress | None = None) -> ConvertedFile:
         if pair.target is None:
             raise EvaluationError(f"{pair.name}: there is no target to convert to")
         self.load()
@@ -194,7 +194,7 @@ class Conversions:
         report = self.converter.graph.report().to_dict()["outputs"][self.converter.output]
         first = next(iter(self.converter.graph.inputs.values()))
         host_ms = 1000 * float(report["host_samples"] / first.rate)
-        return Rendering(out, 0.0, done, codes, Latency(report["algorithmic_ms"], host_ms))
+        return ConvertedFile(out, 0.0, done, codes, Latency(report["algorithmic_ms"], host_ms))
 
     def describe(self) -> dict[str, Any]:
         graph = self.converter.graph
@@ -241,13 +241,13 @@ class Converted:
         if self.place is not None and not is_there(self.place):
             raise EvaluationError(f"{place}: there is no such converted file or folder")
 
-    def render(self, pair: Pair, progress: Progress | None = None) -> Rendering:
+    def render(self, pair: Pair, progress: Progress | None = None) -> ConvertedFile:
         if pair.converted is not None:
-            return Rendering(pair.converted, self.late)
+            return ConvertedFile(pair.converted, self.late)
         if self.place is None:
             raise EvaluationError(f"{pair.name}: no converted file is named")
         if not is_folder(self.place):
-            return Rendering(self.place, self.late)
+            return ConvertedFile(self.place, self.late)
         names = [pair.source.key, pair.source.name, pair.source.path.stem]
         if pair.target is not None:
             names = [f"{pair.target.name}/{name}" for name in names] + names
@@ -256,7 +256,7 @@ class Converted:
             endings = {f"{wanted.name}.{ending}" for ending in ENDINGS}
             for file in self._files(wanted.parent):
                 if _lower_ending(file) in endings:
-                    return Rendering(wanted.parent / file, self.late)
+                    return ConvertedFile(wanted.parent / file, self.late)
         raise EvaluationError(f"{self.place}: holds no converted file {names[0]}.wav (or {names[-1]}.wav)")
 
     def describe(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from astrape.voice.evaluation import Conversions, EvaluationError, Pair, Target,
 from astrape.voice.evaluation.pairs import all_pairs, read_sources, utterance
 from astrape.voice.evaluation.registry import _FACTORIES
 from astrape.voice.evaluation.speed import Speed
-from astrape.voice.evaluation.systems import Rendering
+from astrape.voice.evaluation.systems import ConvertedFile
 from tests.voice.conversion_files import SMALL, delaying
 from tests.voice.evaluation.runs import run
 
@@ -38,10 +38,10 @@ class Deadly:
     def __init__(self, key: str) -> None:
         self.key = key
 
-    def render(self, pair: Pair, progress: Callable[[float, float | None], None] | None = None) -> Rendering:
+    def render(self, pair: Pair, progress: Callable[[float, float | None], None] | None = None) -> ConvertedFile:
         if pair.source.key == self.key:
             os.kill(os.getpid(), signal.SIGKILL)
-        return Rendering(pair.heard)
+        return ConvertedFile(pair.heard)
 
     def describe(self) -> dict[str, Any]:
         return {"recipe": None}

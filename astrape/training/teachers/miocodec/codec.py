@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from astrape.training.errors import TeacherError
 from astrape.training.teachers.miocodec.config import CodecConfig, read_config
 from astrape.training.teachers.miocodec.decoder import WaveDecoder
-from astrape.training.teachers.miocodec.encoder import ContentEncoder, SpeakerEncoder
+from astrape.training.teachers.miocodec.encoder import ContentEncoder, MioSpeakerEncoder
 from astrape.training.teachers.miocodec.places import CodecFiles
 from astrape.training.teachers.miocodec.resample import resample
 from astrape.training.teachers.miocodec.wavlm import INSIDE, RATE, WavLM, open_wavlm
@@ -45,7 +45,7 @@ class MioCodec(nn.Module):
         super().__init__()
         self.config = config
         self.content = ContentEncoder(config)
-        self.speaker = SpeakerEncoder(config.speaker)
+        self.speaker = MioSpeakerEncoder(config.speaker)
         self.decoder = WaveDecoder(config)
         self.wavlm: WavLM
 

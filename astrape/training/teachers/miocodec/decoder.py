@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astrape.training.teachers.miocodec.config import CodecConfig
-from astrape.training.teachers.miocodec.transformer import Transformer
+from astrape.training.teachers.miocodec.transformer import MioTransformer
 
 __all__ = ["WaveDecoder"]
 
@@ -29,12 +29,12 @@ class WaveDecoder(nn.Module):
         super().__init__()
         self.config = config
         dim = config.main.decoder_dim
-        self.prenet = Transformer(config.prenet)
+        self.prenet = MioTransformer(config.prenet)
         self.upsample: nn.Module = nn.Identity()
         if config.main.upsample > 1:
             self.upsample = nn.ConvTranspose1d(dim, dim, config.main.upsample, config.main.upsample)
         self.prior = _ResNets(dim, config)
-        self.decoder = Transformer(config.decoder)
+        self.decoder = MioTransformer(config.decoder)
         self.post = _ResNets(dim, config)
         self.upsampler = _Upsampler(dim, config) if config.main.upsampler else None
         self.head = nn.Linear(dim, config.main.n_fft + 2)

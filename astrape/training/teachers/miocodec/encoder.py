@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astrape.training.teachers.miocodec.config import CodecConfig, SpeakerConfig
-from astrape.training.teachers.miocodec.transformer import Transformer
+from astrape.training.teachers.miocodec.transformer import MioTransformer
 
-__all__ = ["ContentEncoder", "LevelQuantizer", "SpeakerEncoder"]
+__all__ = ["ContentEncoder", "LevelQuantizer", "MioSpeakerEncoder"]
 
 STATISTICS = (1e-4, 1e4)
 """The bounds of the pooled variance."""
@@ -23,7 +23,7 @@ class ContentEncoder(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.normalise, self.factor = config.main.normalise, config.main.halve
-        self.transformer = Transformer(config.local_encoder)
+        self.transformer = MioTransformer(config.local_encoder)
         width = config.local_encoder.width_out
         self.halve: nn.Module = nn.Identity()
         if self.factor > 1 and config.main.halve_by_conv:
@@ -94,7 +94,7 @@ class LevelQuantizer(nn.Module):
         return torch.tensor([math.prod(self.levels[:axis]) for axis in range(len(self.levels))], device=device)
 
 
-class SpeakerEncoder(nn.Module):
+class MioSpeakerEncoder(nn.Module):
     """Features ``(batch, frames, width)`` to an embedding ``(batch, channels)``.
 
     ConvNeXt blocks as in Vocos (arXiv:2306.00814), then attentive statistics pooling (Okabe et al., 2018).

@@ -9,13 +9,13 @@ from torch.nn import functional
 
 from astrape.training.teachers.miocodec.config import TransformerConfig
 
-__all__ = ["Transformer", "windowed_attention"]
+__all__ = ["MioTransformer", "windowed_attention"]
 
 BLOCK = 64
 """Queries at least that are attended for at once where there is a window."""
 
 
-class Transformer(nn.Module):
+class MioTransformer(nn.Module):
     """Pre-norm layers of self-attention and gated feed-forward: ``(batch, frames, width)`` in and out.
 
     Parameters are named as MioCodec's checkpoints name them. The layers follow Llama 3 but for their norms, which are
