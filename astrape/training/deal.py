@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Generic, TypeVar
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from astrape.training.errors import CacheError
 
-__all__ = ["TOGETHER", "Deal"]
+__all__ = ["TOGETHER", "Deal", "Steps"]
 
 TOGETHER = 4
 """Shards whose items are mixed: those that a process reads at a time."""
@@ -21,6 +22,31 @@ HELD = 8
 """Deals of the shards that are held in memory."""
 
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of an epoch, and how the items of each are shared out among the processes.
+
+    Attributes:
+        batch: items of a step in each process.
+        world: processes.
+        count: steps in an epoch, after which the shards are dealt anew; ``None``: nobody knows.
+    """
+
+    batch: int
+    world: int
+    count: int | None = None
+
+    @property
+    def due(self) -> int | None:
+        """Items that a process has in an epoch."""
+        return None if self.count is None else self.count * self.batch
+
+    def share(self, item: int) -> tuple[int, int]:
+        """The process that an item is of, and how many it has had before."""
+        step, within = divmod(item, self.batch * self.world)
+        return within // self.batch, step * self.batch + within % self.batch
 
 
 class Deal(Generic[Item]):

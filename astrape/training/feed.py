@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from astrape.graph.graph import Graph
 from astrape.training.beside import Beside, PackedBeside
 from astrape.training.caches import KINDS, Cache, Pack, find_caches, load_front
 from astrape.training.caches.recording import read_header
+from astrape.training.deal import Steps
 from astrape.training.errors import CacheError, TrainingError
 from astrape.training.learner import Batch
 from astrape.training.names import SIGNALS
@@ -31,7 +33,7 @@ from astrape.training.sets import SetWindows
 from astrape.training.shares import Shares
 from astrape.training.stage import Stage
 from astrape.training.targets import Targets, audio_input
-from astrape.training.windows import WindowLoader, Windows, mapped
+from astrape.training.windows import Cropping, WindowLoader, Windows, mapped
 
 __all__ = ["Feed", "TrainingData", "open_data"]
 
@@ -185,21 +187,12 @@ class Feed:
         self.targets, self.accelerator = targets, accelerator
 
         def windows(utterances: list[Utterance], frames: int) -> Windows | SetWindows:
-            seconds, period = Fraction(frames) / stream.rate, graph.period
+            cropping = Cropping(Fraction(frames) / stream.rate, graph.period, rate, options.seed)
+            steps = Steps(stage.batch, accelerator.num_processes, stage.steps_per_epoch)
             if data.pack is not None and utterances is data.split.train and stage.pairs is None:
-                return PackedWindows(
-                    data.pack,
-                    caches,
-                    batch=stage.batch,
-                    world=accelerator.num_processes,
-                    steps=stage.steps_per_epoch,
-                    seconds=seconds,
-                    period=period,
-                    audio=rate,
-                    seed=options.seed,
-                )
+                return PackedWindows(data.pack, caches, cropping, steps)
             if stage.pairs is None:
-                return Windows(utterances, caches, seconds=seconds, period=period, audio=rate, seed=options.seed)
+                return Windows(utterances, caches, cropping)
             if entry not in graph.inputs:
                 raise TrainingError(
                     f"training.{stage.name}: sources of parallel sets are recordings, and training begins at "
@@ -217,22 +210,14 @@ class Feed:
                 check_audio(data.pack, caches, audio.rate)
                 beside = PackedBeside(data.pack)
             if data.pack is not None and utterances is data.split.train:
-                order = partial(
-                    PackedShares,
-                    pack=data.pack,
-                    batch=stage.batch // 2 if stage.pairs.both else stage.batch,
-                    world=accelerator.num_processes,
-                    steps=stage.steps_per_epoch,
-                )
+                drawn = replace(steps, batch=stage.batch // 2) if stage.pairs.both else steps
+                order = partial(PackedShares, pack=data.pack, steps=drawn)
             return SetWindows(
                 utterances,
                 [*caches, *more],
                 stage.pairs,
                 needed,
-                seconds=seconds,
-                period=period,
-                audio=audio.rate,
-                seed=options.seed,
+                replace(cropping, audio=audio.rate),
                 beside=beside,
                 order=order,
             )

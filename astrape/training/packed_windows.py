@@ -10,10 +10,10 @@ from torch import Tensor
 from astrape.corpus.utterances import Utterance
 from astrape.training.caches.cache import Cache
 from astrape.training.caches.packed import Pack
-from astrape.training.deal import TOGETHER, Deal
+from astrape.training.deal import TOGETHER, Deal, Steps
 from astrape.training.errors import CacheError
 from astrape.training.shares import Shares
-from astrape.training.windows import Windows
+from astrape.training.windows import Cropping, Windows
 
 __all__ = ["PackedShares", "PackedWindows", "check_audio"]
 
@@ -28,9 +28,8 @@ class PackedWindows(Windows):
     Args:
         pack: what to read.
         caches: of the pack, those that are needed.
-        batch, world: windows of a step in each process, and how many processes there are.
-        steps: in an epoch, after which the shards are dealt anew; ``None``: nobody knows.
-        seconds, period, audio, seed: as for ``Windows``.
+        cropping: as for ``Windows``.
+        steps: how the windows of an epoch are shared out.
 
     Raises:
         CacheError: for fewer shards than processes, and a pack without audio where that is needed.
@@ -40,34 +39,27 @@ class PackedWindows(Windows):
         self,
         pack: Pack,
         caches: Sequence[Cache],
-        *,
-        batch: int,
-        world: int,
-        steps: int | None = None,
-        seconds: Fraction,
-        period: Fraction,
-        audio: Fraction | int | None = None,
-        seed: int = 0,
+        cropping: Cropping,
+        steps: Steps,
     ) -> None:
-        check_audio(pack, caches, audio)
-        super().__init__(pack.split.train, caches, seconds=seconds, period=period, audio=audio, seed=seed)
-        self.pack, self.batch, self.world = pack, batch, world
-        self.deal = Deal(pack.shards, str(pack.place), world=world, seed=seed)
-        self._due = None if steps is None else steps * batch
+        check_audio(pack, caches, cropping.audio)
+        super().__init__(pack.split.train, caches, cropping)
+        self.pack, self.steps = pack, steps
+        self.deal = Deal(pack.shards, str(pack.place), world=steps.world, seed=cropping.seed)
         self._reading: tuple[int, int, tuple[int, int]] | None = None
 
     def __getitem__(self, place: tuple[int, int] | int) -> dict[str, Tensor]:
         epoch, item = (0, place) if isinstance(place, int) else place
-        rank, own = _of_process(item, self.batch, self.world)
+        rank, own = self.steps.share(item)
         reading = (epoch, rank, self.deal.reading(epoch, rank, own))
         if self._reading != reading:
             self._reading = reading
-            after = self.deal.following(epoch, rank, own, self._due)
+            after = self.deal.following(epoch, rank, own, self.steps.due)
             self.pack.fetch_ahead([str(self.deal.shards[index][0].path) for index in after])
         return super().__getitem__(place)
 
     def at(self, epoch: int, item: int) -> Utterance:
-        return self.deal.at(epoch, *_of_process(item, self.batch, self.world))
+        return self.deal.at(epoch, *self.steps.share(item))
 
 
 class PackedShares(Shares):
@@ -79,8 +71,7 @@ class PackedShares(Shares):
     Args:
         sets, shares, seed: as for ``Shares``.
         pack: where the sets are.
-        batch, world: sets of a step in each process, and how many processes there are.
-        steps: in an epoch, after which the shards are dealt anew.
+        steps: how the draws of an epoch are shared out; how many of a process there are must be known.
 
     Raises:
         CacheError: as ``Shares``, and for a source of fewer shards than there are processes.
@@ -93,12 +84,11 @@ class PackedShares(Shares):
         seed: int,
         *,
         pack: Pack,
-        batch: int,
-        world: int,
-        steps: int,
+        steps: Steps,
     ) -> None:
         super().__init__(sets, shares, seed)
-        self.pack, self.batch, self.world, self._places = pack, batch, world, steps * batch
+        assert steps.due is not None
+        self.pack, self.steps, self._places = pack, steps, steps.due
         self._names: dict[str, list[str]] = {}
         self._deals: dict[str, Deal[int]] = {}
         for which, (name, members) in enumerate(self.members.items()):
@@ -108,7 +98,7 @@ class PackedShares(Shares):
             self._names[name] = list(shards)
             together = TOGETHER if len(self.members) == 1 else TOGETHER // 2
             self._deals[name] = Deal(
-                list(shards.values()), str(pack.place), world=world, seed=seed, which=which, together=together
+                list(shards.values()), str(pack.place), world=steps.world, seed=seed, which=which, together=together
             )
         self._reading: dict[str, tuple[int, int, tuple[int, int]]] = {}
         self._after: dict[str, list[str]] = {}
@@ -132,7 +122,7 @@ class PackedShares(Shares):
 
     def _located(self, drawn: int) -> tuple[str, int, int]:
         """The source that a draw is of, the process, and how many of that source this has had in the epoch."""
-        rank, own = _of_process(drawn, self.batch, self.world)
+        rank, own = self.steps.share(drawn)
         name, _ = self.round[own % len(self.round)]
         return name, rank, self._before(name, own)
 
@@ -155,9 +145,3 @@ def check_audio(pack: Pack, caches: Sequence[Cache], audio: Fraction | int | Non
             f"{pack.place}: holds no audio at {audio} Hz{other}, which is needed: make it with `astrape cache --what "
             f"audio`, and pack again"
         )
-
-
-def _of_process(item: int, batch: int, world: int) -> tuple[int, int]:
-    """The process that an item is of, and how many it has had before."""
-    step, within = divmod(item, batch * world)
-    return within // batch, step * batch + within % batch

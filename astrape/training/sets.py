@@ -31,7 +31,7 @@ from astrape.training.errors import CacheError
 from astrape.training.pairs import BAND, PAIR, Pairs
 from astrape.training.shares import Shares
 from astrape.training.tables import NO_PHONE, PHONE_RATE, PITCH_RATE
-from astrape.training.windows import Crops, Place, cut, mapped
+from astrape.training.windows import Cropping, Crops, Place, cut, mapped
 
 __all__ = ["SetWindows"]
 
@@ -71,7 +71,7 @@ class SetWindows(Crops):
         caches: what to read, at most one of each kind; recordings are decoded where there is none of audio.
         pairs: how to draw.
         needs: names of signals, as above.
-        seconds, period, audio, speakers, seed: as for ``Windows``.
+        cropping, speakers: as for ``Windows``; the audio's rate must be there.
         beside: reads what is known of a recording beside its audio; files, when left out.
         order: makes what says which set comes at a place, of the sets, their shares and the seed.
 
@@ -91,18 +91,16 @@ class SetWindows(Crops):
         caches: Sequence[Cache],
         pairs: Pairs,
         needs: Iterable[str],
+        cropping: Cropping,
         *,
-        seconds: Fraction,
-        period: Fraction,
-        audio: Fraction | int,
         speakers: Sequence[str] | None = None,
-        seed: int = 0,
         beside: Beside | None = None,
         order: Callable[[Sequence[Sequence[Utterance]], Mapping[str, int], int], Shares] = Shares,
     ) -> None:
         by_kind = {cache.what: cache for cache in caches}
         self.pairs, self.needs, self.beside = pairs, frozenset(needs), beside or Beside()
-        streams = {"audio": Stream(Fraction(audio), 1), "phones": Stream(PHONE_RATE, 1)}
+        assert cropping.audio is not None, "sources are recordings"
+        streams = {"audio": Stream(Fraction(cropping.audio), 1), "phones": Stream(PHONE_RATE, 1)}
         streams["pair.pitch"] = Stream(PITCH_RATE, 1)
         if "content" in by_kind:
             if pairs.onsets:
@@ -111,9 +109,9 @@ class SetWindows(Crops):
                     "not in the cache of content: hint: leave `onsets` out, or train without that cache"
                 )
             streams["content"] = Stream(by_kind["content"].rate, by_kind["content"].channels)
-        super().__init__(utterances, by_kind, streams, seconds=seconds, period=period, speakers=speakers, seed=seed)
+        super().__init__(utterances, by_kind, streams, cropping, speakers)
         self.sets = sets_of(self.utterances)
-        self.drawn = order(self.sets, pairs.shares, seed)
+        self.drawn = order(self.sets, pairs.shares, cropping.seed)
         self._set_of = {one.key: renderings for renderings in self.sets for one in renderings}
         self._bands: dict[str, float] = {}
 

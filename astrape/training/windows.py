@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -27,17 +28,35 @@ from astrape.training.caches.recording import Header, read_crop, read_header
 from astrape.training.caches.waves import unpacked
 from astrape.training.errors import CacheError
 
-__all__ = ["Crops", "Place", "WindowLoader", "Windows", "common_period", "cut", "mapped"]
+__all__ = ["Cropping", "Crops", "Place", "WindowLoader", "Windows", "common_period", "cut", "mapped"]
 
 Place = tuple[int, int]
 """An epoch and an item in it, from 0 on. There is no last item: a pass over the corpus is followed by another one."""
+
+
+@dataclass(frozen=True)
+class Cropping:
+    """The crops that windows are: how long, where they may begin, and the seed of which is drawn when.
+
+    Attributes:
+        seconds: length of a window, rounded up to a whole number of periods.
+        period: windows begin at whole multiples of it: the graph's. It is lengthened to a multiple with a whole number
+            of frames of every signal, where it has none.
+        audio: rate of the audio, Hz; ``None``: no audio.
+        seed: of order and crops.
+    """
+
+    seconds: Fraction
+    period: Fraction
+    audio: Fraction | int | None = None
+    seed: int = 0
 
 
 class Crops(Dataset[dict[str, Tensor]]):
     """Crops of utterances on one clock, in an order that the seed gives: what all windows have in common.
 
     Args:
-        utterances, seconds, period, speakers, seed: as of :class:`Windows`.
+        utterances, cropping, speakers: as of :class:`Windows`.
         caches: what to read, by kind.
         streams: rate and channels of each signal by name.
 
@@ -57,15 +76,12 @@ class Crops(Dataset[dict[str, Tensor]]):
         utterances: Sequence[Utterance],
         caches: dict[str, Cache],
         streams: dict[str, Stream],
-        *,
-        seconds: Fraction,
-        period: Fraction,
+        cropping: Cropping,
         speakers: Sequence[str] | None,
-        seed: int,
     ) -> None:
-        self.caches, self.streams, self.seed = caches, streams, seed
-        self.period = common_period(period, [stream.rate for stream in streams.values()])
-        self.seconds = math.ceil(seconds / self.period) * self.period
+        self.caches, self.streams, self.seed = caches, streams, cropping.seed
+        self.period = common_period(cropping.period, [stream.rate for stream in streams.values()])
+        self.seconds = math.ceil(cropping.seconds / self.period) * self.period
         self.utterances, self.left_out = self.held(sorted(utterances, key=lambda one: one.key))
         self.speakers = list(speakers_of(self.utterances)) if speakers is None else list(speakers)
         self._index = {name: index for index, name in enumerate(self.speakers)}
@@ -149,12 +165,8 @@ class Windows(Crops):
     Args:
         utterances: of the corpus, or of its part to train on. Those of which a cache could not be made are left out.
         caches: what to read, at most one of each kind.
-        seconds: length of a window, rounded up to a whole number of periods.
-        period: windows begin at whole multiples of it: the graph's. It is lengthened to a multiple with a whole number
-            of frames of every signal, where it has none.
-        audio: rate of the audio, Hz; ``None``: no audio.
+        cropping: how long windows are, and where they begin.
         speakers: names that ``speaker_index`` counts by; all of the utterances' when left out.
-        seed: of order and crops.
 
     Attributes:
         seconds, period, streams, utterances, left_out, speakers: as of :class:`Crops`.
@@ -165,7 +177,7 @@ class Windows(Crops):
 
     Example, windows of 4 s for an encoder whose period is 40 ms::
 
-        windows = Windows(split.train, [features, content], seconds=Fraction(4), period=graph.period, seed=1)
+        windows = Windows(split.train, [features, content], Cropping(Fraction(4), graph.period, seed=1))
         windows[0, 0]["features"].shape                     # (512, 800): the first item of the first epoch
     """
 
@@ -173,12 +185,9 @@ class Windows(Crops):
         self,
         utterances: Sequence[Utterance],
         caches: Sequence[Cache],
+        cropping: Cropping,
         *,
-        seconds: Fraction,
-        period: Fraction,
-        audio: Fraction | int | None = None,
         speakers: Sequence[str] | None = None,
-        seed: int = 0,
     ) -> None:
         by_kind = {cache.what: cache for cache in caches}
         if len(by_kind) < len(caches):
@@ -188,15 +197,15 @@ class Windows(Crops):
             for name, stored in cache.stored("any").items():
                 if stored.channels is not None:
                     streams[name] = Stream(cache.rate, stored.channels)
-        if audio is not None and "audio" not in by_kind:
-            streams["audio"] = Stream(Fraction(audio), 1)
+        if cropping.audio is not None and "audio" not in by_kind:
+            streams["audio"] = Stream(Fraction(cropping.audio), 1)
         if not streams:
             raise CacheError(
                 "a window takes at least one signal: give a cache of features or content, or a rate of audio"
             )
-        if seconds <= 0 or period <= 0:
-            raise CacheError(f"windows take seconds and a period above 0, not {seconds} and {period}")
-        super().__init__(utterances, by_kind, streams, seconds=seconds, period=period, speakers=speakers, seed=seed)
+        if cropping.seconds <= 0 or cropping.period <= 0:
+            raise CacheError(f"windows take seconds and a period above 0, not {cropping.seconds} and {cropping.period}")
+        super().__init__(utterances, by_kind, streams, cropping, speakers)
 
     def __getitem__(self, place: Place | int) -> dict[str, Tensor]:
         """The window at a place; of epoch 0 for a number alone.

@@ -21,10 +21,11 @@ from astrape.corpus.layouts import read_corpus
 from astrape.corpus.splits import CorpusSplit, split_corpus
 from astrape.jobs import Engine
 from astrape.training.caches import Cache, Pack, find_caches, make_pack
+from astrape.training.deal import Steps
 from astrape.training.errors import CacheError
 from astrape.training.packed_windows import PackedWindows
 from astrape.training.run import train
-from astrape.training.windows import Windows
+from astrape.training.windows import Cropping, Windows
 from tests.audio.object_store import s3_bucket
 from tests.training import grounds
 from tests.training.test_resume import losses, stopped_and_resumed, validations
@@ -73,8 +74,8 @@ def windows(
 ) -> PackedWindows:
     pack = Pack(Place(str(place)))
     given = [pack.caches[kind] for kind in ("wavlm", "content", "speakers")]
-    length: dict[str, Any] = {"seconds": Fraction(4, 5), "period": Fraction(1, 25)}
-    return PackedWindows(pack, given, batch=batch, world=world, seed=seed, steps=steps, **length)
+    cropping = Cropping(Fraction(4, 5), Fraction(1, 25), seed=seed)
+    return PackedWindows(pack, given, cropping, Steps(batch, world, steps))
 
 
 def test_webdataset_reads_the_shards_as_the_caches_have_them(
@@ -137,7 +138,7 @@ def test_workers_pack_into_a_bucket_and_windows_come_from_there(
 
 def test_windows_are_those_of_the_folders(memory: str, caches: list[Cache], split: CorpusSplit) -> None:
     stored = windows(memory)
-    from_folders = Windows(split.train, caches, seconds=Fraction(4, 5), period=Fraction(1, 25), seed=3)
+    from_folders = Windows(split.train, caches, Cropping(Fraction(4, 5), Fraction(1, 25), seed=3))
     by_key = {one.key: one for one in split.train}
     for utterance in stored.utterances[::4]:
         begin = 2 * stored.period

@@ -22,11 +22,13 @@ from astrape.corpus.splits import CorpusSplit, split_corpus
 from astrape.jobs import Engine
 from astrape.training.beside import PackedBeside
 from astrape.training.caches import Cache, CacheJob, Pack, check_pack, make_cache, make_pack, repair_pack
+from astrape.training.deal import Steps
 from astrape.training.errors import CacheError
 from astrape.training.packed_windows import PackedShares
 from astrape.training.pairs import Pairs
 from astrape.training.run import train
 from astrape.training.sets import SetWindows
+from astrape.training.windows import Cropping
 from tests.training import parallel
 from tests.training.launching import launch
 from tests.training.test_parallel import entries
@@ -38,7 +40,7 @@ SIZE = 200_000
 """Bytes of a shard: two sets of three renderings, of a second each."""
 
 NEEDS = ("audio", "pair.wav", "pair.pitch", "phones", "speaker", "pair.speaker", "random")
-LENGTH: dict[str, Any] = {"seconds": Fraction(1, 2), "period": Fraction(1, 100), "audio": 16000}
+CROPPING = Cropping(Fraction(1, 2), Fraction(1, 100), 16000, seed=3)
 SHARES = {"kokoro": 2, "flite": 1}
 
 
@@ -77,7 +79,7 @@ def contents(place: Path) -> dict[str, bytes]:
 
 
 def order(pack: Pack, world: int = 1) -> Any:
-    return lambda *given: PackedShares(*given, pack=pack, batch=2, world=world, steps=5)
+    return lambda *given: PackedShares(*given, pack=pack, steps=Steps(2, world, 5))
 
 
 def windows(place: Path | str, pairs: Pairs, **given: Any) -> SetWindows:
@@ -85,7 +87,7 @@ def windows(place: Path | str, pairs: Pairs, **given: Any) -> SetWindows:
     beside = PackedBeside(pack)
     found = list(pack.caches.values())
     drawn = order(pack, **given)
-    return SetWindows(pack.split.train, found, pairs, NEEDS, seed=3, beside=beside, order=drawn, **LENGTH)
+    return SetWindows(pack.split.train, found, pairs, NEEDS, CROPPING, beside=beside, order=drawn)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
@@ -119,7 +121,7 @@ def test_a_set_is_in_one_shard_and_each_source_has_its_own(packed: Path, root: P
 
 def test_windows_are_those_of_the_folders(packed: Path, caches: list[Cache], split: CorpusSplit) -> None:
     """The window of each rendering, at a begin; and of what is drawn, the same source, target and seconds."""
-    stored, near = windows(packed, Pairs()), SetWindows(split.train, caches, Pairs(), NEEDS, seed=3, **LENGTH)
+    stored, near = windows(packed, Pairs()), SetWindows(split.train, caches, Pairs(), NEEDS, CROPPING)
     by_key = {one.key: one for one in split.train}
     assert [[one.key for one in some] for some in stored.sets] == [[one.key for one in some] for some in near.sets]
     for utterance in stored.utterances[::5]:

@@ -24,7 +24,7 @@ from astrape.training.errors import CacheError
 from astrape.training.pairs import Pairs
 from astrape.training.sets import SetWindows
 from astrape.training.tables import NO_PHONE
-from astrape.training.windows import WindowLoader
+from astrape.training.windows import Cropping, WindowLoader
 from tests.training import parallel
 from tests.training.corpora import order
 
@@ -38,9 +38,10 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def windows(manifest: Path, pairs: Pairs | None = None, **given: Any) -> SetWindows:
-    base: dict[str, Any] = {"seconds": Fraction(1, 4), "period": PERIOD, "audio": 24000, "seed": 3}
     utterances = given.pop("utterances", None) or split_corpus(read_corpus(manifest)).train
-    return SetWindows(utterances, given.pop("caches", []), pairs or Pairs(), NEEDS, **{**base, **given})
+    caches, speakers = given.pop("caches", []), given.pop("speakers", None)
+    cropping = replace(Cropping(Fraction(1, 4), PERIOD, 24000, 3), **given)
+    return SetWindows(utterances, caches, pairs or Pairs(), NEEDS, cropping, speakers=speakers)
 
 
 def found(window: dict[str, torch.Tensor], name: str) -> tuple[str, str, int]:
