@@ -29,7 +29,7 @@ from astrape.errors import AstrapeError
 if TYPE_CHECKING:
     from astrape.audio.places import Place
     from astrape.jobs import Engine
-    from astrape.runtime.files import Conversion
+    from astrape.runtime.files import Conversion, Streaming
     from astrape.voice.conversion import Converter
     from astrape.voice.decoding import CodeDecoder, Decoded
     from astrape.voice.folder import Batch
@@ -113,7 +113,7 @@ def convert(
         if as_json:
             print_json(facts | decoded.to_dict())
         return
-    shared: dict[str, Any] = {
+    stream: Streaming = {
         "chunk_ms": how.chunk_ms,
         "live_latency": how.live_latency,
         "channel": channel,
@@ -122,14 +122,16 @@ def convert(
     if files.many:
         keep: list[Path | Place] = [files.voice] if how.weights is None else [files.voice, how.weights]
         with progress(converter.graph.name) as tell:
-            batch = converter.folder(files.source, files.out, voice, keep=keep, engine=engine, progress=tell, **shared)
+            batch = converter.folder(
+                files.source, files.out, voice, keep=keep, engine=engine, progress=tell, **stream
+            )
         _tell_batch(batch, facts, as_json)
         if batch.failed:
             context.exit(INCOMPLETE)
         return
     with progress(converter.graph.name) as tell:
         done = converter.file(
-            pipes.source(files.source), pipes.target(files.out), voice, codes=how.codes, progress=tell, **shared
+            pipes.source(files.source), pipes.target(files.out), voice, codes=how.codes, progress=tell, **stream
         )
     _tell(done, as_json, files.piped)
     if as_json:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from astrape.graph.graph import Graph
 from astrape.graph.hosted import SLOWEST_AUDIO
 from astrape.progress import Progress
 
-__all__ = ["SLOWEST_AUDIO", "Conversion", "Timed", "audio_ports", "check_chunk", "process_file"]
+__all__ = ["SLOWEST_AUDIO", "Conversion", "Streaming", "Timed", "audio_ports", "check_chunk", "process_file"]
 
 READ_SECONDS = 0.5
 """Seconds that are read and resampled at a time. Memory depends on it, results do not."""
@@ -94,6 +94,15 @@ class Conversion(Timed):
     peak_out: float
     rms_in: float
     rms_out: float
+
+
+class Streaming(TypedDict, total=False):
+    """How a file is streamed through a graph: what callers of :func:`process_file` hand on to it, as it is there."""
+
+    chunk_ms: float
+    live_latency: bool
+    channel: str
+    controls: Mapping[str, Tensor | float] | None
 
 
 def audio_ports(graph: Graph, output: str | None = None) -> tuple[str, str]:

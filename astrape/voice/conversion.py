@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from astrape.graph.graph import Graph
 from astrape.graph.subgraph import subgraph
 from astrape.jobs import IN_PROCESS, Engine, Job
 from astrape.progress import Progress, within
-from astrape.runtime.files import SLOWEST_AUDIO, Conversion, audio_ports, check_chunk, process_file
+from astrape.runtime.files import SLOWEST_AUDIO, Conversion, Streaming, audio_ports, check_chunk, process_file
 from astrape.voice import codes as stored
 from astrape.voice.building import build_voicebank
 from astrape.voice.container import MAGIC
@@ -128,12 +128,9 @@ class Converter(Spoken):
         out: str | Path | Place | PipeTarget,
         voice: Voicebank | Tensor,
         *,
-        chunk_ms: float = 10.0,
-        live_latency: bool = False,
-        channel: str = MEAN,
         codes: str | Path | Place | None = None,
-        controls: Mapping[str, Tensor | float] | None = None,
         progress: Progress | None = None,
+        **how: Unpack[Streaming],
     ) -> Conversion:
         """Convert a file. See :func:`astrape.runtime.files.process_file` for what holds of rates, lengths and errors.
 
@@ -141,14 +138,14 @@ class Converter(Spoken):
             source, out: audio files, also by URL, or streams of bytes.
             voice: a voicebank, or an embedding of 128 numbers. A voicebank that says its register sets the control
                 ``register`` too, where the graph has one and ``controls`` does not.
-            chunk_ms: what the graph gets at a time, milliseconds. The result does not depend on it.
-            live_latency: keep the latency that a live host hears, instead of aligning.
-            channel: of a source with several, as for :func:`~astrape.runtime.files.process_file`.
             codes: a file for the stream of codes, where the converter keeps it, which
                 :class:`~astrape.voice.decoding.CodeDecoder` reads: .npz, with what it takes to decode it to a file
                 that is ``out``, or .npy, the codes alone (:mod:`astrape.voice.codes`).
-            controls: further controls of the recipe, held throughout.
             progress: called with seconds done and in all (``None``: unknown) now and then.
+            how: ``chunk_ms``, what the graph gets at a time, milliseconds, 10 by default: the result does not depend on
+                it; ``live_latency``, to keep the latency that a live host hears, instead of aligning; ``channel``, of a
+                source with several, as for :func:`~astrape.runtime.files.process_file`; ``controls``, further ones of
+                the recipe, held throughout.
 
         Raises:
             AstrapeError: when something cannot be read, converted or written. ``out`` is not touched then.
@@ -156,7 +153,7 @@ class Converter(Spoken):
         if isinstance(voice, Voicebank):
             self.check_voice(voice.metadata)
         of_voice = voice_controls(self.graph, voice)
-        values = of_voice | dict(controls or {}) | {SPEAKER: of_voice[SPEAKER]}
+        how["controls"] = of_voice | dict(how.get("controls") or {}) | {SPEAKER: of_voice[SPEAKER]}
         # 4 bytes a frame: an hour at 25 Hz is 360 kB.
         taken = bytearray()
 
@@ -176,13 +173,10 @@ class Converter(Spoken):
                 self.graph,
                 source,
                 out,
-                controls=values,
-                chunk_ms=chunk_ms,
                 output=self.output,
-                live_latency=live_latency,
-                channel=channel,
                 beside=None if store is None else {CODES: take},
                 progress=progress,
+                **how,
             )
             if store is not None:
                 stream = self.graph.outputs[CODES]
@@ -202,13 +196,10 @@ class Converter(Spoken):
         out: str | Path | Place,
         voice: Voicebank | Tensor,
         *,
-        chunk_ms: float = 10.0,
-        live_latency: bool = False,
-        channel: str = MEAN,
-        controls: Mapping[str, Tensor | float] | None = None,
         keep: Sequence[str | Path | Place] = (),
         engine: Engine = IN_PROCESS,
         progress: Progress | None = None,
+        **how: Unpack[Streaming],
     ) -> Batch:
         """Convert every audio file below a folder, to files of the same relative paths and endings below another.
 
@@ -217,7 +208,7 @@ class Converter(Spoken):
 
         Args:
             source, out: folders, of this machine or of stores by URL; ``out`` is made where it is missing.
-            voice, chunk_ms, live_latency, channel, controls: as for :meth:`file`.
+            voice, how: as for :meth:`file`.
             keep: files that are in use, such as the voice's own: no output may overwrite them.
             engine: what does the work. Workers other than this process load the recipe and the weights themselves: each
                 takes one core, and what a converter takes.
@@ -228,35 +219,34 @@ class Converter(Spoken):
                 would be overwritten, and for a converter that workers cannot load, not made by :meth:`load`; nothing is
                 converted then.
         """
-        check_chunk(chunk_ms)
+        _check_chunk(how)
         pairs, others = pairs_of_folder(anywhere(source), anywhere(out), [anywhere(path) for path in keep])
         if self.loaded_with is None and not engine.in_process:
             raise AstrapeError(f"'{self.graph.name}': workers load it themselves; hint: make it with Converter.load")
-        settings: dict[str, Any] = {
-            "chunk_ms": chunk_ms,
-            "live_latency": live_latency,
-            "channel": channel,
-            "controls": controls,
-        }
 
         def here(pair: FilePair) -> Conversion:
             tell = within(progress, pair.index, len(pairs))
-            return self.file(pair.source, pair.target, voice, **settings, progress=tell)
+            return self.file(pair.source, pair.target, voice, progress=tell, **how)
 
-        job = Job(_load_converter, (self.loaded_with, voice, settings), lambda: partial(convert_pair, here))
+        job = Job(_load_converter, (self.loaded_with, voice, how), lambda: partial(convert_pair, here))
         return convert_pairs(job, pairs, others, engine, progress)
 
 
 def _load_converter(
     loaded_with: tuple[str | Path, str | Path | Place | None, str | None, bool],
     voice: Voicebank | Tensor,
-    settings: dict[str, Any],
+    how: Streaming,
 ) -> Callable[[FilePair], Conversion | Failure]:
     recipe, weights, output, codes = loaded_with
     # Workers share the cores.
     torch.set_num_threads(1)
     converter = Converter.load(recipe, weights, output=output, codes=codes)
-    return partial(convert_pair, lambda pair: converter.file(pair.source, pair.target, voice, **settings))
+    return partial(convert_pair, lambda pair: converter.file(pair.source, pair.target, voice, **how))
+
+
+def _check_chunk(how: Streaming) -> None:
+    if "chunk_ms" in how:
+        check_chunk(how["chunk_ms"])
 
 
 def convert(
@@ -267,13 +257,10 @@ def convert(
     recipe: str | Path = RECIPE,
     weights: str | Path | Place | None = None,
     encoder: str | SpeakerEncoder | None = None,
-    chunk_ms: float = 10.0,
-    live_latency: bool = False,
-    channel: str = MEAN,
     output: str | None = None,
     codes: str | Path | Place | None = None,
-    controls: Mapping[str, Tensor | float] | None = None,
     progress: Progress | None = None,
+    **how: Unpack[Streaming],
 ) -> Conversion:
     """Convert a recording to a voice. For many of them, make a :class:`Converter` once.
 
@@ -290,13 +277,13 @@ def convert(
             noise; a warning says so.
         encoder: the speaker encoder for a recording, or its name; the one that the weights were trained with when left
             out, and ``mel-statistics`` where they do not say.
-        chunk_ms, live_latency, channel, codes, controls, progress: as for :meth:`Converter.file`.
         output: the output to write where the recipe has several; the first that is audio when left out.
+        codes, progress, how: as for :meth:`Converter.file`.
 
     Raises:
         AstrapeError: when something cannot be read, converted or written; ``out`` is not touched then.
     """
-    check_chunk(chunk_ms)
+    _check_chunk(how)
     converter = Converter.load(recipe, weights, output=output, codes=codes is not None)
     if converter.random:
         same = ", the same for every voice" if converter.deaf else ""
@@ -306,17 +293,7 @@ def convert(
     else:
         voice = voice_of(target, encoder or converter.encoder)
         converter.check_voice(voice.metadata, target)
-    return converter.file(
-        source,
-        out,
-        voice,
-        chunk_ms=chunk_ms,
-        live_latency=live_latency,
-        channel=channel,
-        codes=codes,
-        controls=controls,
-        progress=progress,
-    )
+    return converter.file(source, out, voice, codes=codes, progress=progress, **how)
 
 
 def voice_of(
