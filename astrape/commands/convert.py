@@ -122,9 +122,7 @@ def convert(
     if files.many:
         keep: list[Path | Place] = [files.voice] if how.weights is None else [files.voice, how.weights]
         with progress(converter.graph.name) as tell:
-            batch = converter.folder(
-                files.source, files.out, voice, keep=keep, engine=engine, progress=tell, **stream
-            )
+            batch = converter.folder(files.source, files.out, voice, keep=keep, engine=engine, progress=tell, **stream)
         _tell_batch(batch, facts, as_json)
         if batch.failed:
             context.exit(INCOMPLETE)

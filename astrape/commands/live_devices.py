@@ -132,8 +132,7 @@ def measure_delay(pair: DevicePair, block: int, channel: int, engine: Engine, as
     from astrape.runtime.round_trip import RoundTrip
 
     trip = RoundTrip(pair.rate)
-    rate_in = pair.rates.source
-    card = Card(pair.source, pair.sink, pair.rate, block, trip.process, channel=channel, rate_in=rate_in)
+    card = Card(pair.source, pair.sink, pair.rates, block, trip.process, channel=channel)
     card.open()
     try:
         while not trip.done:

@@ -179,14 +179,12 @@ class LiveRun:
         return Card(
             source,
             sink,
-            self.pair.rate,
+            self.pair.rates,
             self.block,
             self.engine.process,
             channels=channels,
             channel=self.channel,
             monitor=monitor,
-            rate_in=self.pair.rates.source,
-            rate_monitor=self.pair.rates.monitor,
         )
 
     def _key(self, key: str | None) -> None:

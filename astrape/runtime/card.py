@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from astrape.errors import AstrapeError
-from astrape.runtime.devices import SHARED, Device, DeviceError, gone, portaudio, share_clock, told
+from astrape.runtime.devices import SHARED, Device, DeviceError, Rates, gone, portaudio, share_clock, told
 from astrape.runtime.rate_change import Crossing, whole_block
 from astrape.runtime.rings import Frames
 
@@ -40,13 +40,12 @@ class Card:
 
     Args:
         source, sink: devices.
-        rate: of the output and of ``process``, Hz.
-        block: frames of a block at that rate.
+        rates: at which they run; that of the output is that of ``process`` too. What runs at another is resampled.
+        block: frames of a block at the output's rate.
         process: what makes the output of the input.
         channels: of the graph, in and out.
         channel: of the input, from 1: the first that the graph hears.
         monitor: another device to hear the output on.
-        rate_in, rate_monitor: Hz, where input and monitor run at another rate than the output.
 
     Attributes:
         xruns: how often the system says that it lost or lacked sound, by what it says.
@@ -57,21 +56,20 @@ class Card:
         self,
         source: Device,
         sink: Device,
-        rate: int,
+        rates: Rates,
         block: int,
         process: Process,
         *,
         channels: tuple[int, int] = (1, 1),
         channel: int = 1,
         monitor: Device | None = None,
-        rate_in: int | None = None,
-        rate_monitor: int | None = None,
     ) -> None:
         last = channel - 1 + channels[0]
         if last > source.channels_in:
             raise AstrapeError(
                 f"'{source.name}' has {source.channels_in} channels, and channel {last} is asked for: hint: --channel"
             )
+        rate = rates.sink
         self.source, self.sink, self.rate, self.block = source, sink, rate, block
         self.monitor = monitor
         self.xruns: dict[str, int] = {}
@@ -85,7 +83,7 @@ class Card:
         self._opening = time.monotonic()
         self._last = [self._opening] * 2
         self._streams: list[Any] = []
-        self._rate_in, self._rate_monitor = rate_in or rate, rate_monitor or rate
+        self._rate_in, self._rate_monitor = rates.source, rates.monitor or rate
         self._duplex = share_clock(source, sink) and self._rate_in == rate
         self._block_in = whole_block(self._rate_in, rate, round(block * self._rate_in / rate))
         self._block_monitor = round(block * self._rate_monitor / rate)

@@ -81,9 +81,7 @@ class CardSpeaker(Changing):
         self.block = block_of(source, sink, self.rate, None, live.quantum(self.rate))
         self.engine = live.engine(self.rate, self.block)
         channels = self.engine.heard.channels, self.engine.made.channels
-        self.card = Card(
-            source, sink, self.rate, self.block, self.engine.process, channels=channels, rate_in=self._rate_in
-        )
+        self.card = Card(source, sink, rates, self.block, self.engine.process, channels=channels)
         self._meters = Meter(self.engine.heard), Meter(self.engine.played)
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from astrape.runtime.card import Card
-from astrape.runtime.devices import DeviceError, choose, device_rates, list_devices
+from astrape.runtime.devices import DeviceError, Rates, choose, device_rates, list_devices
 
 
 def main(folder: Path, what: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def main(folder: Path, what: str) -> dict[str, Any]:
         told = {}
         for step, attempt in (
             ("checked", lambda: device_rates(source, sink, rate)),
-            ("opened", Card(source, sink, rate, 480, lambda x, y: None).open),
+            ("opened", Card(source, sink, Rates(rate, rate), 480, lambda x, y: None).open),
         ):
             try:
                 attempt()

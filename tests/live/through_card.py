@@ -12,7 +12,7 @@ from typing import Any
 
 import astrape
 from astrape.runtime.card import Card
-from astrape.runtime.devices import choose, list_devices
+from astrape.runtime.devices import Rates, choose, list_devices
 from astrape.runtime.engine import Engine
 from astrape.runtime.round_trip import RoundTrip
 from tests.live.test_jack import FRAMED, RATE
@@ -33,7 +33,7 @@ def main(what: str, period: int) -> None:
     if what == "clicks":
         trip = RoundTrip(RATE, clicks=4, every=0.4)
         process = trip.process
-    card = Card(*ends, RATE, period, process)
+    card = Card(*ends, Rates(RATE, RATE), period, process)
     card.open()
     if trip is None:
         sys.stdin.readline()

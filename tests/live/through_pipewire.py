@@ -15,7 +15,7 @@ import numpy as np
 
 import astrape
 from astrape.runtime.card import Card
-from astrape.runtime.devices import choose, list_devices
+from astrape.runtime.devices import Rates, choose, list_devices
 from astrape.runtime.engine import Engine
 from tests.live.test_jack import FRAMED, PHASES, RATE, noise, through
 
@@ -92,7 +92,7 @@ def main(block: int) -> None:
     devices = list_devices()
     ends = choose(devices, "astrape null", "input"), choose(devices, "astrape null", "output")
     engine = Engine(astrape.compile(FRAMED), RATE, block, hold=0)
-    card = Card(*ends, RATE, block, engine.process)
+    card = Card(*ends, Rates(RATE, RATE), block, engine.process)
     card.open()
     # Two clients: one that sends and hears would be a loop, and what goes round is a period later.
     talker, listener = End("talker", noise(SECONDS)), End("listener")
