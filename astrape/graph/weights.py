@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from astrape.audio.places import Place, Where, local_file
+from astrape.audio.places import Place, Where
 from astrape.errors import RecipeError
-from astrape.graph.checksums import checked_sums, checked_tensors
+from astrape.graph.checksums import checked_sums, checked_tensors, opened
 from astrape.graph.fitting import listed, mismatches
 from astrape.graph.network import Network
 from astrape.graph.recipe.files import shipped_recipes
@@ -44,12 +43,9 @@ def weights_metadata(path: Where) -> dict[str, str]:
     Raises:
         RecipeError: for a file that cannot be read, and metadata that is not as it was written.
     """
-    try:
-        with safe_open(local_file(path), framework="pt") as file:
-            checked_sums(file, path)
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise RecipeError(f"{path}: cannot be read as safetensors: {error}") from error
+    with opened(path) as file:
+        checked_sums(file, path)
+        return dict(file.metadata() or {})
 
 
 def load_weights(graph: Network[Any], path: Where, *, subset: bool = False) -> None:
@@ -61,15 +57,12 @@ def load_weights(graph: Network[Any], path: Where, *, subset: bool = False) -> N
             that astrape wrote (:mod:`astrape.graph.checksums`).
     """
     own = graph.state_dict()
-    try:
-        with safe_open(local_file(path), framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            _check_names(graph, path, own, shapes, subset)
-            tensors = checked_tensors(file, own, path)
-        _check_finite(graph, tensors, path)
-        graph.load_state_dict(tensors)
-    except (OSError, SafetensorError) as error:
-        raise RecipeError(f"{path}: cannot be read as safetensors: {error}") from error
+    with opened(path) as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        _check_names(graph, path, own, shapes, subset)
+        tensors = checked_tensors(file, own, path)
+    _check_finite(graph, tensors, path)
+    graph.load_state_dict(tensors)
 
 
 def _check_finite(graph: Network[Any], tensors: Mapping[str, Tensor], path: Where) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from astrape.audio.atomic import atomic_path
 from astrape.audio.places import Place
 from astrape.audio.reader import AudioReader
 from astrape.audio.whole import read_mono, write_mono
@@ -106,7 +107,7 @@ def write_held_out(work: Path, folder: Path, say: Say, corpus: Path | Place | No
         else:
             say(f"  {corpus}: no held-out voice has 11 s by itself yet: without synthetic targets")
     for name, rows in tables.items():
-        with (folder / f"{name}.csv").open("w", newline="") as file:
+        with atomic_path(folder / f"{name}.csv") as partial, partial.open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(("source", "target", "target_audio", "text", "speaker"))
             table.writerows([path.relative_to(folder).as_posix() for path in row[:3]] + list(row[3:]) for row in rows)

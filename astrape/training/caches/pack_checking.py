@@ -20,9 +20,9 @@ from astrape.training.caches.cache import Cache, check_values
 from astrape.training.caches.checking import Checked
 from astrape.training.caches.files import ArrayFault, check_content
 from astrape.training.caches.front import FRONT_WEIGHTS
-from astrape.training.caches.packed import mapped, read_part, read_table, record_of
+from astrape.training.caches.packed import mapped, read_part, read_table
 from astrape.training.caches.packing import INDEX, PACK, PARALLEL, PLAN, Shard, write_front, write_shards
-from astrape.training.caches.record import Record, hash_of_state
+from astrape.training.caches.record import Record, hash_of_state, record_of
 from astrape.training.errors import CacheError
 
 __all__ = ["check_pack", "pack_kinds", "repair_pack"]
@@ -168,7 +168,7 @@ def _read_plan(place: Place) -> _Plan:
         raise CacheError(f"{place}: holds no pack; hint: make one with `astrape cache pack {place}`")
     try:
         about = json.loads((place / name).read())
-        records = {kind: record_of(fields) for kind, fields in about["records"].items()}
+        records = {kind: record_of(fields, f"{place / name}: {kind}") for kind, fields in about["records"].items()}
         samples = {one["name"]: int(one["samples"]) for one in about["shards"]}
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise CacheError(f"{place / name}: is not that of a pack ({type(error).__name__})") from error

@@ -9,7 +9,6 @@ import tarfile
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, TypeVar
@@ -25,10 +24,10 @@ from astrape.training.caches.cache import Cache, Holdings, Stored
 from astrape.training.caches.files import ArrayFault
 from astrape.training.caches.front import FRONT_WEIGHTS
 from astrape.training.caches.packing import FORMATS, INDEX, PACK, TABLE_NAMES
-from astrape.training.caches.record import Record
+from astrape.training.caches.record import Record, record_of
 from astrape.training.errors import CacheError
 
-__all__ = ["Pack", "PackedCache", "mapped", "read_part", "read_table", "record_of"]
+__all__ = ["Pack", "PackedCache", "mapped", "read_part", "read_table"]
 
 Read = TypeVar("Read")
 
@@ -70,7 +69,7 @@ class Pack:
             if about["astrape_pack"] not in FORMATS:
                 read = " and ".join(map(str, FORMATS))
                 raise CacheError(f"{place}: is a pack of version {about['astrape_pack']}, and this reads {read}")
-            records = {kind: record_of(fields) for kind, fields in about["records"].items()}
+            records = {kind: record_of(fields, f"{place / PACK}: {kind}") for kind, fields in about["records"].items()}
             self._samples = {one["name"]: int(one["samples"]) for one in about["shards"]}
             self._where: dict[str, tuple[str, int]] = {}
             by_shard: dict[str, list[Utterance]] = {name: [] for name in self._samples}
@@ -278,12 +277,6 @@ def _utterance(row: dict[str, Any]) -> Utterance:
         pitch=pitch,
         vector=vector,
     )
-
-
-def record_of(fields: dict[str, Any]) -> Record:
-    """A cache's record, as a pack has it."""
-    rate = fields["rate"]
-    return Record(**(fields | {"rate": None if rate is None else Fraction(rate)}))
 
 
 def mapped(local: Path, offset: int, size: int, dtype: np.dtype[Any], channels: int | None) -> npt.NDArray[Any]:

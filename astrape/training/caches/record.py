@@ -8,15 +8,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from astrape.audio.atomic import shown
 from astrape.audio.downmix import MEAN
 from astrape.audio.places import Place
+from astrape.blocks.parameters import exact_number
 from astrape.errors import PlaceError
+from astrape.settings import Between, Settings, Unfit, read_settings
 from astrape.training.caches.files import write_whole
 from astrape.training.errors import CacheError
 from astrape.training.names import KINDS
@@ -31,6 +34,7 @@ __all__ = [
     "hash_of_values",
     "keep_record",
     "read_record",
+    "record_of",
     "with_corpus",
 ]
 
@@ -38,6 +42,7 @@ RECORD = "cache.json"
 BY_UTTERANCE = "utterance"
 """The value of ``one for each`` in the identity of a cache of speakers, where it is not a speaker."""
 VERSION = 1
+LARGEST = 2**31
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,46 @@ class Record:
         return None
 
 
+class _Written(Settings):
+    """A record as JSON has it."""
+
+    what: Literal[*KINDS]  # type: ignore[valid-type]
+    channels: Annotated[int, Between(1, LARGEST)]
+    rate: str | int | None
+    maker: str
+    identity: dict[str, Any]
+    options: dict[str, Any] = Field(default_factory=dict)
+    codes: Annotated[int, Between(1, LARGEST)] | None = None
+    random: bool = False
+    version: int = VERSION
+
+    @model_validator(mode="after")
+    def _has_a_clock(self) -> _Written:
+        if (self.rate is None) != (self.what == "speakers"):
+            told = "is missing" if self.rate is None else f"is {self.rate}"
+            raise Unfit(f"{told} in a cache of {self.what}", "speakers alone have no rate", ("rate",))
+        if self.rate is not None and self.exact_rate <= 0:
+            raise Unfit(f"is {self.rate}", "give frames a second", ("rate",))
+        return self
+
+    @property
+    def exact_rate(self) -> Fraction:
+        try:
+            return exact_number("it", self.rate)
+        except ValueError as error:
+            raise Unfit(f"is {self.rate}", "give a number such as 200 or '44100/7'", ("rate",)) from error
+
+
+def record_of(values: Any, where: str) -> Record:
+    """A record of the plain values that JSON holds; ``where`` begins the message for what is wrong with them.
+
+    Raises:
+        CacheError: for values that no record has, naming the first of them.
+    """
+    written = read_settings(_Written, values, CacheError, f"{where}: is not a record of a cache")
+    return Record(**(dict(written) | {"rate": None if written.rate is None else written.exact_rate}))
+
+
 def read_record(folder: Path | Place) -> Record:
     """The record of the cache in a folder.
 
@@ -92,28 +137,15 @@ def read_record(folder: Path | Place) -> Record:
     path = folder / RECORD
     try:
         content = json.loads(Place(path).read())
-        rate = content["rate"]
-        record = Record(**(content | {"rate": None if rate is None else Fraction(rate)}))
-        sound = (
-            record.what in KINDS
-            and isinstance(record.channels, int)
-            and record.channels > 0
-            and (record.rate is None) == (record.what == "speakers")
-            and (record.rate is None or record.rate > 0)
-            and isinstance(record.identity, dict)
-            and isinstance(record.options, dict)
-        )
-        if not sound:
-            raise ValueError("its values do not fit together")
     except PlaceError as error:
         if error.missing:
             raise CacheError(f"{shown(folder)}: holds no cache: make one with `astrape cache`") from error
         raise CacheError(str(error)) from error
-    except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
+    except ValueError as error:
         raise CacheError(
-            f"{shown(path)}: is not a record of a cache ({type(error).__name__}): remove the folder and make it anew"
+            f"{shown(path)}: is not a record of a cache: {error}: remove the folder and make it anew"
         ) from error
-    return record
+    return record_of(content, shown(path))
 
 
 def keep_record(folder: Path | Place, wanted: Record) -> Record:
