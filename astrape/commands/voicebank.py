@@ -256,11 +256,11 @@ def _described(bank: Voicebank, path: Path | Place) -> dict[str, Any]:
 
 def _line(value: Any) -> str:
     """A value as one line without control characters: a voicebank may come from anywhere."""
-    from astrape.voice.advice import one_line
+    from astrape.voice.advice import escaped
 
     if value is None or value == "":
         return "unknown"
     if isinstance(value, list) and not value:
         return "none"
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return one_line(text)
+    return escaped(text)

@@ -17,7 +17,7 @@ from astrape.corpus.making import make_items
 from astrape.corpus.materials import prepare
 from astrape.corpus.packages import PinnedPackage
 from astrape.corpus.plan import SetPlan
-from astrape.corpus.record import MANIFEST, settings_of, write_manifest
+from astrape.corpus.record import MANIFEST, corpus_settings, write_manifest
 from astrape.corpus.sets import INFO, PHONES, Damage, inspect_set, plan_of, read_info
 from astrape.errors import PlaceError
 from astrape.jobs import IN_PROCESS, Engine, Failed, Finding, Job, run_batches
@@ -67,7 +67,7 @@ def check_corpus(
         CorpusError: for a folder without a corpus.
     """
     begin = time.monotonic()
-    settings_of(work)
+    corpus_settings(work)
     folders = sorted(set(_begun(work)) | _named(work))
     findings = [
         Finding(str(path), "temporary", "was left behind by a run that was killed", None) for path in left_behind(work)
@@ -104,7 +104,7 @@ def repair_corpus(
     Raises:
         CorpusError: as :func:`~astrape.corpus.making.make_parallel`.
     """
-    settings = settings_of(work)
+    settings = corpus_settings(work)
     keys: list[str] = []
     for finding in findings:
         if finding.key is None:

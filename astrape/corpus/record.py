@@ -24,7 +24,7 @@ from astrape.corpus.voices import HELD
 from astrape.errors import PlaceError
 from astrape.settings import Between, Settings, read_settings
 
-__all__ = ["MANIFEST", "RECORD", "is_corpus", "keep_record", "read_sets", "settings_of", "write_manifest"]
+__all__ = ["MANIFEST", "RECORD", "corpus_settings", "is_corpus", "keep_record", "read_sets", "write_manifest"]
 
 RECORD, MANIFEST = "corpus.json", "manifest.jsonl"
 FORM = 1
@@ -124,7 +124,7 @@ def keep_record(
     return notes
 
 
-def settings_of(work: Path | Place) -> CorpusSettings:
+def corpus_settings(work: Path | Place) -> CorpusSettings:
     """The settings of a corpus, by its own record.
 
     Raises:

@@ -25,7 +25,7 @@ from torch import Tensor
 from astrape.audio.places import Where, local_file
 from astrape.errors import RecipeError
 
-__all__ = ["archive_fault", "checked_sums", "checked_tensors", "opened", "read_tensors", "sealed_file"]
+__all__ = ["archive_fault", "checked_sums", "checked_tensors", "open_tensors", "read_tensors", "sealed_file"]
 
 SUMS = "crc32"
 """Metadata: the CRC-32 of each tensor by name, as JSON."""
@@ -104,7 +104,7 @@ def checked_tensors(file: Any, names: Iterable[str], path: str | os.PathLike[str
 
 
 @contextmanager
-def opened(path: Where) -> Iterator[Any]:
+def open_tensors(path: Where) -> Iterator[Any]:
     """A safetensors file, of this machine or of a store, as ``safetensors.safe_open`` gives it.
 
     Raises:
@@ -123,7 +123,7 @@ def read_tensors(path: Where) -> dict[str, Tensor]:
     Raises:
         RecipeError: for a file that cannot be read, and a tensor that is not as it was written.
     """
-    with opened(path) as file:
+    with open_tensors(path) as file:
         return checked_tensors(file, list(file.keys()), path)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from astrape.audio.places import Place, Where
 from astrape.errors import RecipeError
-from astrape.graph.checksums import checked_sums, checked_tensors, opened
+from astrape.graph.checksums import checked_sums, checked_tensors, open_tensors
 from astrape.graph.fitting import listed, mismatches
 from astrape.graph.network import Network
 from astrape.graph.recipe.files import shipped_recipes
@@ -43,7 +43,7 @@ def weights_metadata(path: Where) -> dict[str, str]:
     Raises:
         RecipeError: for a file that cannot be read, and metadata that is not as it was written.
     """
-    with opened(path) as file:
+    with open_tensors(path) as file:
         checked_sums(file, path)
         return dict(file.metadata() or {})
 
@@ -57,7 +57,7 @@ def load_weights(graph: Network[Any], path: Where, *, subset: bool = False) -> N
             that astrape wrote (:mod:`astrape.graph.checksums`).
     """
     own = graph.state_dict()
-    with opened(path) as file:
+    with open_tensors(path) as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         _check_names(graph, path, own, shapes, subset)
         tensors = checked_tensors(file, own, path)

@@ -57,7 +57,7 @@ TARGETS = ("teacher.content", "teacher.wav", "mic.pitch", *PAIR_SIGNALS, *LABELS
 GIVEN_TO = Known("signal or control")
 
 Count = Annotated[int, Between(1, LONGEST)]
-Node = Annotated[Name, Known("node")]
+NodeName = Annotated[Name, Known("node")]
 
 
 class _Losses(Settings):
@@ -97,7 +97,7 @@ class _Stage(_Losses):
 
     losses: dict[str, LossPlan] = Field(default_factory=dict)
     phases: Annotated[tuple[_Phase, ...], Field(strict=False, min_length=1)] | None = None
-    train: Annotated[tuple[Node, ...], Field(strict=False, min_length=1)]
+    train: Annotated[tuple[NodeName, ...], Field(strict=False, min_length=1)]
     window: Count
     evaluation_window: Count | None = None
     batch: Annotated[int, Between(1, 65536)] = 2

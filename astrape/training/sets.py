@@ -31,7 +31,7 @@ from astrape.training.errors import CacheError
 from astrape.training.pairs import BAND, PAIR, Pairs
 from astrape.training.shares import Shares
 from astrape.training.tables import NO_PHONE, PHONE_RATE, PITCH_RATE
-from astrape.training.windows import Cropping, Crops, Place, cut, mapped
+from astrape.training.windows import Cropping, Crops, WindowPlace, cut, mapped
 
 __all__ = ["SetWindows"]
 
@@ -123,7 +123,7 @@ class SetWindows(Crops):
         """Sets: items of one pass."""
         return len(self.sets)
 
-    def __getitem__(self, place: Place | int) -> dict[str, Tensor]:
+    def __getitem__(self, place: WindowPlace | int) -> dict[str, Tensor]:
         """The window at a place; of epoch 0 for a number alone.
 
         Raises:

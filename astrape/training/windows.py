@@ -28,9 +28,9 @@ from astrape.training.caches.recording import Header, read_crop, read_header
 from astrape.training.caches.waves import unpacked
 from astrape.training.errors import CacheError
 
-__all__ = ["Cropping", "Crops", "Place", "WindowLoader", "Windows", "common_period", "cut", "mapped"]
+__all__ = ["Cropping", "Crops", "WindowLoader", "WindowPlace", "Windows", "common_period", "cut", "mapped"]
 
-Place = tuple[int, int]
+WindowPlace = tuple[int, int]
 """An epoch and an item in it, from 0 on. There is no last item: a pass over the corpus is followed by another one."""
 
 
@@ -207,7 +207,7 @@ class Windows(Crops):
             raise CacheError(f"windows take seconds and a period above 0, not {cropping.seconds} and {cropping.period}")
         super().__init__(utterances, by_kind, streams, cropping, speakers)
 
-    def __getitem__(self, place: Place | int) -> dict[str, Tensor]:
+    def __getitem__(self, place: WindowPlace | int) -> dict[str, Tensor]:
         """The window at a place; of epoch 0 for a number alone.
 
         Raises:
@@ -279,7 +279,7 @@ class WindowLoader:
     two processes with one item each see what one process with two sees.
 
     Args:
-        windows: what to draw from: a window for each ``Place``.
+        windows: what to draw from: a window for each ``WindowPlace``.
         steps: batches of an epoch.
         batch: items of each, in this process.
         rank, world: which process of how many.
@@ -320,7 +320,7 @@ class WindowLoader:
         yield from self._loader
 
 
-class _Places(Sampler[list[Place]]):
+class _Places(Sampler[list[WindowPlace]]):
     """The places of each batch of one process."""
 
     def __init__(self, steps: int, batch: int, rank: int, world: int) -> None:
@@ -330,7 +330,7 @@ class _Places(Sampler[list[Place]]):
     def __len__(self) -> int:
         return max(0, self.steps - self.first)
 
-    def __iter__(self) -> Iterator[list[Place]]:
+    def __iter__(self) -> Iterator[list[WindowPlace]]:
         epoch = self.epoch
         for step in range(self.first, self.steps):
             begin = (step * self.world + self.rank) * self.batch

@@ -6,7 +6,7 @@ from astrape.voice.metadata import Metadata
 from astrape.voice.quality import WARNINGS
 from astrape.voice.speaker import MelStatistics
 
-__all__ = ["one_line", "voice_warnings"]
+__all__ = ["escaped", "voice_warnings"]
 
 
 def voice_warnings(voice: Metadata) -> list[str]:
@@ -15,7 +15,7 @@ def voice_warnings(voice: Metadata) -> list[str]:
     Names that are unknown come from other programs, and are escaped: a voicebank may come from anywhere.
     """
     lines = [
-        f"{one_line(name)}: {WARNINGS.get(name, 'a warning of another program')}" for name in voice.quality_warnings
+        f"{escaped(name)}: {WARNINGS.get(name, 'a warning of another program')}" for name in voice.quality_warnings
     ]
     if voice.embedding_model == MelStatistics.name:
         lines.append(
@@ -25,6 +25,6 @@ def voice_warnings(voice: Metadata) -> list[str]:
     return lines
 
 
-def one_line(text: str) -> str:
+def escaped(text: str) -> str:
     """Text with its control characters escaped, so that no terminal takes it for a command."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -10,7 +10,7 @@ import pytest
 
 from astrape.corpus.errors import CorpusError
 from astrape.corpus.items import CorpusSettings
-from astrape.corpus.record import RECORD, keep_record, settings_of
+from astrape.corpus.record import RECORD, corpus_settings, keep_record
 
 TOOLS = {"numpy": "2.1.0"}
 
@@ -18,9 +18,11 @@ TOOLS = {"numpy": "2.1.0"}
 def test_settings_are_read_back_and_extents_only_grow(tmp_path: Path) -> None:
     small = CorpusSettings(tmp_path, hours=2, flite=0.0, recordings=False, warps=0.25, seed=5)
     assert keep_record(small, TOOLS) == []
-    assert settings_of(tmp_path) == small
+    assert corpus_settings(tmp_path) == small
     keep_record(CorpusSettings(tmp_path, hours=1.0, flite=3.0, recordings=True, warps=0.25, seed=5), TOOLS)
-    assert settings_of(tmp_path) == CorpusSettings(tmp_path, hours=2, flite=3.0, recordings=True, warps=0.25, seed=5)
+    assert corpus_settings(tmp_path) == CorpusSettings(
+        tmp_path, hours=2, flite=3.0, recordings=True, warps=0.25, seed=5
+    )
     (note,) = keep_record(small, {"numpy": "2.2.0"})
     assert note.startswith("numpy is 2.2.0 now and was 2.1.0")
     with pytest.raises(CorpusError, match="was made with seed 5, and this run has 6"):
@@ -49,11 +51,11 @@ def test_a_value_that_no_run_writes_is_refused_by_its_key(
     place[keys[-1]] = value
     (tmp_path / RECORD).write_text(json.dumps(record))
     with pytest.raises(CorpusError) as refused:
-        settings_of(tmp_path)
+        corpus_settings(tmp_path)
     assert str(refused.value) == f"{tmp_path / RECORD}: {told}"
 
 
 def test_what_is_not_json_is_no_record(tmp_path: Path) -> None:
     (tmp_path / RECORD).write_text("{")
     with pytest.raises(CorpusError, match="is not a record of a corpus"):
-        settings_of(tmp_path)
+        corpus_settings(tmp_path)

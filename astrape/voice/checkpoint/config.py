@@ -25,7 +25,7 @@ GRID_NAMES = {
 MOST_REPEATS = 256
 MOST_SETTING = 1 << 20
 
-Place = tuple[str, int]
+Dimension = tuple[str, int]
 """A tensor's name and one of its dimensions."""
 
 
@@ -49,7 +49,7 @@ class Reading:
         """Whether there is a tensor whose name begins so."""
         return any(name.startswith(prefix) for name in self.checkpoint.tensors)
 
-    def size(self, what: str, *places: Place, said: int | None = None) -> int:
+    def size(self, what: str, *places: Dimension, said: int | None = None) -> int:
         """The size of most of these dimensions, and on a draw of the first; ``said``, if given, is one more.
 
         Where none of these tensors is there, ``said`` counts: they are then named with all others that are missing.
