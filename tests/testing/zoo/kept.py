@@ -196,6 +196,19 @@ class UnevenRows(Memory):
         return rows.expand(-1, self.channels_in, 1).clone(memory_format=torch.contiguous_format)
 
 
+@breaks("reset")
+class AgeOfTheFirstRow(StreamBlock):
+    """Fades in by the age of the first row, so that a row that is reset later does not fade in again."""
+
+    def init_state(self, batch_size: int, device: Any = None, dtype: Any = None) -> State:
+        return torch.zeros(batch_size, 1, dtype=torch.int64, device=device)
+
+    def step(self, x: Tensor, state: Tensor, controls: Any) -> tuple[Tensor, State]:
+        frames = torch.arange(x.shape[-1], device=x.device)
+        gain = torch.clamp((state[0, 0] + frames + 1) / 4, max=1).to(x.dtype)
+        return x * gain, torch.clamp(state + x.shape[-1], max=4)
+
+
 @breaks("purity")
 class HiddenState(StreamBlock):
     """Keeps its memory on itself and passes an empty state on."""
