@@ -143,6 +143,7 @@ def _aiff(file: BinaryIO, size: int) -> Claim | None:
 
 
 def _w64(file: BinaryIO, size: int) -> Claim | None:
+    # After the two identifiers of 16 bytes, and the size of 8 between them.
     at = 40
     for _ in range(LARGEST_CHUNKS):
         file.seek(at)

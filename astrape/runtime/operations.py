@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from astrape.capture.lowering import Kernel
-from astrape.capture.native.instructions import codes
+from astrape.capture.native.instructions import Instruction, codes
 from astrape.capture.native.library import Program
 
 __all__ = ["counted", "operations_of"]
@@ -30,7 +30,8 @@ def counted() -> FlopCounterMode:
 def operations_of(kernel: Kernel) -> int:
     """Operations of the products in a kernel of a captured step. PyTorch's is run for it."""
     if isinstance(kernel, Program):
-        return sum(2 * math.prod(map(int, words[1:5])) for words in kernel.words if int(words[0]) in PRODUCTS)
+        products = [one for one in map(Instruction, kernel.words) if one.code in PRODUCTS]
+        return sum(2 * math.prod(one.sizes.tolist()) for one in products)
     with counted() as counter:
         kernel()
     return int(counter.get_total_flops())

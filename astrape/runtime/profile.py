@@ -203,7 +203,7 @@ def _lower_quartile(work: Kernel) -> float:
 
 def _named(kernel: Kernel) -> tuple[str, str]:
     if isinstance(kernel, Program):
-        return NAMES[int(kernel.words[0][0])].rpartition("_")[0], "native"
+        return NAMES[Instruction(kernel.words[0]).code].rpartition("_")[0], "native"
     inner = _inner(kernel)
     function = getattr(inner, "func", inner)
     if isinstance(function, np.ufunc):
@@ -220,12 +220,11 @@ def _inner(kernel: Any) -> Any:
 
 def _bytes(kernel: Kernel) -> int:
     if isinstance(kernel, Program):
-        words = kernel.words[0]
-        name, strides = NAMES[int(words[0])], words[5:21].reshape(4, 4)
-        count = 0
-        for index, strided in enumerate(strides):
-            if words[21 + index]:
-                spanned = [int(size) for size, stride in zip(words[1:5], strided, strict=True) if stride]
+        told, count = Instruction(kernel.words[0]), 0
+        name = NAMES[told.code]
+        for index, strides in enumerate(told.strides):
+            if told.addresses[index]:
+                spanned = [int(size) for size, stride in zip(told.sizes, strides, strict=True) if stride]
                 size = 2 if name.startswith("halves") and index == 1 else SIZES[name[-1]]
                 count += size * int(np.prod(spanned, dtype=np.int64))
         return count

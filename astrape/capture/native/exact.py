@@ -136,8 +136,8 @@ def moved_up(place: Tensor, given: Tensor) -> Instruction | None:
     made = instruction(f"copy_{size}", place.shape, operands, moves=True)
     if made is None or shift < 0 or place.dtype != given.dtype:
         return None
-    *rows, count = made.words[1:5].tolist()
-    to, by = made.words[5:21].reshape(4, 4)[:2].tolist()
+    *rows, count = made.sizes.tolist()
+    to, by = made.strides[:2].tolist()
     apart = [stride for number, stride in zip(rows, to, strict=False) if number > 1]
     return made if to == by and to[-1] == size and all(shift + count * size <= stride for stride in apart) else None
 

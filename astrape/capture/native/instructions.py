@@ -30,7 +30,8 @@ __all__ = [
 
 DIMENSIONS = 4
 OPERANDS = 4
-WORDS = 1 + DIMENSIONS + OPERANDS * DIMENSIONS + OPERANDS + 4
+FIRST_ADDRESS = 1 + DIMENSIONS + OPERANDS * DIMENSIONS
+WORDS = FIRST_ADDRESS + OPERANDS + 4
 """64-bit words of an instruction: code, sizes, strides, addresses, and four of its own."""
 
 
@@ -43,10 +44,35 @@ class Operand(NamedTuple):
 
 
 class Instruction(NamedTuple):
-    """The words of an instruction, and the tensors that have to outlast it."""
+    """The words of an instruction, and the tensors that have to outlast it. Its parts are views of the words."""
 
     words: npt.NDArray[np.int64]
-    held: tuple[Tensor, ...]
+    held: tuple[Tensor, ...] = ()
+
+    @property
+    def code(self) -> int:
+        """The kernel's number in the library."""
+        return int(self.words[0])
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """Lengths of the four dimensions, 1 for those that are not needed."""
+        return self.words[1 : 1 + DIMENSIONS]
+
+    @property
+    def strides(self) -> npt.NDArray[np.int64]:
+        """Bytes from one element to the next, ``(operand, dimension)``; operand 0 is written."""
+        return self.words[1 + DIMENSIONS : FIRST_ADDRESS].reshape(OPERANDS, DIMENSIONS)
+
+    @property
+    def addresses(self) -> npt.NDArray[np.int64]:
+        """Addresses of the operands, 0 for those that are not needed."""
+        return self.words[FIRST_ADDRESS : FIRST_ADDRESS + OPERANDS]
+
+    @property
+    def more(self) -> npt.NDArray[np.int64]:
+        """Four words that mean something to the kernel alone, such as the bits of a factor."""
+        return self.words[FIRST_ADDRESS + OPERANDS :]
 
 
 def _codes() -> dict[str, int]:
@@ -137,18 +163,16 @@ def written(
     more: Sequence[int] = (),
 ) -> Instruction:
     """An instruction as it is; sizes and strides by dimension; there may be fewer than four."""
-    words = np.zeros(WORDS, dtype=np.int64)
+    made = Instruction(np.zeros(WORDS, dtype=np.int64), tuple(one.held for one in operands if one is not None))
     lead = DIMENSIONS - len(sizes)
-    words[0] = code
-    words[1 : 1 + DIMENSIONS] = [1] * lead + list(sizes)
-    table = words[1 + DIMENSIONS : 1 + DIMENSIONS + OPERANDS * DIMENSIONS].reshape(OPERANDS, DIMENSIONS)
+    made.words[0] = code
+    made.sizes[:] = [1] * lead + list(sizes)
     for dim, entries in enumerate(strides):
-        table[: len(entries), lead + dim] = entries
-    at = 1 + DIMENSIONS + OPERANDS * DIMENSIONS
+        made.strides[: len(entries), lead + dim] = entries
     for index, one in enumerate(operands):
-        words[at + index] = 0 if one is None else one.at
-    words[at + OPERANDS : at + OPERANDS + len(more)] = more
-    return Instruction(words, tuple(one.held for one in operands if one is not None))
+        made.addresses[index] = 0 if one is None else one.at
+    made.more[: len(more)] = more
+    return made
 
 
 def _overlap(shape: Sequence[int], place: Operand, other: Operand) -> bool:

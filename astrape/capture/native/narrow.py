@@ -59,9 +59,9 @@ class Weights:
 
     def read(self, given: Instruction) -> Instruction:
         """The instruction as it reads its weight; what is not such a product comes back as it is."""
-        if int(given.words[0]) in MULTIPLIED_ON:
+        if given.code in MULTIPLIED_ON:
             return self._side_by_side(given)
-        matrix = self._matrix(given) if int(given.words[0]) == PRODUCT else None
+        matrix = self._matrix(given) if given.code == PRODUCT else None
         if matrix is None:
             return given
         values = matrix.values
@@ -77,36 +77,35 @@ class Weights:
         return given if copy is None else _reading(given, matrix, copy)
 
     def _matrix(self, given: Instruction) -> _Matrix | None:
-        words = given.words
-        batch, rows, columns, sums = (int(size) for size in words[1:5])
+        batch, rows, columns, sums = (int(size) for size in given.sizes)
         constant = self._constant()
         for index, row, size, frames in ((1, 1, rows, columns), (2, 2, columns, rows)):
-            own = next((one for one in given.held if one.data_ptr() == int(words[21 + index])), None)
+            own = next((one for one in given.held if one.data_ptr() == int(given.addresses[index])), None)
             if own is None or own.untyped_storage().data_ptr() not in constant or frames > FEW or size <= frames:
                 continue
-            strides = words[5:21].reshape(4, 4)[index]
+            strides = given.strides[index]
             lies = tuple(int(strides[dim]) // 4 for dim in (0, row, 3))
             return _Matrix(index, row, frames, own.as_strided((batch, size, sums), lies, own.storage_offset()))
         return None
 
     def _side_by_side(self, given: Instruction) -> Instruction:
         """A product that is added, whose second factor lies side by side if it stays as it is."""
-        size = MULTIPLIED_ON[int(given.words[0])]
-        strides = [int(stride) for stride in given.words[17:21]]
-        own = next((one for one in given.held if one.data_ptr() == int(given.words[24])), None)
+        size = MULTIPLIED_ON[given.code]
+        strides = [int(stride) for stride in given.strides[3]]
+        own = next((one for one in given.held if one.data_ptr() == int(given.addresses[3])), None)
         if strides[-1] in (0, size) or own is None or own.untyped_storage().data_ptr() not in self._constant():
             return given
-        shape = tuple(int(count) if stride else 1 for count, stride in zip(given.words[1:5], strides, strict=True))
+        shape = tuple(int(count) if stride else 1 for count, stride in zip(given.sizes, strides, strict=True))
         key = (own.data_ptr(), shape, tuple(strides))
         if key not in self._copies:
             lies = tuple(stride // size for stride in strides)
             self._copies[key] = own.as_strided(shape, lies, own.storage_offset()).contiguous()
         copy = self._copies[key]
         assert copy is not None
-        words = given.words.copy()
-        words[24] = copy.data_ptr()
-        words[17:21] = [new * size if old else 0 for old, new in zip(strides, copy.stride(), strict=True)]
-        return Instruction(words, (*given.held, copy))
+        made = Instruction(given.words.copy(), (*given.held, copy))
+        made.addresses[3] = copy.data_ptr()
+        made.strides[3] = [new * size if old else 0 for old, new in zip(strides, copy.stride(), strict=True)]
+        return made
 
     def _copy(self, values: Tensor) -> Tensor | None:
         if self._halves:
@@ -120,9 +119,8 @@ class Weights:
 
 def _reading(given: Instruction, matrix: _Matrix, copy: Tensor) -> Instruction:
     """The same product with a copy of its matrix, which is the first factor then."""
-    words, (batch, rows, sums), size = given.words, copy.shape, copy.element_size()
-    strides = [[int(stride) for stride in one] for one in words[5:21].reshape(4, 4)]
-    at = [int(address) for address in words[21:25]]
+    (batch, rows, sums), size = copy.shape, copy.element_size()
+    strides, at = given.strides.tolist(), given.addresses.tolist()
     row, frame, vector = matrix.row, 3 - matrix.row, 3 - matrix.operand
     parts = [Operand(address, (), copy) for address in (at[0], copy.data_ptr(), at[vector], at[3])]
     by_dimension = [
@@ -132,5 +130,5 @@ def _reading(given: Instruction, matrix: _Matrix, copy: Tensor) -> Instruction:
         (0, size, strides[vector][3], 0),
     ]
     code = codes["halves_f"] if copy.dtype == torch.float16 else PRODUCT
-    made = written(code, (batch, rows, matrix.frames, sums), by_dimension, parts, [int(words[25])])
+    made = written(code, (batch, rows, matrix.frames, sums), by_dimension, parts, [int(given.more[0])])
     return Instruction(made.words, (*given.held, copy))

@@ -72,8 +72,9 @@ def _taken_off(place: Tensor, first: Tensor, second: Any, alpha: Any = 1) -> Fou
 
 
 def _total(
-    place: Tensor, given: Tensor, dims: Any = None, keepdim: bool = False, share: bool = False, **rest: Any
+    place: Tensor, given: Tensor, dims: Any = None, keepdim: bool = False, mean: bool = False, **rest: Any
 ) -> Found:
+    """A sum over dimensions that follow each other, or their mean."""
     if rest or given.dtype != place.dtype or not dims or not given.numel() or not given.dim():
         return None
     every = sorted(dim % given.dim() for dim in dims)
@@ -90,7 +91,7 @@ def _total(
     strides = (*given.stride()[:first], given.stride(every[-1]), *given.stride()[every[-1] + 1 :])
     flat = given.as_strided(shape, strides, given.storage_offset())
     result = place.view(*given.shape[:first], *given.shape[every[-1] + 1 :]) if keepdim else place
-    return [over("sum", result, flat, first, False, (bits(1 / count if share else 1.0),))]
+    return [over("sum", result, flat, first, False, (bits(1 / count if mean else 1.0),))]
 
 
 def _mean(place: Tensor, given: Tensor, dims: Any = None, keepdim: bool = False, **rest: Any) -> Found:
@@ -122,7 +123,7 @@ def normed(
         return None
     for index, one in enumerate((weight, bias)):
         # Read as they lie, from the address alone.
-        found.words[23 + index] = 0 if one is None else one.data_ptr()
+        found.addresses[2 + index] = 0 if one is None else one.data_ptr()
     return [*before, Instruction(found.words, (*found.held, *parts))]
 
 

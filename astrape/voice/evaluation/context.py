@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 
 class Tools:
-    """Tools that are shared over a run.
+    """Results and choices that all pairs of a run share, such as the pitch tracker.
 
     Args:
         language: of the sources, an ISO 639 code.
