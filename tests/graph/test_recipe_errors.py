@@ -127,7 +127,7 @@ MISTAKES = {
     "training feeds a node": (
         "{use: resampler, rate: 16000}",
         "{use: resampler, rate: 16000, from: teacher}",
-        "7: node 'down': a live node depends on training: "
+        "7: node 'down': a deployed node depends on training: "
         "'teacher' -> 'down' -> 'enc' -> 'part' -> 'mix' -> output 'wav': move",
     ),
     "training node without from": (", from: mic}\n", "}\n", "21: node 'teacher': what does it read"),

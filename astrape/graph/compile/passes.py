@@ -35,8 +35,8 @@ def plan_recipe(recipe: Recipe, *, training: bool = False) -> Plan:
         RecipeError: and its kinds ``CausalityError``, ``RateError``, ``AlignmentError``, with file, line and fix.
     """
     outputs = dict(recipe.outputs) | (dict(recipe.training_outputs) if training else {})
-    live = [node for node in recipe.nodes if training or not node.training]
-    built = build(recipe, live)
+    kept = [node for node in recipe.nodes if training or not node.training]
+    built = build(recipe, kept)
     wired = {}
     for name, reference in outputs.items():
         section = "outputs" if name in recipe.outputs else "training"

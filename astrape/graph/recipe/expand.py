@@ -262,12 +262,12 @@ class _Expansion:
             for one in self.unresolved
         ]
         reads = {node.name: [reference.node for _, reference in node.sources] for node in nodes}
-        live = reached((reference.node for reference in finals.values()), reads)
+        deployed = reached((reference.node for reference in finals.values()), reads)
         wanted = reached((reference.node for reference in training_finals.values()), reads)
         kept = [
-            node if node.name in live else replace(node, training=True)
+            node if node.name in deployed else replace(node, training=True)
             for node in nodes
-            if node.name in live or node.name in wanted
+            if node.name in deployed or node.name in wanted
         ]
         known = {node.name for node in kept} | set(recipe.inputs)
         expectations = [

@@ -56,7 +56,7 @@ class Node:
         sources: (input port, what it reads). The port is ``in`` where ``from`` is one name, ``0``, ``1``, ... where
             it is a list, and the key where it is a mapping.
         params: everything else in the node, as plain YAML values.
-        training: true for a node that nothing live depends on.
+        training: true for a node that no output of the deployed graph depends on.
         controls: every control in the scope of the recipe the node stands in, to that control's name in the
             outermost recipe.
         location: the line of the node's name.

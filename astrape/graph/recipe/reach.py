@@ -24,7 +24,7 @@ def reached(starts: Iterable[str], reads: Mapping[str, Iterable[str]]) -> dict[s
 
 
 def check_reach(recipe: WrittenRecipe) -> None:
-    """Refuse what feeds nothing, and whatever is live and reads training nodes. References are known to exist.
+    """Refuse what feeds nothing, and deployed nodes that read training ones. References are known to exist.
 
     Raises:
         RecipeError: with the line of the node, input or output, and for a training node in use the path to the output.
@@ -32,18 +32,18 @@ def check_reach(recipe: WrittenRecipe) -> None:
     written_nodes = {written.name: written for written in recipe.nodes}
     reads = {name: [_node_of(text) for _, text, _ in written.sources] for name, written in written_nodes.items()}
     outputs = {name: _node_of(text) for name, text in recipe.outputs.items()}
-    live = reached(outputs.values(), reads)
-    _check_live(written_nodes, reads, live, outputs, recipe)
+    deployed = reached(outputs.values(), reads)
+    _check_deployed(written_nodes, reads, deployed, outputs, recipe)
     training = reached((_node_of(text) for text in recipe.training_outputs.values()), reads)
     for name, written in written_nodes.items():
         if written.training and name not in training:
             raise recipe_error("it feeds nothing", written.location, name, "name it in training.outputs, or remove it")
-        if not written.training and name not in live:
+        if not written.training and name not in deployed:
             if name in training:
                 hint = "move it to training.blocks, or name it in outputs"
                 raise recipe_error("it feeds the training section only", written.location, name, hint)
             raise recipe_error("it feeds nothing", written.location, name, "name it in outputs, or remove it")
-    read = {source for sources in reads.values() for source in sources} | set(live) | set(training)
+    read = {source for sources in reads.values() for source in sources} | set(deployed) | set(training)
     for name in recipe.inputs:
         if name not in read:
             location = recipe.located.location_of("inputs", name)
@@ -54,10 +54,10 @@ def _node_of(reference: str) -> str:
     return reference.partition(".")[0]
 
 
-def _check_live(
+def _check_deployed(
     written_nodes: Mapping[str, WrittenNode],
     reads: Mapping[str, list[str]],
-    live: Mapping[str, str | None],
+    deployed: Mapping[str, str | None],
     outputs: Mapping[str, str],
     recipe: WrittenRecipe,
 ) -> None:
@@ -72,9 +72,9 @@ def _check_live(
         for source in () if written.training else reads[name]:
             if source in written_nodes and written_nodes[source].training:
                 path = [source, name]
-                while (parent := live.get(path[-1])) is not None:
+                while (parent := deployed.get(path[-1])) is not None:
                     path.append(parent)
                 ends = [f"output '{output}'" for output, node in outputs.items() if node == path[-1]][:1]
                 shown = " -> ".join([f"'{step}'" for step in path] + ends)
                 location = written.locations.get("from", written.location)
-                raise recipe_error(f"a live node depends on training: {shown}", location, name, hint)
+                raise recipe_error(f"a deployed node depends on training: {shown}", location, name, hint)

@@ -70,7 +70,7 @@ class TinyPlan:
 FULL = TinyPlan(0.2, 1, 1000, 12, 300, 10, 13, 150, 120, jobs=2)
 """Under an hour on two cores, with an hour and a half of speech."""
 
-SHORT = TinyPlan(0.25, 1, 240, 6, 150, 4, 5, 50, 120)
+SHORT = TinyPlan(0.25, 1, 240, 3, 150, 3, 4, 40, 120)
 """Minutes on one core, with a minute of speech."""
 
 
