@@ -192,7 +192,7 @@ class Feed:
             if data.pack is not None and utterances is data.split.train and stage.pairs is None:
                 return PackedWindows(data.pack, caches, cropping, steps)
             if stage.pairs is None:
-                return Windows(utterances, caches, cropping)
+                return Windows(utterances, caches, **vars(cropping))
             if entry not in graph.inputs:
                 raise TrainingError(
                     f"training.{stage.name}: sources of parallel sets are recordings, and training begins at "

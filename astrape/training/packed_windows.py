@@ -28,7 +28,7 @@ class PackedWindows(Windows):
     Args:
         pack: what to read.
         caches: of the pack, those that are needed.
-        cropping: as for ``Windows``.
+        cropping: how long windows are, and where they begin.
         steps: how the windows of an epoch are shared out.
 
     Raises:
@@ -43,7 +43,7 @@ class PackedWindows(Windows):
         steps: Steps,
     ) -> None:
         check_audio(pack, caches, cropping.audio)
-        super().__init__(pack.split.train, caches, cropping)
+        super().__init__(pack.split.train, caches, **vars(cropping))
         self.pack, self.steps = pack, steps
         self.deal = Deal(pack.shards, str(pack.place), world=steps.world, seed=cropping.seed)
         self._reading: tuple[int, int, tuple[int, int]] | None = None

@@ -71,7 +71,8 @@ class SetWindows(Crops):
         caches: what to read, at most one of each kind; recordings are decoded where there is none of audio.
         pairs: how to draw.
         needs: names of signals, as above.
-        cropping, speakers: as for ``Windows``; the audio's rate must be there.
+        cropping: how long windows are, and where they begin; the audio's rate must be there.
+        speakers: as for ``Windows``.
         beside: reads what is known of a recording beside its audio; files, when left out.
         order: makes what says which set comes at a place, of the sets, their shares and the seed.
 

@@ -56,9 +56,10 @@ class Crops(Dataset[dict[str, Tensor]]):
     """Crops of utterances on one clock, in an order that the seed gives: what all windows have in common.
 
     Args:
-        utterances, cropping, speakers: as of :class:`Windows`.
+        utterances, speakers: as of :class:`Windows`.
         caches: what to read, by kind.
         streams: rate and channels of each signal by name.
+        cropping: how long windows are, and where they begin.
 
     Attributes:
         seconds, period: as they are.
@@ -165,7 +166,7 @@ class Windows(Crops):
     Args:
         utterances: of the corpus, or of its part to train on. Those of which a cache could not be made are left out.
         caches: what to read, at most one of each kind.
-        cropping: how long windows are, and where they begin.
+        seconds, period, audio, seed: how long windows are, and where they begin, as of :class:`Cropping`.
         speakers: names that ``speaker_index`` counts by; all of the utterances' when left out.
 
     Attributes:
@@ -177,7 +178,7 @@ class Windows(Crops):
 
     Example, windows of 4 s for an encoder whose period is 40 ms::
 
-        windows = Windows(split.train, [features, content], Cropping(Fraction(4), graph.period, seed=1))
+        windows = Windows(split.train, [features, content], seconds=Fraction(4), period=graph.period, seed=1)
         windows[0, 0]["features"].shape                     # (512, 800): the first item of the first epoch
     """
 
@@ -185,9 +186,12 @@ class Windows(Crops):
         self,
         utterances: Sequence[Utterance],
         caches: Sequence[Cache],
-        cropping: Cropping,
         *,
+        seconds: Fraction,
+        period: Fraction,
+        audio: Fraction | int | None = None,
         speakers: Sequence[str] | None = None,
+        seed: int = 0,
     ) -> None:
         by_kind = {cache.what: cache for cache in caches}
         if len(by_kind) < len(caches):
@@ -197,15 +201,15 @@ class Windows(Crops):
             for name, stored in cache.stored("any").items():
                 if stored.channels is not None:
                     streams[name] = Stream(cache.rate, stored.channels)
-        if cropping.audio is not None and "audio" not in by_kind:
-            streams["audio"] = Stream(Fraction(cropping.audio), 1)
+        if audio is not None and "audio" not in by_kind:
+            streams["audio"] = Stream(Fraction(audio), 1)
         if not streams:
             raise CacheError(
                 "a window takes at least one signal: give a cache of features or content, or a rate of audio"
             )
-        if cropping.seconds <= 0 or cropping.period <= 0:
-            raise CacheError(f"windows take seconds and a period above 0, not {cropping.seconds} and {cropping.period}")
-        super().__init__(utterances, by_kind, streams, cropping, speakers)
+        if seconds <= 0 or period <= 0:
+            raise CacheError(f"windows take seconds and a period above 0, not {seconds} and {period}")
+        super().__init__(utterances, by_kind, streams, Cropping(seconds, period, audio, seed), speakers)
 
     def __getitem__(self, place: WindowPlace | int) -> dict[str, Tensor]:
         """The window at a place; of epoch 0 for a number alone.

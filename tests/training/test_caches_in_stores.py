@@ -17,7 +17,7 @@ from astrape.corpus.layouts import passed_over, read_corpus
 from astrape.jobs import Engine
 from astrape.training.caches import Cache, check_cache, make_cache, repair_cache
 from astrape.training.run import train
-from astrape.training.windows import Cropping, Windows
+from astrape.training.windows import Windows
 from tests.training import grounds
 from tests.training.corpora import order, recipe, vctk
 
@@ -100,8 +100,8 @@ def test_windows_from_a_store_are_those_of_folders_and_the_read_cache_keeps_its_
     monkeypatch.setenv(CACHE_GB, str(3 * largest / 1e9))
 
     def windows(where: Path | Place, features: Path | Place) -> Windows:
-        cropping = Cropping(Fraction(4, 5), Fraction(1, 25), 16000, 3)
-        return Windows(read_corpus(where), [Cache(features)], cropping)
+        length = {"seconds": Fraction(4, 5), "period": Fraction(1, 25)}
+        return Windows(read_corpus(where), [Cache(features)], audio=16000, seed=3, **length)
 
     near, far = windows(corpus, folder), windows(store / "corpus", store / "features")
     for item in range(12):

@@ -138,7 +138,7 @@ def test_workers_pack_into_a_bucket_and_windows_come_from_there(
 
 def test_windows_are_those_of_the_folders(memory: str, caches: list[Cache], split: CorpusSplit) -> None:
     stored = windows(memory)
-    from_folders = Windows(split.train, caches, Cropping(Fraction(4, 5), Fraction(1, 25), seed=3))
+    from_folders = Windows(split.train, caches, seconds=Fraction(4, 5), period=Fraction(1, 25), seed=3)
     by_key = {one.key: one for one in split.train}
     for utterance in stored.utterances[::4]:
         begin = 2 * stored.period

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -21,7 +20,7 @@ from astrape.training.caches import Cache, Record
 from astrape.training.caches.files import write_array
 from astrape.training.caches.record import keep_record
 from astrape.training.errors import CacheError
-from astrape.training.windows import Cropping, WindowLoader, Windows, common_period
+from astrape.training.windows import WindowLoader, Windows, common_period
 
 SECONDS = (1.0, 2.5, 0.3, 1.72)
 
@@ -66,9 +65,8 @@ def corpus(tmp_path: Path) -> tuple[list[Utterance], list[Cache]]:
 
 
 def windows(corpus: Any, **changes: Any) -> Windows:
-    speakers = changes.pop("speakers", None)
-    cropping = Cropping(Fraction(4, 5), Fraction(1, 25), 44100, 3)
-    return Windows(corpus[0], corpus[1], replace(cropping, **changes), speakers=speakers)
+    given = {"seconds": Fraction(4, 5), "period": Fraction(1, 25), "audio": 44100, "seed": 3} | changes
+    return Windows(corpus[0], corpus[1], **given)
 
 
 @pytest.mark.parametrize(
@@ -220,21 +218,21 @@ def test_what_could_not_be_made_is_left_out_and_an_unfinished_cache_refused(tmp_
                 os.link(cache.stored(one.key.split("-")[0])[name].path, file.path)
     (caches[1].stored("anna/0-1")["codes"].path).unlink()
     with pytest.raises(CacheError, match=r"content: lacks 1 of 12 utterances, 'anna/0-1' among them.*--what content"):
-        Windows(twelve, caches, Cropping(Fraction(1), Fraction(1, 25)))
+        Windows(twelve, caches, seconds=Fraction(1), period=Fraction(1, 25))
     caches[1].marker("anna/0-1").write_text("it is hoarse")
-    made = Windows(twelve, caches, Cropping(Fraction(1), Fraction(1, 25)))
+    made = Windows(twelve, caches, seconds=Fraction(1), period=Fraction(1, 25))
     assert [one.key for one in made.left_out] == ["anna/0-1"]
     assert len(made) == 11
     caches[2].stored("ben")["speaker"].path.unlink()
     caches[2].marker("ben").write_text("he whispers")
-    assert {one.speaker for one in Windows(twelve, caches, Cropping(Fraction(1), Fraction(1, 25))).utterances} == {
+    assert {one.speaker for one in Windows(twelve, caches, seconds=Fraction(1), period=Fraction(1, 25)).utterances} == {
         "anna"
     }
     for one in twelve:
         caches[0].stored(one.key)["features"].path.unlink()
         caches[0].marker(one.key).write_text("it is lost")
     with pytest.raises(CacheError, match="no utterance to take windows of: nothing could be made of any"):
-        Windows(twelve, caches, Cropping(Fraction(1), Fraction(1, 25)))
+        Windows(twelve, caches, seconds=Fraction(1), period=Fraction(1, 25))
 
 
 def test_wrong_use_is_refused(corpus: Any, tmp_path: Path) -> None:
@@ -246,11 +244,11 @@ def test_wrong_use_is_refused(corpus: Any, tmp_path: Path) -> None:
         with pytest.raises(CacheError, match=said):
             windows(corpus, **changes)
     with pytest.raises(CacheError, match="at least one signal"):
-        Windows(utterances, [caches[2]], Cropping(Fraction(1), Fraction(1)))
+        Windows(utterances, [caches[2]], seconds=Fraction(1), period=Fraction(1))
     with pytest.raises(CacheError, match="two caches of one kind"):
-        Windows(utterances, [caches[0], caches[0]], Cropping(Fraction(1), Fraction(1)))
+        Windows(utterances, [caches[0], caches[0]], seconds=Fraction(1), period=Fraction(1))
     with pytest.raises(CacheError, match="no utterance"):
-        Windows([], [], Cropping(Fraction(1), Fraction(1), 16000))
+        Windows([], [], audio=16000, seconds=Fraction(1), period=Fraction(1))
     for wrong in ({"steps": 0}, {"batch": 0}, {"rank": 1}, {"workers": -1}):
         with pytest.raises(CacheError, match="a loader takes"):
             WindowLoader(windows(corpus), **({"steps": 1, "batch": 1} | wrong))

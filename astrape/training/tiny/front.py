@@ -21,7 +21,7 @@ from astrape.graph import compile
 from astrape.graph.recipe import Recipe
 from astrape.graph.subgraph import subgraph
 from astrape.training.tiny.level import write_weights
-from astrape.training.windows import Cropping, WindowLoader, Windows
+from astrape.training.windows import WindowLoader, Windows
 
 __all__ = ["learn_front"]
 
@@ -66,7 +66,7 @@ def learn_front(
     parameters = [*part.parameters(), *readout.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
-    windows = Windows(utterances, [], Cropping(SECONDS, graph.period, graph.inputs["mic"].rate, seed))
+    windows = Windows(utterances, [], seconds=SECONDS, period=graph.period, audio=graph.inputs["mic"].rate, seed=seed)
     errors: list[float] = []
     for batch in WindowLoader(windows, steps=steps, batch=BATCH).epoch(0):
         with torch.no_grad():
