@@ -79,7 +79,7 @@ class PlaceError(AstrapeError):
     """A file, a folder or a store that cannot be read or written where it is.
 
     Attributes:
-        missing: there is no such file, and whoever was asked for it did answer.
+        missing: there is no such file, as the disk or store has answered.
     """
 
     def __init__(self, message: str, *, missing: bool = False) -> None:

@@ -7,14 +7,14 @@ from collections.abc import Callable
 __all__ = ["Progress", "within"]
 
 Progress = Callable[[float, float | None], None]
-"""Called with what is done and what there is to do, in one unit; ``None`` where the latter is unknown."""
+"""Called with the amount done and the total, in one unit; a total of ``None`` is unknown."""
 
 
 def within(progress: Progress | None, index: int, count: int, share: float = 1.0) -> Progress:
     """Progress of one of ``count`` items as progress through all of them.
 
     Args:
-        progress: of all of them; ``None``: nobody is told.
+        progress: of all of them; ``None``: silence.
         index: items before this one.
         count: items in all.
         share: of an item's work, what this progress is of.

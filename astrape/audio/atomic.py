@@ -254,7 +254,7 @@ def make_folder(where: Where) -> None:
 
 
 def temporaries(folder: Path) -> Iterator[Path]:
-    """The temporaries in a folder and below it, whoever is writing them."""
+    """The temporaries in a folder and below it, of this process and of others."""
     for inside, _, names in os.walk(folder):
         yield from (Path(inside) / name for name in sorted(names) if TEMPORARY.fullmatch(name))
 
@@ -275,7 +275,7 @@ def sweep(where: Where) -> None:
 
 
 def is_stale(temporary: Path) -> bool:
-    """Whether nobody is writing a temporary any more: its process has ended, or, on another machine, an hour ago."""
+    """Whether a temporary is abandoned: its process has ended or, of another machine, it is an hour old."""
     match = TEMPORARY.fullmatch(temporary.name)
     try:
         age = time.time() - temporary.stat().st_mtime

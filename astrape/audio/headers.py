@@ -23,7 +23,7 @@ from typing import BinaryIO
 __all__ = ["UNKNOWN", "Claim", "claim_of", "says_length"]
 
 UNKNOWN = {0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFFFFE, 0x7FFFF000, 0x80000000, 0xFFFFFFFE}
-"""Sizes that programs write to a pipe, where nobody knows yet how long it gets: as much as there is."""
+"""Sizes that programs write to a pipe, whose length is not known yet; they mean: to the end."""
 
 PIPED = 0x7FFFFF00, 0x80000000
 """Between these too: the largest size of 31 bits less that of the header."""

@@ -118,7 +118,7 @@ def _make_room(size: int, name: str) -> None:
 
 
 def _noted(file: TextIO, bound: float) -> float | None:
-    """The room that was left the last time; ``None`` where nobody says, or the cache was of another size then."""
+    """The room that was left the last time; ``None`` if unknown, or if the cache was of another size then."""
     file.seek(0)
     try:
         of, left = (float(number) for number in file.read().split())

@@ -49,7 +49,7 @@ class AudioReader:
         channels: 1 or more.
         format, subtype: container and sample format, ``WAV`` and ``PCM_16`` for instance.
         promised: frames of each channel that the file says it has, or that its size gives it where its header leaves
-            that open; ``None`` where nobody knows.
+            that open; ``None`` if unknown.
         unsized: the header leaves the length open, as what writes to a pipe does and what died before it was done: what
             is there is read, to the end of the file.
         frames: read so far.

@@ -53,7 +53,7 @@ PAGE = 1000
 """Names that are asked for at a time."""
 
 UNREACHABLE = ("EndpointConnection", "ConnectTimeout", "ReadTimeout", "ClientConnector", "Disconnected", "gaierror")
-"""Parts of the names of errors that HTTP clients raise where nobody answers."""
+"""Parts of the names of errors that HTTP clients raise where no server answers."""
 
 DENIED = ("AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403")
 
@@ -146,7 +146,7 @@ def told(where: str, what: str) -> Iterator[None]:
                 "AWS_SECRET_ACCESS_KEY"
             )
         elif isinstance(error, (ConnectionError, TimeoutError)) or any(one in names for one in UNREACHABLE):
-            hint = f"nobody answers ({said}); hint: look at the network and the endpoint, such as AWS_ENDPOINT_URL"
+            hint = f"no server answers ({said}); hint: look at the network and the endpoint, such as AWS_ENDPOINT_URL"
         elif isinstance(error, PermissionError) or any(one in said for one in DENIED):
             hint = f"access is denied ({said}); hint: look at the credentials, and at what they may do there"
         else:

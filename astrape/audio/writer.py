@@ -42,7 +42,7 @@ class AudioWriter:
         target: a path or a URL; its ending picks the format.
         rate, channels: of what is written.
         subtype: sample format to keep, where the target's format has it; ``PCM_16`` for instance.
-        frames: how many to expect, 0 where nobody knows. WAV that would pass 4 GB becomes RF64, and a disk with too
+        frames: how many to expect, 0 if unknown. WAV that would pass 4 GB becomes RF64, and a disk with too
             little space is refused before anything is written.
         source: a file that must not be overwritten.
 

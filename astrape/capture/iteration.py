@@ -133,7 +133,7 @@ class Iterations:
 
 
 def may_be_captured(*trees: Any) -> bool:
-    """Whether nobody looks on at a computation: no gradient is asked for, and nothing traces, maps or converts it."""
+    """Whether a computation is unobserved: no gradient is asked for, and nothing traces, maps or converts it."""
     found = list(tensors(trees))
     watched = (
         torch._C._len_torch_dispatch_stack()

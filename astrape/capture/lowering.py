@@ -97,7 +97,7 @@ class Memory:
         self._free: dict[tuple[torch.device, int], list[torch.UntypedStorage]] = {}
 
     def take(self, size: int, device: torch.device) -> torch.UntypedStorage:
-        """At least ``size`` bytes that nobody else has."""
+        """At least ``size`` bytes that are not in use."""
         size = -(-size // 64) * 64
         free = self._free.get((device, size))
         return free.pop() if free else torch.empty(size, dtype=torch.uint8, device=device).untyped_storage()

@@ -154,7 +154,7 @@ def _facts(converter: Converter | CodeDecoder, voice: Metadata, path: Path | Pla
         same = ", the same for every voice" if deaf else ""
         warn(f"no --weights given: the weights of '{name}' are random (seed {SEED}) and the output is noise{same}")
     elif deaf and used is not None:
-        warn(f"{used}: makes nothing of the voice: whoever it is, the output is the same")
+        warn(f"{used}: ignores the voice: the output is the same for every voice")
     for line in voice_warnings(voice):
         warn(f"{path}: {line}")
     return {

@@ -55,7 +55,7 @@ class LiveRun:
         self._told = self._asked = False
 
     def run(self, seconds: float | None, quiet: bool) -> Shown:
-        """Until somebody ends it, or ``seconds`` of sound are over."""
+        """Run until interrupted, or until ``seconds`` of sound are over."""
         from astrape.commands.keys import keys
         from astrape.runtime.taps import LiveRecorder
 

@@ -171,7 +171,7 @@ def run_options(stage: str, common: dict[str, Any], **own: Any) -> Options:
 
 
 def train_told(options: Options, as_json: bool) -> None:
-    """Train, tell how it goes and what came out, and exit with code 130 where somebody stopped it.
+    """Train, print progress and results, and exit with code 130 where it was interrupted.
 
     Raises:
         AstrapeError: for whatever hinders it, packages that are missing among it.

@@ -72,11 +72,11 @@ class RenderedSet:
 
     Attributes:
         plan: what it was made of.
-        phones: as they were spoken; ``None`` where nobody knows.
+        phones: as they were spoken; ``None`` if unknown.
         rate: of the audio, Hz.
         frames: length in frames of 25 ms.
         labels: int16 ``(frames,)``, the phone that sounds in each frame, see
-            :func:`~astrape.corpus.phonemes.plain_labels`; ``None`` where nobody knows.
+            :func:`~astrape.corpus.phonemes.plain_labels`; ``None`` if unknown.
         voices: by name.
     """
 

@@ -134,7 +134,7 @@ class RayWorkers:
 
 
 def _is_running(process: int) -> bool:
-    """Not ended, and not a zombie that nobody has asked for yet."""
+    """Whether a process runs: it has not ended, and is not a zombie."""
     try:
         with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"

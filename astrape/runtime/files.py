@@ -62,7 +62,7 @@ class Conversion(Timed):
         missing: frames that the input's header promises and the file does not hold; what is there was converted.
         surplus: frames in the file that its header does not speak of; they were not converted.
         unsized: the input's header leaves its length open; it was read to its end.
-        cut: whether the input ends too early, also where nobody knows by how much.
+        cut: whether the input ends too early, also by an unknown length.
         cancelled: seconds in which the input's channels cancel each other in their mean; 0 where that is under a tenth
             of the sound.
         not_finite: NaN and infinite input samples, taken as silence.

@@ -29,7 +29,7 @@ SETTLING = 0.3
 
 
 class Lane:
-    """A session over a live stream, with what it made and nobody has taken yet.
+    """A session over a live stream, with its output that has not been taken yet.
 
     Args:
         graph: with one audio input and ``output``, both at the host's rate.

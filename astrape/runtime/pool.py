@@ -179,12 +179,12 @@ class StreamPool:
 
     @property
     def free(self) -> int:
-        """Rows that nobody has."""
+        """The number of rows that are not taken."""
         return self.rows - len(self._taken)
 
     @property
     def fed(self) -> bool:
-        """Whether nobody who has begun would hear silence in the next tick for want of input."""
+        """Whether every stream that has begun has input for the next tick."""
         return all(stream._count >= self.tick_frames for stream in self._taken.values() if stream.ticks)
 
     def join(self, **controls: Tensor | float) -> PooledStream:

@@ -1,4 +1,4 @@
-"""A ring of frames that nobody waits for: one thread writes, any number of others read by frame number."""
+"""A ring of frames without waiting: one thread writes, any number of others read by frame number."""
 
 from __future__ import annotations
 

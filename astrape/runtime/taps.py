@@ -15,7 +15,7 @@ __all__ = ["LiveRecorder", "Meter", "Tap"]
 
 
 class Tap:
-    """New frames of a ring, each once, as often as somebody asks.
+    """New frames of a ring, each once, on request.
 
     Attributes:
         lost: frames that were overwritten before anybody asked.

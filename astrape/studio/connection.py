@@ -57,7 +57,7 @@ class Connection:
         self._told = 0.0
         self._behind = False
         self._most = 1
-        """Blocks that wait for being computed, while somebody waits for them."""
+        """The number of blocks that wait to be computed, while a client waits for them."""
 
     async def run(self) -> None:
         with suppress(WebSocketDisconnect):
@@ -205,7 +205,7 @@ class Connection:
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """A JSON object that somebody sent; an empty one for anything else."""
+    """The JSON object that a client sent; an empty one for anything else."""
     try:
         found = json.loads(text)
     except ValueError:

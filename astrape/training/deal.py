@@ -31,7 +31,7 @@ class Steps:
     Attributes:
         batch: items of a step in each process.
         world: processes.
-        count: steps in an epoch, after which the shards are dealt anew; ``None``: nobody knows.
+        count: steps in an epoch, after which the shards are dealt anew; ``None``: unknown.
     """
 
     batch: int
@@ -108,7 +108,7 @@ class Deal(Generic[Item]):
 
         Args:
             epoch, rank, place: as of :meth:`at`.
-            due: places of an epoch, after which the shards are dealt anew; ``None``: nobody knows.
+            due: places of an epoch, after which the shards are dealt anew; ``None``: unknown.
         """
         passes, within, number = self._at(epoch, rank, place)
         groups = self._groups(epoch, rank, passes)

@@ -47,7 +47,7 @@ class Outcome:
         metrics: of the last validation.
         best: of the best one of the last phase that was reached, with its epoch.
         checkpoint, weights, recipe: the best's files.
-        finished: whether all epochs were made, or somebody stopped it.
+        finished: whether all epochs were made; false where it was interrupted.
     """
 
     position: Position
@@ -251,7 +251,7 @@ class _Run:
         save_weights(self.path("best.safetensors"), graph.state_dict(), about)
 
     def _listen(self) -> dict[int, Any]:
-        """Let a step end when somebody asks to stop."""
+        """Finish the step when an interrupt arrives."""
 
         def stop(number: int, frame: Any) -> None:
             if self.asked_to_stop:

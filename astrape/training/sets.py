@@ -59,7 +59,7 @@ class SetWindows(Crops):
     - ``pair.band``: float32, how high the target's recording reaches, Hz: half its rate, less 4 % for whatever brought
       it to that,
     - ``pair.pitch``: the target's fundamental, float32 ``(1, frames)`` at 80 Hz, 0 where there is none,
-    - ``phones``: int64 ``(1, frames)`` at 40 Hz, ``NO_PHONE`` where nobody knows,
+    - ``phones``: int64 ``(1, frames)`` at 40 Hz, ``NO_PHONE`` where unknown,
     - ``speaker``, ``pair.speaker``: float32 ``(channels,)``, of the rendering or its speaker, as the cache has them;
       without a cache, the vectors beside the recordings,
     - ``content``, ``codes``, ``voiced``: of the source, from the teacher's cache,

@@ -119,7 +119,7 @@ class Converter(Spoken):
 
     @property
     def deaf(self) -> bool:
-        """Whether the weights make nothing of the voice, as fresh ones do: whoever it is, the output is the same."""
+        """Whether the weights ignore the voice, as fresh ones do: the output is the same for every voice."""
         return is_deaf(self.graph)
 
     def file(

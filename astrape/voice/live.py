@@ -27,7 +27,7 @@ VOICE = "emma"
 """The voice where none is named."""
 
 NOISE_SEED = "seed"
-"""A control that nobody wants to move."""
+"""A control that is not offered as a slider."""
 
 
 class LiveVoice:
@@ -109,7 +109,7 @@ class LiveVoice:
 
     @property
     def sliders(self) -> dict[str, Control]:
-        """Controls of one number that somebody may want to move, by name: not who speaks, nor a seed."""
+        """Controls of one number that can be offered as sliders, by name: neither the speaker nor a seed."""
         hidden = (SPEAKER, REGISTER, NOISE_SEED) if self.voice is not None else (NOISE_SEED,)
         return {n: c for n, c in self.graph.control_specs.items() if c.channels == 1 and n not in hidden}
 

@@ -139,7 +139,7 @@ def test_a_place_that_cannot_be_had_is_told_in_a_line_before_the_first_step(
     where = {"bucket": "s3://no-such-bucket/run", "protocol": "tape://run"}.get(fault, f"{s3}/run")
     said = {
         "bucket": "there is no such bucket: hint: make it first",
-        "unreachable": "nobody answers .*hint: look at the network and the endpoint, such as AWS_ENDPOINT_URL",
+        "unreachable": "no server answers .*hint: look at the network and the endpoint, such as AWS_ENDPOINT_URL",
         "credentials": "no credentials; hint: .*AWS_ACCESS_KEY_ID",
         "protocol": "fsspec knows no 'tape://'; hint: s3://",
     }[fault]

@@ -191,7 +191,7 @@ class FeedbackLoop(StreamBlock):
             raise
 
     def _captured(self, iterations: int, x: dict[str, Tensor], state: State, controls: Any) -> Iterations | None:
-        """The captured iterations to replay these by, where that is quicker and nobody looks on."""
+        """The captured iterations to replay these by, where that is quicker and the computation is unobserved."""
         passes = sum(count for _, count in self.passes(iterations))
         if passes < FEWEST_PASSES:
             return None

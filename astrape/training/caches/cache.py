@@ -184,7 +184,7 @@ class Cache:
         """Utterances of which nothing could be made.
 
         Raises:
-            CacheError: for one that nobody has tried yet.
+            CacheError: for one that has not been tried yet.
         """
         held = self.holdings()
         lacking = [one for one in utterances if self.key_of(one) not in held.complete]
@@ -197,7 +197,7 @@ class Cache:
         return lacking
 
     def reason(self, key: str) -> str | None:
-        """The reason why nothing could be made of an utterance or a speaker; ``None`` where nobody tried in vain."""
+        """The reason why an utterance or a speaker failed; ``None`` if it has not failed."""
         try:
             return Place(self.marker(key)).read().decode("utf-8", "replace").strip()
         except PlaceError:

@@ -29,7 +29,7 @@ from astrape.voice.wavlm import load_wavlm
 __all__ = ["FRONT_WEIGHTS", "SEED", "FrontEnd", "front_state", "load_front"]
 
 FRONT_WEIGHTS = "front.safetensors"
-"""The front end's weights, in the folder of what was made with them: whoever trains on it streams with these."""
+"""The front end's weights, beside the features made with them: a model trained on these features streams with them."""
 
 SEED = 0
 """The seed of weights where none are given, so that all runs and machines draw the same ones."""

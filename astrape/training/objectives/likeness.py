@@ -26,7 +26,7 @@ LEVEL = 10 ** (-30 / 20)
 """RMS to which quieter sound is raised, as the network was trained."""
 
 SILENCE = 1e-3
-"""RMS of a target, -60 dB, below which nobody speaks in it."""
+"""RMS of a target, -60 dB, below which it counts as silent."""
 
 
 @register_loss("speaker_likeness")

@@ -93,7 +93,7 @@ class Objective(nn.Module, ABC):
     compares: ClassVar[Comparison] = "frames"
     """Kind of ``signal`` and ``target``: ``frames`` or ``samples``, ``(batch, channels, n)`` both; ``speakers``: the
     target is the speaker's index, ``(batch,)`` int64; ``judgements``: both are what discriminators gave; ``labels``:
-    the target is the number of a class, ``(batch, 1, n)`` int64, below 0 where nobody knows it."""
+    the target is the number of a class, ``(batch, 1, n)`` int64, below 0 if unknown."""
 
     def __init__(self, source: Stream) -> None:
         super().__init__()

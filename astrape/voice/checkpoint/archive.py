@@ -251,7 +251,7 @@ def _inert_paths() -> AbstractContextManager[Any]:
 
 
 class _InertPath:
-    """Stands for a path of the machine that wrote the file; nobody asks for it."""
+    """Stand-in for a path of the machine that wrote the file, which is not needed."""
 
     def __init__(self, *parts: Any) -> None:
         self.parts = parts

@@ -60,7 +60,7 @@ class Pair:
 
     Attributes:
         source: who says what.
-        target: the voice; ``None`` where another system converted and nobody says to whom.
+        target: the voice; ``None`` where another system converted to an unknown voice.
         converted: the result of another system.
         own_voice: the target is the source's own voice, so that the source is what a perfect system gives.
         given: what systems hear in place of the source: the same in a worse condition.

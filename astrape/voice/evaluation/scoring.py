@@ -110,7 +110,7 @@ def _context(pair: Pair, rendering: ConvertedFile, elsewhere: bool) -> Context:
     target = pair.target
     audio = None if target is None or target.audio is None else Recording(target.audio)
     same = audio is not None and audio.path.samefile(source.path)
-    no_audio = "nobody said who the target is"
+    no_audio = "no target was named"
     if target is not None:
         no_audio = f"'{target.files[0].name}' holds no sound to compare with: name a recording (--target-audio)"
     return Context(
