@@ -102,7 +102,7 @@ def _alone(name: str) -> Iterator[TextIO]:
 
 
 def _make_room(size: int, name: str) -> None:
-    """Take so many bytes of the room that is left; where there are too few, remove what was not asked for longest."""
+    """Take that many bytes of the room that is left; where there are too few, remove what was not asked for longest."""
     bound = read_cache_bytes()
     if size > bound:
         raise PlaceError(
@@ -128,7 +128,7 @@ def _noted(file: TextIO, bound: float) -> float | None:
 
 
 def _cleared(size: int, bound: float) -> float:
-    """Remove what was not asked for the longest until so many bytes more fit; the room that is left."""
+    """Remove what was not asked for the longest until that many bytes more fit; the room that is left."""
     sweep(read_cache())
     kept: list[tuple[float, int, Path]] = []
     for path in read_cache().iterdir() if read_cache().is_dir() else ():

@@ -56,7 +56,7 @@ class CodeUsage:
 
     @property
     def variety(self) -> float:
-        """Different codes, as a share of the most that so many frames could have shown; 0 for none."""
+        """Different codes, as a share of the most that the frames could have shown; 0 for none."""
         return len(self.codes) / min(self.size, self.frames) if self.frames else 0.0
 
     @property

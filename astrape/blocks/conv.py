@@ -21,7 +21,7 @@ from astrape.blocks.registry import register
 __all__ = ["Conv", "Downsample", "RepeatUpsample", "TransposedConv"]
 
 FEW_FRAMES = 64
-"""Up to so many output frames a matrix product is faster than a convolution, which on a CPU reorders its weights first:
+"""Output frames up to which a matrix product is faster than a convolution, which reorders its weights first on a CPU:
 two to four times for 2 to 8 frames of 512 channels, and still 1.3 times for 64."""
 
 FEW_TAPS = 8

@@ -26,7 +26,7 @@ class Hilbert(StreamBlock, ExactTables):
 
     ``(batch, channels, n)`` to ``(batch, 2 * channels, n)``, real parts first. The root of the sum of their squares is
     the envelope of a narrow band, without the ripple that a rectifier has; turned by an oscillator they shift all
-    frequencies by so many Hz. The real part is the input, ``(taps - 1) / 2`` samples late; the imaginary part is a
+    frequencies by that many Hz. The real part is the input, ``(taps - 1) / 2`` samples late; the imaginary part is a
     transversal filter with the taps ``2 / (pi k)`` for odd ``k`` under a Kaiser window of ``beta = 8``, whose turn is
     exact at every frequency and whose gain is 1 within 0.01 dB from ``2.5 rate / taps`` to as far below half the rate.
 

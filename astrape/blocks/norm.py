@@ -39,7 +39,7 @@ class Norm(StreamBlock):
     **Warm-up** of ``cumulative``. Statistics of few frames are rough: the first frame alone has no variance, so per
     channel it comes out as the bias, and the second as plus or minus the weight. The standard deviation is known to
     about ``1 / sqrt(2 n)`` after ``n`` independent frames: 10 % after 50, 1 % after 5000. ``warmup`` begins the count
-    with so many virtual frames of mean 0 and variance 1, which leave the start almost unnormalised and fade as
+    with that many virtual frames of mean 0 and variance 1, which leave the start almost unnormalised and fade as
     ``warmup / (warmup + n)``. ``floor`` is the least variance to divide by: after digital silence a first sound is
     amplified by no more than ``1 / sqrt(floor + eps)``.
 

@@ -34,7 +34,7 @@ HUM = 60.0
 """Hz up to which mains hum. A Hann window spreads that over two bins to either side, where it hides the pitch."""
 
 HUM_SECONDS = 1.5
-"""Within which even a fluent speaker pauses: what does not fall silent for so long is not a voice."""
+"""Time within which even a fluent speaker pauses: a sound without a pause that long is not a voice."""
 
 HUM_MARGIN = 8.0
 """Ratio of a voice's power to the hum's from which on the frequencies of the hum are searched at all."""

@@ -63,7 +63,7 @@ LEAST_SHARE = 0.005
     multiple=True,
     type=int,
     metavar="N",
-    help="Streams in a batch: compare sessions of so many rows, and nothing else. Repeatable.",
+    help="Streams in a batch: compare sessions of that many rows, and nothing else. Repeatable.",
 )
 @click.option(
     "--callbacks", is_flag=True, help="Load of callbacks of 64, 128, 256, 441 and 1764 frames, and nothing else."
@@ -98,8 +98,8 @@ def bench(
     A profile has the kernels of a push by name: their time, what they read and write a second, the operations of
     products a second, and the least time for that on this machine.
 
-    With --rows, as in --rows 1 --rows 16, sessions of so many streams are given their chunks in turns: what all of them
-    take of a core, and each. With --callbacks, blocks as sound cards and hosts have them go through sessions with
+    With --rows, as in --rows 1 --rows 16, sessions of that many streams are given their chunks in turns: the share of a
+    core that all take, and each. With --callbacks, blocks as sound cards and hosts have them go through sessions with
     constant latency, of the first --backend or the quickest that is ready: most callbacks do nothing, and one does the
     work of a quantum.
     """

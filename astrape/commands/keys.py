@@ -18,7 +18,7 @@ def keys() -> Iterator[Callable[[float], str | None]]:
     """Keys as they are pressed, for the length of the ``with`` block; none where standard input is not a terminal.
 
     Yields:
-        A function that waits so many seconds at most for a key, and returns its character, or ``up``, ``down``,
+        A function that waits that many seconds at most for a key, and returns its character, or ``up``, ``down``,
         ``left``, ``right``; ``None`` for none.
     """
     if not sys.stdin.isatty():

@@ -133,7 +133,7 @@ playing_options = gathered(
     click.option(
         "--record", metavar="IN.wav,OUT.wav", help="Record what goes in and what comes out; either may be empty."
     ),
-    click.option("--seconds", type=float, metavar="S", help="End after so much sound."),
+    click.option("--seconds", type=float, metavar="S", help="End after that much sound."),
     click.option(
         "--overload",
         type=click.Choice(["repeat", "silence", "bypass"]),

@@ -60,7 +60,7 @@ class CorpusSettings:
 
 @dataclass(frozen=True)
 class SetItem:
-    """A set that is to be.
+    """A set to be rendered.
 
     Attributes:
         kind: its source.

@@ -20,7 +20,7 @@ ORDER_SEED = 1
 """Seed of the order of sentences. It has no option: the number of a set says which sentence it is, in every corpus."""
 
 HELD_EVERY, HELD_AT = 25, 3
-"""One of so many sentences is held out: those whose number leaves this remainder."""
+"""One of that many sentences is held out: those whose number leaves this remainder."""
 
 
 class Sentences:

@@ -69,11 +69,11 @@ class Voices:
             raise CorpusError(f"{folder}: holds no voices (*.bin); hint: delete it and run the same command again")
 
     def acoustic(self, voice: str, phones: int) -> npt.NDArray[np.float32]:
-        """The timbre of a voice in a text of so many phones: ``(128,)``."""
+        """The timbre of a voice in a text of that many phones: ``(128,)``."""
         return self._styles[voice][min(phones, ROWS) - 1, :ACOUSTIC]
 
     def prosody(self, voice: str, phones: int) -> npt.NDArray[np.float32]:
-        """The prosody of a voice in a text of so many phones: ``(128,)``."""
+        """The prosody of a voice in a text of that many phones: ``(128,)``."""
         return self._styles[voice][min(phones, ROWS) - 1, ACOUSTIC:]
 
     def mixed(self, parts: dict[str, float], phones: int) -> npt.NDArray[np.float32]:

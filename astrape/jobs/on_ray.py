@@ -161,7 +161,7 @@ def _imported() -> Any:
 
 
 def connect(ray: Any, count: int, address: str | None) -> None:
-    """Connect to a cluster, or start one of so many cores on this machine, quietly.
+    """Connect to a cluster, or start one of that many cores on this machine, quietly.
 
     Raises:
         JobError: where none answers, or it has another version.

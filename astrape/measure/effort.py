@@ -62,7 +62,7 @@ class Effort:
         return MOST_VALUES // self.values
 
     def of(self, quanta: int) -> float:
-        """Cost of one step of so many quanta."""
+        """Cost of one step of that many quanta."""
         wide = 1 + quanta * self.values / VALUES_AN_OPERATOR
         return self.call * wide + quanta * (self.quantum + self.weights / WEIGHTS_AN_OPERATOR)
 

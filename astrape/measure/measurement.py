@@ -162,7 +162,7 @@ def probe_history(subject: Subject, limit: int) -> int:
 
 
 def sampled(count: int, most: int = SAMPLED_FRAMES) -> list[int]:
-    """At most so many frames of a quantum of ``count``, the first and the last among them."""
+    """At most that many frames of a quantum of ``count``, the first and the last among them."""
     if count <= most:
         return list(range(count))
     return sorted({round(index * (count - 1) / (most - 1)) for index in range(most)})

@@ -162,7 +162,7 @@ class Subject:
         return self.by_port(y), state
 
     def run(self, x: Ports, chunks: Sequence[int], state: State, prepared: Any, start: int = 0) -> tuple[Ports, State]:
-        """Step by step over chunks of so many quanta, from quantum ``start`` of ``x``."""
+        """Step by step over chunks of that many quanta, from quantum ``start`` of ``x``."""
         parts = []
         for quanta in chunks:
             y, state = self.step(self.cut(x, start, start + quanta), state, prepared)

@@ -42,7 +42,7 @@ WORST_DB = -60.0
 """Distance from the graph's own step beyond which an export is taken for broken. Sound ones are at -100 dB and less."""
 
 WORST_ROUNDED_DB = -40.0
-"""The same where weights were rounded: what is shipped as a default is to be at least so near."""
+"""The same where weights were rounded: defaults that ship must be at least this near."""
 
 UNKNOWN = "unknown"
 

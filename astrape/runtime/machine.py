@@ -48,7 +48,7 @@ class Machine:
     matmul_gflop_s: float
 
     def floor_ms(self, flops: float, traffic: float) -> float:
-        """The least time for so many operations and bytes: the slower of the two (Williams et al. 2009, "Roofline")."""
+        """The least time for operations and bytes: the slower of the two (Williams et al. 2009, "Roofline")."""
         return max(flops / (self.matmul_gflop_s * 1e9), traffic / (self.working_set_gb_s * 1e9)) * 1000
 
 

@@ -55,7 +55,7 @@ def rows_in_turns(
     backends: Sequence[str] = (),
     precision: str | None = None,
 ) -> list[RowsBench]:
-    """Push noise at -20 dB through sessions of so many rows, of each backend, all in turns, on one thread.
+    """Push noise at -20 dB through sessions of that many rows, of each backend, all in turns, on one thread.
 
     Args:
         graph: what to measure.

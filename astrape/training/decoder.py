@@ -78,7 +78,7 @@ class DecoderValidation:
         return sums.means(accelerator)
 
     def measure_more(self, learner: Learner, batch: Batch, signals: dict[str, Tensor], sums: Sums) -> None:
-        """Measure what else there is to be measured of a batch; nothing by default."""
+        """Further measurements on a batch; none by default."""
 
     def _mean_spectrum(self, wave: Tensor, weights: Tensor) -> Total:
         weight = self.mel.spectrum.frame_weights(weights)

@@ -297,7 +297,7 @@ class _Probes(Dataset[dict[str, Tensor]]):
 
 
 def balanced(utterances: list[Utterance], count: int) -> list[Utterance]:
-    """Up to so many utterances, as many of each speaker as can be, the same ones each time."""
+    """Up to that many utterances, as many of each speaker as can be, the same ones each time."""
     queues = [sorted(theirs, key=lambda one: _digest([one.key])) for theirs in speakers_of(utterances).values()]
     turns = [
         theirs[turn] for turn in range(max(map(len, queues), default=0)) for theirs in queues if turn < len(theirs)

@@ -108,6 +108,6 @@ def delay_of(latency: Fraction, rate: Fraction) -> tuple[int, Fraction]:
 
 
 def delayed(wave: Tensor, samples: int, count: int) -> Tensor:
-    """A waveform ``(batch, 1, any)`` later by so many samples, ``count`` of them, silence where there is nothing."""
+    """A waveform ``(batch, 1, any)`` later by that many samples, ``count`` of them, silence where there is nothing."""
     late = functional.pad(wave, (samples, 0))[..., :count]
     return functional.pad(late, (0, count - late.shape[-1]))

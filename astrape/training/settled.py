@@ -24,7 +24,7 @@ def settled_recipe(
     path: str,
     processes: int,
 ) -> tuple[Recipe, dict[str, Any], list[str]]:
-    """The recipe and its training section as they are to be, and what is not as written, in words."""
+    """The settled recipe and training section, and lines on what differs from what is written."""
     if state is not None:
         recipe = Recipe.parse(state["recipe"], file=f"the recipe of {path}")
         if options.recipe is not None:

@@ -132,7 +132,7 @@ class Crops(Dataset[dict[str, Tensor]]):
         return self._order[1]
 
     def places(self, length: Fraction) -> int:
-        """Multiples of the period at which a window of a recording of so many seconds may begin."""
+        """Multiples of the period at which a window of a recording of that many seconds may begin."""
         return max(0, math.floor((length - self.seconds) / self.period)) + 1
 
     def about(self, speaker: str, length: Fraction) -> dict[str, Tensor]:

@@ -85,7 +85,7 @@ class Spoken:
 
     @property
     def encoder(self) -> str:
-        """The speaker encoder that recordings are to be embedded by: the weights', else ``mel-statistics``."""
+        """The speaker encoder for recordings: the weights', else ``mel-statistics``."""
         return MEL_STATISTICS if self.space is None else self.space.encoder
 
     def of_weights(self, weights: str | os.PathLike[str] | None, recipe: str | os.PathLike[str]) -> None:

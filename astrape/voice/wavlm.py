@@ -128,7 +128,7 @@ def load_wavlm(block: WavLMCNN, path: Where) -> None:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and variance of layer 0, channel by channel: ``(channels,)`` in float64, over so many frames."""
+    """Mean and variance of layer 0, channel by channel: ``(channels,)`` in float64, over that many frames."""
 
     mean: Tensor
     variance: Tensor

@@ -51,7 +51,7 @@ def build(folder: Path) -> Path:
 
 
 def build_for_others(folder: Path) -> list[Path]:
-    """Build what is to be taken to other machines of this kind.
+    """Build a library that also runs on other machines of this kind.
 
     Raises:
         OSError: as :func:`build`; and for a kind of machine whose levels are unknown.

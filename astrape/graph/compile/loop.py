@@ -164,13 +164,13 @@ class FeedbackLoop(StreamBlock):
         return y, {"blocks": state["blocks"], "tokens": {name: _copy(held) for name, held in state["tokens"].items()}}
 
     def passes(self, iterations: int) -> list[tuple[int, int]]:
-        """Passes for so many iterations: how many run in one go, and how many such passes follow each other."""
+        """Passes for that many iterations: how many run in one go, and how many such passes follow each other."""
         most = self._iterations_at_once or 1
         runs = [(most, iterations // most), (iterations % most, 1)]
         return [(count, passes) for count, passes in runs if count and passes]
 
     def capture(self, iterations: int, state: State, controls: Any, like: Tensor, clock: TimeLimit) -> None:
-        """Capture the passes of so many iterations for the present session, which replays them from now on.
+        """Capture the passes of that many iterations for the present session, which replays them from now on.
 
         Args:
             state: of the form that it is going to have.

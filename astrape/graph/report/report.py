@@ -213,7 +213,7 @@ class Report:
         return drawn_svg(self.save_plot)
 
     def text(self, width: int | None = None) -> str:
-        """The table as plain text, with all columns, or with those that fit into so many characters."""
+        """The table as plain text, with all columns, or with those that fit into that many characters."""
         table = self.table()
         buffer = io.StringIO()
         Console(file=buffer, width=width or table.width, color_system=None, force_terminal=False).print(table)

@@ -333,7 +333,7 @@ class Session(Generic[Out]):
         return steady if fits else None
 
     def _leave(self, heard: dict[str, int], outputs: dict[str, Tensor], sound: bool = False) -> dict[str, Tensor]:
-        """Count and hand out outputs, after so many frames of each input; ``sound``: they are known to be finite."""
+        """Count and hand out outputs, after that many frames of each input; ``sound``: they are known to be finite."""
         for name, frames in heard.items():
             self.positions[name] += frames
         if not sound:

@@ -95,7 +95,7 @@ class Codec(Augmentation):
 
 
 def _mu_law(x: Tensor, bits: int) -> Tensor:
-    """Values from -1 to 1, as they come back from a coder of so many bits."""
+    """Values from -1 to 1, as they come back from a coder of that many bits."""
     steps = 2 ** (bits - 1) - 1
     logarithm = torch.sign(x) * torch.log1p(MU * x.abs()) / math.log1p(MU)
     levels = torch.round(logarithm * steps) / steps

@@ -78,7 +78,7 @@ def check_cache(
         cache: which.
         utterances: the corpus, from which it is known what should be there and how long it is; ``None``: what is in the
             folder is read, and nothing can be missing.
-        limit: the first so many utterances, or speakers, should be there; 0: all.
+        limit: the first that many utterances, or speakers, should be there; 0: all.
         reads: files that each worker reads at a time.
         engine: what does the work.
         progress: called with items done and in all.

@@ -162,7 +162,7 @@ class FrontEnd:
             write_whole(path, sealed_file(self.state, {}))
 
     def frames(self, samples: int) -> int:
-        """Frames of so many samples: those of whole quanta, as a stream has given them by then."""
+        """Frames of that many samples: those of whole quanta, as a stream has given them by then."""
         return samples // self.graph.quantum * int(self.graph.quantum * self.graph.ratio)
 
     @torch.inference_mode()

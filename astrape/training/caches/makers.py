@@ -169,7 +169,7 @@ class Maker(ABC):
 
     @abstractmethod
     def size(self, seconds: float) -> float:
-        """Bytes that an item of so many seconds takes."""
+        """Bytes that an item of that many seconds takes."""
 
 
 class FeatureMaker(Maker):

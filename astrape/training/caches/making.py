@@ -83,7 +83,7 @@ def make_cache(
     Args:
         job: which cache, and of what.
         utterances: the corpus, the same on every machine.
-        limit: take the first so many items of the corpus alone; 0: all.
+        limit: take the first that many items of the corpus alone; 0: all.
         engine: what does the work; a worker takes one core, and what the front end or the teacher takes.
         corpus, microphone, channel: where the utterances are from, for the record.
         progress: called with seconds of audio done and in all; with items of speakers, and of recordings in a store.

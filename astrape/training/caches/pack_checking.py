@@ -32,7 +32,7 @@ AGAIN = "`astrape cache pack`, with the options that it was packed with, goes on
 
 @dataclass(frozen=True)
 class _Plan:
-    """A pack as it is to be.
+    """A planned pack.
 
     Attributes:
         records: of its caches, by kind.

@@ -291,7 +291,7 @@ def _parallel(utterance: Utterance) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def _kept(place: Place, about: dict[str, Any]) -> set[str]:
-    """Note what the pack is to be, or hold that against what is noted; the shards that are there."""
+    """Write the pack's plan, or compare it with the one written before; returns the finished shards."""
     content = json.dumps(about, sort_keys=True).encode()
     if not (place / PLAN).exists():
         (place / PLAN).write(content)

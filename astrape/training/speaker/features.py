@@ -112,7 +112,7 @@ def _key(path: Path | Place) -> str:
 
 
 def resampled(path: Path | Place, speed: float = 1.0) -> Floats:
-    """A recording at 16 kHz, played so many times as fast."""
+    """A recording at 16 kHz, played that many times as fast."""
     samples, rate = read_mono(path)
     # To a hundredth of the rate, so that the filter stays short.
     played = round(rate * speed / 100) * 100

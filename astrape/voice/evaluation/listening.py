@@ -29,7 +29,7 @@ Words = list[tuple[str, bool]]
 
 @dataclass(frozen=True)
 class Picture:
-    """A spectrogram of so many seconds, with the pitch in it as strokes, points in thousandths of the picture."""
+    """A spectrogram of that many seconds, with the pitch in it as strokes, points in thousandths of the picture."""
 
     seconds: float
     words: str = ""

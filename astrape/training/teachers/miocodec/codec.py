@@ -71,7 +71,7 @@ class MioCodec(nn.Module):
         return math.ceil((needed - samples) / 2)
 
     def samples(self, frames: int) -> int:
-        """Samples of audio that so many content frames stand for, by themselves."""
+        """Samples of audio that a count of content frames stands for, by themselves."""
         return math.ceil(self.wavlm.samples(frames * self.config.main.halve) / RATE * self.config.main.sample_rate)
 
     def encode(self, layers: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ class WaveDecoder(nn.Module):
         self.head = nn.Linear(dim, config.main.n_fft + 2)
 
     def frames(self, samples: int) -> int:
-        """Frames of the decoder for so many samples of audio."""
+        """Frames of the decoder for that many samples of audio."""
         spectra = samples // self.config.main.hop + (self.config.main.istft_padding == "center")
         return spectra // math.prod(factor for factor, _ in self.config.main.upsampler)
 

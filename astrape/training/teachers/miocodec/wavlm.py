@@ -70,7 +70,7 @@ class WavLM(nn.Module):
         return hop
 
     def samples(self, frames: int) -> int:
-        """The fewest samples that so many frames come of."""
+        """The fewest samples that as many frames come of."""
         for kernel, stride in reversed(self.kernels):
             frames = (frames - 1) * stride + kernel
         return frames
