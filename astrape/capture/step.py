@@ -107,9 +107,9 @@ class CapturedStep:
             values: some to compare on, as :meth:`play` takes them. They go through the state.
             weights: how products read what stays as it is; as it lies when left out.
         """
-        wanted = [one if one is not None and (near or not one.near) else None for one in self._natives]
+        wanted = [one if near else one and one.exactly(library) for one in self._natives]
         if weights is not None:
-            wanted = [one and one._replace(instructions=list(map(weights.read, one.instructions))) for one in wanted]
+            wanted = [one and one.reading(weights.read) for one in wanted]
         programs = [
             None if one is None or not one.instructions else library.program(one.instructions) for one in wanted
         ]

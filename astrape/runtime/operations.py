@@ -18,7 +18,7 @@ from astrape.capture.native.library import Program
 
 __all__ = ["counted", "operations_of"]
 
-PRODUCTS = {codes[name] for name in ("product_f", "product_d", "halves_f")}
+PRODUCTS = {codes[name] for name in codes if name.partition("_")[0] in ("product", "halves", "row")}
 
 
 def counted() -> FlopCounterMode:

@@ -17,7 +17,7 @@ __all__ = ["SOURCES", "build", "build_for_others", "names"]
 SOURCES = Path(__file__).resolve().parent
 
 COMMON = ("-O3", "-fPIC", "-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math")
-FLAGS = {"exact.c": ("-ffp-contract=off",), "near.c": ("-ffast-math",)}
+FLAGS = {"exact.c": ("-ffp-contract=off",), "ordered.c": ("-ffp-contract=off",), "near.c": ("-ffast-math",)}
 """Compiler flags of each file. They are not passed to the linker: a library linked with ``-ffast-math`` changes how
 the whole process treats denormal numbers."""
 

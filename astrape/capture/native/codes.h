@@ -1,4 +1,4 @@
-/* Kernels of exact.c in the order of their codes, which program.py reads here too. */
+/* Kernels of exact.c and ordered.c in the order of their codes, which program.py reads here too. */
 TABLE_ENTRY(add_i)
 TABLE_ENTRY(sub_i)
 TABLE_ENTRY(mul_i)
@@ -110,3 +110,7 @@ TABLE_ENTRY(d_to_l)
 TABLE_ENTRY(f_to_l)
 TABLE_ENTRY(muladd_f)
 TABLE_ENTRY(muladd_d)
+TABLE_ENTRY(product_in_order_f)
+TABLE_ENTRY(halves_in_order_f)
+TABLE_ENTRY(row_in_order_f)
+TABLE_ENTRY(norm_in_order_f)

@@ -1,4 +1,4 @@
-/* What both files share: an instruction, and loops over its elements. */
+/* What all files share: an instruction, and loops over its elements. */
 #ifndef ASTRAPE_OP_H
 #define ASTRAPE_OP_H
 #include <stdint.h>
@@ -79,6 +79,12 @@ static inline int each(const Op *p, Inner inner) {
         }                                                                                                             \
     }                                                                                                                 \
     static int name(const Op *p) { return each(p, name##_inner); }
+
+/* In ordered.c. */
+int product_in_order_f(const Op *p);
+int halves_in_order_f(const Op *p);
+int row_in_order_f(const Op *p);
+int norm_in_order_f(const Op *p);
 
 extern const Kernel near_kernels[];
 extern const int64_t near_count;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor
 from astrape.capture.arithmetic import IN_PLACE
 from astrape.capture.native.exact import MOST, MOST_COPIED, UFUNCS, copied, exact, fits, moved_up, multiplied_on, two
 from astrape.capture.native.instructions import Instruction
+from astrape.capture.native.library import Library
 from astrape.capture.native.near import near, normed, topmost
+from astrape.capture.native.ordered import Ordered, ordered
 
 __all__ = ["Native", "native", "native_copy", "native_in_place", "native_move", "native_several"]
 
@@ -24,11 +26,26 @@ class Native(NamedTuple):
     Attributes:
         writes: what they write to.
         near: whether they round as they like.
+        ordered: others that may round as PyTorch's kernel does.
     """
 
     instructions: list[Instruction]
     writes: tuple[Tensor, ...]
     near: bool = False
+    ordered: Ordered | None = None
+
+    def reading(self, read: Callable[[Instruction], Instruction | None]) -> Native | None:
+        """The same with each instruction as ``read`` has it; ``None`` where that is ``None`` of one."""
+        found = [read(one) for one in self.instructions]
+        every = [one for one in found if one is not None]
+        return self._replace(instructions=every) if len(every) == len(found) else None
+
+    def exactly(self, library: Library) -> Native | None:
+        """What gives PyTorch's numbers to the last bit, as far as is known beforehand; ``None`` where nothing does."""
+        if not self.near:
+            return self
+        found = self.ordered and self.ordered.right(library)
+        return Native(found, self.writes) if found else None
 
 
 def native(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: Tensor) -> Native | None:
@@ -39,7 +56,8 @@ def native(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: 
     if found is not None:
         return _whole(found, place)
     found = near(operator, args, kwargs, place)
-    return None if found is None else _whole(found, place, near=True)
+    made = None if found is None else _whole(found, place, near=True)
+    return made and made._replace(ordered=ordered(operator, args, kwargs, place))
 
 
 def native_copy(place: Tensor, given: Tensor) -> Native | None:
@@ -74,7 +92,8 @@ def native_several(operator: Any, args: tuple[Any, ...], places: Sequence[Tensor
         found = topmost(*needed, *args)
         return None if found is None else Native([one for one in found if one is not None], needed, near=True)
     if operator is aten.native_layer_norm.default and places[0] is not None and len(needed) == 1:
-        return _whole(normed(places[0], *args), places[0], near=True)
+        made = _whole(normed(places[0], *args), places[0], near=True)
+        return made and made._replace(ordered=ordered(operator, args, {}, places[0]))
     return None
 
 

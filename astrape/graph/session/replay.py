@@ -304,7 +304,7 @@ class Replay:
     def _constant(self) -> set[int]:
         """Addresses of weights that do not change, including those that the session has laid out anew."""
         live = current()
-        return set(addresses([*self.graph.parameters(), *(live.kept() if live else ())]))
+        return set(addresses([*self.graph.parameters(), *self.graph.buffers(), *(live.kept() if live else ())]))
 
     def _fresh_state(self) -> State:
         return self.graph.init_state(self._like.shape[0], self._like.device, self._like.dtype)

@@ -170,10 +170,9 @@ class Session(Generic[Out]):
         try:
             self._whole = False
             if steady is None:
-                outputs = self._push(arrived, taken)
+                y = self.graph.as_output(self._push(arrived, taken), self._like)
             else:
-                outputs = self._leave(steady.frames, steady.run(), steady.sound())
-            y = self.graph.as_output(outputs, self._like)
+                y = steady.as_output(self._leave(steady.frames, steady.run(), steady.sound()))
             self._whole = True
             return y
         except BaseException:

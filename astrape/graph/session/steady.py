@@ -55,6 +55,7 @@ class Steady:
     ) -> None:
         self.frames = {name: held[0].shape[-1] for name, held in places.items()}
         self.outputs = dict(outputs)
+        self._only = next(iter(outputs)) if len(outputs) == 1 else None
         self._graph, self._like, self._captured = graph, graph.like, captured
         self._state, self._prepared = state, prepared
         self._places = [
@@ -120,6 +121,10 @@ class Steady:
     def _run(self) -> None:
         with denormals_flushed(), inference(True):
             self._captured.run()
+
+    def as_output(self, outputs: dict[str, Tensor]) -> Any:
+        """What a push returns of all outputs: the tensor itself where there is one."""
+        return outputs if self._only is None else outputs[self._only]
 
     def sound(self) -> bool:
         """Whether all that came out of the last run is finite."""
