@@ -144,7 +144,7 @@ class PitchSearch(ExactTables):
             state: as ``init_state`` or the last call gave it.
 
         Returns:
-            What was found, and the next state.
+            The pitch, and the next state.
         """
         lag, height = self.peaks(correlation, audible[..., None])
         octave = self.longest - lag.detach().log2()
@@ -163,9 +163,10 @@ class PitchSearch(ExactTables):
         costs = (octave[..., :, None] - before[..., None, :]).abs() * self.jumps + self.turns
         score = state["score"]
         scores = []
+        # Viterbi: the best path to each candidate, frame by frame.
         for frame in range(worth.shape[1]):
             score = worth[:, frame] + highest(score[:, None] - costs[:, frame])[..., 0]
-            # Only what paths gain on each other counts: as it is, or it would grow.
+            # Relative to the path without a pitch: only differences count, and sums would grow without bound.
             score = score - score[:, CANDIDATES:]
             scores.append(score)
         best = torch.stack(scores, dim=1).argmax(dim=-1, keepdim=True)

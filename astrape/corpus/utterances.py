@@ -90,7 +90,7 @@ def checked(utterances: Iterable[Utterance]) -> list[Utterance]:
             raise CorpusError(
                 f"{shown(utterance.path)}: '{shown(utterance.speaker)}' and '{shown(utterance.name)}' are to be the "
                 f"names of a folder and a file, which have no '..', no leading dot, no ending {' or '.join(RESERVED)} "
-                f"and up to {LONGEST_NAME} bytes: call them otherwise"
+                f"and up to {LONGEST_NAME} bytes: rename them"
             )
         other = by_key.setdefault(utterance.key, utterance)
         if other is not utterance:

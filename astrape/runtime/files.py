@@ -46,6 +46,7 @@ class Timed:
         return self.graph_seconds / self.seconds if self.seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values, for machines."""
         return asdict(cast(Any, self)) | {"real_time_factor": self.real_time_factor}
 
 

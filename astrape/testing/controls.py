@@ -83,7 +83,7 @@ def _check_change(subject: Subject) -> None:
     want, _ = anew.run(x, [1, 3], kept, anew.prepared(setting=1), 4)
     what = "a control changed after quantum 4 changed quanta before it"
     require_close(CONTROLS, before, subject.cut_output(whole, 0, 4), subject.tolerance, what, hint)
-    what = "a changed control gave otherwise than in a block that had no other before"
+    what = "a changed control gives something else than in a block that never had another"
     require_close(CONTROLS, later, want, subject.tolerance, what, hint)
     _check_way(subject)
 
@@ -106,7 +106,7 @@ def _check_way(subject: Subject) -> None:
 
     want = run([24])
     for sizes in ([1], [2, 1], [3], [0, 5, 2]):
-        what = f"controls that change after quanta 5, 6 and 14 come out otherwise in chunks of {sizes} quanta"
+        what = f"controls that change after quanta 5, 6 and 14 come out differently in chunks of {sizes} quanta"
         require_close(CONTROLS, run(sizes), want, subject.tolerance, what, hint)
 
 

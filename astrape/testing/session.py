@@ -223,7 +223,7 @@ def check_session_reset(subject: Subject) -> None:
                 rows_of(y, rows),
                 rows_of(want, rows),
                 subject.tolerance,
-                f"{what} went on otherwise",
+                f"{what} went on differently",
                 "reset everything that the session holds for a row, and only that",
             )
 
@@ -245,7 +245,7 @@ def check_session_snapshot(subject: Subject) -> None:
         first = subject.by_port(session.push(rest))
         for what, one in (("the session", session), ("another session", other)):
             one.restore(saved)
-            what = f"{what}, brought back to a snapshot, went on otherwise"
+            what = f"{what}, brought back to a snapshot, went on differently"
             require_close(SESSION_SNAPSHOT, subject.by_port(one.push(rest)), first, 0.0, what, "copy all that it holds")
 
 

@@ -98,7 +98,7 @@ def check_row_reset(subject: Subject) -> None:
                 rows_of(y, kept),
                 rows_of(want, kept),
                 subject.tolerance,
-                f"{what} went on otherwise",
+                f"{what} went on differently",
                 "derive everything from the state tree, row by row",
             )
 

@@ -201,7 +201,7 @@ def check_snapshot(subject: Subject) -> None:
         for what, start in (("a copied", copied), ("a saved and loaded", loaded)):
             again, _ = subject.run(x, [1, 3], start, prepared, 5)
             require_close(
-                SNAPSHOT, again, first, 0.0, f"{what} state went on otherwise", "keep all memory in the state"
+                SNAPSHOT, again, first, 0.0, f"{what} state went on differently", "keep all memory in the state"
             )
 
 

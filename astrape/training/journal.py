@@ -62,7 +62,7 @@ class Journal:
         self.count = 0
         self.warned = 0
         self.begun = time.monotonic()
-        self.asides: list[float] = []
+        self.pauses: list[float] = []
         self._writer: Any = None
         self._bar: Any = None
         if write:
@@ -104,7 +104,7 @@ class Journal:
 
     def validated(self, position: Position, phase: str, metrics: Mapping[str, float], seconds: float) -> None:
         """After an epoch's validation, which took some seconds."""
-        self.asides.append(seconds)
+        self.pauses.append(seconds)
         if not self.write:
             return
         self._write({"step": position.step, "epoch": position.epoch - 1, "phase": phase, "valid": dict(metrics)})
@@ -119,14 +119,14 @@ class Journal:
         self.say(f"epoch {position.epoch} [{phase}] step {position.step}/{self.steps}: {shown}{beside}{done}")
 
     def left(self, step: int) -> float:
-        """Seconds to the end: steps as long as those of this session were, and a validation an epoch."""
-        aside = sum(self.asides)
+        """Seconds to the end, at this session's mean times of a step and of an epoch's validation."""
+        paused = sum(self.pauses)
         made = step - self.first
         if made < 1:
             return math.nan
-        pace = (time.monotonic() - self.begun - aside) / made
+        pace = (time.monotonic() - self.begun - paused) / made
         validations = (self.steps - step) / self.steps_per_epoch
-        mean = aside / len(self.asides) if self.asides else 0.0
+        mean = paused / len(self.pauses) if self.pauses else 0.0
         return pace * (self.steps - step) + mean * validations
 
     def audio(self, name: str, wave: Tensor, rate: int, step: int) -> None:

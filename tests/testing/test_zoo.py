@@ -97,7 +97,7 @@ def test_the_check_of_that_property_alone_rejects_it_too(name: str) -> None:
 def test_a_row_that_is_reset_alone_has_a_check_of_its_own() -> None:
     subject = Subject(ZOO["AgeOfTheFirstRow"][0]())
     states.check_reset(subject)
-    with pytest.raises(ContractError, match="the row that was reset went on otherwise"):
+    with pytest.raises(ContractError, match="the row that was reset went on differently"):
         states.check_row_reset(subject)
 
 

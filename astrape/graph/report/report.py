@@ -201,7 +201,9 @@ class Report:
         parts = [latency_line(self.graph), many(len(self.blocks), "block")]
         if self.measured is not None:
             wrong = len(self.disagreements)
-            parts.append(f"{wrong} of the declared numbers measured otherwise" if wrong else "measured, and all agree")
+            parts.append(
+                f"{wrong} of the declared numbers measured differently" if wrong else "measured, and all agree"
+            )
         return f"<Report of '{self.graph.name}': {'; '.join(parts)}>"
 
     def _repr_html_(self) -> str:

@@ -151,7 +151,7 @@ def read_targets(targets: Sequence[Where], audio: Where | None = None) -> list[T
     found = [_target(path, heard_in, len(files)) for path in files]
     for index, target in enumerate(found):
         if target.name in {other.name for other in found[:index]}:
-            raise EvaluationError(f"{target.files[0]}: there are two targets '{target.name}': call one otherwise")
+            raise EvaluationError(f"{target.files[0]}: there are two targets '{target.name}': rename one")
     return found
 
 

@@ -34,7 +34,7 @@ def register_metric(name: str) -> Callable[[Factory], Factory]:
 
     def register(factory: Factory) -> Factory:
         if name in _FACTORIES:
-            raise AstrapeError(f"there is a metric '{name}' already: name this one otherwise")
+            raise AstrapeError(f"there is a metric '{name}' already: choose another name")
         _FACTORIES[name] = factory
         return factory
 

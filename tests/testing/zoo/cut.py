@@ -1,4 +1,4 @@
-"""Blocks that hear the future or a neighbour, or sound otherwise when their input is cut otherwise."""
+"""Blocks that hear the future or a neighbour, or sound different when their input is cut differently."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class LeakInTraining(StreamBlock):
 
 @breaks("row isolation")
 class NoiseByPlace(StreamBlock):
-    """Adds a noise of its own to each row, by the row's place in the batch: alone, a stream sounds otherwise."""
+    """Adds a noise of its own to each row, by the row's place in the batch: alone, a stream sounds different."""
 
     @property
     def receptive_field(self) -> Fraction:
@@ -229,7 +229,7 @@ class OtherForward(Memory):
 
 @breaks("step equals forward")
 class CountsChunks(Memory):
-    """Fades in by the number of calls, in its state: another chunk size fades otherwise."""
+    """Fades in by the number of calls, in its state: another chunk size fades differently."""
 
     @property
     def receptive_field(self) -> None:
