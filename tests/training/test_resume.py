@@ -225,7 +225,7 @@ def test_the_time_that_is_left_counts_steps_and_validations(tmp_path: Path) -> N
     journal = Journal(tmp_path, "x", steps=110, steps_per_epoch=50, say=print, first=10, write=False)
     assert math.isnan(journal.left(10))
     journal.begun = time.monotonic() - 100
-    journal.asides = [10.0]
+    journal.pauses = [10.0]
     assert journal.left(40) == pytest.approx(70 * 3 + 10 * 70 / 50, abs=1)
 
 
