@@ -141,13 +141,17 @@ int row_in_order_f(const Op *p) {
             const float *w = (const float *)(p->at[1] + i * s[1][0]) + c;
             const char *x = p->at[2] + i * s[2][0];
             char *o = p->at[0] + i * s[0][0] + c * (int64_t)sizeof(float);
-            const int64_t left = (p->size[2] - c) / LANES, registers = left < 4 ? left : 4;
+            const int64_t left = (p->size[2] - c) / LANES, registers = left < LANES ? left : LANES;
 #define COLUMNS(n) (p->more[1] ? columns(n, 1, p, w, x, o) : columns(n, 0, p, w, x, o))
             switch (registers) {
             case 1: COLUMNS(1); break;
             case 2: COLUMNS(2); break;
             case 3: COLUMNS(3); break;
-            default: COLUMNS(4);
+            case 4: COLUMNS(4); break;
+            case 5: COLUMNS(5); break;
+            case 6: COLUMNS(6); break;
+            case 7: COLUMNS(7); break;
+            default: COLUMNS(8);
             }
 #undef COLUMNS
             c += registers * LANES;
