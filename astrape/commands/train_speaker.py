@@ -57,7 +57,7 @@ def train_speaker(corpus: Path | Place, work: Path, steps: int, output: Path | P
     from the last checkpoint. Takes the packages of the extra `teachers`, and about half an hour of one core.
     """
     from astrape.audio.places import Place
-    from astrape.training.speaker.distil import DistilSettings, agreement, distilled, save_weights
+    from astrape.training.speaker.distil import DistilSettings, agreement, distilled, save_student
     from astrape.training.speaker.features import examples, read_examples
     from astrape.training.speaker.sources import recorded, rendered, spoken
     from astrape.training.speaker.tone import fit_tone
@@ -79,7 +79,7 @@ def train_speaker(corpus: Path | Place, work: Path, steps: int, output: Path | P
     graph = distilled(train, held, work / "checkpoint.pt", DistilSettings(steps=steps), say)
     measured = fit_tone(graph, (one.path for one in rendered(corpus) if not one.held))
     say(f"the tone of voices is scaled by {measured} renderings")
-    save_weights(graph, output)
+    save_student(graph, output)
     result = {
         "weights": str(output),
         "examples": len(train),

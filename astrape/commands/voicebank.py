@@ -212,7 +212,7 @@ def verify(folder: Path | Place, encoders: tuple[str, ...], seconds: float, as_j
     with progress("comparing") as tell:
         for index, name in enumerate(encoders):
             embeds = verification.encoder_to_verify(name)
-            found.append(verification.verify(embeds, verification.pieces_of(folder, embeds.rate, seconds)))
+            found.append(verification.verify(embeds, verification.speaker_pieces(folder, embeds.rate, seconds)))
             tell(index + 1, len(encoders))
     if as_json:
         print_json({"folder": os.fspath(folder), "seconds": seconds, "encoders": [asdict(one) for one in found]})

@@ -35,7 +35,7 @@ from astrape.training.options import Options
 from astrape.training.pairs import TWIN
 from astrape.training.position import Position
 from astrape.training.section import read_section
-from astrape.training.settings import settle
+from astrape.training.settings import hold_against
 from astrape.training.settled import settled_recipe
 from astrape.training.stage import Phase, Stage
 from astrape.training.targets import Targets, audio_input
@@ -145,7 +145,7 @@ def build(options: Options, say: Callable[[str], None]) -> Setup:
         say(_begin_with(graph, options.init_from))
     facts = {"seed": options.seed, "windows at once": stage.batch * accelerator.num_processes, **feed.facts}
     if state is not None:
-        for line in settle(state["facts"], facts, path):
+        for line in hold_against(state["facts"], facts, path):
             say(f"resuming: {line}")
     graph.requires_grad_(False)
     graph.to(accelerator.device)

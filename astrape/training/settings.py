@@ -2,8 +2,8 @@
 
 1. A run begins with its recipe's training section, or with the checkpoint's where it is resumed.
 2. Flags are written into that section by their keys (:func:`apply`), and `--teacher` as its teacher.
-3. A resumed run refuses every difference from its checkpoint (:func:`settle`), but for how long it goes on and how it
-   is measured, which it says.
+3. A resumed run refuses every difference from its checkpoint (:func:`hold_against`), but for how long it goes on and
+   how it is measured, which it says.
 
 So a flag takes three steps to the optimiser: the command's table of keys, the section, and
 :class:`~astrape.training.stage.Optimiser`, which is read from it as from any recipe. The order is held by
@@ -19,7 +19,7 @@ from typing import Any
 
 from astrape.training.errors import TrainingError
 
-__all__ = ["Setting", "apply", "differences", "settle"]
+__all__ = ["Setting", "apply", "differences", "hold_against"]
 
 FREE = ("epochs", "evaluation_window")
 """Settings that may differ from those of the checkpoint that is resumed, with a notice: how long it goes on, and how it
@@ -118,7 +118,7 @@ def differences(before: Any, now: Any, path: tuple[str, ...] = ()) -> list[tuple
     return [] if before == now else [(path, before, now)]
 
 
-def settle(before: Mapping[str, Any], now: Mapping[str, Any], path: str) -> list[str]:
+def hold_against(before: Mapping[str, Any], now: Mapping[str, Any], path: str) -> list[str]:
     """Hold a run's settings against those of the checkpoint that it goes on from.
 
     Returns:

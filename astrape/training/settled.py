@@ -10,7 +10,7 @@ from astrape.graph.recipe import Recipe
 from astrape.training.architecture import changed, standalone
 from astrape.training.errors import TrainingError
 from astrape.training.options import Options
-from astrape.training.settings import Setting, apply, settle
+from astrape.training.settings import Setting, apply, hold_against
 
 __all__ = ["RECIPE", "settled_recipe"]
 
@@ -48,7 +48,7 @@ def settled_recipe(
     section, said = apply(section, options.stage, [*options.settings, *_lengths(section, recipe, options)])
     if state is not None:
         _share_out(section, state, options, processes)
-        said = [f"resuming: {line}" for line in settle(_shared(state["section"]), _shared(section), path)]
+        said = [f"resuming: {line}" for line in hold_against(_shared(state["section"]), _shared(section), path)]
     return other, section, [*notes, *said]
 
 

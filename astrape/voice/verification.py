@@ -22,7 +22,7 @@ from astrape.voice.evaluation.resemblyzer import RESEMBLYZER, load_resemblyzer
 from astrape.voice.evaluation.statistics import RESAMPLES
 from astrape.voice.speaker import speaker_encoder
 
-__all__ = ["Embeds", "Verified", "encoder_to_verify", "equal_error_rate", "pieces_of", "verify"]
+__all__ = ["Embeds", "Verified", "encoder_to_verify", "equal_error_rate", "speaker_pieces", "verify"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -99,7 +99,7 @@ def equal_error_rate(same: Floats, different: Floats) -> float:
     return float(missed[after - 1] + share * (missed[after] - missed[after - 1]))
 
 
-def pieces_of(folder: Where, rate: int, seconds: float) -> dict[str, list[Samples]]:
+def speaker_pieces(folder: Where, rate: int, seconds: float) -> dict[str, list[Samples]]:
     """Up to 16 pieces of each speaker of a folder of speakers, of ``seconds`` each, all recordings joined.
 
     Raises:

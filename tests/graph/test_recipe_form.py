@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from pathlib import Path
 from textwrap import dedent, indent
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from astrape import RateError, RecipeError
 from astrape.blocks.base import Stream
+from astrape.blocks.parameters import exact_number
 from astrape.graph.recipe.location import FileLocation, recipe_error
 from astrape.graph.recipe.recipe import Recipe, Reference
+from astrape.graph.recipe.written import recipe_number
 
 TINY = """\
 recipe: tiny
@@ -253,6 +258,25 @@ def test_a_nested_node_that_only_training_uses_is_a_training_node(folder: Path) 
 )
 def test_rates_are_exact(written: str, exact: Fraction) -> None:
     assert Recipe.parse(TINY.replace("44100, channels", f"{written}, channels")).inputs["mic"].rate == exact
+
+
+NUMBERS = r"[-+]?[0-9]{1,20}(\.[0-9]{1,20}|/0{0,3}[1-9][0-9]{0,16})?"
+
+
+@given(st.one_of(st.from_regex(NUMBERS, fullmatch=True), st.text("0123456789+-./ e_\u0661", max_size=12)))
+@example(" 200 / 3 ")
+@example("1/0")
+@example("\u0661")
+def test_text_is_the_same_number_to_a_recipe_and_to_a_block(text: str) -> None:
+    """And where it is one, it is the fraction that it says."""
+    try:
+        number = exact_number("it", text)
+    except ValueError:
+        assert not re.fullmatch(NUMBERS, text)
+        with pytest.raises(ValueError, match="is not a number"):
+            recipe_number(text)
+    else:
+        assert recipe_number(text) == number == Fraction(text.replace(" ", ""))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from astrape.cli import cli
 from astrape.errors import AstrapeError
 from astrape.graph.subgraph import subgraph
 from astrape.training.speaker.augment import SILENCE, augmented
-from astrape.training.speaker.distil import DistilSettings, agreement, distilled, save_weights
+from astrape.training.speaker.distil import DistilSettings, agreement, distilled, save_student
 from astrape.training.speaker.features import Example, examples, read_examples
 from astrape.training.speaker.sources import rendered
 from astrape.training.speaker.tone import fit_tone, tone_weights
@@ -113,7 +113,7 @@ def test_a_corpus_in_a_store_gives_the_examples_and_the_tone_of_one_in_a_folder(
     assert {path.name: path.read_bytes() for path in (tmp_path / "far").iterdir()} == near
     assert all(torch.equal(tensor, tones[1][name]) for name, tensor in tones[0].items())
     weights = far / "out.safetensors"
-    save_weights(graph, weights)
+    save_student(graph, weights)
     again = astrape.load("astrape-speaker", weights=weights)
     tensors = dict(again.named_parameters())
     assert all(torch.equal(tensors[name], one.half().float()) for name, one in graph.named_parameters())
@@ -184,7 +184,7 @@ class TestDistillation:
         graph = distilled(voices, voices, tmp_path / "c.pt", settings, lambda line: None)
         assert agreement(graph, voices) > max(0.5, agreement(fresh, voices) + 0.3)
         path = tmp_path / "w.safetensors"
-        save_weights(graph, path)
+        save_student(graph, path)
         assert path.stat().st_size < 1_000_000
         again = astrape.load("astrape-speaker", weights=path)
         assert agreement(again, voices) == pytest.approx(agreement(graph, voices), abs=0.02)

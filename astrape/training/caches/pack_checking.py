@@ -20,7 +20,7 @@ from astrape.training.caches.cache import Cache, check_values
 from astrape.training.caches.checking import Checked
 from astrape.training.caches.files import ArrayFault, check_content
 from astrape.training.caches.front import FRONT_WEIGHTS
-from astrape.training.caches.packed import mapped, read_part, read_table
+from astrape.training.caches.packed import mapped_part, read_part, read_table
 from astrape.training.caches.packing import INDEX, PACK, PARALLEL, PLAN, Shard, write_front, write_shards
 from astrape.training.caches.record import Record, hash_of_state, record_of
 from astrape.training.errors import CacheError
@@ -262,7 +262,7 @@ def _check_arrays(
                 if member not in table:
                     raise ArrayFault("missing", "is missing")
                 begin, size = table[member]
-                array = mapped(local, begin, size, one.dtype, one.channels)
+                array = mapped_part(local, begin, size, one.dtype, one.channels)
                 check_values(name, array, record.codes)
                 check_content(read_part(local, begin, size))
                 frames.append(array.shape[-1])

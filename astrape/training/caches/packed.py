@@ -27,7 +27,7 @@ from astrape.training.caches.packing import FORMATS, INDEX, PACK, TABLE_NAMES
 from astrape.training.caches.record import Record, record_of
 from astrape.training.errors import CacheError
 
-__all__ = ["Pack", "PackedCache", "mapped", "read_part", "read_table"]
+__all__ = ["Pack", "PackedCache", "mapped_part", "read_part", "read_table"]
 
 Read = TypeVar("Read")
 
@@ -120,7 +120,7 @@ class Pack:
             Fault: for one that is missing, or not such an array.
             CacheError: for a shard that is missing or damaged.
         """
-        return self._from(key, f"{name}.npy", lambda local, at, size: mapped(local, at, size, dtype, channels))
+        return self._from(key, f"{name}.npy", lambda local, at, size: mapped_part(local, at, size, dtype, channels))
 
     def member(self, key: str, ending: str) -> bytes:
         """A file of an utterance's sample, by what follows its number.
@@ -279,7 +279,7 @@ def _utterance(row: dict[str, Any]) -> Utterance:
     )
 
 
-def mapped(local: Path, offset: int, size: int, dtype: np.dtype[Any], channels: int | None) -> npt.NDArray[Any]:
+def mapped_part(local: Path, offset: int, size: int, dtype: np.dtype[Any], channels: int | None) -> npt.NDArray[Any]:
     """An array within a file, mapped into memory.
 
     Raises:

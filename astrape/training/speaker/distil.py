@@ -20,11 +20,11 @@ from astrape.blocks.statistics import RunningStatistics
 from astrape.errors import AstrapeError
 from astrape.graph import load
 from astrape.graph.graph import Graph
-from astrape.training.checkpoint import save_weights as save_tensors
+from astrape.training.checkpoint import save_weights
 from astrape.training.speaker.augment import SILENCE, augmented
 from astrape.training.speaker.features import RECIPE, Example
 
-__all__ = ["DistilSettings", "agreement", "distilled", "save_weights"]
+__all__ = ["DistilSettings", "agreement", "distilled", "save_student"]
 
 STUDENT = ("even", "wide", "near", "far", "voice", "heard", "who")
 """Nodes that learn, one after the other: from the mel spectrum, which examples are, to the teacher's numbers."""
@@ -121,9 +121,9 @@ def agreement(graph: Graph, examples: Sequence[Example]) -> float:
     return float(np.mean([a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) for a, b in pairs]))
 
 
-def save_weights(graph: Graph, path: Where) -> None:
+def save_student(graph: Graph, path: Where) -> None:
     """Write the learned parameters as float16 safetensors."""
-    save_tensors(path, {name: tensor.detach().half() for name, tensor in graph.named_parameters()}, METADATA)
+    save_weights(path, {name: tensor.detach().half() for name, tensor in graph.named_parameters()}, METADATA)
 
 
 def _student(graph: Graph) -> list[Any]:

@@ -21,7 +21,7 @@ from astrape.graph import load
 from astrape.training.speaker.sources import Speech
 from astrape.training.teachers.resemblyzer import WHO, ResemblyzerTeacher
 
-__all__ = ["RECIPE", "Example", "examples", "read_examples", "resampled"]
+__all__ = ["RECIPE", "Example", "examples", "played", "read_examples"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -65,7 +65,7 @@ def examples(speech: Iterable[Speech], folder: Path, say: Callable[[str], None])
             out = folder / f"{_digest(one.path, speed)}.npz"
             if out.is_file():
                 continue
-            samples = resampled(one.path, speed)
+            samples = played(one.path, speed)
             if len(samples) < SHORTEST * RATE:
                 continue
             if one.vector is not None and speed == 1:
@@ -111,10 +111,10 @@ def _key(path: Path | Place) -> str:
     return "/".join(os.fspath(path).split("/")[-3:])
 
 
-def resampled(path: Path | Place, speed: float = 1.0) -> Floats:
+def played(path: Path | Place, speed: float = 1.0) -> Floats:
     """A recording at 16 kHz, played that many times as fast."""
     samples, rate = read_mono(path)
     # To a hundredth of the rate, so that the filter stays short.
-    played = round(rate * speed / 100) * 100
-    common = gcd(played, RATE)
-    return np.asarray(resample_poly(samples, RATE // common, played // common), dtype=np.float32)
+    faster = round(rate * speed / 100) * 100
+    common = gcd(faster, RATE)
+    return np.asarray(resample_poly(samples, RATE // common, faster // common), dtype=np.float32)

@@ -15,7 +15,7 @@ from astrape.audio.places import Place
 from astrape.errors import AstrapeError
 from astrape.graph.graph import Graph
 from astrape.graph.subgraph import subgraph
-from astrape.training.speaker.features import resampled
+from astrape.training.speaker.features import played
 
 __all__ = ["fit_tone", "tone_weights"]
 
@@ -64,7 +64,7 @@ def fit_tone(graph: Graph, paths: Iterable[Path | Place]) -> int:
     front = subgraph(graph, ["average"], ["down"])
     found = []
     for path in islice(paths, RECORDINGS):
-        heard = torch.from_numpy(resampled(path)).reshape(1, 1, -1)
+        heard = torch.from_numpy(played(path)).reshape(1, 1, -1)
         with torch.no_grad():
             found.append(front(heard)[0, :, -1].double().numpy())
     weight, bias = tone_weights(np.array(found))
