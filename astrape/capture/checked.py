@@ -39,7 +39,7 @@ def checked_step(
     form: State,
     state: State,
     memory: Memory,
-    clock: TimeLimit,
+    limit: TimeLimit,
     near: bool = False,
     weights: Weights | None = None,
 ) -> CapturedStep:
@@ -51,7 +51,7 @@ def checked_step(
         form: a tree of tensors of the shapes and the kind of what is fresh; their values are not read.
         state: where the state lies. Afterwards it is that of a stream of noise.
         memory: where to take memory from.
-        clock: how long it may take.
+        limit: how long it may take.
         near: take the native library's kernels that round in their own way too, where there is the library: results
             and states are the same up to rounding then. Those that are exact are taken in any case.
         weights: how native kernels read what stays as it is.
@@ -67,16 +67,16 @@ def checked_step(
     # Not negative at first, as the numbers of codes are not. Once beforehand, since what a live session lays out
     # anew, and keeps, is not to be laid out in every push.
     begun = time.thread_time()
-    with Watched(clock):
+    with Watched(limit):
         function(noise(0, 0.0, 0.1), map_state(torch.clone, state))
-    clock.check(FIRINGS * (time.thread_time() - begun))
-    captured = CapturedStep(function, noise(1, 0.0, 0.1), state, memory, clock)
+    limit.check(FIRINGS * (time.thread_time() - begun))
+    captured = CapturedStep(function, noise(1, 0.0, 0.1), state, memory, limit)
     expected: State = map_state(torch.clone, state)
     kernels = library()
     for number, (seed, low, high) in enumerate(CHECKS):
         fresh = noise(seed, low, high)
         try:
-            clock.check()
+            limit.check()
             result, after = function(fresh, map_state(torch.clone, expected))
         except Exception as reason:
             if low < 0 and is_taken(reason) and not isinstance(reason, Unrecordable):

@@ -61,7 +61,7 @@ class Iterations:
             self._prepared = {name: held_copy(own, name) if controlled[name] else own for name, own in prepared.items()}
         self._source: Mapping[str, Any] = prepared
 
-    def capture(self, length: int, like: Tensor, clock: TimeLimit) -> None:
+    def capture(self, length: int, like: Tensor, limit: TimeLimit) -> None:
         """Capture passes of ``length`` iterations, unless they are captured.
 
         Args:
@@ -82,7 +82,7 @@ class Iterations:
 
         with inference(True):
             fresh = map_state(torch.clone, self._state)
-            self._captured_steps[length] = checked_step(fire, form, self._state, self._memory, clock)
+            self._captured_steps[length] = checked_step(fire, form, self._state, self._memory, limit)
             map_state(Tensor.copy_, self._state, fresh)
 
     def follow(self, prepared: Mapping[str, Any]) -> None:

@@ -75,11 +75,11 @@ class TimeLimit:
 
 
 class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within it, operators run until a clock is over. Last bits may differ: composed operators part later."""
+    """Within it, operators run until a limit is reached. Last bits may differ: composed operators part later."""
 
-    def __init__(self, clock: TimeLimit) -> None:
+    def __init__(self, limit: TimeLimit) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._clock = clock
+        self._limit = limit
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -87,7 +87,7 @@ class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._clock.check()
+        self._limit.check()
         return operator(*args, **(kwargs or {}))
 
 
@@ -104,11 +104,11 @@ class Recorder(Watched):
     Raises:
         Unrecordable: for what would not be the same the next time: random numbers, sizes that depend on values, values
             that Python asks for. Memory is all that a captured step knows of a tensor, so sparse ones are refused too.
-            ``OutOfTime`` where the clock is over.
+            ``OutOfTime`` where the limit is reached.
     """
 
-    def __init__(self, clock: TimeLimit) -> None:
-        super().__init__(clock)
+    def __init__(self, limit: TimeLimit) -> None:
+        super().__init__(limit)
         self.calls: list[Call] = []
         self._reads = _Reads()
 

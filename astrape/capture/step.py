@@ -41,7 +41,7 @@ class CapturedStep:
         fresh: values to record with; of the shapes that :meth:`play` takes.
         state: where the state lies, before and after each play. Recording leaves it as it is.
         memory: where to take memory from.
-        clock: how long recording may take; as long as it does when left out.
+        limit: how long recording may take; as long as it does when left out.
 
     Attributes:
         places: where the values of :meth:`play` go, in the order of the tree's leaves.
@@ -56,11 +56,11 @@ class CapturedStep:
         fresh: State,
         state: State,
         memory: Memory,
-        clock: TimeLimit | None = None,
+        limit: TimeLimit | None = None,
     ) -> None:
         with torch.inference_mode(False), torch.no_grad():
             given, held = map_state(torch.clone, fresh), map_state(torch.clone, state)
-            with Recorder(clock or TimeLimit()) as recorder:
+            with Recorder(limit or TimeLimit()) as recorder:
                 result, after = function(given, held)
         with torch.inference_mode():
             self._fresh = map_state(torch.clone, fresh)

@@ -339,7 +339,7 @@ def test_a_thread_computes_what_virtual_time_computes():
     ("given", "words"),
     [
         ({"hold": 10}, "at least the 441"),
-        ({"overload": "panic"}, "there is repeat, silence, bypass"),
+        ({"overload": "panic"}, "choose from: repeat, silence, bypass"),
         ({"block": 0}, "at least 1 frame"),
     ],
 )

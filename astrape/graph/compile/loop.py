@@ -169,14 +169,14 @@ class FeedbackLoop(StreamBlock):
         runs = [(most, iterations // most), (iterations % most, 1)]
         return [(count, passes) for count, passes in runs if count and passes]
 
-    def capture(self, iterations: int, state: State, controls: Any, like: Tensor, clock: TimeLimit) -> None:
+    def capture(self, iterations: int, state: State, controls: Any, like: Tensor, limit: TimeLimit) -> None:
         """Capture the passes of that many iterations for the present session, which replays them from now on.
 
         Args:
             state: of the form that it is going to have.
             controls: what ``prepare`` returned.
             like: ``(batch, 1, 1)``, of the device and precision of what enters.
-            clock: how long it may take.
+            limit: how long it may take.
 
         Raises:
             Unrecordable: for blocks that cannot be captured.
@@ -185,7 +185,7 @@ class FeedbackLoop(StreamBlock):
         assert live is not None, "outside of a session nothing is kept"
         held = live.held_by(self)
         try:
-            self._iterations(held, iterations, state, controls, like, clock)
+            self._iterations(held, iterations, state, controls, like, limit)
         except Exception:
             held["captured"] = None
             raise
@@ -214,7 +214,7 @@ class FeedbackLoop(StreamBlock):
             return None
 
     def _iterations(
-        self, held: dict[Any, Any], iterations: int, state: State, controls: Any, like: Tensor, clock: TimeLimit
+        self, held: dict[Any, Any], iterations: int, state: State, controls: Any, like: Tensor, limit: TimeLimit
     ) -> Iterations | None:
         if held.get("captured", self) is None:
             return None
@@ -232,7 +232,7 @@ class FeedbackLoop(StreamBlock):
         captured: Iterations = held["captured"]
         captured.follow(controls)
         for count, _ in self.passes(iterations):
-            captured.capture(count, like, clock)
+            captured.capture(count, like, limit)
         return captured
 
     def _weights(self) -> list[Tensor]:

@@ -257,10 +257,10 @@ class Replay:
                 patterns[_pattern(own, {key: waiting[key] for key in firing.inner if key in waiting})] = None
             self.segments.append(Segment(firing, heard, {}))
             wanted += [(self.segments[-1], pattern) for pattern in patterns if any(pattern[0])]
-        clock = TimeLimit(MOST_SECONDS)
+        limit = TimeLimit(MOST_SECONDS)
         for segment, pattern in wanted[:MOST_CAPTURED]:
             try:
-                segment.captured_steps[pattern] = self._recorded(segment, pattern, loops, clock)
+                segment.captured_steps[pattern] = self._recorded(segment, pattern, loops, limit)
             except OutOfTime as reason:
                 map_state(Tensor.copy_, self._state, self._fresh_state())
                 if not self.captured_steps:
@@ -272,14 +272,14 @@ class Replay:
             self.refused = f"{MOST_CAPTURED} of {len(wanted)} patterns are captured, the others run as they are"
 
     def _recorded(
-        self, segment: Segment, pattern: Pattern, loops: Collection[str], clock: TimeLimit
+        self, segment: Segment, pattern: Pattern, loops: Collection[str], limit: TimeLimit
     ) -> CapturedStep | None:
         counts, held = pattern
         firing, frames = segment.firing, dict(held)
         first = firing.actors[0]
         if first.name in loops:
             assert isinstance(first.block, FeedbackLoop)
-            first.block.capture(counts[0], self._state[first.name], self._prepared[first.name], self._like, clock)
+            first.block.capture(counts[0], self._state[first.name], self._prepared[first.name], self._like, limit)
             return None
         shapes: tuple[dict[str, tuple[int, int, int]], dict[str, tuple[int, int, int]]] = ({}, {})
         for actor, firings in zip(firing.actors, counts, strict=True):
@@ -297,7 +297,7 @@ class Replay:
 
         form = tuple({key: self._like.new_empty(shape) for key, shape in port.items()} for port in shapes)
         state = {actor.name: self._state[actor.name] for actor in firing.actors}
-        captured = checked_step(fire, form, state, self._memory, clock, self._near, self.weights)
+        captured = checked_step(fire, form, state, self._memory, limit, self._near, self.weights)
         map_state(Tensor.copy_, self._state, self._fresh_state())
         return captured
 

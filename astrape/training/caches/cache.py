@@ -51,7 +51,7 @@ class Stored:
         """The array, mapped into memory.
 
         Raises:
-            Fault: for what is missing or damaged, as far as header and size tell.
+            ArrayFault: for what is missing or damaged, as far as header and size tell.
         """
         for _ in range(TRIES):
             local = array_file(self.path)
@@ -69,7 +69,7 @@ class Stored:
         """The array, read in full, so that what a disk cannot give is found out.
 
         Raises:
-            Fault: as :meth:`map`.
+            ArrayFault: as :meth:`map`.
         """
         self.map()
         try:
@@ -263,7 +263,7 @@ def check_values(name: str, array: npt.NDArray[Any], codes: int | None) -> None:
     """Refuse values that no array of this name has.
 
     Raises:
-        Fault: for values that are not finite, and codes out of range.
+        ArrayFault: for values that are not finite, and codes out of range.
     """
     if array.dtype.kind == "f":
         bad = int(array.size - np.isfinite(array).sum())

@@ -91,7 +91,7 @@ def array_file(path: Path | Place) -> Path:
     """The file of an array on this machine: itself, there or not, or of an object a copy in the read cache.
 
     Raises:
-        Fault: for an object that is missing or cannot be had.
+        ArrayFault: for an object that is missing or cannot be had.
     """
     place = Place(path)
     if place.path is not None:
@@ -108,7 +108,7 @@ def check_sum(path: Path) -> None:
     """Read an array's file and hold its values against the checksum in its header, where it has one.
 
     Raises:
-        Fault: for values that are not what was written.
+        ArrayFault: for values that are not what was written.
     """
     try:
         content = path.read_bytes()
@@ -121,7 +121,7 @@ def check_content(content: bytes) -> None:
     """:func:`check_sum` for a file's content in memory.
 
     Raises:
-        Fault: as :func:`check_sum`.
+        ArrayFault: as :func:`check_sum`.
     """
     begin = 10 + int.from_bytes(content[8:10], "little")
     comment = content[10:begin].partition(b"#")[2].strip()
@@ -149,7 +149,7 @@ def read_array(path: Path, dtype: npt.DTypeLike, channels: int | None) -> npt.ND
         channels: rows of a ``(channels, frames)`` array; ``None`` for one dimension.
 
     Raises:
-        Fault: for what is missing, not such an array, or shorter than its header says.
+        ArrayFault: for what is missing, not such an array, or shorter than its header says.
     """
     try:
         with path.open("rb") as file:

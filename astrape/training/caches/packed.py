@@ -117,7 +117,7 @@ class Pack:
         """An array of an utterance, mapped into memory from its shard.
 
         Raises:
-            Fault: for one that is missing, or not such an array.
+            ArrayFault: for one that is missing, or not such an array.
             CacheError: for a shard that is missing or damaged.
         """
         return self._from(key, f"{name}.npy", lambda local, at, size: mapped_part(local, at, size, dtype, channels))
@@ -126,7 +126,7 @@ class Pack:
         """A file of an utterance's sample, by what follows its number.
 
         Raises:
-            Fault: for one that is missing.
+            ArrayFault: for one that is missing.
             CacheError: for a shard that is missing or damaged.
         """
         return self._from(key, ending, read_part)
@@ -238,7 +238,7 @@ def read_table(local: Path, samples: int) -> dict[str, tuple[int, int]]:
         samples: utterances that are due in it.
 
     Raises:
-        Fault: for what is not a whole tar file, or holds more or fewer utterances.
+        ArrayFault: for what is not a whole tar file, or holds more or fewer utterances.
         FileNotFoundError: for a shard that is not there any more.
     """
     try:
@@ -283,7 +283,7 @@ def mapped_part(local: Path, offset: int, size: int, dtype: np.dtype[Any], chann
     """An array within a file, mapped into memory.
 
     Raises:
-        Fault: for bytes that are not such an array.
+        ArrayFault: for bytes that are not such an array.
     """
     with local.open("rb") as file:
         file.seek(offset)
