@@ -13,7 +13,7 @@ from astrape.training.architecture import Change, changed, recipe_text, standalo
 from astrape.training.errors import TrainingError
 from astrape.training.learner import build_losses, trained_parameters
 from astrape.training.section import read_section
-from astrape.training.settings import Setting, apply, settle
+from astrape.training.settings import Setting, apply, hold_against
 
 FULL = ["astrape-vc", "astrape-vc-original", "astrape-vc-lowlatency"]
 
@@ -153,9 +153,9 @@ def test_settings_find_their_losses_in_every_phase() -> None:
 
 def test_a_checkpoint_insists_on_its_settings() -> None:
     was = {"encoder": {"optimiser": {"lr": 1e-4}, "epochs": 60}, "seed": 1}
-    assert settle(was, was, "x.pt") == []
+    assert hold_against(was, was, "x.pt") == []
     more = {"encoder": {"optimiser": {"lr": 1e-4}, "epochs": 80}, "seed": 1}
-    assert settle(was, more, "x.pt") == ["encoder.epochs is 80 here and 60 in the checkpoint"]
+    assert hold_against(was, more, "x.pt") == ["encoder.epochs is 80 here and 60 in the checkpoint"]
     other = {"encoder": {"optimiser": {"lr": 3e-4}, "epochs": 60}, "seed": 2}
     with pytest.raises(TrainingError, match=r"lr is 0.0003 here and 0.0001 in the checkpoint; seed is 2 here and 1"):
-        settle(was, other, "x.pt")
+        hold_against(was, other, "x.pt")
