@@ -38,7 +38,7 @@ class Fetcher:
                 self._thread.start()
 
     def wait(self) -> None:
-        """Until all that was asked for is there, or could not be had."""
+        """Wait until all requested files are there, or have failed."""
         thread = self._thread
         if thread is not None:
             thread.join()

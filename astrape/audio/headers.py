@@ -26,7 +26,7 @@ UNKNOWN = {0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFFFFE, 0x7FFFF000, 0x80000000, 0xFFFFFFF
 """Sizes that programs write to a pipe, whose length is not known yet; they mean: to the end."""
 
 PIPED = 0x7FFFFF00, 0x80000000
-"""Between these too: the largest size of 31 bits less that of the header."""
+"""A range of sizes that mean the same: the largest of 31 bits, less that of the header."""
 
 ENDLESS = 0xFFFFFFFF
 

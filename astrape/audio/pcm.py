@@ -73,7 +73,7 @@ class Pcm:
 
     @classmethod
     def parse(cls, text: str) -> Pcm:
-        """From ``ENCODING:RATE`` or ``ENCODING:RATE:CHANNELS``."""
+        """Parse ``ENCODING:RATE`` or ``ENCODING:RATE:CHANNELS``."""
         encoding, *numbers = text.split(":")
         if len(numbers) not in (1, 2) or not all(one.isascii() and one.isdigit() and len(one) < 11 for one in numbers):
             raise AudioError("format", f"'{text[:60]}': write raw samples as ENCODING:RATE:CHANNELS, s16le:48000:1 say")

@@ -1,4 +1,4 @@
-"""From wide features at a high rate to narrow ones at a low rate, learned."""
+"""A learned adapter from wide features at a high rate to narrow ones at a low rate."""
 
 from __future__ import annotations
 

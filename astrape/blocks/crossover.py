@@ -66,7 +66,7 @@ class Crossover(StreamBlock):
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> list[list[Tensor]]:
-        """For each border the states of its low-pass, its high-pass, and the all-pass of each band below."""
+        """The states of each border's low-pass and high-pass, and of the all-pass of each band below it."""
 
         def rest(filter: StateSpace) -> Tensor:
             return torch.zeros(batch_size, self.channels_in, len(filter.b), device=device, dtype=dtype)

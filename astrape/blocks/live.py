@@ -115,7 +115,7 @@ def _by_taps(weight: Tensor) -> Tensor:
 
 @contextmanager
 def denormals_flushed() -> Iterator[None]:
-    """Within this, the thread's arithmetic takes denormal numbers as 0; behind it, as it did before."""
+    """Context in which the thread's arithmetic takes denormal numbers as 0; afterwards it is as before."""
     flushed = denormals_are_zero()
     try:
         flushed = flushed or not torch.set_flush_denormal(True)

@@ -86,7 +86,7 @@ class Pitch(NamedTuple):
 
 
 class PitchSearch(ExactTables):
-    """From autocorrelations on a grid of lags to one pitch per frame, by what is known so far.
+    """Causal tracking of one pitch per frame through autocorrelations on a grid of lags.
 
     The candidates of a frame are the highest peaks of its autocorrelation within the range, a little less worth the
     longer their lag, and the possibility that there is no pitch. That is worth as much as the best peak above the range

@@ -105,7 +105,7 @@ class Policy:
 
 
 class Compiler(Policy):
-    """For ``torch.compile`` and AOTInductor, which fuse by themselves and know plain linear layers best.
+    """Policy for ``torch.compile`` and AOTInductor, which fuse by themselves and know plain linear layers best.
 
     Split products take twice their time there (1.89 of the recorded session's, plain ones 0.72, on astrape-vc).
     """
@@ -140,7 +140,7 @@ class Compiler(Policy):
 
 
 class Portable(Compiler):
-    """For exported graphs: every operator a function of tensors, in forms that ONNX and small runtimes have."""
+    """Policy for exported graphs: every operator is a function of tensors that ONNX and small runtimes have."""
 
     name = "portable"
     writes_state = False
@@ -172,7 +172,7 @@ def policy() -> Policy:
 
 @contextmanager
 def lowered(by: Policy) -> Iterator[None]:
-    """Within this, blocks make operators by another policy."""
+    """Context in which blocks make operators by another policy."""
     before = _CURRENT.get()
     try:
         _CURRENT.set(by)

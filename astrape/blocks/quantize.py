@@ -189,7 +189,7 @@ class Q2D2(_Paired, _Encoder):
 
 @register("q2d2_decode")
 class Q2D2Decode(_Paired, _Decoder):
-    """From the ``codes`` of a :class:`Q2D2` to its ``content``: ``(batch, 1, n)`` to ``(batch, channels, n)``.
+    """The ``codes`` of a :class:`Q2D2` decoded to its ``content``: ``(batch, 1, n)`` to ``(batch, channels, n)``.
 
     Parameters are named as in :class:`Q2D2` (``proj_out``, and ``quantizer.project_out`` if it has one), so its weights
     fit. A number that is not a code is taken as the nearest one; :meth:`decode` refuses it.
@@ -289,7 +289,7 @@ class FSQ(_Levelled, _Encoder):
 
 @register("fsq_decode")
 class FSQDecode(_Levelled, _Decoder):
-    """From the ``codes`` of an :class:`FSQ` to its ``content``: ``(batch, 1, n)`` to ``(batch, channels, n)``.
+    """The ``codes`` of an :class:`FSQ` decoded to its ``content``: ``(batch, 1, n)`` to ``(batch, channels, n)``.
 
     ``project_out`` is named as in :class:`FSQ`, so its weights fit. A number that is not a code is taken as the nearest
     one; :meth:`decode` refuses it.

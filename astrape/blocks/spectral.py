@@ -34,7 +34,7 @@ from astrape.errors import RateError
 __all__ = ["ISTFT", "STFT", "ExpPolar", "Magnitude", "spectral_window"]
 
 MAX_N_FFT = 8192
-"""For a prime, which cannot be factored, the matrix has ``n_fft * (n_fft + 1)`` entries: 268 MB of float32 here."""
+"""Largest transform. A prime cannot be factored: its matrix has ``n_fft * (n_fft + 1)`` entries, 268 MB of float32."""
 
 LEAST_WEIGHT = 1e-11
 """A summed squared window below this counts as 0: dividing by it would only amplify rounding."""

@@ -86,7 +86,7 @@ IN_PLACE: dict[Any, np.ufunc] = {
 }
 
 quiet = partial(np.errstate, all="ignore")
-"""Within it, NumPy says nothing of a division by 0, as PyTorch never does."""
+"""Context in which NumPy does not warn of a division by 0, as PyTorch never does."""
 
 
 def exact(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: Tensor) -> Kernel | None:

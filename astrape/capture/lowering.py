@@ -238,7 +238,7 @@ class Lowering:
         return found
 
     def _uses(self) -> dict[int, tuple[int, int]]:
-        """For each address the indices of the first and the last call that has to do with it."""
+        """The indices of the first and the last call that uses each address."""
         uses: dict[int, tuple[int, int]] = {}
         for index, call in enumerate(self._calls):
             for key in addresses((call.args, call.kwargs, call.result)):

@@ -75,7 +75,7 @@ class TimeLimit:
 
 
 class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within it, operators run until a limit is reached. Last bits may differ: composed operators part later."""
+    """Context in which operators run until a limit is reached. Last bits may differ: composed operators part later."""
 
     def __init__(self, limit: TimeLimit) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -244,7 +244,7 @@ def narrator(as_json: bool, *, timed: bool = False) -> Callable[[str], None]:
 
 
 def print_json(content: Any, *, err: bool = False) -> None:
-    """To stdout, or to stderr. Numbers that JSON has no form for become null."""
+    """Print JSON to stdout, or to stderr. Numbers without a form in JSON become null."""
     click.echo(json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False), err=err)
 
 
@@ -259,7 +259,7 @@ def _plain(content: Any) -> Any:
 
 
 def print_table(table: RenderableType, width: int = 200) -> None:
-    """To stdout: as wide as the terminal, or ``width`` where stdout is not a terminal.
+    """Print to stdout: as wide as the terminal, or ``width`` where stdout is not a terminal.
 
     Where a terminal is too narrow for a table, its last columns are left out whole, and a line says which.
     """

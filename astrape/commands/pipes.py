@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["PIPE", "Pipes", "pipe_options"]
 
 PIPE = "-"
-"""In the place of a file: standard input or output."""
+"""The name that stands for standard input or output."""
 
 
 @dataclass(frozen=True)

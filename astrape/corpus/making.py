@@ -30,7 +30,7 @@ BYTES = 27_000
 HEADROOM = 1.05
 
 MANIFEST_SECONDS = 300
-"""Between two manifests of a run, for those who train meanwhile."""
+"""Least time between two manifests of a run, which trainings read meanwhile."""
 
 MANIFEST_SHARE = 0.05
 """Most of a run's time that manifests may take: each reads every set's record, which is slow from a store."""

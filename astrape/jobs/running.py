@@ -71,7 +71,7 @@ class _Run:
         self.workers, self.left = workers, left
         self.again: deque[tuple[Any, int]] = deque()
         self.given: dict[int, dict[int, tuple[Any, int]]] = {}
-        """By worker and ticket, in the order in which they were given: items, and how many workers each has ended."""
+        """Items by worker and ticket, in the order in which they were given, with the workers that each has ended."""
         self.loading: dict[int, int] = {}
         """By worker: how many in whose place it is ended before they had loaded. Those of a lost node end at once."""
         self.tickets = self.started = 0
@@ -109,7 +109,7 @@ class _Run:
         self._goes_on()
 
     def _goes_on(self) -> None:
-        """It can be loaded and it gets on, whatever ended the others while they loaded."""
+        """Note that the work can be loaded and makes progress, whatever ended other workers while they loaded."""
         self.loading = dict.fromkeys(self.loading, 0)
 
     def _hand_out(self) -> None:

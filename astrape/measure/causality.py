@@ -129,7 +129,7 @@ def check_lookahead_gradient(subject: Subject) -> None:
 
 
 def check_declared_lookahead(subject: Subject) -> Fraction | None:
-    """For a block that runs in training only: the look-ahead is as far as it says, and ``None`` only if it has no end.
+    """A training-only block looks ahead exactly as far as it declares, and ``None`` only if that has no end.
 
     Raises:
         ContractError: ``"look-ahead"``.

@@ -294,7 +294,7 @@ def _picked(subject: Subject, y: Ports, targets: Sequence[Target], history: int)
 def _strengths(
     subject: Subject, x: Ports, targets: Sequence[Target], history: int
 ) -> Iterator[tuple[Target, dict[str, Tensor]]]:
-    """For each target, the size of the gradient of a projection of it to each frame of the input."""
+    """The size of the gradient of each target's projection to each frame of the input."""
     own = len(next(iter(x.values()))) > 1
     seeds = torch.Generator().manual_seed(5)
     with torch.enable_grad():

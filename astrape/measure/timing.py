@@ -82,7 +82,7 @@ def _allowance(block: StreamBlock, port: str) -> tuple[Fraction, Fraction]:
 
 
 def check_newest_input(subject: Subject, measured: Measured) -> None:
-    """For a graph, whose latency adds up centres and newest inputs: no output is older than its declared latency.
+    """No output of a graph, whose latency adds up centres and newest inputs, is older than its declared latency.
 
     Raises:
         ContractError: ``"latency"``.

@@ -61,7 +61,7 @@ class Lane:
     def of(
         cls, graph: Graph, rate: Fraction | int, slice_frames: int, controls: Controls, output: str | None = None
     ) -> Lane:
-        """For a host at ``rate`` Hz, with what the output needs and no more.
+        """A lane for a host at ``rate`` Hz, with only the nodes that the output needs.
 
         Raises:
             AstrapeError: for a graph with other than one audio input and one such output, and for controls that do not

@@ -99,7 +99,7 @@ def check_finite(subject: Subject) -> None:
 
 
 def check_device(subject: Subject) -> None:
-    """On an accelerator, where there is one, float32 gives what it gives on the CPU, and the state lives there.
+    """Float32 on an accelerator, where there is one, gives what it gives on the CPU, and the state lives there.
 
     Raises:
         ContractError: ``"device"``.

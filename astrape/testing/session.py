@@ -156,7 +156,7 @@ def check_flush(subject: Subject) -> None:
 
 
 def check_constant_latency(subject: Subject) -> None:
-    """In constant-latency mode, output keeps step with input, and frame *n* is that of *n* less the waiting time.
+    """Output in constant-latency mode keeps step with input, and frame *n* is that of *n* less the waiting time.
 
     Raises:
         ContractError: ``"constant latency"``.

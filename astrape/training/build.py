@@ -172,7 +172,7 @@ def build(options: Options, say: Callable[[str], None]) -> Setup:
 
 
 def _silent(line: str) -> None:
-    """For all processes but one: they would say the same."""
+    """Ignore a line: all processes but one do so, since they would print the same."""
 
 
 def _accelerator(options: Options, say: Callable[[str], None]) -> Accelerator:

@@ -93,7 +93,7 @@ def _centres() -> Float64:
 
 @cache
 def _tone() -> Float64:
-    """From the mean of the log mel spectrum to the tone, ``(32, 64)``, by the weights that ship."""
+    """The matrix from the mean log mel spectrum to the tone, ``(32, 64)``, of the weights that ship."""
     path = shipped_weights(ASTRAPE_SPEAKER)
     if path is None:
         raise TrainingError(f"colour takes the weights of '{ASTRAPE_SPEAKER}', which are not in this installation")

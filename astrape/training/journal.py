@@ -103,7 +103,7 @@ class Journal:
             self.say(f"warning: step {position.step + 1} is left out: {what} is not finite ({position.skipped} so far)")
 
     def validated(self, position: Position, phase: str, metrics: Mapping[str, float], seconds: float) -> None:
-        """After an epoch's validation, which took some seconds."""
+        """Note an epoch's validation, and the seconds that it took."""
         self.pauses.append(seconds)
         if not self.write:
             return

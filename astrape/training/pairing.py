@@ -33,7 +33,7 @@ class Clock:
 
 
 def partners(count: int, own: Clock, target: Clock, ahead: int = 0) -> Tensor:
-    """For each of ``count`` frames, the target's frame that stands for the same time; ``ahead`` frames later.
+    """The target's frame that stands for the same time as each of ``count`` frames, or for ``ahead`` frames later.
 
     Some lie before the target's first frame (negative) or beyond its last: what nobody has heard has no partner.
 

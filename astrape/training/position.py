@@ -35,9 +35,9 @@ class Listener(Protocol):
     """The receiver of a training's progress."""
 
     def stepped(self, position: Position, values: Mapping[str, float]) -> None:
-        """After a step that was made."""
+        """Called after a step."""
 
     def skipped(self, position: Position, what: str) -> None:
-        """After one that was left out, and why."""
+        """Called after a skipped step, with the reason."""
 
     def phase_begins(self, phase: Phase, notes: Sequence[str]) -> None: ...

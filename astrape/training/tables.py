@@ -27,7 +27,7 @@ __all__ = ["NO_PHONE", "PHONE_RATE", "PITCH_RATE", "read_phones", "read_pitch", 
 PHONE_RATE, PITCH_RATE = Fraction(40), Fraction(80)
 
 NO_PHONE = -1
-"""In place of an unknown phone: it weighs nothing in any loss."""
+"""Stands for an unknown phone, which weighs nothing in any loss."""
 
 HIGHEST_HZ = 4000.0
 """No voice is higher: a table with more holds something else."""

@@ -94,7 +94,7 @@ class Converter(Spoken):
         output: str | None = None,
         codes: bool = False,
     ) -> Converter:
-        """With a recipe by name or path, and weights from a safetensors file, or those that ship with the recipe.
+        """Load a recipe by name or path, and weights from a safetensors file, or those that ship with the recipe.
 
         Where there are neither, they are drawn with ``SEED``.
 

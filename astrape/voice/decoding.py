@@ -1,4 +1,4 @@
-"""From stored codes and a voice back to sound."""
+"""Decoding of stored codes, with a voice, to sound."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class CodeDecoder(Spoken):
     def load(
         cls, recipe: str | Path = FROM_CODES, weights: str | Path | Place | None = None, *, output: str | None = None
     ) -> CodeDecoder:
-        """With a recipe by name or path, and its part of the weights of the whole, a safetensors file.
+        """Load a recipe by name or path, and its part of the weights of the whole, a safetensors file.
 
         Raises:
             RecipeError: for a recipe or weights that cannot be read, or weights that lack a tensor of it.

@@ -43,7 +43,7 @@ VOICES = ("emma", "george")
 
 CHANGER = "voice-changer"
 CHANGER_SETTINGS = {"pitch": 8.0, "formant": 3.0, "gain": 1.6}
-"""For comparison, without weights: a low voice becomes that of a smaller speaker. The gain makes up for what the
+"""A comparison without weights: a low voice becomes that of a smaller speaker. The gain makes up for what the
 compressor takes."""
 
 

@@ -42,7 +42,7 @@ REFERENCES = ("trial", "goal")
 """Figures that were written down, to stand beside those that are measured."""
 
 CONDITIONS = ("noise-room",)
-"""In which sources can be evaluated, besides as they are."""
+"""Conditions in which sources can be evaluated, besides as they are."""
 
 SPEAKER_ENCODER = "speaker_encoder"
 """Metadata of weights: the speaker encoder that their voices are of, as voicebanks name it (``embedding_model``)."""

@@ -46,6 +46,6 @@ class AstrapeSpeaker:
 
 
 def _gain(samples: Tensor) -> float:
-    """To the level at which decoders were shown voices: quiet bands would sink below the floor of the mel spectrum."""
+    """The gain to the level at which decoders were shown voices: quiet bands would sink below the mel floor."""
     level = sounding_rms(samples.numpy(), FRAME)
     return float(SPOKEN / level) if level else 1.0

@@ -63,7 +63,7 @@ class RingPositions:
         return torch.cat([before, new], dim=2)
 
     def mask(self, start: int, count: int) -> Tensor:
-        """For the queries of the new frames ``start`` on and the keys of the :meth:`unroll`-ed ring in their reach.
+        """The mask of queries from new frame ``start`` on, over the keys of the :meth:`unroll`-ed ring in their reach.
 
         Key ``j`` of those lies ``i + window - 1 - j`` frames before query ``i``, and is number ``start + j`` among all
         keys of the call, of which the first ``window - 1 - age`` stand for frames before time zero. From the first full

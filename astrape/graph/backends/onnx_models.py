@@ -147,7 +147,7 @@ def _named(prefix: str, leaves: Sequence[Leaf]) -> list[str]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what exporters tell their own developers."""
+    """Context without the exporters' messages to their own developers."""
     heard = logging.getLogger("torch.onnx"), logging.getLogger("onnxscript"), logging.getLogger("onnx_ir")
     levels = [logger.level for logger in heard]
     for logger in heard:

@@ -1,4 +1,4 @@
-"""From a flat recipe to built blocks: references resolved, feedback loops opened, rates and channels checked."""
+"""Building the blocks of a flat recipe: references resolved, feedback loops opened, rates and channels checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a node to the block it stands for: the class found, its parameters checked, its constructor kept in bounds."""
+"""Building a node's block: the class found, its parameters checked, its constructor kept in bounds."""
 
 from __future__ import annotations
 

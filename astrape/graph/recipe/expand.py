@@ -1,4 +1,4 @@
-"""From a recipe as it is written to one flat graph: nested recipes unfolded, repeats unrolled, names resolved."""
+"""Expansion of a written recipe to one flat graph: nested recipes unfolded, repeats unrolled, names resolved."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class Pack:
         return set(self._where)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the thread that fetches, which another process starts for itself."""
+        """The state without the fetching thread, which another process starts for itself."""
         return vars(self) | {"_fetcher": None}
 
     def fetch_ahead(self, shards: Sequence[str]) -> None:

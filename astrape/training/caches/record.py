@@ -76,7 +76,7 @@ class Record:
         return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
     def differs(self, other: Record) -> str | None:
-        """In what another record is another cache, in a few words; ``None`` where both are the same."""
+        """The difference from another cache's record, in a few words; ``None`` where both are the same."""
         for name in ("what", "version", "channels", "rate", "codes"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:

@@ -1,4 +1,4 @@
-"""From nothing to the weights that ship, in steps that can be stopped and taken up again anywhere.
+"""Training of the weights that ship, from nothing, in steps that can be stopped and resumed anywhere.
 
 1. the corpus of parallel sets (``astrape corpus make parallel``),
 2. caches: the recordings at the recipe's rate, a vector of each speaker, the pitch of what has no table of it,
@@ -95,7 +95,7 @@ class DefaultResult:
         }
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The result as lines for people."""
         parts = ", ".join(f"{name} {hours:.2f} h" for name, hours in self.hours["parts"].items())
         runs = f"{self.hours['runs']} parts of runs"
         return [

@@ -65,7 +65,7 @@ def plan_decoder(checkpoint: Checkpoint) -> tuple[DecoderPart, Reading]:
 
 
 def _prenet(part: DecoderPart, reading: Reading) -> int:
-    """From content to the transformer's frames, at the rate of content; how wide they are."""
+    """Build the part from content to the transformer's frames, at the rate of content; returns their width."""
     layers = reading.count("prenet_layers", "prenet_layers", "n_prenet_layers", "prenet_n_layers")
     each = [f"prenet_layers.{index}" for index in range(layers)]
     outer = [(f"{name}.wo.weight", 0) for name in each]
@@ -101,7 +101,7 @@ def _prenet(part: DecoderPart, reading: Reading) -> int:
 
 
 def _upsampler(part: DecoderPart, reading: Reading, dim: int) -> int:
-    """From the rate of content to that of spectra; the samples from one to the next."""
+    """Build the part from the rate of content to that of spectra; returns the samples from one spectrum to the next."""
     around = [("upsampler.up.bias", 0), ("upsampler.act.alpha", 0), ("upsampler.act.beta", 0)]
     channels = reading.size("the upsampler's width", ("upsampler.up.weight", 1), *around)
     factor = reading.whole("upsample_factor", "up_factor", default=None)

@@ -1,4 +1,4 @@
-"""From checkpoints of the original to a recipe and its weights."""
+"""Import of the original's checkpoints as a recipe and its weights."""
 
 from __future__ import annotations
 

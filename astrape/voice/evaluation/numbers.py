@@ -9,7 +9,7 @@ __all__ = ["interval", "number"]
 
 
 def number(value: float, quantity: Quantity) -> str:
-    """With as many decimals as are worth showing, and a proper minus sign."""
+    """A number as text, with as many decimals as are worth showing, and a proper minus sign."""
     text = f"{value:.{quantity.digits}f}"
     return f"{0:.{quantity.digits}f}" if float(text) == 0 else text.replace("-", "\u2212")
 

@@ -119,7 +119,7 @@ class Conversions:
         self._voices: dict[tuple[Path | Place, ...], Voicebank | AstrapeError] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the graph, which whoever this is sent to loads itself, once for all systems of a run."""
+        """The state without the graph, which the receiving worker loads itself, once for all systems of a run."""
         return vars(self) | {"_converter": None, "_quantizer": None}
 
     @property

@@ -1,4 +1,4 @@
-"""From content and a speaker's embedding to the waveform."""
+"""The decoder from content and a speaker's embedding to the waveform."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the layers of the front end to content with its codes, and to the embedding of a speaker."""
+"""The encoder from the front end's layers to content with its codes, and to a speaker's embedding."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def open_wavlm(source: Path | TensorFile, layers: int) -> WavLM:
 
 
 def _own_names(file: TensorFile) -> dict[str, str]:
-    """From the names that the model has to those in the file. Torchaudio's joint projections are named for each."""
+    """The file's names by the model's. Each of Torchaudio's joint projections gets names of its own."""
     names: dict[str, str] = {}
     prefix = INSIDE if any(name.startswith(INSIDE) for name in file.shapes) else ""
     for name in file.shapes:
