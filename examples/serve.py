@@ -187,7 +187,9 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     server = Server(given.recipe, given.rows)
-    serving = uvicorn.Server(uvicorn.Config(server.app, "127.0.0.1", given.port, log_level="warning"))
+    # Sound does not get smaller by deflating it.
+    config = uvicorn.Config(server.app, "127.0.0.1", given.port, log_level="warning", ws_per_message_deflate=False)
+    serving = uvicorn.Server(config)
     if given.speakers:
         asyncio.run(attempt(server, serving, given.speakers, given.seconds))
     else:
