@@ -147,7 +147,7 @@ class AudioReader:
         return samples
 
     def read_exactly(self, frames: int) -> npt.NDArray[np.float64]:
-        """As :meth:`read`, in float64, which holds every bit of samples of 32 and 64 bits."""
+        """:meth:`read` in float64, which holds every bit of samples of 32 and 64 bits."""
         source = self._source
         samples = source.read_as(np.float64, frames) if isinstance(source, _Soundfile) else source.read(frames)
         self._count(len(samples), frames)

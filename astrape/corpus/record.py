@@ -34,7 +34,7 @@ READS, AT_A_TIME = 16, 1000
 
 
 class _Extent(Settings):
-    """What a corpus holds: :class:`~astrape.corpus.items.CorpusSettings` without the folder, which may be moved."""
+    """The content of a corpus: :class:`~astrape.corpus.items.CorpusSettings` without the folder, which may be moved."""
 
     hours: Annotated[float, Between(0, math.inf)]
     flite: Annotated[float, Between(0, math.inf)]

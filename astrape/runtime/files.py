@@ -98,7 +98,7 @@ class Conversion(Timed):
 
 
 class Streaming(TypedDict, total=False):
-    """How a file is streamed through a graph: what callers of :func:`process_file` hand on to it, as it is there."""
+    """Settings of a file's way through a graph: arguments that callers of :func:`process_file` pass on to it."""
 
     chunk_ms: float
     live_latency: bool

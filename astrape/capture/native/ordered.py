@@ -40,7 +40,7 @@ ALIGNED = 64
 """Bytes by which operands of products lie evenly, as the noise does: the order of libraries may depend on that."""
 
 _tried: dict[Any, int | None] = {}
-"""Which order was found to be right for a form of operands."""
+"""The index of the order that was found right for a form of operands; ``None``: none is."""
 
 
 class Ordered(NamedTuple):
@@ -58,7 +58,7 @@ class Ordered(NamedTuple):
     again: Callable[[torch.Generator], tuple[Tensor, list[tuple[Tensor, list[Instruction]]]]]
 
     def right(self, library: Library) -> list[Instruction] | None:
-        """Those whose order is PyTorch's here, to the last bit."""
+        """The instructions in PyTorch's own order, equal to it to the last bit on this machine; ``None``: none are."""
         key = (library, self.form)
         if key not in _tried:
             left = set(range(len(self.ways)))

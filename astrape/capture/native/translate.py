@@ -41,7 +41,7 @@ class Native(NamedTuple):
         return self._replace(instructions=every) if len(every) == len(found) else None
 
     def exactly(self, library: Library) -> Native | None:
-        """What gives PyTorch's numbers to the last bit, as far as is known beforehand; ``None`` where nothing does."""
+        """Instructions that give PyTorch's numbers to the last bit; ``None`` where none are known to."""
         if not self.near:
             return self
         found = self.ordered and self.ordered.right(library)

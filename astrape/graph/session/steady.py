@@ -123,7 +123,7 @@ class Steady:
             self._captured.run()
 
     def as_output(self, outputs: dict[str, Tensor]) -> Any:
-        """What a push returns of all outputs: the tensor itself where there is one."""
+        """The outputs in the form that a push returns: the tensor itself where there is one."""
         return outputs if self._only is None else outputs[self._only]
 
     def sound(self) -> bool:
