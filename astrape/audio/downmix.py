@@ -113,7 +113,7 @@ class Downmix:
         if not whole:
             return
         windows = self._held[:whole].reshape(-1, self._window, 1 + self.channels)
-        # What is not finite is told elsewhere, and has no level.
+        # Samples that are not finite are reported elsewhere, and have no level.
         with np.errstate(invalid="ignore", over="ignore"):
             power = np.square(windows).mean(axis=1)
             alone = power[:, 1:].sum(axis=1)

@@ -219,7 +219,7 @@ def _decoded(data: bytes, encoding: str) -> Samples:
             return np.frombuffer(data, kind).astype(np.float32)
     if size == 3:
         wide = np.zeros((len(data) // 3, 4), "u1")
-        # As the upper three bytes of four.
+        # They become the upper three bytes of four.
         wide[:, 1:] = np.frombuffer(data, "u1").reshape(-1, 3)[:, :: 1 if encoding.endswith("le") else -1]
         return (wide.view("<i4").reshape(-1) / 2.0**31).astype(np.float32)
     steps = np.frombuffer(data, kind).astype(np.float64)

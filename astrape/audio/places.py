@@ -118,7 +118,7 @@ class Place:
             return self.path.is_file()
         with told(self.where, "cannot be looked for"):
             store, at = opened(self.where)
-            # What asks whether there is a file takes whatever goes wrong for a no.
+            # fsspec's own exists() answers no to every error.
             try:
                 return str(store.info(at)["type"]) == "file"
             except FileNotFoundError:

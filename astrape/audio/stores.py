@@ -114,7 +114,7 @@ def put(where: str, file: Path) -> None:
         store, at = opened(where)
         protocol = _protocol(where)
         if protocol == "memory":
-            # What is copied into memory would be seen growing.
+            # A copy into memory would be seen while it grows.
             store.pipe_file(at, file.read_bytes())
             return
         if protocol in OBJECTS:
@@ -167,7 +167,7 @@ def objects_below(where: str) -> Iterator[str]:
         if _protocol(where) in PAGED:
             bucket, _, inside = at.partition("/")
             prefix = f"{inside}/" if inside else ""
-            # What other tools make for a folder is an object whose name ends with a slash.
+            # Other tools mark a folder by an object whose name ends with a slash.
             names = (name for name in PAGED[_protocol(where)](store, bucket, prefix) if not name.endswith("/"))
             try:
                 yield from (name.removeprefix(prefix) for name in names)

@@ -101,7 +101,7 @@ class BandEnvelope(StreamBlock, ExactTables):
         weight, offset = self.interpolation(self.sample_rate / self.n_fft, bins)
         tables = {"weight": weight, "offset": offset}
         if self.complex:
-            # Of an even length, and a multiple of the transform's.
+            # The length is even, and a multiple of the transform's.
             times = 2 * max(4, -(-FINE // (2 * self.n_fft)))
             length = times * self.n_fft
             columns = np.column_stack(self.interpolation(self.sample_rate / length, length // 2 + 1))

@@ -37,7 +37,7 @@ class Composed(StreamBlock):
                     raise ValueError(f"control '{control}' has {known} channels, and {count} for '{name}'")
             self.add_module(name, block)
         self._names = tuple(blocks)
-        # What has no memory neither delays nor spreads. Ages of two kinds in one have no measure, and are each child's.
+        # Blocks without memory neither delay nor spread. Ages of two kinds have no common measure: each child has one.
         aged = [one for one in blocks.values() if one.latency or one.receptive_field != 1 / one.rate_in]
         kinds = {one.latency_by for one in aged} or {"newest"}
         self.latency_by = kinds.pop() if len(kinds) == 1 else "declared"

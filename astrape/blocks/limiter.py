@@ -106,7 +106,7 @@ class Limiter(StreamBlock, ExactTables):
         joined = torch.cat([state["held"][..., 1:], held], dim=-1)
         reduction = functional.conv1d(joined, self.weights)
         y = waiting[..., :frames] * torch.exp(reduction * (-math.log(10) / 20))
-        # What rounding adds, and nothing else: a few parts in ten million.
+        # Room for rounding alone: a few parts in ten million.
         ceiling = (10 ** (controls / 20))[..., None]
         y = torch.maximum(torch.minimum(y, ceiling), -ceiling)
         after = {

@@ -166,7 +166,7 @@ class SpectralShift(StreamBlock, ExactTables):
         self.hum_bins = math.ceil(HUM / self.bin_hz) + 2
         self.overlap = -(-n_fft // hop)
         self.hum_frames = max(2, round(HUM_SECONDS * float(self.rate_in)))
-        # What a spectrum's power sums to for a signal of mean power 1 (Parseval), over the bins that are kept.
+        # The sum of a spectrum's power over the kept bins for a signal of mean power 1 (Parseval).
         self.window_power = 0.375 * n_fft * self.bins
         self.n_fft, self.rate = n_fft, rate
         self.register_buffer("neighbours", torch.arange(4)[:, None], persistent=False)
@@ -346,7 +346,7 @@ class SpectralShift(StreamBlock, ExactTables):
         share = self.cubic[3]
         for coefficient in (2, 1, 0):
             share = torch.addcmul(self.cubic[coefficient], share, part)
-        # What would land outside of the spectrum goes to a bin before it or one after it, which are cut off.
+        # Bins that would land outside of the spectrum go to one before it or one after it, which are cut off.
         index = (below.to(torch.int64)[:, None] + self.neighbours).clamp(0, self.bins + 1)
         index = index[:, None].expand(-1, 2, -1, -1).flatten(2)
         given = (turned[:, :, None] * share[:, None]).flatten(2)

@@ -186,7 +186,7 @@ class PulseSource(StreamBlock, ExactTables):
         self.sample_rate = float(self.rate_out)
         self.steepest = 2 ** min(STEEPEST / float(self.rate_in), 0.5)
         n = torch.arange(1, hop + 1)
-        # What a voice at this frame's frequency, and at the one it comes from, adds to phase and frequency by sample.
+        # The shares of this frame's frequency, and of the one before, in phase and frequency by sample.
         phases = (n * (hop + n), n * (hop - n)) if contour == "slope" else (n * n, n * (2 * hop - n))
         rates = (hop + 2 * n, hop - 2 * n) if contour == "slope" else (2 * n, 2 * (hop - n))
         start = torch.cat([torch.ones_like(n), torch.zeros_like(n)])

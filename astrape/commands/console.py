@@ -147,7 +147,7 @@ def command(
             except KeyboardInterrupt as error:
                 raise Interrupted(interrupted) from error
             except BrokenPipeError as error:
-                # As one of its own: click would take it for a failure.
+                # An exception of this package: click would take the other for a failure.
                 raise Closed from error
 
         lines = "\n".join(f"  {line}" for line in example.splitlines())

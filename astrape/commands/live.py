@@ -94,7 +94,7 @@ def live(listing: bool, wanted: Devices, speaking: Speaking, playing: Playing, m
     files = playing.files(engine)
     settle()
     show = LiveRun(voice, engine, pair, size, wanted.channel, files)
-    # What is loaded by now is what a step touches; sound's own buffers are small, and come later.
+    # All that a step touches is loaded by now; sound's own buffers are small, and come later.
     show.memory = lock_memory()
     seconds = playing.seconds
     try:

@@ -183,7 +183,7 @@ def train_told(options: Options, as_json: bool) -> None:
     except ImportError as error:
         raise AstrapeError(lacking("training", str(error.name), "train")) from error
     outcome = train(options, narrator(as_json))
-    # Of several processes one tells the result.
+    # One of several processes prints the result.
     main = PartialState().is_main_process
     PartialState().destroy_process_group()
     if main and as_json:

@@ -172,7 +172,7 @@ def plain_labels(labels: npt.NDArray[np.integer], vocabulary: Vocabulary) -> npt
 
 
 def _spoken(clause: str) -> str:
-    # What eSpeak takes for several clauses it writes on several lines.
+    # eSpeak writes several clauses on several lines.
     phones = " ".join(_run(["-q", "-v", "en-us", "--ipa", "--tie=^", "--", clause.strip()]).split())
     for theirs, ours in WRITTEN:
         phones = phones.replace(theirs, ours)

@@ -221,5 +221,5 @@ def _reason(error: BaseException) -> str:
     if "ModuleNotFoundError" in text or "No module named" in text:
         missing = next((line.strip() for line in text.splitlines() if "No module named" in line), "a module is missing")
         return f"{missing}: install astrape with the same extras on every node"
-    # What follows are numbers of Ray's own, and advice on its logs.
+    # The rest is Ray's own numbers, and advice on its logs.
     return one_line(error).partition(" class_name:")[0].rstrip(". ")

@@ -241,7 +241,7 @@ class Card:
         for side in sides:
             self._last[side] = time.monotonic()
         if not hasattr(self._flushed, "done"):
-            # Of this thread: what decays is not to end in numbers that processors are slow with.
+            # For this thread: decaying sounds must not end in denormals, with which processors are slow.
             self._flushed.done = torch.set_flush_denormal(True)
         if status:
             for name in ("input_underflow", "input_overflow", "output_underflow", "output_overflow"):

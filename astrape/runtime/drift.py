@@ -159,7 +159,7 @@ class Bridge:
         length = int(whole[-1]) + 2 * HALF
         window = self._window[:, :length]
         if self.ring.read(self._place - HALF + 1, window) < length:
-            # What is not there is silence; where it goes on, the distance is what it was.
+            # Missing frames are silence; afterwards the distance is what it was.
             y[:] = 0.0
             self.empty += count
         else:

@@ -323,7 +323,7 @@ class Engine:
     def _apply(self) -> None:
         kind, what = self._changes.popleft()
         if kind == "set":
-            # Of a slider that was moved meanwhile, the last place counts.
+            # The last position of a slider that was moved meanwhile counts.
             while self._changes and self._changes[0][0] == "set":
                 what = {**what, **self._changes.popleft()[1]}
             self._lanes.change(what)
@@ -355,7 +355,7 @@ class Engine:
         self._taken += frames
         self._skipped += frames
         self._lanes.skip(frames)
-        # What waits in the graph, half a quantum and all by which its algorithm is late, would be heard too late.
+        # Frames in the graph, half a quantum and its algorithmic latency, would be heard too late.
         self._hole = (begin, self._lanes.position + self._lanes.lane.age + (period if within else 0))
         self._pad()
 

@@ -236,7 +236,7 @@ class StreamPool:
             new[name] = spread_control(name, value, self.graph.controls[name], torch.zeros(1))[0]
         for name, value in new.items():
             if not torch.equal(self._values[name][row], value):
-                # What a session was given is not written over: it may still hold it.
+                # A session may still hold the tensor that it was given: it is not overwritten.
                 self._values[name] = self._values[name].clone()
                 self._values[name][row] = value
                 self._changed.add(name)

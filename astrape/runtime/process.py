@@ -8,7 +8,7 @@ import sys
 
 __all__ = ["most_memory", "settle"]
 
-# Of glibc's malloc.h.
+# From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT, MAPPED = 1 << 30, 1 << 25
 """Bytes: free memory that is kept, and the least allocation that is mapped by itself (32 MB, the most allowed)."""

@@ -162,7 +162,7 @@ def _timed(kernels: Sequence[Kernel]) -> Iterator[tuple[tuple[str, str], tuple[f
                 taken.append((time.perf_counter() - begin) * 1000)
     calling = _calling()
     for part, taken in zip(parts, times, strict=True):
-        # What nothing disturbed: three quarters of the runs are slower, on a machine that does other things too.
+        # The undisturbed quarter of the runs: on a machine that does other things too, the rest are slower.
         spent = sorted(taken)[len(taken) // 4] - (calling if isinstance(part, Program) else 0.0)
         yield _named(part), (1.0, max(0.0, spent), float(_bytes(part)), float(operations_of(part)))
 

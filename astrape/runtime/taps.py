@@ -86,7 +86,7 @@ class LiveRecorder:
         for tap, writer in self._taps:
             frames = tap.poll()
             if frames.shape[1]:
-                # What is not finite was heard as silence, and would be a click of full scale in a file.
+                # Samples that are not finite were heard as silence, and would be a click of full scale in a file.
                 writer.write(np.nan_to_num(frames.T, nan=0.0, posinf=0.0, neginf=0.0))
 
     @property

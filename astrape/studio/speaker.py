@@ -102,7 +102,7 @@ class Speaker(Changing):
         self.rate, self.block = rate, block
         self._session = graph.stream(constant_latency=True, chunk=block, backend=quickest(graph))
         self._controls: dict[str, Any] = dict(live.controls)
-        # What a push takes the first time is not to be heard.
+        # The first push is slow, and must not be heard.
         for _ in range(WARM_UP):
             with torch.no_grad():
                 self._session.push(torch.zeros(1, 1, block), **self._controls)

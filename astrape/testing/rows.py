@@ -45,7 +45,7 @@ def check_row_isolation(subject: Subject) -> None:
             require_close(ROW_ISOLATION, _others(after), _others(before), subject.tolerance, what, hint)
         subject.block.eval()
         before = subject.forward(x)
-        # Of what is not noise, but indices for instance, a level would have no meaning.
+        # A level has no meaning for input that is not noise, such as indices.
         levels = (("silence", 0.0), ("a whisper", 1e-9), ("thunder", 1e9)) if subject.draw is draw_noise else ()
         for said, level in levels:
             after = subject.forward(_with_row(x, {port: tensor * level for port, tensor in x.items()}))

@@ -227,7 +227,7 @@ class Feed:
         caches = list(self.windows.caches.values())
         probes = balanced(held_out.utterances, options.probes)
         if accelerator.is_main_process:
-            # Of a store that would fetch all of it; what is damaged there is told when it is read.
+            # In a store that would fetch everything; damage there is reported when it is read.
             learned = [] if data.is_remote else self.windows.utterances
             _check([*learned, *probes], self.windows, "audio" in needed)
         self.speakers = len(self.windows.speakers)

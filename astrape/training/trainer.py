@@ -331,7 +331,7 @@ class Trainer:
             optimiser.load_state_dict(state["rivals"][name]["optimiser"])
             schedule.load_state_dict(dict(state["rivals"][name]["schedule"]))
         for optimiser, schedule in ((self.optimiser, self.schedule), *self.rivals.values()):
-            # What the schedule gives here and now: it may be another than was stored, when a run is made longer.
+            # The schedule's value now, which differs from the stored one where a run was made longer.
             for group, rate, share in zip(optimiser.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
                 group["lr"] = rate * share(schedule.last_epoch)
         restore_random_state(state["random"])

@@ -115,7 +115,7 @@ def normed(
     if any(one.stride(-1) != 1 for one in (place, *parts)):
         return None
     size = tuple(given.shape)
-    # What lies otherwise is copied, and normed where it is then.
+    # Rows that do not lie together are copied, and normed in the copy.
     before = [] if given.stride(-1) == 1 else [copied(place, given)]
     source = place if before else given
     found = along(f"norm_{LETTERS[place.dtype]}", -1, operand(place, size), operand(source, size), size, (bits(eps),))

@@ -275,7 +275,7 @@ class FeedbackLoop(StreamBlock):
                     if key in queues and queues[key].shape[-1]:
                         queues[key] = torch.cat((queues[key], tensor), dim=-1)
                     else:
-                        # What waits while its member fires again is in memory of its own.
+                        # Frames that wait while their member fires again are in memory of their own.
                         queues[key] = _copy(tensor) if key in tokens or not self._iterations_at_once else tensor
         made = {str(wire): torch.cat(p, dim=-1) if len(p) > 1 else p[0] for wire, p in parts.items()}
         return made, {"blocks": blocks, "tokens": {key: queues[key] for key in tokens}}

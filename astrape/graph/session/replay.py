@@ -217,7 +217,7 @@ class Replay:
         prepared = graph.prepare({name: v.clone(memory_format=torch.contiguous_format) for name, v in read.items()})
         for actor in graph.actors:
             own = prepared[actor.name]
-            # What does not depend on controls may be weights themselves: read where they are, and never written.
+            # Prepared values without controls may be the weights themselves: read in place, and never written.
             self._prepared[actor.name] = held_copy(own, actor.name) if actor.controls else own
 
     def _follow(self, prepared: Prepared) -> None:

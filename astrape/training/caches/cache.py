@@ -58,7 +58,7 @@ class Stored:
             try:
                 return read_array(local, self.dtype, self.channels)
             except ArrayFault as fault:
-                # Of a store, another process made room in the read cache just now.
+                # For a store: another process has just made room in the read cache.
                 if fault.kind != "missing" or local == self.path:
                     raise
         raise ArrayFault(
@@ -166,7 +166,7 @@ class Cache:
     def holdings(self) -> Holdings:
         """The keys that are there, found by listing the folder once; of the names, these are held."""
         endings = [one.path.name.removeprefix("key") for one in self.stored("key").values()]
-        # What ends with another's ending is that one's: `.codes.npy` is not the array of a key that ends in `.codes`.
+        # The longest ending counts: `x.codes.npy` is the codes of `x`, not the array of `x.codes`.
         longest = sorted(endings, key=len, reverse=True)
         found: Counter[str] = Counter()
         failed: set[str] = set()
@@ -176,7 +176,7 @@ class Cache:
             elif (ending := next((one for one in longest if name.endswith(one)), None)) is not None:
                 found[name.removesuffix(ending)] += 1
         complete = {key for key, count in found.items() if count == len(endings)}
-        # What is being written, or was left behind by a writer that was killed, begins with a dot.
+        # Files that are being written, or were left by a killed writer, begin with a dot.
         begun = {key for key in found if not key.rpartition("/")[2].startswith(".")}
         return Holdings(complete, failed - complete, begun)
 

@@ -144,7 +144,7 @@ class Maker(ABC):
             keep_record(self.folder, wanted)
             self.keep()
         else:
-            # What it takes to go on comes first: a record alone would promise it.
+            # The files needed to go on come first: a record alone would promise them.
             self.keep()
             keep_record(self.folder, wanted)
         return Cache(self.folder, self.record)

@@ -253,7 +253,7 @@ def _check_arrays(
             raise ArrayFault("damaged", f"{name} is damaged: its bytes are not what was written")
     for record in plan.records.values():
         if record.what in sums:
-            # What a table says is in no cache.
+            # The content of a table is not in any cache.
             continue
         frames: list[int] = []
         for name, one in _Described(record).stored("any").items():

@@ -174,7 +174,7 @@ def _render(corpus: Path, plan: DefaultPlan, say: Callable[[str], None]) -> None
         say(f"{corpus}: taken as it is")
         return
     try:
-        # Of packages that training alone does not need.
+        # From packages that training alone does not need.
         from astrape.corpus import CorpusSettings, make_parallel
 
         settings = CorpusSettings(work=corpus, hours=plan.hours, flite=plan.flite, recordings=plan.recordings)

@@ -97,7 +97,7 @@ class MultiResolutionSTFT(_Waveforms):
         if band is not None:
             hertz = torch.arange(bins, device=made.device) * (float(self.source.rate) / spectrum.n_fft)
             there = (hertz <= band.to(hertz)[:, None]).unsqueeze(-1).to(made.dtype)
-            # What is left out is alike in both, and has no part in the mean over bins.
+            # The bins left out are alike in both, and do not count in the mean over bins.
             made, wanted = (torch.where(there > 0, one, self.floor) for one in (made, wanted))
             share = there.sum(dim=1).clamp(min=1).squeeze(-1)
         least = torch.finfo(weight.dtype).tiny

@@ -75,7 +75,7 @@ class Part:
         """
         given = self.checkpoint.tensors
         taken = [name for names in self.sources.values() for name in names]
-        # What only the recipe's parameters are read from, and what is not needed, may have any shape.
+        # Tensors that only give the recipe's parameters, and those not needed, may have any shape.
         shapes = {name: tuple(given[name].shape) for name in (*self.known, *self.skipped()) if name in given}
         for target, names in self.sources.items():
             first, *rest = own[target].shape if own[target].ndim else (1,)

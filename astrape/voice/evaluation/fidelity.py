@@ -70,7 +70,7 @@ class STOI:
         scores: dict[str, list[Score]] = {"stoi": [], "estoi": []}
         for reference, heard in _pieces(context.reference, context.converted):
             with warnings.catch_warnings():
-                # What it warns of is too little speech, for which it makes a number up.
+                # It warns of too little speech, for which it makes up a number.
                 warnings.simplefilter("error", RuntimeWarning)
                 for name, found in scores.items():
                     try:
