@@ -124,7 +124,7 @@ def test_a_million_names_of_a_bucket_are_listed_without_holding_them(monkeypatch
     assert pages.asked == 1000
 
 
-def test_a_million_names_of_a_folder_are_listed_without_holding_them(
+def test_many_names_of_a_folder_are_listed_without_holding_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder exists only as a generator: the system gives its names one by one, and so does this."""
@@ -134,11 +134,11 @@ def test_a_million_names_of_a_folder_are_listed_without_holding_them(
     def scandir(folder: Path) -> Iterator[Iterator[Any]]:
         with real(folder) as found:
             (entry,) = found
-            yield (_Renamed(entry, f"{number:07d}.npy") for number in range(1_000_000))
+            yield (_Renamed(entry, f"{number:07d}.npy") for number in range(200_000))
 
     real = os.scandir
     monkeypatch.setattr(os, "scandir", scandir)
-    assert _peak(Place(tmp_path), 1_000_000) < 5_000_000
+    assert _peak(Place(tmp_path), 200_000) < 1_000_000
 
 
 class _Renamed:
