@@ -24,8 +24,17 @@ from tests.graph.test_native import (
     test_whole_numbers_too,
     used,
 )
+from tests.graph.test_ordered import (
+    test_a_norm_is_a_norm,
+    test_a_row_is_summed_from_end_to_end,
+    test_a_vector_of_its_own_for_each_of_a_batch,
+    test_sums_are_those_that_are_written_out,
+)
 
 __all__ = [
+    "test_a_norm_is_a_norm",
+    "test_a_row_is_summed_from_end_to_end",
+    "test_a_vector_of_its_own_for_each_of_a_batch",
     "test_a_weight_is_read_for_a_few_frames_at_once",
     "test_an_index_out_of_range_is_an_error",
     "test_attention_of_one_query_is_native",
@@ -34,6 +43,7 @@ __all__ = [
     "test_near_kernels_are_as_near_as_float64_says",
     "test_one_breath_is_what_pytorch_takes",
     "test_products_of_any_form",
+    "test_sums_are_those_that_are_written_out",
     "test_weights_that_float16_holds_are_read_as_such",
     "test_whole_numbers_too",
     "used",
