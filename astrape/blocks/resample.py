@@ -315,5 +315,4 @@ def _group_size(up: int, down: int, taps: int) -> int:
         window = taps + -(-(size - 1) * down // up)
         return -(-up // size) * window * (size + GATHER_COST)
 
-    # Whole registers: libraries are at their fastest then, and sum all outputs in one order.
-    return min(range(8, min(up, 64) + 1, 8) if up > 8 else range(1, up + 1), key=work)
+    return min(range(1, min(up, 64) + 1), key=work)

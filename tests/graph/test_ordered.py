@@ -97,7 +97,10 @@ def test_a_vector_of_its_own_for_each_of_a_batch(kernels: Library) -> None:
 
 
 @pytest.mark.parametrize("way", [FUSED, APART])
-@pytest.mark.parametrize(("batch", "sums", "columns"), [(7, 283, 24), (2, 31, 8), (1, 64, 48), (3, 40, 32)])
+@pytest.mark.parametrize(
+    ("batch", "sums", "columns"),
+    [(7, 283, 24), (2, 31, 8), (1, 64, 48), (3, 40, 32), (4, 187, 49), (2, 40, 9), (1, 30, 63)],
+)
 def test_a_row_is_summed_from_end_to_end(kernels: Library, batch: int, sums: int, columns: int, way: int) -> None:
     row, matrix = noise(batch * sums).as_strided((batch, 1, sums), (3, sums, 1)), noise(batch, sums, columns, seed=1)
     place = torch.full((batch, 1, columns), torch.nan)
@@ -173,7 +176,7 @@ def test_forms_that_are_not_a_frame_have_no_order() -> None:
         (noise(2, 24, 16).mT, column),  # column by column
         (noise(2, 16, 24), noise(2, 48, 1)[:, ::2]),  # a vector with gaps
         (noise(2, 16, 24).double(), column.double()),
-        (noise(2, 1, 24), noise(2, 24, 12)),  # columns that are no whole registers
+        (noise(2, 1, 24), noise(2, 24, 7)),  # fewer columns than a register has
         (noise(2, 1, 24), noise(2, 24, 32)[..., 4:12]),  # that lie between registers
         (noise(2, 1, 4), noise(2, 4, 8)),  # too few to tell an order by
     ):

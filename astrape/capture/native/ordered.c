@@ -119,8 +119,8 @@ INLINE float folded(Lanes x) {
 PRODUCT(product, float, floats)
 PRODUCT(halves, uint16_t, halves)
 
-/* The same turned round, a vector times a matrix whose rows are whole registers: sizes are those of the batch, 1, columns and
-   the sum. Each column adds up its products from the first to the last; nothing is added to it. */
+/* The same turned round, a vector times a matrix of a register or more a row: sizes are those of the batch, 1, columns and the
+   sum. Each column adds up its products from the first to the last; nothing is added to it. */
 INLINE void columns(const int registers, const int apart, const Op *p, const float *w, const char *x, char *o) {
     const int64_t step = p->stride[1][3] / (int64_t)sizeof(float), along = p->stride[2][3];
     Lanes total[LANES];
@@ -138,6 +138,8 @@ int row_in_order_f(const Op *p) {
     const int64_t(*s)[4] = p->stride;
     for (int64_t i = 0; i < p->size[0]; i++)
         for (int64_t c = 0; c < p->size[2];) {
+            /* The last columns once more, where they do not come out even. */
+            if (p->size[2] - c < LANES) c = p->size[2] - LANES;
             const float *w = (const float *)(p->at[1] + i * s[1][0]) + c;
             const char *x = p->at[2] + i * s[2][0];
             char *o = p->at[0] + i * s[0][0] + c * (int64_t)sizeof(float);

@@ -137,13 +137,13 @@ def _product(place: Tensor, one: Tensor, other: Tensor, bias: Tensor | None = No
 
 
 def _row(place: Tensor, one: Tensor, other: Tensor) -> Ways:
-    """``one @ other`` of ``(batch, 1, sums)`` and ``(batch, sums, columns)``, whose rows are whole registers."""
+    """``one @ other`` of ``(batch, 1, sums)`` and ``(batch, sums, columns)``, of a register or more a row."""
     batch, _, columns = place.shape
     parts = [operand(tensor, tensor.shape) for tensor in (place, other, one)]
     (ob, _, on), (bb, bk, bn), (ab, _, ak) = (part.strides for part in parts)
     size, sums = place.element_size(), one.shape[2]
-    evenly = other.data_ptr() % ALIGNED == 0 and columns % LANES == 0 and bk % (LANES * size) == 0
-    if not alike((one, other), place.dtype) or (on, bn) != (size, size) or not evenly or columns * sums < FEWEST:
+    even = (on, bn) == (size, size) and bk % size == 0 and other.data_ptr() % ALIGNED == 0
+    if not alike((one, other), place.dtype) or not even or columns < LANES or columns * sums < FEWEST:
         return []
     strides = [(ob, bb, ab, 0), (0, 0, 0, 0), (on, bn, 0, 0), (0, bk, ak, 0)]
     code = codes["row_in_order_f"]
