@@ -87,8 +87,11 @@ def test_a_worker_that_is_killed_loses_nothing_and_one_item_that_kills_is_named(
     assert all(one.outcome == one.item**2 for one in done if one is not left_out)
     assert sorted(written(tmp_path)) == sorted(f"{item}.txt" for item in range(12) if item != 5)
     tries = {item: (tmp_path / f"tried.{item}").stat().st_size for item in range(12)}
-    assert [tries[item] for item in (2, 9, 5)] == [2, 2, TRIES]
-    assert loads(tmp_path) <= 2 + len(once) + TRIES
+    assert [tries[item] for item in (2, 9)] == [2, 2]
+    # Of Ray's workers the last answer may be lost too: then the item before is blamed for the first end.
+    most = TRIES + (engine.name != "local")
+    assert TRIES <= tries[5] <= most
+    assert loads(tmp_path) <= 2 + len(once) + most
 
 
 def test_the_rest_is_not_blamed_for_the_item_that_its_worker_was_working_on(tmp_path: Path) -> None:
