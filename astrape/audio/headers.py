@@ -36,7 +36,7 @@ LONGEST = 2**63 - 2**16
 CHUNKS = {b"LIST", b"bext", b"cue ", b"fact", b"id3 ", b"ID3 ", b"iXML", b"JUNK", b"PEAK", b"smpl", b"fmt ", b"_PMX"}
 """Marks of what may stand behind samples; a stream's first four bytes of sound are none of these."""
 
-LARGEST_CHUNKS = 10_000
+MOST_CHUNKS = 10_000
 W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 W64_DATA = bytes.fromhex("64617461f3acd3118cd100c04f8edb8a")
 NIST_HEADER = 1024
@@ -145,7 +145,7 @@ def _aiff(file: BinaryIO, size: int) -> Claim | None:
 def _w64(file: BinaryIO, size: int) -> Claim | None:
     # After the two identifiers of 16 bytes, and the size of 8 between them.
     at = 40
-    for _ in range(LARGEST_CHUNKS):
+    for _ in range(MOST_CHUNKS):
         file.seek(at)
         name, length = struct.unpack("<16sQ", file.read(24))
         if name == W64_DATA:
@@ -170,7 +170,7 @@ def _au(begin: bytes, size: int) -> Claim | None:
 
 def _caf(file: BinaryIO, size: int) -> Claim | None:
     at = 8
-    for _ in range(LARGEST_CHUNKS):
+    for _ in range(MOST_CHUNKS):
         file.seek(at)
         name, length = struct.unpack(">4sq", file.read(12))
         if name == b"data":
@@ -213,7 +213,7 @@ def _nist(file: BinaryIO, size: int) -> Claim | None:
 
 def _chunks(file: BinaryIO, at: int, size: int, form: str) -> Iterator[tuple[bytes, int, int]]:
     """Name, begin and length of the chunks of an IFF or RIFF file, as long as they lie within it."""
-    for _ in range(LARGEST_CHUNKS):
+    for _ in range(MOST_CHUNKS):
         if at + 8 > size:
             return
         file.seek(at)

@@ -92,6 +92,8 @@ class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class Call(NamedTuple):
+    """One operator's call, as the recorder noted it."""
+
     operator: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]

@@ -102,7 +102,7 @@ class How:
         self._check_outputs(files)
 
     def _check_outputs(self, files: Files) -> None:
-        """Whoever writes OUT checks that it is not SRC itself."""
+        """Refuse an output that is an input. That OUT is not SRC itself is checked where OUT is written."""
         from astrape.voice.folder import same_file
 
         for what, path in {"the voice": files.voice, "the weights": self.weights, "SRC": files.source}.items():

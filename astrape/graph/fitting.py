@@ -1,4 +1,4 @@
-"""Whether tensors of a file fit the model that they are for: one wording for all files of weights."""
+"""The check that tensors of a file fit the model that they are for: one wording for all files of weights."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Step(nn.Module):
 
 
 class StepInPlace(Step):
-    """The same with outputs alone: the next state is written where the state lies, so that a caller hands on nothing.
+    """A step that returns outputs alone: the next state is written where the state lies, and none is handed on.
 
     For policies that write a ring of keys where it lies; a copy of it would cost more than what is written.
     """

@@ -18,7 +18,7 @@ __all__ = ["CardSpeaker", "device_names"]
 
 
 class _Abandoned:
-    """Whether streams were left as they are, of a device that died: PortAudio must not be asked to end then."""
+    """The process's note that streams of a dead device were left as they are: PortAudio must not be asked to end."""
 
     ever = False
 

@@ -273,8 +273,8 @@ def convert(
         target: the voice: a voicebank or its file, or a recording to build one from.
         out: the file to write; its ending picks the format.
         recipe: the name of a shipped recipe, or the path of a YAML file.
-        weights: a safetensors file. Left out, the weights are random, drawn with ``SEED``, and what is written is
-            noise; a warning says so.
+        weights: a safetensors file. Left out, those that ship with the recipe; where none ship they are random, drawn
+            with ``SEED``, and what is written is noise; a warning says so.
         encoder: the speaker encoder for a recording, or its name; the one that the weights were trained with when left
             out, and ``mel-statistics`` where they do not say.
         output: the output to write where the recipe has several; the first that is audio when left out.

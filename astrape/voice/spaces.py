@@ -120,17 +120,10 @@ def check_voice(metadata: Metadata, space: Space | None, voice: str, weights: st
     )
 
 
-def _family(name: str) -> str:
-    return name.partition(" (")[0].strip()
-
-
 def _called(name: str) -> str:
     """The name by which an encoder is opened, of the name that its voices carry."""
-    family = _family(name)
-    known = ENCODERS.get(family)
-    if known is not None:
-        return known
-    return family
+    family = name.partition(" (")[0].strip()
+    return ENCODERS.get(family, family)
 
 
 def _plain(name: str) -> str:

@@ -47,6 +47,8 @@ class Grid(ABC):
 
 
 class Rectangular(Grid):
+    """Levels of both axes."""
+
     def size(self, x_levels: int, y_levels: int) -> int:
         return x_levels * y_levels
 
@@ -59,6 +61,8 @@ class Rectangular(Grid):
 
 
 class Rhombic(Grid):
+    """Levels of both axes, and a centre in every cell between four of them."""
+
     odd = True
 
     def size(self, x_levels: int, y_levels: int) -> int:
@@ -87,6 +91,8 @@ class Rhombic(Grid):
 
 
 class Hexagonal(Grid):
+    """Rows one level apart, every other one shifted by half a level."""
+
     def size(self, x_levels: int, y_levels: int) -> int:
         return x_levels * y_levels
 

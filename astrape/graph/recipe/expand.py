@@ -319,7 +319,7 @@ class _Names:
         """The symbol of a reference.
 
         Raises:
-            RecipeError: at ``where``, for a name or an output that does not exist. ``what`` begins the message.
+            RecipeError: at ``location``, for a name or an output that does not exist. ``what`` begins the message.
         """
         name, _, port = text.partition(".")
         if name in self.inputs:

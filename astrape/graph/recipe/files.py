@@ -54,7 +54,7 @@ def locate(
 
 
 def read_file(path: Path, location: FileLocation | None = None, node: str | None = None) -> YamlSource:
-    """Read a file of bounded size. That it cannot be opened is told at ``where``, or at the file itself."""
+    """Read a file of bounded size. That it cannot be opened is told at ``location``, or at the file itself."""
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)

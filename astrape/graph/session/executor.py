@@ -52,10 +52,10 @@ class Executor(Generic[Out]):
         backend: str | None,
         precision: str | None,
     ) -> None:
-        place = graph.device if device is None else torch.device(device)
-        kind = graph.dtype if dtype is None else dtype
-        self.graph = _converted(graph, place, kind)
-        self.like = torch.zeros(batch_size, 1, 1, device=place, dtype=kind)
+        device = graph.device if device is None else torch.device(device)
+        dtype = graph.dtype if dtype is None else dtype
+        self.graph = _converted(graph, device, dtype)
+        self.like = torch.zeros(batch_size, 1, 1, device=device, dtype=dtype)
         if backend not in (None, *BACKENDS):
             raise StreamError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
         check_precision(precision, backend, self.like)
@@ -115,8 +115,8 @@ class Executor(Generic[Out]):
         """Seconds by which an output may come later than its latency says."""
         return self.graph.framings[output].seconds if self._held is None else self._held.framings[output]
 
-    def aged(self, output: str) -> int:
-        """The latency of an output, rounded up to its frames."""
+    def algorithmic_latency(self, output: str) -> int:
+        """Frames by which an output is late without what framing adds, rounded up."""
         return math.ceil(self.graph.latencies[output] * self.graph.outputs[output].rate)
 
     def host_latency(self, output: str) -> int:

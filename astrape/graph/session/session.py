@@ -124,7 +124,7 @@ class Session(Generic[Out]):
         return self._executor.captured_steps
 
     def captured_kernels(self) -> list[list[list[Kernel]]]:
-        """Kernels of all captured steps: by part of the graph, and by pattern; for who measures them."""
+        """Kernels of all captured steps: by part of the graph, and by pattern; for measuring them."""
         return self._executor.captured_kernels
 
     @property
@@ -165,7 +165,7 @@ class Session(Generic[Out]):
         """
         steady = None if controls else self._steady(x)
         if steady is None:
-            self._refuse_pieces()
+            self._refuse_unusable()
             arrived, taken = checked_frames(self.graph, self._like, x), self._checked_controls(controls)
         try:
             self._whole = False
@@ -187,7 +187,7 @@ class Session(Generic[Out]):
         algorithmic one; the host-facing one with ``constant_latency``). After that, output without its first
         ``latency`` frames has the input's length times the ratio, to the sample. Controls stay as they are.
         """
-        self._refuse_pieces()
+        self._refuse_unusable()
         late = {name: self.latency_frames(name) for name in self.graph.outputs}
         framings = {name: self._executor.framing(name) for name in self.graph.outputs}
         missing, lacking = frames_to_the_end(self.graph, self.positions, self._given, late, framings)
@@ -206,7 +206,9 @@ class Session(Generic[Out]):
 
     def latency_frames(self, output: str) -> int:
         """Frames by which this session's output is late: rounded up from the exact latency."""
-        return self._executor.host_latency(output) if self.constant_latency else self._executor.aged(output)
+        return (
+            self._executor.host_latency(output) if self.constant_latency else self._executor.algorithmic_latency(output)
+        )
 
     def compensated(self, chunks: Iterable[Signal], **controls: Tensor | float) -> Iterator[Out]:
         """Stream an iterable of chunks to its end and yield the output without its latency.
@@ -235,7 +237,7 @@ class Session(Generic[Out]):
             self._begin()
             self._whole = True
             return
-        self._refuse_pieces()
+        self._refuse_unusable()
         chosen = checked_rows(self._like, rows)
         if not bool(chosen.any()):
             return
@@ -265,7 +267,7 @@ class Session(Generic[Out]):
 
     def snapshot(self) -> dict[str, Any]:
         """A copy of everything that the stream depends on: state, waiting frames, positions, controls and faults."""
-        self._refuse_pieces()
+        self._refuse_unusable()
         return {
             "graph": self.graph.name,
             "batch_size": self.batch_size,
@@ -311,11 +313,11 @@ class Session(Generic[Out]):
         self._faults.clear()
         if self.constant_latency:
             for name, stream in graph.outputs.items():
-                waits = self._executor.host_latency(name) - self._executor.aged(name)
+                waits = self._executor.host_latency(name) - self._executor.algorithmic_latency(name)
                 self._late[name] = like.new_zeros(self.batch_size, stream.channels, waits)
 
     def _push(self, arrived: dict[str, Tensor], taken: tuple[dict[str, Tensor], Prepared]) -> dict[str, Tensor]:
-        """Run new frames through the graph. Who calls it says beforehand that the session is in pieces."""
+        """Run new frames through the graph. Callers clear ``_whole`` first, so that an interrupt is noticed."""
         self.controls, self._prepared = taken
         if max(tensor.shape[-1] for tensor in arrived.values()) > MOST_AT_ONCE:
             return self._sliced(arrived, taken)
@@ -352,7 +354,7 @@ class Session(Generic[Out]):
         names = dict.fromkeys(name for part in parts for name in part)
         return {name: torch.cat([part[name] for part in parts if name in part], dim=-1) for name in names}
 
-    def _refuse_pieces(self) -> None:
+    def _refuse_unusable(self) -> None:
         graph, like = self.graph, self._like
         if not self._whole:
             raise StreamError("an earlier push was interrupted, and its state is lost: reset() or restore() a snapshot")

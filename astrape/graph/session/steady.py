@@ -1,4 +1,4 @@
-"""A push that finds all as the last one left it: nothing to decide, and next to no Python around the captured step."""
+"""The steady push, which is like the last one: nothing to decide, and next to no Python around the captured step."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Steady:
 
     Args:
         graph: what is streamed.
-        captured step: all of its actors.
+        captured: the step of all of its actors.
         places: where in the captured step the frames of each input go.
         outputs: what comes out, in the captured step.
         state, prepared: as of the push that has just been.
