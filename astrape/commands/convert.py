@@ -144,12 +144,11 @@ def _facts(converter: Converter | CodeDecoder, voice: Metadata, path: Path | Pla
         AstrapeError: for a voice of another speaker encoder than the weights'.
     """
     from astrape.voice.advice import voice_warnings
-    from astrape.voice.speaking import SEED, is_deaf
+    from astrape.voice.speaking import SEED
 
     name, used = converter.graph.name, converter.weights
     converter.check_voice(voice, path)
-    random = used is None and any(True for _ in converter.graph.parameters())
-    deaf = is_deaf(converter.graph)
+    random, deaf = converter.random, converter.deaf
     if random:
         same = ", the same for every voice" if deaf else ""
         warn(f"no --weights given: the weights of '{name}' are random (seed {SEED}) and the output is noise{same}")

@@ -38,9 +38,9 @@ from astrape.voice.folder import (
 )
 from astrape.voice.names import CODE_ENDINGS, MEL_STATISTICS, RECIPE
 from astrape.voice.shipped import shipped_voice, shipped_voices
-from astrape.voice.spaces import Spoken
+from astrape.voice.spaces import BoundToSpace
 from astrape.voice.speaker import SpeakerEncoder, speaker_encoder
-from astrape.voice.speaking import SEED, SPEAKER, check_speaker, is_deaf, load_seeded, voice_controls
+from astrape.voice.speaking import SEED, SPEAKER, check_speaker, load_seeded, voice_controls
 from astrape.voice.voicebank import ZIP_MAGICS, Voicebank, read_voicebank
 
 __all__ = ["RECIPE", "SEED", "Converter", "convert", "is_voice", "voice_of"]
@@ -48,7 +48,7 @@ __all__ = ["RECIPE", "SEED", "Converter", "convert", "is_voice", "voice_of"]
 CODES = "codes"
 
 
-class Converter(Spoken):
+class Converter(BoundToSpace):
     """A graph that converts to a voice, ready for any number of files.
 
     Args:
@@ -103,24 +103,9 @@ class Converter(Spoken):
             AstrapeError: for a recipe of another form.
         """
         made = cls(load_seeded(recipe, weights), output=output, codes=codes)
-        made.of_weights(weights, recipe)
+        made.bind(weights, recipe)
         made.loaded_with = recipe, weights, output, codes
         return made
-
-    @property
-    def random(self) -> bool:
-        """Whether its weights were drawn: what comes out is noise."""
-        return self.weights is None and self.learned > 0
-
-    @property
-    def learned(self) -> int:
-        """Parameters that conversion uses: 0 for a recipe that has nothing to train, where no weights are missing."""
-        return sum(parameter.numel() for parameter in self.graph.parameters())
-
-    @property
-    def deaf(self) -> bool:
-        """Whether the weights ignore the voice, as fresh ones do: the output is the same for every voice."""
-        return is_deaf(self.graph)
 
     def file(
         self,

@@ -24,7 +24,7 @@ from astrape.progress import Progress
 from astrape.runtime.files import SLOWEST_AUDIO, Timed, check_chunk
 from astrape.voice.codes import CodedRecording, CodesError, CodeStream, read_codes
 from astrape.voice.names import FROM_CODES
-from astrape.voice.spaces import Spoken
+from astrape.voice.spaces import BoundToSpace
 from astrape.voice.speaking import SPEAKER, check_speaker, load_seeded
 from astrape.voice.voicebank import Voicebank
 
@@ -60,7 +60,7 @@ class Decoded(Timed):
     rms_out: float
 
 
-class CodeDecoder(Spoken):
+class CodeDecoder(BoundToSpace):
     """A graph from codes and a voice to sound, ready for any number of files.
 
     Args:
@@ -100,7 +100,7 @@ class CodeDecoder(Spoken):
             AstrapeError: for a recipe of another form.
         """
         made = cls(load_seeded(recipe, weights, subset=True), output=output)
-        made.of_weights(weights, recipe)
+        made.bind(weights, recipe)
         return made
 
     def file(

@@ -80,7 +80,7 @@ class LiveVoice:
             self._check_values()
             return
         self._converter = Converter(self.graph)
-        self._converter.of_weights(weights, recipe)
+        self._converter.bind(weights, recipe)
         self.graph = self._converter.graph
         self.voice = os.fspath(VOICE if voice is None else voice)
         self.bank(self.voice)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 
+from astrape.graph.graph import Graph
 from astrape.graph.weights import given_or_shipped, weights_metadata
 from astrape.voice.errors import VoicebankError
 from astrape.voice.metadata import Metadata
 from astrape.voice.names import ENCODERS, MEL_STATISTICS, SPEAKER_ENCODER
+from astrape.voice.speaking import is_deaf
 
-__all__ = ["Space", "Spoken", "check_voice", "encoder_for", "space_of", "space_of_weights"]
+__all__ = ["BoundToSpace", "Space", "check_voice", "encoder_for", "space_of", "space_of_weights"]
 
 
 class Space:
@@ -70,15 +72,17 @@ def encoder_for(
     return MEL_STATISTICS if space is None else space.encoder
 
 
-class Spoken:
-    """Base of converters: the weights' space, and the check that voices are of it.
+class BoundToSpace:
+    """Base of what speaks in a voice: a graph, the space of its weights, and the check that voices are of it.
 
     Attributes:
+        graph: what speaks.
         space: of the weights; ``None`` where they say nothing.
         weights: their file; ``None`` where a converter was made of a graph, or of drawn weights.
         weights_name: what they are called in messages.
     """
 
+    graph: Graph
     space: Space | None = None
     weights: str | os.PathLike[str] | None = None
     weights_name = "the decoder"
@@ -88,7 +92,22 @@ class Spoken:
         """The speaker encoder for recordings: the weights', else ``mel-statistics``."""
         return MEL_STATISTICS if self.space is None else self.space.encoder
 
-    def of_weights(self, weights: str | os.PathLike[str] | None, recipe: str | os.PathLike[str]) -> None:
+    @property
+    def learned(self) -> int:
+        """Parameters in use: 0 for a recipe that has nothing to train, where no weights are missing."""
+        return sum(parameter.numel() for parameter in self.graph.parameters())
+
+    @property
+    def random(self) -> bool:
+        """Whether its weights were drawn: what comes out is noise."""
+        return self.weights is None and self.learned > 0
+
+    @property
+    def deaf(self) -> bool:
+        """Whether the weights ignore the voice, as fresh ones do: the output is the same for every voice."""
+        return is_deaf(self.graph)
+
+    def bind(self, weights: str | os.PathLike[str] | None, recipe: str | os.PathLike[str]) -> None:
         """Take the space from a file of weights, or from what ships with a recipe."""
         self.weights = given_or_shipped(weights, recipe)
         self.space = space_of_weights(self.weights)
