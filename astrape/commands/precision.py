@@ -69,7 +69,8 @@ def precision(
     from rich.table import Table
 
     from astrape.graph import load
-    from astrape.runtime.files import SLOWEST_AUDIO, check_chunk
+    from astrape.graph.hosted import is_audio_stream
+    from astrape.runtime.files import check_chunk, in_chunks
     from astrape.voice.precision import precision as compare
     from astrape.voice.speaking import SEED
 
@@ -82,12 +83,12 @@ def precision(
             if spec.default is None and name not in controls:
                 controls[name] = torch.randn(spec.channels)
     stream = next(iter(graph.inputs.values()))
-    if len(graph.inputs) != 1 or stream.rate < SLOWEST_AUDIO:
+    if len(graph.inputs) != 1 or not is_audio_stream(stream):
         raise AstrapeError(f"'{graph.name}' does not begin with one stream of audio, as recordings are")
     check_chunk(chunk_ms, stream.rate)
     chunk = max(1, round(chunk_ms * float(stream.rate) / 1000))
     with progress(graph.name) as tell:
-        found = compare(graph, _cut(_heard(recordings, stream, tell), chunk), controls, kind, chunk)
+        found = compare(graph, in_chunks(_heard(recordings, stream, tell), chunk), controls, kind, chunk)
     if as_json:
         print_json([difference.to_dict() for difference in found])
         return
@@ -105,27 +106,9 @@ def precision(
 
 
 def _heard(recordings: tuple[Path | Place, ...], stream: Stream, tell: Progress) -> Iterator[Tensor]:
-    from astrape.voice.recordings import pieces_of
+    from astrape.audio.resampling import pieces_of
 
     for index, path in enumerate(recordings):
         tell(index, len(recordings))
         for piece in pieces_of(path, stream):
             yield piece.expand(-1, stream.channels, -1)
-
-
-def _cut(pieces: Iterator[Tensor], frames: int) -> Iterator[Tensor]:
-    import torch
-
-    held: list[Tensor] = []
-    count = 0
-    for piece in pieces:
-        held.append(piece)
-        count += piece.shape[-1]
-        if count < frames:
-            continue
-        joined = torch.cat(held, dim=-1)
-        whole = count // frames * frames
-        yield from torch.split(joined[..., :whole], frames, dim=-1)
-        held, count = [joined[..., whole:].clone()], count - whole
-    if count:
-        yield torch.cat(held, dim=-1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from astrape.blocks.base import Stream
 from astrape.graph.graph import Graph
-from astrape.graph.hosted import SLOWEST_AUDIO
+from astrape.graph.hosted import SLOWEST_AUDIO, is_audio_stream
 from astrape.measure.subject import LEVELS, Draw
 
 __all__ = ["draws_behind_transforms"]
@@ -63,7 +62,7 @@ def _hum(stream: Stream) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     frames = max(1, int(SECONDS * stream.rate))
     noise = torch.randn(1, stream.channels, frames, generator=generator)
-    if stream.rate < Fraction(SLOWEST_AUDIO):
+    if not is_audio_stream(stream):
         return noise
     time = torch.arange(frames, dtype=torch.float64) / rate
     turns = 125 * time - 15 / (2 * math.pi) * torch.cos(2 * math.pi * time)

@@ -138,9 +138,9 @@ def _heard(recordings: Sequence[Path | Place], tell: Progress) -> Iterator[Tenso
     """Recordings as ``(1, 1, n)`` at 16 kHz."""
     import torch
 
+    from astrape.audio.resampling import pieces_of
     from astrape.blocks.base import Stream
     from astrape.blocks.wavlm import RATE
-    from astrape.voice.recordings import pieces_of
 
     for index, path in enumerate(recordings):
         tell(index, len(recordings))

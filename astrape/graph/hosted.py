@@ -15,7 +15,7 @@ from astrape.graph.compile.plan import Plan, PlannedNode, Wire
 from astrape.graph.network import Network
 from astrape.graph.recipe.location import FileLocation, recipe_error
 
-__all__ = ["SLOWEST_AUDIO", "hosted"]
+__all__ = ["SLOWEST_AUDIO", "hosted", "is_audio_stream"]
 
 SLOWEST_AUDIO = 4000
 """Hz; a stream below that, such as content at 25 Hz or a spectrum at 200 Hz, is not audio."""
@@ -25,6 +25,11 @@ ZEROS = 48
 
 
 GraphLike = TypeVar("GraphLike", bound=Network[Any])
+
+
+def is_audio_stream(stream: Stream) -> bool:
+    """Whether a stream is audio, by its rate."""
+    return stream.rate >= SLOWEST_AUDIO
 
 
 def hosted(graph: GraphLike, rate: Fraction | int | str, *, zeros: int = ZEROS) -> GraphLike:
@@ -56,7 +61,7 @@ def hosted(graph: GraphLike, rate: Fraction | int | str, *, zeros: int = ZEROS) 
 
     # Nodes become attributes of torch modules, where a node "to" would hide the method that has that name.
     def differs(wire: Wire) -> bool:
-        return SLOWEST_AUDIO <= streams[wire].rate != target
+        return is_audio_stream(streams[wire]) and streams[wire].rate != target
 
     entering = {name: _free(graph, f"host/in_{name}") for name in graph.inputs if differs(Wire(name, "out"))}
     leaving = {name: _free(graph, f"host/out_{name}") for name, wire in graph.wiring.items() if differs(wire)}

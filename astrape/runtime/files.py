@@ -22,13 +22,12 @@ from astrape.audio.places import Place
 from astrape.audio.reader import AudioReader, Samples
 from astrape.audio.resampling import resampled, resampling, resampling_to
 from astrape.audio.writer import AudioWriter
-from astrape.blocks.base import Stream
 from astrape.errors import AstrapeError
 from astrape.graph.graph import Graph
-from astrape.graph.hosted import SLOWEST_AUDIO
+from astrape.graph.hosted import is_audio_stream
 from astrape.progress import Progress
 
-__all__ = ["SLOWEST_AUDIO", "Conversion", "Streaming", "Timed", "audio_ports", "check_chunk", "process_file"]
+__all__ = ["Conversion", "Streaming", "Timed", "audio_ports", "check_chunk", "in_chunks", "joined", "process_file"]
 
 READ_SECONDS = 0.5
 """Seconds that are read and resampled at a time. Memory depends on it, results do not."""
@@ -119,11 +118,11 @@ def audio_ports(graph: Graph, output: str | None = None) -> tuple[str, str]:
         listed = ", ".join(f"{name} at {stream.rate} Hz" for name, stream in graph.inputs.items())
         raise AstrapeError(f"'{graph.name}' has {len(graph.inputs)} inputs ({listed}), and a file feeds exactly one")
     (name, stream), *_ = graph.inputs.items()
-    if not _is_audio(stream):
+    if not is_audio_stream(stream):
         raise AstrapeError(f"input '{name}' of '{graph.name}' runs at {stream.rate} Hz and is not audio")
     if output is not None and output not in graph.outputs:
         raise AstrapeError(f"'{graph.name}' has no output '{output}' (choose from: {', '.join(graph.outputs)})")
-    heard = [port for port, stream in graph.outputs.items() if _is_audio(stream) and output in (None, port)]
+    heard = [port for port, stream in graph.outputs.items() if is_audio_stream(stream) and output in (None, port)]
     if len(heard) != 1:
         listed = ", ".join(f"{port} at {stream.rate} Hz" for port, stream in graph.outputs.items())
         hint = ": name one of them as output" if heard else ""
@@ -191,9 +190,9 @@ def process_file(
         expected = ((audio.promised or 0) - audio.missing) * rate_out // rate
         with _target(target, audio, rate_out, channels, expected) as written:
             pieces = resampled(to_graph, heard.read(max(1, int(READ_SECONDS * rate)), progress))
-            pieces = resampled(from_graph, run.over(_cut(pieces, chunk)))
+            pieces = resampled(from_graph, run.over(in_chunks(pieces, chunk)))
             if not isinstance(target, PipeTarget):
-                pieces = _joined(pieces, int(READ_SECONDS * rate_out))
+                pieces = joined(pieces, int(READ_SECONDS * rate_out))
             late = run.latency / stream_out.rate if live_latency else Fraction(0)
             for piece in pieces:
                 wanted = math.ceil((Fraction(audio.frames, rate) + late) * rate_out)
@@ -365,17 +364,13 @@ class _Heard:
         return np.where(bad, np.float32(0), x)
 
 
-def _is_audio(stream: Stream) -> bool:
-    return stream.rate >= SLOWEST_AUDIO
-
-
 def _whole(rate: Fraction) -> int:
     if rate.denominator != 1:
         raise AstrapeError(f"the output runs at {rate} Hz, and a file has whole rates: leave keep_rate out")
     return int(rate)
 
 
-def _cut(pieces: Iterable[Tensor], frames: int) -> Iterator[Tensor]:
+def in_chunks(pieces: Iterable[Tensor], frames: int) -> Iterator[Tensor]:
     """The same stream in pieces of ``frames``, the last one what is left."""
     held: Tensor | None = None
     for piece in pieces:
@@ -388,7 +383,7 @@ def _cut(pieces: Iterable[Tensor], frames: int) -> Iterator[Tensor]:
         yield held
 
 
-def _joined(pieces: Iterable[Tensor], frames: int) -> Iterator[Tensor]:
+def joined(pieces: Iterable[Tensor], frames: int) -> Iterator[Tensor]:
     """The same stream in pieces of at least ``frames``, but for the last."""
     held: list[Tensor] = []
     count = 0

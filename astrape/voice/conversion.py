@@ -20,10 +20,11 @@ from astrape.audio.pipes import PipeReader, PipeTarget
 from astrape.audio.places import Place, anywhere, local_file
 from astrape.errors import AstrapeError, AudioError, told_as
 from astrape.graph.graph import Graph
+from astrape.graph.hosted import is_audio_stream
 from astrape.graph.subgraph import subgraph
 from astrape.jobs import IN_PROCESS, Engine, Job
 from astrape.progress import Progress, within
-from astrape.runtime.files import SLOWEST_AUDIO, Conversion, Streaming, audio_ports, check_chunk, process_file
+from astrape.runtime.files import Conversion, Streaming, audio_ports, check_chunk, process_file
 from astrape.voice import codes as stored
 from astrape.voice.building import build_voicebank
 from astrape.voice.container import MAGIC
@@ -75,7 +76,7 @@ class Converter(BoundToSpace):
 
     def __init__(self, graph: Graph, *, output: str | None = None, codes: bool = False) -> None:
         if output is None:
-            output = next((name for name, stream in graph.outputs.items() if stream.rate >= SLOWEST_AUDIO), None)
+            output = next((name for name, stream in graph.outputs.items() if is_audio_stream(stream)), None)
         _, self.output = audio_ports(graph, output)
         if codes and CODES not in graph.outputs:
             listed = ", ".join(graph.outputs)

@@ -19,9 +19,10 @@ from astrape.audio.writer import AudioWriter
 from astrape.errors import AstrapeError, StreamError
 from astrape.graph.compile.plan import Wire
 from astrape.graph.graph import Graph
+from astrape.graph.hosted import is_audio_stream
 from astrape.graph.subgraph import subgraph
 from astrape.progress import Progress
-from astrape.runtime.files import SLOWEST_AUDIO, Timed, check_chunk
+from astrape.runtime.files import Timed, check_chunk, joined
 from astrape.voice.codes import CodedRecording, CodesError, CodeStream, read_codes
 from astrape.voice.names import FROM_CODES
 from astrape.voice.spaces import BoundToSpace
@@ -73,12 +74,12 @@ class CodeDecoder(BoundToSpace):
     """
 
     def __init__(self, graph: Graph, *, output: str | None = None) -> None:
-        if len(graph.inputs) != 1 or next(iter(graph.inputs.values())).rate >= SLOWEST_AUDIO:
+        if len(graph.inputs) != 1 or is_audio_stream(next(iter(graph.inputs.values()))):
             listed = ", ".join(f"{name} at {stream.rate} Hz" for name, stream in graph.inputs.items())
             raise AstrapeError(
                 f"'{graph.name}' decodes no codes: it takes {listed}, and codes want a recipe such as {FROM_CODES}"
             )
-        heard = [name for name, stream in graph.outputs.items() if stream.rate >= SLOWEST_AUDIO]
+        heard = [name for name, stream in graph.outputs.items() if is_audio_stream(stream)]
         if output is None and not heard:
             raise AstrapeError(f"'{graph.name}' has no audio output")
         self.output = heard[0] if output is None else output
@@ -147,7 +148,7 @@ class CodeDecoder(BoundToSpace):
         wanted = math.ceil(seconds * recording.rate)
         target_form = (recording.rate, stream.channels, recording.subtype)
         with AudioWriter(target, *target_form, frames=wanted, source=source) as written:
-            pieces = run.over(math.ceil(seconds * stream.rate))
+            pieces = joined(run.over(math.ceil(seconds * stream.rate)), int(PIECE_SECONDS * stream.rate))
             for piece in resampled(resampling_to(stream, recording.rate), pieces):
                 written.write(piece[0].T[: wanted - written.frames].numpy())
                 if progress is not None:
@@ -206,7 +207,6 @@ class _Run:
         # Rounded once, as a session of the whole graph rounds it.
         self.late = math.ceil((codes.latency + decoder.graph.latencies[decoder.output]) * stream.rate)
         self.ratio = stream.rate / decoder.stream.rate
-        self.piece = int(PIECE_SECONDS * stream.rate)
         # Nothing is heard yet: this refuses controls that do not fit before the target is opened.
         try:
             self.session.push(torch.zeros(1, decoder.stream.channels, 0), **controls)
@@ -214,8 +214,8 @@ class _Run:
             raise AstrapeError(str(error)) from error
 
     def over(self, wanted: int) -> Iterator[Tensor]:
-        """``wanted`` frames, in pieces of half a second at least."""
-        skip, held, count = self.late, [], 0
+        """``wanted`` frames, as they come."""
+        skip = self.late
         for x in self._chunks(wanted + self.late):
             began = time.perf_counter()
             y: Any = self.session.push(x)
@@ -224,13 +224,7 @@ class _Run:
             skip -= dropped
             y = y[..., dropped : dropped + wanted]
             wanted -= y.shape[-1]
-            held.append(y)
-            count += y.shape[-1]
-            if count >= self.piece:
-                yield torch.cat(held, dim=-1)
-                held, count = [], 0
-        if count:
-            yield torch.cat(held, dim=-1)
+            yield y
 
     def _chunks(self, frames: int) -> Iterator[Tensor]:
         """The codes, and after them the last one again until ``frames`` of sound are due."""

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import astrape
+from astrape.audio.resampling import pieces_of
 from astrape.blocks.base import Stream
 from astrape.errors import AstrapeError
 from astrape.graph.backends.native import quickest
 from astrape.graph.graph import Graph
 from astrape.voice.precision import precision
-from astrape.voice.recordings import pieces_of
 from tests.voice.conversion_files import SMALL, fails, read, run, sines, succeeds, voicebank, write
 
 

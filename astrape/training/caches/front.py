@@ -18,7 +18,7 @@ from astrape.graph import compile
 from astrape.graph.checksums import read_tensors, sealed_file
 from astrape.graph.fitting import listed, mismatches
 from astrape.graph.graph import Graph
-from astrape.graph.hosted import SLOWEST_AUDIO
+from astrape.graph.hosted import is_audio_stream
 from astrape.graph.recipe import Recipe
 from astrape.graph.subgraph import subgraph
 from astrape.training.caches.files import write_whole
@@ -194,7 +194,7 @@ class FrontEnd:
     def _check_form(self) -> None:
         inputs = self.graph.inputs
         ((port, stream), *others) = inputs.items()
-        if others or stream.rate < SLOWEST_AUDIO:
+        if others or not is_audio_stream(stream):
             listed = ", ".join(f"{name} at {each.rate} Hz" for name, each in inputs.items())
             raise CacheError(f"'{self.signal}' comes of {listed}, and a cache is made of one input of audio")
         needed = [name for name, spec in self.graph.control_specs.items() if spec.default is None]
