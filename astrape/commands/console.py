@@ -55,7 +55,7 @@ INTERRUPTED = 130
 """Exit status of what was stopped by its user, as shells count it: 128 and the number of SIGINT."""
 
 REMEMBERED = 600.0
-"""Seconds whose speed the time that is left is reckoned from: items of some commands take half a minute each."""
+"""Seconds of the past whose speed tells how long the rest takes: items of some commands take half a minute each."""
 
 PATIENCE = 2.0
 """Seconds before a progress bar appears."""

@@ -17,7 +17,7 @@ AHEAD = 2
 """Items that a worker has: one that it works on, and one that spares it the wait for the next."""
 
 TRIES = 3
-"""Workers that an item may end before it is left out, and that may end in turn, in one place, before one has loaded."""
+"""Workers that may die of one item before it is left out, and one after the other before one has loaded."""
 
 
 def run_job(job: Job[Item, Outcome], items: Iterable[Item], engine: Engine) -> Iterator[Done[Item, Outcome]]:

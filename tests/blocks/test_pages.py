@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from astrape.capture import pages
-from astrape.capture.pages import use_large_pages
+from astrape.capture import large_pages
+from astrape.capture.large_pages import use_large_pages
 
 LARGE = 2 << 20
 
@@ -61,7 +61,7 @@ def test_what_cannot_be_moved_is_passed_over(tmp_path: Path) -> None:
 def test_a_system_without_large_pages_is_left_alone(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "size"
     file.write_text(text)
-    monkeypatch.setattr(pages, "SIZE_FILE", file)
+    monkeypatch.setattr(large_pages, "SIZE_FILE", file)
     assert use_large_pages([torch.randn(1 << 21)]) == 0
-    monkeypatch.setattr(pages, "SIZE_FILE", tmp_path / "none")
+    monkeypatch.setattr(large_pages, "SIZE_FILE", tmp_path / "none")
     assert use_large_pages([torch.randn(1 << 21)]) == 0

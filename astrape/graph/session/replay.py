@@ -15,9 +15,9 @@ from astrape.blocks.live import current
 from astrape.blocks.state import map_state
 from astrape.capture.buffers import assign, held_copy, overwrite
 from astrape.capture.checked import checked_step, is_taken
+from astrape.capture.large_pages import use_large_pages
 from astrape.capture.lowering import Memory
 from astrape.capture.native.narrow import Weights
-from astrape.capture.pages import use_large_pages
 from astrape.capture.record import MOST_SECONDS, OutOfTime, TimeLimit, Unrecordable, addresses
 from astrape.capture.step import CapturedStep
 from astrape.errors import StreamError

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from astrape.training.caches.waves import (
 )
 from astrape.training.errors import CacheError
 from astrape.training.tables import PITCH_RATE
-from astrape.training.teachers import TEACHERS, Teacher, open_teacher
+from astrape.training.teachers import TEACHERS, Teacher, open_teacher, teacher_class
 
 __all__ = ["CacheItem", "CacheJob", "Maker", "job_of"]
 
@@ -287,8 +286,7 @@ def teacher_on(spec: dict[str, Any], device: str) -> Teacher:
 
 
 def _takes_device(name: str) -> bool:
-    module, _, attribute = TEACHERS.get(name, "").partition(":")
-    return bool(module) and "device" in inspect.signature(getattr(import_module(module), attribute)).parameters
+    return name in TEACHERS and "device" in inspect.signature(teacher_class(name)).parameters
 
 
 def job_of(folder: Path | Place, given: CacheJob) -> CacheJob:

@@ -17,7 +17,7 @@ from astrape.named import made
 from astrape.training.errors import TeacherError
 from astrape.training.teachers.teacher import Teacher
 
-__all__ = ["TEACHERS", "Teacher", "open_teacher"]
+__all__ = ["TEACHERS", "Teacher", "open_teacher", "teacher_class"]
 
 TEACHERS = {
     "miocodec": "astrape.training.teachers.miocodec:MioCodecTeacher",
@@ -41,6 +41,11 @@ def open_teacher(name: str, **params: Any) -> Teacher:
     """
     if name not in TEACHERS:
         raise TeacherError(f"there is no teacher '{name}': choose from: {', '.join(TEACHERS)}")
+    return made(f"teacher '{name}'", teacher_class(name), params, error=TeacherError)
+
+
+def teacher_class(name: str) -> Callable[..., Teacher]:
+    """The class of a teacher of ``TEACHERS``, imported now."""
     module, _, attribute = TEACHERS[name].partition(":")
-    factory: Callable[..., Teacher] = getattr(import_module(module), attribute)
-    return made(f"teacher '{name}'", factory, params, error=TeacherError)
+    found: Callable[..., Teacher] = getattr(import_module(module), attribute)
+    return found
