@@ -17,7 +17,7 @@ from astrape.capture.native.library import Library
 from astrape.capture.native.narrow import Weights
 from astrape.capture.native.ordered import APART, FUSED
 from astrape.capture.step import CapturedStep
-from tests.graph.test_native import kernels, used
+from tests.capture.test_native import kernels, used
 
 __all__ = ["kernels", "used"]
 

@@ -9,8 +9,8 @@ import torch
 
 from astrape.capture.native import building
 from astrape.capture.native.instructions import WORDS, codes
-from tests.graph.emulated import EmulatedLibrary, EmulatedProgram
-from tests.graph.test_native import (
+from tests.capture.emulated import EmulatedLibrary, EmulatedProgram
+from tests.capture.test_native import (
     native_step,
     test_a_weight_is_read_for_a_few_frames_at_once,
     test_an_index_out_of_range_is_an_error,
@@ -24,7 +24,7 @@ from tests.graph.test_native import (
     test_whole_numbers_too,
     used,
 )
-from tests.graph.test_ordered import (
+from tests.capture.test_ordered import (
     test_a_norm_is_a_norm,
     test_a_row_is_summed_from_end_to_end,
     test_a_vector_of_its_own_for_each_of_a_batch,

@@ -25,7 +25,7 @@ from astrape.errors import StreamError
 from astrape.graph.backends import native as backend
 from astrape.graph.backends.native import quickest
 from astrape.graph.session import steady
-from tests.graph.test_kernels import ONES, REAL, WHOLE
+from tests.capture.test_kernels import ONES, REAL, WHOLE
 
 pytestmark = pytest.mark.timeout(900)
 
