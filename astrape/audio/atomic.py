@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from astrape.audio.stores import OUTGOING, Where, is_remote, plain, put, read_cache
 from astrape.errors import WriteError
+from astrape.wording import reason_of
 
 __all__ = [
     "atomic_path",
@@ -168,7 +169,7 @@ def write_error(
         written: bytes that were written before the disk was full, and are still there.
     """
     if error.errno not in FULL:
-        return WriteError(f"{name}: cannot be written: {error.strerror or error}")
+        return WriteError(f"{name}: cannot be written: {reason_of(error)}")
     facts = []
     if folder is not None and error.errno == errno.ENOSPC:
         facts.append(f"{shown_bytes(free_space(folder) + written)} are free there")
@@ -250,7 +251,7 @@ def make_folder(where: Where) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WriteError(f"{shown(folder)}: cannot be made: {error.strerror or error}") from error
+        raise WriteError(f"{shown(folder)}: cannot be made: {reason_of(error)}") from error
 
 
 def temporaries(folder: Path) -> Iterator[Path]:

@@ -77,7 +77,7 @@ class AudioReader:
             self._hold_against_header()
         except OSError as error:
             self.close()
-            raise AudioError("unopened", f"{self.name}: cannot be opened: {error.strerror or error}") from error
+            raise AudioError("unopened", f"{self.name}: cannot be opened: {reason_of(error)}") from error
 
     def __enter__(self) -> AudioReader:
         return self
@@ -213,7 +213,7 @@ class AudioReader:
                 raise AudioError("empty", f"{self.name}: is empty (0 bytes)")
             return self._soundfile(begin, self._patch())
         except OSError as error:
-            raise AudioError("unopened", f"{self.name}: cannot be opened: {error.strerror or error}") from error
+            raise AudioError("unopened", f"{self.name}: cannot be opened: {reason_of(error)}") from error
         except ValueError as error:
             raise AudioError("unopened", f"{self.name[:200]!r}: cannot be opened: {error}") from error
 

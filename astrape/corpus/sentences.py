@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from astrape.corpus.errors import CorpusError
+from astrape.wording import reason_of
 
 __all__ = ["HELD_EVERY", "Sentences", "read_sentences"]
 
@@ -61,9 +62,7 @@ def read_sentences(folder: Path) -> Sentences:
         try:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError as error:
-            raise CorpusError(
-                f"{path}: cannot be read: {error.strerror or error}; hint: unpack wordnet-base"
-            ) from error
+            raise CorpusError(f"{path}: cannot be read: {reason_of(error)}; hint: unpack wordnet-base") from error
         for line in lines:
             # Lines that begin with a blank are the licence.
             _, bar, gloss = line.partition("|")

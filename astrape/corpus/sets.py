@@ -32,6 +32,7 @@ from astrape.corpus.errors import CorpusError
 from astrape.corpus.plan import Rendering, SetPlan, Warp
 from astrape.corpus.rendering import PHONE_RATE, PITCH_RATE, RenderedSet
 from astrape.errors import PlaceError
+from astrape.wording import reason_of
 
 __all__ = ["INFO", "PHONES", "Damage", "inspect_set", "plan_of", "read_info", "seconds_of", "write_set"]
 
@@ -206,8 +207,7 @@ def _flac_fault(content: bytes, frames: int, rate: int) -> tuple[str, str] | Non
             if count == due:
                 return _cut_off(audio, due)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        said = str(getattr(error, "error_string", error)).strip().rstrip(".")
-        return "unreadable", f"is not a readable audio file: {said}"
+        return "unreadable", f"is not a readable audio file: {reason_of(error)}"
     return "shape", f"has {count} samples, and {frames} frames of 25 ms have {due}"
 
 
@@ -216,8 +216,7 @@ def _cut_off(audio: soundfile.SoundFile, due: int) -> tuple[str, str] | None:
     try:
         count = len(audio.read(dtype="float32"))
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        said = str(getattr(error, "error_string", error)).strip().rstrip(".")
-        return "truncated", f"ends before its {due} samples, or is damaged: {said}"
+        return "truncated", f"ends before its {due} samples, or is damaged: {reason_of(error)}"
     return None if count == due else ("truncated", f"ends after {count} of {due} samples")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from astrape.jobs.job import Answer, Event, JobError, Lost, Ready, answer_of, portable
-from astrape.wording import lacking, one_line
+from astrape.wording import lacking, one_line, reason_of
 
 __all__ = ["RayWorkers", "connect"]
 
@@ -213,7 +213,7 @@ def _check_reached(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), REACHED).close()
     except OSError as error:
-        raise JobError(f"{address}: cannot be reached ({error.strerror or error}); {HINT}") from error
+        raise JobError(f"{address}: cannot be reached ({reason_of(error)}); {HINT}") from error
 
 
 def _reason(error: BaseException) -> str:

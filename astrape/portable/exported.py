@@ -16,6 +16,7 @@ import numpy as np
 from astrape.errors import ExportError
 from astrape.portable.engine import Array
 from astrape.portable.names import CONTROL, INPUT, NEXT, OUTPUT, PREPARED, STATE
+from astrape.wording import reason_of
 
 __all__ = ["FORMAT", "MANIFEST", "VERSION", "ControlSpec", "Exported", "Port", "Tensors", "tensors_of"]
 
@@ -93,7 +94,7 @@ class Exported:
             self.tensors = tensors_of(self.manifest)
             self._check()
         except OSError as error:
-            raise ExportError(f"{path}: {error.strerror or error}: name a folder that astrape export wrote") from error
+            raise ExportError(f"{path}: {reason_of(error)}: name a folder that astrape export wrote") from error
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise ExportError(f"{path}: is damaged ({error!r}): export anew") from error
         if check:
@@ -110,7 +111,7 @@ class Exported:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise ExportError(f"{path}: {error.strerror or error}: export anew") from error
+            raise ExportError(f"{path}: {reason_of(error)}: export anew") from error
         if hashlib.sha256(content).hexdigest() != self.files[name]["sha256"]:
             raise ExportError(f"{path}: is not what was written, by its checksum: copy it again or export anew")
         return content

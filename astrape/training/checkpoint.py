@@ -17,6 +17,7 @@ from astrape.audio.places import Place, Where, local_file, read_cache
 from astrape.errors import told_as
 from astrape.graph.checksums import archive_fault, sealed_file
 from astrape.training.errors import TrainingError
+from astrape.wording import reason_of
 
 __all__ = [
     "FORMAT",
@@ -78,7 +79,7 @@ def load_checkpoint(path: Where) -> dict[str, Any]:
     except TrainingError:
         raise
     except OSError as error:
-        raise TrainingError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise TrainingError(f"{path}: cannot be read: {reason_of(error)}") from error
     except Exception as error:  # what a damaged file does to the reader has many names
         first = str(error).strip().partition("\n")[0]
         raise TrainingError(f"{path}: is damaged, or not a checkpoint of a training: {first}") from error
@@ -111,7 +112,7 @@ def check_out_dir(place: Where, needed: int) -> None:
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"astrape")
     except OSError as error:
-        reason = error.strerror or error
+        reason = reason_of(error)
         raise TrainingError(f"{folder}: cannot be written: {reason}: name another --out-dir") from error
     with told_as(TrainingError):
         check_space(folder, needed, hint="free space, or name another --out-dir")

@@ -31,6 +31,7 @@ from astrape.voice.register import RegisterMeter
 from astrape.voice.spaces import encoder_for
 from astrape.voice.speaker import SpeakerEncoder, speaker_encoder
 from astrape.voice.voicebank import Voicebank
+from astrape.wording import reason_of
 
 __all__ = ["LEAST_SECONDS", "build_voicebank"]
 
@@ -216,7 +217,7 @@ def _hash(path: str | os.PathLike[str], digest: Any) -> None:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise VoicebankError(f"{_shown(path)}: cannot be read: {error.strerror or error}") from error
+        raise VoicebankError(f"{_shown(path)}: cannot be read: {reason_of(error)}") from error
 
 
 def _check_paths(paths: Sequence[str | os.PathLike[str]]) -> None:

@@ -33,6 +33,7 @@ import numpy.typing as npt
 
 from astrape.blocks.parameters import exact_number
 from astrape.errors import AstrapeError
+from astrape.wording import reason_of
 
 __all__ = ["CodeStream", "CodedRecording", "CodesError", "read_codes", "write_codes"]
 
@@ -123,7 +124,7 @@ def read_codes(path: str | os.PathLike[str]) -> CodeStream:
             raise CodesError(f"{file}: has {size} bytes, more than {LARGEST}: cut it into parts")
         content = file.read_bytes()
     except OSError as error:
-        raise CodesError(f"{file}: cannot be read: {error.strerror or error}") from error
+        raise CodesError(f"{file}: cannot be read: {reason_of(error)}") from error
     try:
         if content.startswith(b"PK"):
             return _archived(content)

@@ -43,6 +43,7 @@ from astrape.voice.spaces import BoundToSpace
 from astrape.voice.speaker import SpeakerEncoder, speaker_encoder
 from astrape.voice.speaking import SEED, SPEAKER, check_speaker, load_seeded, voice_controls
 from astrape.voice.voicebank import ZIP_MAGICS, Voicebank, read_voicebank
+from astrape.wording import reason_of
 
 __all__ = ["RECIPE", "SEED", "Converter", "convert", "is_voice", "voice_of"]
 
@@ -340,4 +341,4 @@ def _begin(path: Path | Place) -> bytes:
         with local.open("rb") as file:
             return file.read(4)
     except OSError as error:
-        raise VoicebankError(f"{path}: cannot be opened: {error.strerror or error}") from error
+        raise VoicebankError(f"{path}: cannot be opened: {reason_of(error)}") from error

@@ -201,10 +201,10 @@ def test_fast_lengths_are_enough_and_products_of_small_primes() -> None:
         ({"use": "nose"}, "unknown augmentation 'nose': did you mean 'noise'"),
         ({"use": "noise", "snr": [20, 5]}, "snr must go upwards, not from 20 to 5"),
         ({"use": "noise", "snr": "loud"}, "snr must be two numbers"),
-        ({"use": "noise", "chance": 2}, "chance must be 0 to 1, not 2"),
+        ({"use": "noise", "chance": 2}, "chance must be a number from 0 to 1, not 2"),
         ({"use": "room", "rt": 1}, "has no parameter 'rt': did you mean 'rt60'"),
         ({"use": "codec", "rates": []}, "rates must be a list of Hz"),
-        ({"use": "gain", "db": [0, math.nan]}, "db must be -120 to 60, not nan"),
+        ({"use": "gain", "db": [0, math.nan]}, "db must be a number from -120 to 60, not nan"),
     ],
 )
 def test_what_cannot_be_is_said(spec: dict[str, Any], said: str) -> None:

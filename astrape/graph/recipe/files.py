@@ -10,6 +10,7 @@ from astrape.audio.places import local_file
 from astrape.audio.stores import is_remote, plain
 from astrape.graph.recipe.location import FileLocation, quote, recipe_error, suggest
 from astrape.graph.recipe.yaml_source import LARGEST_FILE, YamlSource, read_yaml
+from astrape.wording import reason_of
 
 __all__ = ["locate", "read_file", "shipped_recipes"]
 
@@ -59,8 +60,7 @@ def read_file(path: Path, location: FileLocation | None = None, node: str | None
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
         raise recipe_error(
-            f"cannot read {quote(str(path))}: {reason}", location or FileLocation(str(path)), node
+            f"cannot read {quote(str(path))}: {reason_of(error)}", location or FileLocation(str(path)), node
         ) from None
     return read_yaml(content, str(path), path.parent)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from astrape.blocks.parameters import check_real
 from astrape.named import Named, made
 from astrape.training.errors import TrainingError
 
@@ -56,7 +56,7 @@ class Augmentation(ABC):
     """
 
     def __init__(self, chance: float = 1.0) -> None:
-        self.chance = _number("chance", chance, 0.0, 1.0)
+        self.chance = check_real("chance", chance, 0.0, 1.0)
 
     @abstractmethod
     def apply(self, wave: Tensor, rate: float, draw: Draw, others: Others) -> Augmented:
@@ -125,14 +125,7 @@ def span(name: str, value: Any, least: float, most: float) -> tuple[float, float
     both = [value, value] if isinstance(value, (int, float)) else value
     if not isinstance(both, (list, tuple)) or len(both) != 2:
         raise ValueError(f"{name} must be two numbers to draw between, such as [{least:g}, {most:g}], not {value!r}")
-    low, high = (_number(name, one, least, most) for one in both)
+    low, high = (check_real(name, one, least, most) for one in both)
     if low > high:
         raise ValueError(f"{name} must go upwards, not from {low:g} to {high:g}")
     return low, high
-
-
-def _number(name: str, value: Any, least: float, most: float) -> float:
-    real = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not real or not least <= value <= most:
-        raise ValueError(f"{name} must be {least:g} to {most:g}, not {value!r}")
-    return float(value)

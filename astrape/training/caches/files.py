@@ -17,6 +17,7 @@ from astrape.audio import atomic
 from astrape.audio.places import Place
 from astrape.errors import PlaceError, WriteError
 from astrape.training.errors import CacheError
+from astrape.wording import reason_of
 
 __all__ = [
     "ArrayFault",
@@ -113,7 +114,7 @@ def check_sum(path: Path) -> None:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ArrayFault("unreadable", f"cannot be read: {error.strerror or error}") from error
+        raise ArrayFault("unreadable", f"cannot be read: {reason_of(error)}") from error
     check_content(content)
 
 
@@ -163,7 +164,7 @@ def read_array(path: Path, dtype: npt.DTypeLike, channels: int | None) -> npt.ND
     except FileNotFoundError as error:
         raise ArrayFault("missing", "is missing") from error
     except OSError as error:
-        raise ArrayFault("unreadable", f"cannot be read: {error.strerror or error}") from error
+        raise ArrayFault("unreadable", f"cannot be read: {reason_of(error)}") from error
     # A damaged header leads NumPy's parser anywhere.
     except (ValueError, EOFError, SyntaxError, TypeError, KeyError, RecursionError, TokenError) as error:
         raise ArrayFault(

@@ -26,6 +26,7 @@ from astrape.training.caches.front import FRONT_WEIGHTS
 from astrape.training.caches.packing import FORMATS, INDEX, PACK, TABLE_NAMES
 from astrape.training.caches.record import Record, record_of
 from astrape.training.errors import CacheError
+from astrape.wording import reason_of
 
 __all__ = ["Pack", "PackedCache", "mapped_part", "read_part", "read_table"]
 
@@ -249,7 +250,7 @@ def read_table(local: Path, samples: int) -> dict[str, tuple[int, int]]:
     except (tarfile.TarError, EOFError) as error:
         raise ArrayFault("truncated", f"is not a whole tar file ({error})") from error
     except OSError as error:
-        raise ArrayFault("unreadable", f"cannot be read: {error.strerror or error}") from error
+        raise ArrayFault("unreadable", f"cannot be read: {reason_of(error)}") from error
     size, held = local.stat().st_size, sum(name.endswith(".json") for name in table)
     if held != samples or any(begin + length > size for begin, length in table.values()):
         raise ArrayFault("truncated", f"is cut short ({size} bytes, {held} of {samples} utterances)")

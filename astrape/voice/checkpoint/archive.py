@@ -19,6 +19,7 @@ from torch import Tensor
 
 from astrape.errors import AstrapeError
 from astrape.graph.checksums import archive_fault
+from astrape.wording import reason_of
 
 __all__ = [
     "Checkpoint",
@@ -140,7 +141,7 @@ def _check_container(path: str | os.PathLike[str], file: str, legacy: bool) -> b
                 raise CheckpointError(f"{file}: is of the form before PyTorch 1.6: load it and save it again") from None
         raise CheckpointError(f"{file}: is not a checkpoint of PyTorch, or is cut short") from None
     except OSError as error:
-        raise CheckpointError(f"{file}: {error.strerror or error}") from None
+        raise CheckpointError(f"{file}: {reason_of(error)}") from None
     except (ValueError, RuntimeError, NotImplementedError) as error:
         raise CheckpointError(f"{file}: is not a checkpoint of PyTorch: {_first_line(error)}") from None
     pickles = [entry for entry in entries if Path(entry.filename).name == "data.pkl"]

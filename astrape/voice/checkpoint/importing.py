@@ -25,6 +25,7 @@ from astrape.voice.checkpoint.recipe import recipe_text
 from astrape.voice.names import MIOCODEC, SPEAKER_ENCODER
 from astrape.voice.speaking import SPEAKER
 from astrape.voice.wavlm import load_wavlm, read_wavlm
+from astrape.wording import reason_of
 
 __all__ = ["FROM_CODES", "Imported", "import_checkpoints", "save_imported"]
 
@@ -134,7 +135,7 @@ def save_imported(imported: Imported, folder: str | os.PathLike[str]) -> tuple[P
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(f"{printable(os.fspath(folder))}: {error.strerror or error}") from None
+        raise CheckpointError(f"{printable(os.fspath(folder))}: {reason_of(error)}") from None
     recipe, weights = place / RECIPE, place / WEIGHTS
     try:
         with atomic_path(recipe) as words, atomic_path(weights) as numbers:
@@ -148,7 +149,7 @@ def save_imported(imported: Imported, folder: str | os.PathLike[str]) -> tuple[P
     except AstrapeError as error:
         raise CheckpointError(str(error)) from error
     except OSError as error:
-        raise CheckpointError(f"{printable(os.fspath(folder))}: {error.strerror or error}") from None
+        raise CheckpointError(f"{printable(os.fspath(folder))}: {reason_of(error)}") from None
     return recipe, weights
 
 

@@ -12,6 +12,7 @@ from astrape.errors import RecipeError
 from astrape.graph.recipe.yaml_source import read_yaml
 from astrape.settings import Between, Settings, Unfit, read_settings
 from astrape.training.errors import TeacherError
+from astrape.wording import reason_of
 
 __all__ = ["CodecConfig", "MainConfig", "QuantizerConfig", "SpeakerConfig", "TransformerConfig", "read_config"]
 
@@ -268,7 +269,7 @@ def read_config(path: Path) -> CodecConfig:
             text = file.read(LARGEST_FILE + 1)
         source = read_yaml(text, str(path))
     except OSError as error:
-        raise TeacherError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise TeacherError(f"{path}: cannot be read: {reason_of(error)}") from error
     except RecipeError as error:
         raise TeacherError(str(error)) from error
     return read_settings(_File, source.data, TeacherError, source.location).model.init_args

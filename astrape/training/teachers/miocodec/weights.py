@@ -14,6 +14,7 @@ from astrape.graph.checksums import checked_tensors
 from astrape.graph.fitting import listed, mismatches
 from astrape.training.errors import TeacherError
 from astrape.voice.checkpoint.archive import CheckpointError, unpickled
+from astrape.wording import reason_of
 
 __all__ = ["LARGEST_FILE", "TensorFile", "fill", "open_tensors"]
 
@@ -55,7 +56,7 @@ def open_tensors(path: Path) -> TensorFile:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise TeacherError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise TeacherError(f"{path}: cannot be read: {reason_of(error)}") from error
     if size > LARGEST_FILE:
         raise TeacherError(f"{path}: has {size} bytes, more than {LARGEST_FILE}: this is not such a checkpoint")
     return _safetensors(path) if path.suffix == ".safetensors" else _unpickled(path)
