@@ -206,7 +206,7 @@ def verify(folder: Path | Place, encoders: tuple[str, ...], seconds: float, as_j
 
     from rich.table import Table
 
-    from astrape.voice import verification
+    from astrape.voice.evaluation import verification
 
     found = []
     with progress("comparing") as tell:

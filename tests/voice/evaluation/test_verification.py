@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from astrape.cli import cli
 from astrape.voice.errors import VoicebankError
-from astrape.voice.verification import Embeds, encoder_to_verify, equal_error_rate, speaker_pieces, verify
+from astrape.voice.evaluation.verification import Embeds, encoder_to_verify, equal_error_rate, speaker_pieces, verify
 
 RATE = 8000
 scores = st.lists(st.integers(-20, 20).map(lambda value: value / 20), min_size=1, max_size=30)
