@@ -88,7 +88,7 @@ class _Points(nn.Module):
     """Fixed points for groups of axes.
 
     Attributes:
-        relaxation: ``None``, which snaps. Whoever trains may put something softer here, for steps in training mode
+        relaxation: ``None``, which snaps. Training may put something softer here, for steps in training mode
             only (:func:`astrape.training.relaxation.relaxed` does, and takes it away again). It works frame by frame,
             and codes stay those of the nearest points.
     """

@@ -33,9 +33,9 @@ LAID_OUT = torch._C._has_mkldnn and platform.machine() in ("x86_64", "AMD64")
 class Live(Policy):
     """One session's right to be fast: the policy `recorded`. ``step`` stays a pure function in what it returns.
 
-    **State.** Within :meth:`run`, whoever calls ``step`` never looks at the state it passed again: a block may hand
+    **State.** Within :meth:`run`, callers of ``step`` never look at the state they passed again: a block may hand
     back the same memory, changed. A frame writes 32 kB into the 8 MB of keys and values of 8 layers, and copying the
-    rest would cost more than all that is computed with them. An interrupted step leaves such a state in pieces.
+    rest would cost more than all that is computed with them. An interrupted step leaves such a state half written.
 
     **Weights.** :meth:`laid_out` keeps matrices as oneDNN wants them, which saves it from turning them round in every
     call: 1.2 to 2 times as fast from 3 to 64 rows (8 rows of 512 by 1536: 0.21 ms and not 0.35). They are copies, as

@@ -40,8 +40,8 @@ class Policy:
 
     Attributes:
         name: as tables and manifests call it.
-        writes_state: whoever calls ``step`` never looks again at the state it passed, so that a block may hand back
-            the same memory, changed.
+        writes_state: callers of ``step`` never look again at the state they passed, so that a block may hand back the
+            same memory, changed.
     """
 
     name = "plain"

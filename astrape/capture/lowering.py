@@ -185,7 +185,7 @@ class Lowering:
         """Copies that nothing reads but the next state, by their addresses, and what they are copies of.
 
         A history's newest frames are copied out of it to be in memory of their own, and then to where the state lies:
-        the first of the two copies can be left out, if nobody writes to the history meanwhile.
+        the first of the two copies can be left out, if nothing writes to the history meanwhile.
         """
         written = {key for call in self._calls if call.operator._schema.is_mutable for key in _written(call)}
         left_alone = written.union(self._storages).isdisjoint

@@ -33,7 +33,7 @@ class CapturedStep:
 
     What depends on values beyond what operators do with them is refused: a branch on ``bool(tensor)``, a number from
     ``tensor.item()``, values read by ``tolist`` or ``numpy``. What the function keeps in Python, a clock of its own
-    say, is not seen. Whoever records compares with the function on other values
+    say, is not seen. Callers compare the step with the function on other values
     (:class:`~astrape.graph.session.replay.Replay` does).
 
     Args:

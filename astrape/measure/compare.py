@@ -60,7 +60,7 @@ def require_close(name: str, got: Ports, want: Ports, tolerance: float, what: st
 
 
 def _near(actual: Tensor, expected: Tensor, tolerance: float) -> bool:
-    """Whether all differences are within the tolerance itself, at a glance: what is not is looked at more closely."""
+    """Whether all differences are within the tolerance itself: the cheap test before the exact one."""
     if actual.device != expected.device or not (actual.is_floating_point() and expected.is_floating_point()):
         return False
     return bool(((actual.detach() - expected.detach()).abs() <= tolerance).all())

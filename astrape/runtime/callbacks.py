@@ -63,7 +63,7 @@ def callback_loads(
 ) -> list[CallbackBench]:
     """Push callbacks of each length through a session of its own with constant latency, all in turns, on one thread.
 
-    There is no worker here: whoever computes ahead (``astrape.runtime.engine``) trades these loads for delay.
+    There is no worker here: ``astrape.runtime.engine``, which computes ahead, trades these loads for delay.
 
     Args:
         graph: what to measure.

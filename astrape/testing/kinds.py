@@ -203,5 +203,5 @@ def _cut(total: int, sizes: list[int]) -> list[int]:
 
 
 def _alike(y: Tensor, want: Tensor, tolerance: float) -> bool:
-    """Whether two signals are as near as they must be, at a glance: what is not is looked at more closely."""
+    """Whether two signals differ by no more than a tolerance: the cheap test before the exact one."""
     return y.shape == want.shape and (not y.numel() or bool((y - want).abs().max() <= tolerance))

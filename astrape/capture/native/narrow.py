@@ -65,7 +65,7 @@ class Weights:
         return [copy for copy in self._copies.values() if copy is not None]
 
     def read(self, given: Instruction) -> Instruction | None:
-        """The instruction as it reads its weight; what is not such a product comes back as it is.
+        """The instruction, told to read the copy of its weight; one that is not such a product comes back unchanged.
 
         ``None`` for a product in PyTorch's order that PyTorch itself has as fast.
         """

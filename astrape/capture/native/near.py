@@ -136,7 +136,7 @@ def topmost(
     largest: bool = True,
     ordered: bool = True,
 ) -> Found:
-    """The largest values along a dimension, and where they are. Of equals PyTorch may take others: so it is near."""
+    """The largest values along a dimension, and where they are. Of equal values PyTorch may take others: it is near."""
     if not (largest and ordered and 0 < count <= given.shape[dim]):
         return None
     if not fits(values) or values.dtype not in REAL or given.dtype != values.dtype or given.dim() > 3:

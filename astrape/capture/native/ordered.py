@@ -1,7 +1,7 @@
 """Products and norms in the very order in which PyTorch's own libraries sum them up, as instructions.
 
 Whether a library does so on this machine is not taken on trust: it is tried on noise, for each form of operands once,
-and whoever captures a step compares every bit of it besides.
+and every captured step is compared with its function, bit by bit, besides.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ __all__ = ["Plan", "PlannedNode", "Wire", "digraph", "execution_order"]
 
 
 class Wire(NamedTuple):
-    """The connection from one output port of a node, or from one input of the graph, to all who read it."""
+    """The connection from one output port of a node, or from one input of the graph, to all that read it."""
 
     node: str
     port: str

@@ -60,7 +60,7 @@ class SpeakerAdversary(Objective):
 
     Attributes:
         net: the classifier, ``net.0`` and ``net.2``.
-        strength: what the reversed gradient is multiplied by; 1 at first. Whoever trains sets it, for instance to
+        strength: what the reversed gradient is multiplied by; 1 at first. The trainer sets it, for instance to
             :func:`reversal_strength`.
 
     Raises:
