@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["lacking", "one_line", "quote", "reason_of", "suggest"]
+__all__ = ["lacking", "number", "one_line", "quote", "reason_of", "suggest"]
 
 LONGEST_NAME = 64
 
@@ -48,6 +48,15 @@ def quote(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 64:
         return "an integer of over 19 digits"
     return str(value)[:LONGEST_NAME]
+
+
+def number(value: float) -> str:
+    """A number as a message shows it: whole ones to the last digit, others to six.
+
+    >>> number(16777215.0), number(24.1000003815), number(1e30)
+    ('16777215', '24.1', '1e+30')
+    """
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e12 else f"{value:g}"
 
 
 def one_line(error: BaseException, most: int = 200) -> str:

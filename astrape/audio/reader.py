@@ -182,8 +182,10 @@ class AudioReader:
         bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
         if bad.size:
             at = (self.frames - len(block) + int(bad[0])) / self.rate
-            what = "the sample" if bad.size == 1 else f"{bad.size} samples, the first"
-            text = f"{self.name}: {what} at {at:.3f} s is not finite: cut it out or render anew"
+            what = f"the sample at {at:.3f} s is not finite"
+            if bad.size > 1:
+                what = f"{bad.size} samples are not finite, the first at {at:.3f} s"
+            text = f"{self.name}: {what}: cut it out or render anew"
             raise AudioError("non-finite", text)
 
     def seek(self, frame: int) -> None:

@@ -12,6 +12,7 @@ from astrape.audio.downmix import KEEP, MEAN, Downmix
 from astrape.audio.places import Where
 from astrape.audio.reader import AudioReader
 from astrape.blocks.base import Stream
+from astrape.errors import AstrapeError, RecipeError
 from astrape.graph import compile
 from astrape.graph.graph import Graph
 
@@ -19,7 +20,11 @@ __all__ = ["pieces_of", "resampled", "resampling", "resampling_to"]
 
 
 def resampling(rate: int, stream: Stream) -> Graph | None:
-    """The resampler from a file's rate to a stream's, as a graph of its own; ``None`` where the rates are equal."""
+    """The resampler from a file's rate to a stream's, as a graph of its own; ``None`` where the rates are equal.
+
+    Raises:
+        AstrapeError: for two rates that no resampler fits, with both.
+    """
     return None if rate == stream.rate else _resampler(Fraction(rate), stream.rate, stream.channels)
 
 
@@ -65,11 +70,16 @@ def _read(audio: AudioReader, downmix: Downmix, most: int | None) -> Iterator[Te
 
 
 def _resampler(rate_in: Fraction, rate_out: Fraction, channels: int) -> Graph:
-    return compile(
-        {
-            "recipe": "resampling",
-            "inputs": {"in": {"rate": str(rate_in), "channels": channels}},
-            "blocks": {"resampled": {"use": "resampler", "rate": str(rate_out)}},
-            "outputs": {"out": "resampled"},
-        }
-    )
+    try:
+        return compile(
+            {
+                "recipe": "resampling",
+                "inputs": {"in": {"rate": str(rate_in), "channels": channels}},
+                "blocks": {"resampled": {"use": "resampler", "rate": str(rate_out)}},
+                "outputs": {"out": "resampled"},
+            }
+        )
+    except RecipeError as error:
+        # Nobody wrote that recipe: its lines and nodes say nothing to who has a file.
+        why = str(error).split(": ", 2)[-1]
+        raise AstrapeError(f"{rate_in} Hz cannot be brought to {rate_out} Hz: {why}") from error

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from astrape.errors import StreamError
+from astrape.wording import quote
 
 __all__ = [
     "LARGEST_COUNT",
@@ -44,7 +45,8 @@ def bounded(name: str, value: object, low: int, high: int) -> int:
     3
     """
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+        shown = quote(value) if type(value) is int else repr(value)
+        raise ValueError(f"{name} must be a whole number from {low} to {high}, not {shown}")
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,7 @@ def export(
     quanta = 1
     if chunk_ms is not None:
         period_ms = float(graph.period * 1000)
-        quanta = round(chunk_ms / period_ms)
+        quanta = round(chunk_ms / period_ms) if math.isfinite(chunk_ms) else 0
         if quanta < 1 or abs(quanta * period_ms - chunk_ms) > 1e-9 * chunk_ms:
             raise ExportError(f"--chunk must be a whole multiple of the quantum, {period_ms:g} ms, not {chunk_ms:g}")
     about = {} if source is None else weights_metadata(source)

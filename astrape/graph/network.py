@@ -18,6 +18,7 @@ from astrape.graph.compile.schedule import FramingLatency, TokenCounts, frames_i
 from astrape.graph.firing import Firing, frames_of
 from astrape.graph.recipe.location import suggest
 from astrape.graph.typed import Out
+from astrape.wording import number
 
 __all__ = ["Network", "Prepared"]
 
@@ -180,8 +181,8 @@ class Network(StreamBlock, Generic[Out]):
             if bound is not None and bool(beyond(tensor, bound).any()):
                 extreme = float(tensor.min() if word == "below" else tensor.max())
                 ends = (("at least", spec.minimum), ("at most", spec.maximum))
-                allowed = " and ".join(f"{which} {end:g}" for which, end in ends if end is not None)
-                raise StreamError(f"control '{name}' is {extreme:g}, {word} {bound:g}: give {allowed}")
+                allowed = " and ".join(f"{which} {number(end)}" for which, end in ends if end is not None)
+                raise StreamError(f"control '{name}' is {number(extreme)}, {word} {number(bound)}: give {allowed}")
 
     def step(self, x: Signal, state: State, controls: Any = None) -> tuple[Out, State]:
         """Whole quanta: ``k * consumes[name]`` frames at every input.

@@ -12,7 +12,7 @@ import numpy as np
 from astrape.errors import ExportError, StreamError
 from astrape.portable.engine import Array, StepEngine
 from astrape.portable.exported import Exported
-from astrape.wording import one_line
+from astrape.wording import number, one_line
 
 __all__ = ["ExportedSession", "Fault", "PortableSession"]
 
@@ -228,9 +228,9 @@ class ExportedSession:
             raise StreamError(f"control '{name}' is not finite")
         low, high = float(array.min()), float(array.max())
         if spec.minimum is not None and low < spec.minimum:
-            raise StreamError(f"control '{name}' is {low:g}, below {spec.minimum:g}: give at least that")
+            raise StreamError(f"control '{name}' is {number(low)}, below {number(spec.minimum)}: give at least that")
         if spec.maximum is not None and high > spec.maximum:
-            raise StreamError(f"control '{name}' is {high:g}, above {spec.maximum:g}: give at most that")
+            raise StreamError(f"control '{name}' is {number(high)}, above {number(spec.maximum)}: give at most that")
         return np.broadcast_to(array, (self.export.batch, spec.channels)).copy()
 
     def _bring_up_to_date(self) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from astrape.audio.downmix import MEAN, Downmix
-from astrape.audio.levels import Level
+from astrape.audio.levels import Level, decibels
 from astrape.audio.pipes import PipeReader, PipeTarget, PipeWriter
 from astrape.audio.places import Place
 from astrape.audio.reader import AudioReader, Samples
@@ -122,7 +122,12 @@ def audio_ports(graph: Graph, output: str | None = None) -> tuple[str, str]:
         raise AstrapeError(f"input '{name}' of '{graph.name}' runs at {stream.rate} Hz and is not audio")
     if output is not None and output not in graph.outputs:
         raise AstrapeError(f"'{graph.name}' has no output '{output}' (choose from: {', '.join(graph.outputs)})")
-    heard = [port for port, stream in graph.outputs.items() if is_audio_stream(stream) and output in (None, port)]
+    audio = [port for port, stream in graph.outputs.items() if is_audio_stream(stream)]
+    if output is not None and output not in audio:
+        hint = f" (choose from: {', '.join(audio)})" if audio else ""
+        rate = graph.outputs[output].rate
+        raise AstrapeError(f"output '{output}' of '{graph.name}' runs at {rate} Hz and is not audio{hint}")
+    heard = [port for port in audio if output in (None, port)]
     if len(heard) != 1:
         listed = ", ".join(f"{port} at {stream.rate} Hz" for port, stream in graph.outputs.items())
         hint = ": name one of them as output" if heard else ""
@@ -182,7 +187,10 @@ def process_file(
     with source if isinstance(source, PipeReader) else AudioReader(source) as audio:
         rate = audio.rate
         rate_out = _whole(stream_out.rate) if keep_rate else rate
-        to_graph, from_graph = resampling(rate, stream_in), resampling_to(stream_out, rate_out)
+        try:
+            to_graph, from_graph = resampling(rate, stream_in), resampling_to(stream_out, rate_out)
+        except AstrapeError as error:
+            raise AstrapeError(f"{_shown(source)}: {error}") from error
         chunk = max(1, round(chunk_ms * float(stream_in.rate) / 1000))
         run = _Run(graph, port_out, chunk, live_latency, dict(controls or {}), dict(beside or {}))
         heard = _Heard(audio, stream_in.channels, channel)
@@ -198,7 +206,7 @@ def process_file(
                 wanted = math.ceil((Fraction(audio.frames, rate) + late) * rate_out)
                 last = heard.done
                 written.write(piece[0].T[: wanted - written.frames if last else None].numpy())
-            run.refuse_faults()
+            run.refuse_faults(_shown(source), heard.level)
             wanted = math.ceil((Fraction(audio.frames, rate) + late) * rate_out)
             if written.frames != wanted:
                 raise AstrapeError(f"{_shown(target)}: {written.frames} frames came out and {wanted} were due")
@@ -315,9 +323,14 @@ class _Run:
         self.faults = self.session.faults
         yield self._wanted(self.session.flush())[..., skip:]
 
-    def refuse_faults(self) -> None:
+    def refuse_faults(self, source: str, heard: Level) -> None:
         if self.faults:
-            raise AstrapeError(f"'{self.session.graph.name}' gave output that is not finite: {self.faults[0]}")
+            graph, first = self.session.graph, self.faults[0]
+            at = float(first.frame / {**graph.inputs, **graph.outputs}[first.port].rate)
+            raise AstrapeError(
+                f"{source}: '{graph.name}' gave output that is not finite, '{first.port}' from {at:.3f} s on; its "
+                f"input peaks at {decibels(heard.peak):.1f} dB: hint: bring that to 0 dB, or look at recipe and weights"
+            )
 
     def _wanted(self, y: Any) -> Tensor:
         named = y if isinstance(y, dict) else {self.output: y}

@@ -38,6 +38,8 @@ __all__ = ["LEAST_SECONDS", "build_voicebank"]
 LEAST_SECONDS = 5
 READ_SECONDS = 1.0
 LOWEST_RATE, HIGHEST_RATE = 8000, 768_000
+LOUDEST = 1e12
+"""Samples of whole numbers of 32 bits pass, in a file of floats too; far above, their squares leave float32."""
 
 
 def build_voicebank(
@@ -166,7 +168,7 @@ def _embed(path: str | os.PathLike[str], mean: _Mean, channel: str, tell: Callab
         try:
             graph = resampling(meter.rate, Stream(rate, 1))
         except AstrapeError as error:
-            raise VoicebankError(f"{shown}: {meter.rate} Hz cannot be brought to {rate} Hz: {error}") from error
+            raise VoicebankError(f"{shown}: {error}") from error
         flat = mean.register.follow(
             piece.reshape(-1) for piece in resampled(graph, _heard(audio, meter, channel, tell))
         )
@@ -184,6 +186,10 @@ def _heard(audio: AudioReader, meter: ReferenceMeter, channel: str, tell: Callab
     """A file piece by piece, measured, mixed to ``(1, 1, n)``."""
     downmix = Downmix(audio.rate, audio.channels, channel, audio.name)
     for samples in audio.finite_blocks(READ_SECONDS):
+        if (peak := float(np.abs(samples).max(initial=0))) > LOUDEST:
+            raise VoicebankError(
+                f"{audio.name}: a sample is {peak:.3g}, and full scale is 1: hint: divide all by that, or render anew"
+            )
         mono = downmix.add(samples)
         meter.add(samples if channel == MEAN else mono[:, None])
         tell(meter.frames / meter.rate)

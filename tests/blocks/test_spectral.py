@@ -276,6 +276,7 @@ def test_export_takes_one_step(kind: str) -> None:
     [
         (lambda: stft(0, 1), ValueError, "n_fft must be a whole number from 2 to 8192, not 0"),
         (lambda: stft(10**12, 1), ValueError, "n_fft must be"),
+        (lambda: stft(10**300, 1), ValueError, "from 2 to 8192, not an integer of over 19 digits"),
         (lambda: stft(16, 17), ValueError, "hop must be a whole number from 1 to 16, not 17"),
         (lambda: stft(16, 4, "kaiser"), ValueError, "window must be one of hann, hamming, rectangular, sine"),
         (lambda: istft(16, 5), ValueError, "make both even or both odd"),

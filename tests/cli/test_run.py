@@ -143,6 +143,45 @@ def test_what_is_not_finite_is_told_and_silent(tmp_path: Path, identity: Path) -
     assert np.abs(y[1002:] - x[1002:]).max() < 1e-6
 
 
+def test_output_that_is_not_finite_is_told_with_its_place_and_the_level_of_the_input(
+    tmp_path: Path, identity: Path
+) -> None:
+    x = noise(2_000)
+    x[882:] = 2e38
+    source, out = write(tmp_path / "in.wav", x, 44100, "FLOAT"), tmp_path / "out.wav"
+    result = astrape("run", identity, source, out, "--set", "level=3")
+    fails(result, "in.wav: 'identity' gave output that is not finite, 'wav' from 0.020 s on", "766.0 dB", "hint: ")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [
+        (2_000_000_000, "rate 2000000000 Hz is out of range: give at most 1000000000 Hz"),
+        (999_999_937, "whose table would take 366211 MiB (at most 64)"),
+    ],
+)
+def test_a_rate_that_no_resampler_takes_is_told_with_the_file(
+    tmp_path: Path, identity: Path, rate: int, said: str
+) -> None:
+    source = write(tmp_path / "in.wav", noise(100), rate)
+    result = astrape("run", identity, source, tmp_path / "out.wav")
+    fails(result, f"in.wav: {rate} Hz cannot be brought to 44100 Hz: ", said)
+    assert "<dict>" not in result.stderr
+
+
+def test_an_output_that_is_no_audio_is_told_by_its_name(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.wav", noise(100), 44100)
+    result = astrape("run", "multirate", source, tmp_path / "out.wav", "--output", "features")
+    fails(result, "output 'features' of 'multirate' runs at 50 Hz and is not audio (choose from: wav)")
+
+
+def test_a_range_of_large_whole_numbers_is_told_to_the_last_digit(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.wav", noise(100), 44100)
+    words = ("convert", source, tmp_path / "out.wav", "--target", "emma", "--set", "seed=16777216")
+    fails(astrape(*words), "control 'seed' is 16777216, above 16777215: give at least 0 and at most 16777215")
+
+
 def test_controls_must_fit(tmp_path: Path) -> None:
     source = write(tmp_path / "in.wav", noise(100), 44100)
     out = tmp_path / "out.wav"

@@ -68,6 +68,8 @@ def test_speech_comes_out_as_from_a_session(folder: Path, speech: np.ndarray) ->
     ("arguments", "message"),
     [
         (["astrape-mini", "--chunk", "15"], "--chunk must be a whole multiple of the quantum, 10 ms, not 15"),
+        (["astrape-mini", "--chunk", "nan"], "--chunk must be a whole multiple of the quantum, 10 ms, not nan"),
+        (["astrape-mini", "--chunk", "inf"], "--chunk must be a whole multiple of the quantum, 10 ms, not inf"),
         (["astrape-mini", "--batch", "0"], "batch"),
         (["nothing"], "nothing"),
     ],

@@ -123,6 +123,7 @@ def test_a_fault_stays_in_its_row(opened: Opened) -> None:
     [
         (lambda s: s.push(noise(9)), "control 'speaker' .4 channels. has no value"),
         (lambda s: s.push(noise(9), speaker=SPEAKER, level=3), "control 'level' is 3, above 2"),
+        (lambda s: s.push(noise(9), speaker=SPEAKER, level=16777216), "control 'level' is 16777216, above 2"),
         (lambda s: s.push(noise(9), speaker=[1, 2]), r"control 'speaker' takes \(2, 4\) or \(4,\), not \(2,\)"),
         (lambda s: s.push(noise(9), speaker=[0, 0, 0, math.inf]), "control 'speaker' is not finite"),
         (lambda s: s.push(noise(9), pace=1), r"unknown control 'pace' \(choose from: level, speaker\)"),

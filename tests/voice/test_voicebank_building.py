@@ -241,6 +241,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "empty": (lambda folder: wav(folder / "a.wav", noise(0, 16000), 16000), r"0\.00 s"),
     "silence": (lambda folder: wav(folder / "a.wav", np.zeros(96000), 16000), r"the loudest has -240\.0"),
     "not finite": (lambda folder: not_finite(folder / "a.wav"), r"2\.500 s is not finite"),
+    "several not finite": (
+        lambda folder: wav(folder / "a.wav", np.full(96000, np.inf), 16000),
+        r"16000 samples are not finite, the first at 0\.000 s",
+    ),
+    "beyond float32's squares": (
+        lambda folder: wav(folder / "a.wav", noise(6, 16000) * 1e30, 16000),
+        r"a\.wav: a sample is \d.*e\+(29|30), and full scale is 1: hint: ",
+    ),
     "too low a rate": (lambda folder: wav(folder / "a.wav", noise(6, 4000), 4000), "4000 Hz"),
     "twice": (lambda folder: [wav(folder / "a.wav", noise(6, 16000), 16000)] * 2, "twice"),
     "cut off": (lambda folder: cut_off(folder / "a.flac"), r"a\.flac"),
