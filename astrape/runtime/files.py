@@ -24,10 +24,10 @@ from astrape.audio.resampling import resampled, resampling, resampling_to
 from astrape.audio.writer import AudioWriter
 from astrape.errors import AstrapeError
 from astrape.graph.graph import Graph
-from astrape.graph.hosted import is_audio_stream
 from astrape.progress import Progress
+from astrape.runtime.ports import audio_ports, not_finite
 
-__all__ = ["Conversion", "Streaming", "Timed", "audio_ports", "check_chunk", "in_chunks", "joined", "process_file"]
+__all__ = ["Conversion", "Streaming", "Timed", "check_chunk", "in_chunks", "joined", "process_file"]
 
 READ_SECONDS = 0.5
 """Seconds that are read and resampled at a time. Memory depends on it, results do not."""
@@ -103,36 +103,6 @@ class Streaming(TypedDict, total=False):
     live_latency: bool
     channel: str
     controls: Mapping[str, Tensor | float] | None
-
-
-def audio_ports(graph: Graph, output: str | None = None) -> tuple[str, str]:
-    """Names of the one audio input and the one audio output of a graph.
-
-    Args:
-        output: which output to take where there are several.
-
-    Raises:
-        AstrapeError: when the graph has no such pair.
-    """
-    if len(graph.inputs) != 1:
-        listed = ", ".join(f"{name} at {stream.rate} Hz" for name, stream in graph.inputs.items())
-        raise AstrapeError(f"'{graph.name}' has {len(graph.inputs)} inputs ({listed}), and a file feeds exactly one")
-    (name, stream), *_ = graph.inputs.items()
-    if not is_audio_stream(stream):
-        raise AstrapeError(f"input '{name}' of '{graph.name}' runs at {stream.rate} Hz and is not audio")
-    if output is not None and output not in graph.outputs:
-        raise AstrapeError(f"'{graph.name}' has no output '{output}' (choose from: {', '.join(graph.outputs)})")
-    audio = [port for port, stream in graph.outputs.items() if is_audio_stream(stream)]
-    if output is not None and output not in audio:
-        hint = f" (choose from: {', '.join(audio)})" if audio else ""
-        rate = graph.outputs[output].rate
-        raise AstrapeError(f"output '{output}' of '{graph.name}' runs at {rate} Hz and is not audio{hint}")
-    heard = [port for port in audio if output in (None, port)]
-    if len(heard) != 1:
-        listed = ", ".join(f"{port} at {stream.rate} Hz" for port, stream in graph.outputs.items())
-        hint = ": name one of them as output" if heard else ""
-        raise AstrapeError(f"'{graph.name}' has {len(heard)} audio outputs (of {listed}), and a file holds one{hint}")
-    return name, heard[0]
 
 
 def process_file(
@@ -325,11 +295,10 @@ class _Run:
 
     def refuse_faults(self, source: str, heard: Level) -> None:
         if self.faults:
-            graph, first = self.session.graph, self.faults[0]
-            at = float(first.frame / {**graph.inputs, **graph.outputs}[first.port].rate)
+            told = not_finite(self.session.graph, self.faults[0])
             raise AstrapeError(
-                f"{source}: '{graph.name}' gave output that is not finite, '{first.port}' from {at:.3f} s on; its "
-                f"input peaks at {decibels(heard.peak):.1f} dB: hint: bring that to 0 dB, or look at recipe and weights"
+                f"{source}: {told}; its input peaks at {decibels(heard.peak):.1f} dB: hint: bring that to 0 dB, or "
+                f"look at recipe and weights"
             )
 
     def _wanted(self, y: Any) -> Tensor:

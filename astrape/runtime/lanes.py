@@ -14,7 +14,7 @@ from astrape.graph.backends.native import quickest
 from astrape.graph.graph import Graph
 from astrape.graph.session import Session
 from astrape.graph.subgraph import subgraph
-from astrape.runtime.files import audio_ports
+from astrape.runtime.ports import audio_ports
 from astrape.runtime.rings import Frames
 
 __all__ = ["Controls", "Lane", "Lanes"]

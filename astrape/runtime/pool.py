@@ -13,7 +13,7 @@ from astrape.errors import StreamError
 from astrape.graph.graph import Graph
 from astrape.graph.recipe.node import Control
 from astrape.graph.subgraph import subgraph
-from astrape.runtime.files import audio_ports
+from astrape.runtime.ports import audio_ports
 
 __all__ = ["PooledStream", "StreamPool"]
 

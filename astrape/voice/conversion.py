@@ -24,7 +24,8 @@ from astrape.graph.hosted import is_audio_stream
 from astrape.graph.subgraph import subgraph
 from astrape.jobs import IN_PROCESS, Engine, Job
 from astrape.progress import Progress, within
-from astrape.runtime.files import Conversion, Streaming, audio_ports, check_chunk, process_file
+from astrape.runtime.files import Conversion, Streaming, check_chunk, process_file
+from astrape.runtime.ports import audio_ports
 from astrape.voice import codes as stored
 from astrape.voice.building import build_voicebank
 from astrape.voice.container import MAGIC

@@ -23,6 +23,7 @@ from astrape.graph.hosted import is_audio_stream
 from astrape.graph.subgraph import subgraph
 from astrape.progress import Progress
 from astrape.runtime.files import Timed, check_chunk, joined
+from astrape.runtime.ports import not_finite
 from astrape.voice.codes import CodedRecording, CodesError, CodeStream, read_codes
 from astrape.voice.names import FROM_CODES
 from astrape.voice.spaces import BoundToSpace
@@ -154,7 +155,9 @@ class CodeDecoder(BoundToSpace):
                 if progress is not None:
                     progress(written.frames / recording.rate, float(seconds))
             if run.session.faults:
-                raise AstrapeError(f"'{self.graph.name}' gave output that is not finite: {run.session.faults[0]}")
+                raise AstrapeError(
+                    f"{source}: {not_finite(self.graph, run.session.faults[0])}: hint: look at weights and voice"
+                )
             if written.frames != wanted:
                 raise AstrapeError(f"{target}: {written.frames} frames came out and {wanted} were due")
         return Decoded(

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import astrape
+from astrape.errors import AstrapeError
 from astrape.voice.codes import CodedRecording, CodesError, CodeStream, read_codes, write_codes
 from astrape.voice.conversion import Converter
 from astrape.voice.decoding import CodeDecoder
@@ -95,6 +96,18 @@ def test_codes_alone_last_as_long_as_they_are(tmp_path: Path, from_codes: Path, 
         wav = graph(torch.cat([codes, codes[..., -1:]], dim=-1).float(), speaker=voicebank(1).speaker)
     heard = read(tmp_path / "a.wav")[:, 0]
     assert np.abs(heard - wav[0, 0, late : late + len(heard)].clamp(-1, 1).numpy()).max() < 1e-3
+
+
+def test_output_that_is_not_finite_is_told_with_its_place(tmp_path: Path, from_codes: Path, weights: Path) -> None:
+    np.save(tmp_path / "codes.npy", np.zeros(30, np.int64))
+    decoder = CodeDecoder.load(from_codes, weights)
+    with torch.no_grad():
+        for parameter in decoder.graph.parameters():
+            parameter.fill_(torch.inf)
+    told = r"codes.npy: 'small-from-codes' gave output that is not finite, 'wav' from 0\.000 s on: hint: "
+    with pytest.raises(AstrapeError, match=told):
+        decoder.file(tmp_path / "codes.npy", tmp_path / "a.wav", voicebank(1))
+    assert not (tmp_path / "a.wav").exists()
 
 
 def test_random_weights_of_full_size_are_the_same_for_every_voice_and_it_is_said(tmp_path: Path, bank: Path) -> None:
