@@ -141,7 +141,7 @@ def write_manifest(work: Path | Place) -> dict[str, Any]:
     ``source`` and ``licence``.
 
     Returns:
-        How much choose from: sets, renderings and hours, by split and by source, and speakers.
+        Counts: sets, renderings and hours, by split and by source, and speakers.
     """
     lines: list[str] = []
     hours: dict[str, dict[str, float]] = {}
