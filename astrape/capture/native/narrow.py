@@ -94,8 +94,8 @@ class Weights:
     def _together(self, given: Instruction) -> Instruction | None:
         """A product in PyTorch's order whose matrix is a copy that lies as it is read."""
         batch, rows, _, sums = given.sizes.tolist()
-        own = next((one for one in given.held if one.data_ptr() == int(given.addresses[1])), None)
-        if own is None or own.untyped_storage().data_ptr() not in self._constant():
+        own = self._weight(given, 1)
+        if own is None:
             return given if batch * rows * sums <= MOST_IN_PLACE else None
         lies = tuple(int(given.strides[1, dim]) // 4 for dim in (0, 1, 3))
         copy = self._kept(own.as_strided((batch, rows, sums), lies, own.storage_offset()), self._by_registers)
@@ -117,12 +117,16 @@ class Weights:
         padded = pad(values if narrow is None else narrow, (0, 0, 0, -values.shape[1] % LANES))
         return rearrange(padded, "b (n r) (k l) -> b n k r l", r=LANES, l=LANES).contiguous()
 
+    def _weight(self, given: Instruction, index: int) -> Tensor | None:
+        """An operand, where it is a tensor that stays as it is."""
+        own = next((one for one in given.held if one.data_ptr() == int(given.addresses[index])), None)
+        return own if own is not None and own.untyped_storage().data_ptr() in self._constant() else None
+
     def _matrix(self, given: Instruction) -> _Matrix | None:
         batch, rows, columns, sums = (int(size) for size in given.sizes)
-        constant = self._constant()
         for index, row, size, frames in ((1, 1, rows, columns), (2, 2, columns, rows)):
-            own = next((one for one in given.held if one.data_ptr() == int(given.addresses[index])), None)
-            if own is None or own.untyped_storage().data_ptr() not in constant or frames > FEW or size <= frames:
+            own = self._weight(given, index)
+            if own is None or frames > FEW or size <= frames:
                 continue
             strides = given.strides[index]
             lies = tuple(int(strides[dim]) // 4 for dim in (0, row, 3))
@@ -133,8 +137,8 @@ class Weights:
         """A product that is added, whose second factor lies side by side if it stays as it is."""
         size = MULTIPLIED_ON[given.code]
         strides = [int(stride) for stride in given.strides[3]]
-        own = next((one for one in given.held if one.data_ptr() == int(given.addresses[3])), None)
-        if strides[-1] in (0, size) or own is None or own.untyped_storage().data_ptr() not in self._constant():
+        own = self._weight(given, 3)
+        if strides[-1] in (0, size) or own is None:
             return given
         shape = tuple(int(count) if stride else 1 for count, stride in zip(given.sizes, strides, strict=True))
         key = (own.data_ptr(), shape, tuple(strides))
