@@ -165,7 +165,7 @@ class LiveRun:
                 if self.card.calling:
                     break
             except DeviceError as error:
-                if self.card.lost:
+                if self.card.hangs:
                     raise DeviceLost from error
                 if error.kind in ("permission", "library"):
                     raise

@@ -50,6 +50,7 @@ class Card:
     Attributes:
         xruns: how often the system says that it lost or lacked sound, by what it says.
         assumed: whether the system says no latency that can be, and a block each way is taken.
+        hangs: whether it did not begin: PortAudio still waits for it, and is not to be asked about it again.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Card:
             self._monitor_bridge = Crossing(channels[1], rate, self._rate_monitor, block, self._block_monitor)
         self._monitored_y = np.zeros((channels[1], self._block_monitor), np.float32)
         self._flushed = threading.local()
-        self._hangs = False
+        self.hangs = False
 
     @property
     def latency_in(self) -> int:
@@ -163,7 +164,7 @@ class Card:
     def lost(self) -> bool:
         """Whether PortAudio cannot let go of the device: it ends the process, or hangs, when it is asked to close what
         stands on a JACK server that died, or a card that was pulled out as it began."""
-        return self._hangs or (self.source.api in SHARED[:1] and not self.alive)
+        return self.hangs or (self.source.api in SHARED[:1] and not self.alive)
 
     def abandon(self) -> None:
         """Leave the streams as they are, without telling PortAudio, at the process's end neither."""
@@ -192,7 +193,7 @@ class Card:
 
         threading.Thread(target=start, daemon=True).start()
         if not ended.wait(BEGINNING):
-            self._hangs = True
+            self.hangs = True
             self.abandon()
             raise gone(self.source, self.sink)
         if errors:

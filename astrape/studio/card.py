@@ -104,7 +104,7 @@ class CardSpeaker(Changing):
             self.card.open()
         except DeviceError as error:
             self.engine.stop()
-            if self.card.lost:
+            if self.card.hangs:
                 _Abandoned.ever = True
                 raise DeviceError("gone", LOST) from error
             raise
